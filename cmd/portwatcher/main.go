@@ -1,0 +1,90 @@
+// Command portwatcher tells which ports containers really listen on.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"portwatcher/internal/config"
+	"portwatcher/internal/version"
+)
+
+// The exit statuses.
+const (
+	exitFailure = 1 // at run time
+	exitUsage   = 2 // an invalid setting, flag or command
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := root().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "portwatcher: "+err.Error())
+		os.Exit(status(err))
+	}
+}
+
+// runtimeError is a failure while a command ran; all others are of its usage.
+type runtimeError struct{ error }
+
+func (e runtimeError) Unwrap() error { return e.error }
+
+func status(err error) int {
+	var bad *config.Error
+	if _, failed := errors.AsType[runtimeError](err); failed && !errors.As(err, &bad) {
+		return exitFailure
+	}
+	return exitUsage
+}
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "portwatcher",
+		Short: "Tells which ports containers really listen on",
+		Long: `portwatcher tells which TCP and UDP ports the containers of this host listen on:
+which port opened or closed, when, on which address, in which container, by
+which process, and whether it can be reached from outside.
+
+Each setting is a flag or the environment variable named in brackets; the flag
+wins.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.AddCommand(runCommand(), portsCommand(), checkCommand(), healthcheckCommand(), versionCommand())
+	return cmd
+}
+
+// settingsCommand makes a command that takes settings and no arguments.
+func settingsCommand(use, short string, names []string, run func(context.Context, *config.Settings) error) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings, err := config.Load(cmd.Flags(), os.Environ())
+			if err != nil {
+				return err
+			}
+			if err := run(cmd.Context(), settings); err != nil {
+				return runtimeError{err}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().SortFlags = false
+	config.Register(cmd.Flags(), names...)
+	return cmd
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print version, commit and Go version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), version.String()) },
+	}
+}

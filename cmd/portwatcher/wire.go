@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"os"
+
+	"github.com/sirupsen/logrus"
+
+	"portwatcher/internal/config"
+	"portwatcher/internal/controller"
+	"portwatcher/internal/engine"
+	"portwatcher/internal/port"
+	"portwatcher/internal/preflight"
+	"portwatcher/internal/process"
+)
+
+func newLogger(s *config.Settings) *logrus.Logger {
+	log := logrus.New()
+	log.SetOutput(os.Stderr)
+	log.SetLevel(s.LogLevel)
+	if s.LogFormat == "json" {
+		log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+	} else {
+		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+	}
+	for _, warning := range s.Warnings {
+		log.Warn(warning)
+	}
+	return log
+}
+
+// newEngine prepares the engine. A bad address is an error of the settings.
+func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, error) {
+	e, err := engine.New(engine.Options{Host: s.DockerHost, Logger: log})
+	if err != nil {
+		return nil, &config.Error{Setting: "--" + config.DockerHost, Value: s.DockerHost, Err: err}
+	}
+	return e, nil
+}
+
+func newController(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, sink controller.Sink) *controller.Controller {
+	finder := process.NewFinder(s.ProcRoot)
+	cgroups, err := process.OpenCgroups(s.CgroupRoot)
+	if err != nil {
+		cgroups = nil // preflight has told of it
+	}
+	return controller.New(controller.Options{
+		Engine: e, Logger: log, Sink: sink,
+		Monitored: monitored(s.Containers, log), Unmatched: s.Containers.Unmatched,
+		HostName: s.HostName, ScanInterval: s.ScanInterval, CloseGrace: s.CloseGrace, UDPClients: s.UDPClients,
+		ProcRoot: s.ProcRoot, Finder: finder, Attributor: process.NewAttributor(finder, cgroups),
+	})
+}
+
+// monitored decides by the selection and the container's own label; a bad
+// label is told once for each container.
+func monitored(selection config.Selection, log logrus.FieldLogger) func(*port.Container) bool {
+	told := map[string]bool{} // used under the controller's lock
+	return func(c *port.Container) bool {
+		if _, err := config.Enabled(c); err != nil && !told[c.ID] {
+			told[c.ID] = true
+			log.WithField("container", c.Name).WithError(err).Warn("The container's label is not understood; it is ignored.")
+		}
+		return selection.Matches(c)
+	}
+}
+
+func preflightOptions(s *config.Settings) preflight.Options {
+	return preflight.Options{ProcRoot: s.ProcRoot, CgroupRoot: s.CgroupRoot}
+}
+
+// inspectHost logs what is missing on this host; what makes all watching
+// impossible is an error.
+func inspectHost(s *config.Settings, log logrus.FieldLogger) error {
+	results := preflight.Host(preflightOptions(s))
+	if err := preflight.Failure(results); err != nil {
+		return err
+	}
+	for _, r := range results {
+		if r.State == preflight.Degraded {
+			log.Warnf("%s: %s; %s", r.Name, r.Detail, r.Remedy)
+		}
+	}
+	return nil
+}
+
+// closeWith closes c and joins its error to err.
+func closeWith(err *error, c interface{ Close() error }) { *err = errors.Join(*err, c.Close()) }

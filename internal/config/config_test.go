@@ -1,0 +1,229 @@
+package config
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+
+	"portwatcher/internal/port"
+)
+
+// load parses a command line with all settings, and an environment.
+func load(t *testing.T, arguments, environ []string) (*Settings, error) {
+	t.Helper()
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	Register(flags, allNames()...)
+	if err := flags.Parse(arguments); err != nil {
+		t.Fatalf("%q: %v", arguments, err)
+	}
+	return Load(flags, environ)
+}
+
+func allNames() []string {
+	var names []string
+	for _, s := range table {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+func defaults() *Settings {
+	return &Settings{
+		ScanInterval: 500 * time.Millisecond, Format: "text", LogFormat: "text", LogLevel: logrus.InfoLevel,
+		ProcRoot: "/proc", CgroupRoot: "/sys/fs/cgroup", HealthSocket: "@portwatcher",
+	}
+}
+
+func TestLoad(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		arguments []string
+		environ   []string
+		change    func(*Settings) // to the defaults
+	}{
+		{"nothing", nil, nil, func(*Settings) {}},
+		{"empty variables", nil, []string{"PORTWATCHER_SCAN_INTERVAL=", "SCAN_INTERVAL=", "CLOSE_GRACE_MS=", "DOCKER_HOST=", "MONITOR_CONTAINERS="}, func(*Settings) {}},
+		{"flags", []string{
+			"--scan-interval", "10ms", "--close-grace=1h", "--udp-clients", "--format", "json", "--log-format=json", "--log-level=trace",
+			"--docker-host", "tcp://h:1", "--host-name", "node1", "--proc-root", "/host/proc/", "--cgroup-root", "/host/cgroup", "--health-socket=/run/health",
+		}, nil, func(s *Settings) {
+			*s = Settings{
+				ScanInterval: 10 * time.Millisecond, CloseGrace: time.Hour, UDPClients: true, Format: "json", LogFormat: "json",
+				LogLevel: logrus.TraceLevel, DockerHost: "tcp://h:1", HostName: "node1", ProcRoot: "/host/proc", CgroupRoot: "/host/cgroup", HealthSocket: "/run/health",
+			}
+		}},
+		{"variables", nil, []string{
+			"PORTWATCHER_SCAN_INTERVAL=1h", "PORTWATCHER_CLOSE_GRACE=0", "PORTWATCHER_UDP_CLIENTS=yes", "PORTWATCHER_FORMAT=json", "PORTWATCHER_LOG_LEVEL=warning",
+			"PORTWATCHER_DOCKER_HOST=unix:///x", "PORTWATCHER_HOST_NAME=n",
+		}, func(s *Settings) {
+			s.ScanInterval, s.UDPClients, s.Format, s.LogLevel, s.DockerHost, s.HostName = time.Hour, true, "json", logrus.WarnLevel, "unix:///x", "n"
+		}},
+		{"short variables", nil, []string{"SCAN_INTERVAL=0.29", "CLOSE_GRACE_MS=1500", "DOCKER_HOST=unix:///y"}, func(s *Settings) {
+			s.ScanInterval, s.CloseGrace, s.DockerHost = 290*time.Millisecond, 1500*time.Millisecond, "unix:///y"
+		}},
+		{"bounds of short variables", nil, []string{"SCAN_INTERVAL=3600", "CLOSE_GRACE_MS=3600000"}, func(s *Settings) {
+			s.ScanInterval, s.CloseGrace = time.Hour, time.Hour
+		}},
+		{"long before short", nil, []string{"SCAN_INTERVAL=nonsense", "PORTWATCHER_SCAN_INTERVAL=2s"}, func(s *Settings) { s.ScanInterval = 2 * time.Second }},
+		{"flag before all", []string{"--scan-interval=3s"}, []string{"SCAN_INTERVAL=0", "PORTWATCHER_SCAN_INTERVAL=x"}, func(s *Settings) { s.ScanInterval = 3 * time.Second }},
+		{"flag before a variable, by its default", []string{"--udp-clients=false"}, []string{"PORTWATCHER_UDP_CLIENTS=true"}, func(*Settings) {}},
+		{"health off by variable", nil, []string{"PORTWATCHER_HEALTH_SOCKET="}, func(s *Settings) { s.HealthSocket = "" }},
+		{"health off by flag", []string{"--health-socket="}, []string{"PORTWATCHER_HEALTH_SOCKET=@x"}, func(s *Settings) { s.HealthSocket = "" }},
+		{"first of two", nil, []string{"SCAN_INTERVAL=1", "SCAN_INTERVAL=2"}, func(s *Settings) { s.ScanInterval = time.Second }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := load(t, test.arguments, test.environ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := defaults()
+			test.change(want)
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+		})
+	}
+}
+
+func TestLoadErrors(t *testing.T) {
+	const scan, grace = "allowed are 10ms to 1h", "allowed are 0 to 1h"
+	const withUnit = ", with a unit as in 500ms or 2s"
+	const health = "allowed are an absolute path and @name, each up to 107 bytes, and empty for none"
+	for _, test := range []struct{ argument, variable, want string }{
+		{variable: "SCAN_INTERVAL=0.001", want: `SCAN_INTERVAL: "0.001": allowed are 0.01 to 3600 (seconds)`},
+		{variable: "SCAN_INTERVAL=NaN", want: `SCAN_INTERVAL: "NaN": allowed are 0.01 to 3600 (seconds)`},
+		{variable: "SCAN_INTERVAL=500ms", want: `SCAN_INTERVAL: "500ms": allowed are 0.01 to 3600 (seconds)`},
+		{variable: "CLOSE_GRACE_MS=-1", want: `CLOSE_GRACE_MS: "-1": allowed are 0 to 3600000 (milliseconds)`},
+		{variable: "CLOSE_GRACE_MS=inf", want: `CLOSE_GRACE_MS: "inf": allowed are 0 to 3600000 (milliseconds)`},
+		{variable: "PORTWATCHER_SCAN_INTERVAL=9ms", want: `PORTWATCHER_SCAN_INTERVAL: "9ms": ` + scan},
+		{variable: "PORTWATCHER_CLOSE_GRACE=61m", want: `PORTWATCHER_CLOSE_GRACE: "61m": ` + grace},
+		{argument: "--scan-interval=2h", want: `--scan-interval: "2h": ` + scan},
+		{argument: "--scan-interval=1", want: `--scan-interval: "1": ` + scan + withUnit},
+		{argument: "--scan-interval=", want: `--scan-interval: "": ` + scan + withUnit},
+		{argument: "--close-grace=-1ms", want: `--close-grace: "-1ms": ` + grace},
+		{argument: "--udp-clients=maybe", want: `--udp-clients: "maybe": allowed are true, 1, yes, false, 0, no`},
+		{argument: "--format=xml", want: `--format: "xml": allowed are text, json`},
+		{variable: "PORTWATCHER_LOG_FORMAT=JSON", want: `PORTWATCHER_LOG_FORMAT: "JSON": allowed are text, json`},
+		{argument: "--log-level=panic", want: `--log-level: "panic": allowed are error, warn, info, debug, trace`},
+		{variable: "DOCKER_HOST=/var/run/docker.sock", want: `DOCKER_HOST: "/var/run/docker.sock": allowed are unix:///PATH, tcp://HOST:PORT, http://HOST:PORT and https://HOST:PORT`},
+		{argument: "--host-name=a\nb", want: `--host-name: "a\nb": allowed are up to 253 bytes without blanks and control characters`},
+		{argument: "--proc-root=proc", want: `--proc-root: "proc": allowed is an absolute path`},
+		{argument: "--cgroup-root=", want: `--cgroup-root: "": allowed is an absolute path`},
+		{argument: "--health-socket=@", want: `--health-socket: "@": ` + health},
+		{argument: "--health-socket=name", want: `--health-socket: "name": ` + health},
+		{argument: "--health-socket=@" + strings.Repeat("x", 108), want: `--health-socket: "@` + strings.Repeat("x", 108) + `": ` + health},
+		{variable: "MONITOR_CONTAINERS=web,db[", want: `MONITOR_CONTAINERS: "web,db[": entry "db[": "[": allowed are classes as in [abc], [a-z] and [^a-z]`},
+	} {
+		var arguments, environ []string
+		if test.argument != "" {
+			arguments = append(arguments, test.argument)
+		}
+		if test.variable != "" {
+			environ = append(environ, test.variable)
+		}
+		settings, err := load(t, arguments, environ)
+		var invalid *Error
+		if settings != nil || !errors.As(err, &invalid) || err.Error() != test.want {
+			t.Errorf("%s%s:\ngot  %v\nwant %s", test.argument, test.variable, err, test.want)
+			continue
+		}
+		if strings.Contains(err.Error(), "\n") || errors.Unwrap(err) == nil {
+			t.Errorf("%v: want one line, and a cause", err)
+		}
+	}
+}
+
+// A command is not stopped by a setting that it does not use.
+func TestLoadOnlyRegistered(t *testing.T) {
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	Register(flags, HealthSocket)
+	if flags.Lookup(ScanInterval) != nil {
+		t.Error("another flag is there")
+	}
+	got, err := Load(flags, []string{"SCAN_INTERVAL=nonsense", "PORTWATCHER_FORMAT=xml", "PORTWATCHER_HEALTH_SOCKET=@other"})
+	want := defaults()
+	want.HealthSocket = "@other"
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestRegisterUnknown(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	Register(pflag.NewFlagSet("test", pflag.ContinueOnError), "no-such")
+}
+
+func TestRepeatedList(t *testing.T) {
+	got, err := load(t, []string{"--monitor-containers", "web", "--monitor-containers=!db,cache"}, []string{"MONITOR_CONTAINERS=other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"web": true, "cache": true, "db": false, "other": false} {
+		if got.Containers.Matches(&port.Container{Name: name}) != want {
+			t.Errorf("%s: matches is %v", name, !want)
+		}
+	}
+}
+
+func TestUnknownVariables(t *testing.T) {
+	got, err := load(t, nil, []string{
+		"PATH=/bin", "PORTWATCHER=x", "PORTWATCHER_FORMAT=text",
+		"PORTWATCHER_PORT=tcp://10.0.0.1:9888", "PORTWATCHER_PORT_9888_TCP=tcp://10.0.0.1:9888", "PORTWATCHER_PORT_9888_TCP_PROTO=tcp",
+		"PORTWATCHER_PORT_9888_TCP_PORT=9888", "PORTWATCHER_PORT_9888_TCP_ADDR=10.0.0.1", "PORTWATCHER_SERVICE_HOST=10.0.0.1",
+		"PORTWATCHER_SERVICE_PORT=9888", "PORTWATCHER_SERVICE_PORT_HTTP=9888", "PORTWATCHER_UI_SERVICE_HOST=10.0.0.2",
+		"PORTWATCHER_UI_PORT_80_UDP_ADDR=10.0.0.2", "PORTWATCHER_NAME=/a/b", "PORTWATCHER_ENV_HOME=/",
+		"PORTWATCHER_SCAN_INTERVALL=1s", "PORTWATCHER_CLOSE_GRACE_MS=1", "PORTWATCHER_PORTS=x", "PORTWATCHER_TOTALLY_OTHER_THING=1",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"PORTWATCHER_CLOSE_GRACE_MS: no such setting, ignored; did you mean PORTWATCHER_CLOSE_GRACE?",
+		"PORTWATCHER_PORTS: no such setting, ignored",
+		"PORTWATCHER_SCAN_INTERVALL: no such setting, ignored; did you mean PORTWATCHER_SCAN_INTERVAL?",
+		"PORTWATCHER_TOTALLY_OTHER_THING: no such setting, ignored",
+	}
+	if !slices.Equal(got.Warnings, want) {
+		t.Errorf("got  %q\nwant %q", got.Warnings, want)
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"kitten", "sitting", 3}, {"flaw", "lawn", 2}, {"same", "same", 0}} {
+		if got := distance(test.a, test.b); got != test.want {
+			t.Errorf("%q, %q: got %d, want %d", test.a, test.b, got, test.want)
+		}
+	}
+}
+
+// The help names each flag, its variables, its bounds and its default.
+func TestHelp(t *testing.T) {
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	flags.SortFlags = false
+	Register(flags, allNames()...)
+	golden := filepath.Join("testdata", "help.txt")
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := flags.FlagUsages(); got != string(want) {
+		t.Errorf("differs from %s:\n%s", golden, got)
+	}
+}

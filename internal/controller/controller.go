@@ -1,0 +1,278 @@
+// Package controller joins containers and network namespaces to events: it
+// keeps one watcher for each namespace that holds a monitored container, and
+// completes what the tracker says with container, exposure and number.
+//
+// It does not talk to the engine or the kernel itself, and knows no consumer:
+// events go to a [Sink] that must not block.
+//
+// Invariants:
+//
+//   - DO know every running container, monitored or not. DON'T forget the ones
+//     that are not: they own sockets in shared namespaces, and publish ports for
+//     their namespace-mates.
+//   - DO let one watcher's failure be its own. DON'T let it end the others.
+//   - DO number events where they are made, under the lock. DON'T let a slow
+//     consumer hold that lock: what its queue cannot take is counted and told
+//     as a gap.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"portwatcher/internal/engine"
+	"portwatcher/internal/port"
+	"portwatcher/internal/process"
+	"portwatcher/internal/tracker"
+)
+
+// Engine tells of containers.
+type Engine interface {
+	Info(ctx context.Context) (engine.Info, error)
+	List(ctx context.Context) ([]*port.Container, error)
+	Follow(ctx context.Context, changes chan<- engine.Change) error
+}
+
+// Sink takes an event, or says at once that it cannot.
+type Sink func(*port.Event) (accepted bool)
+
+// Options are the controller's surroundings and settings.
+type Options struct {
+	Engine Engine
+	Logger logrus.FieldLogger
+	Sink   Sink
+	// Monitored says whether a container is watched.
+	Monitored func(*port.Container) bool
+	// Unmatched returns what the user asked for and no container matches; nil
+	// means that nothing was asked for.
+	Unmatched func([]*port.Container) []string
+	// HostName is put into events; empty takes the engine's.
+	HostName     string
+	ScanInterval time.Duration
+	CloseGrace   time.Duration
+	UDPClients   bool
+	ProcRoot     string
+	Attributor   *process.Attributor
+	Finder       *process.Finder
+}
+
+// Controller watches the namespaces of containers. Its methods are safe for
+// concurrent use; Run or Once is called once.
+type Controller struct {
+	Options
+	log logrus.FieldLogger
+
+	mutex      sync.Mutex
+	tracker    *tracker.Tracker
+	containers map[string]*member
+	groups     map[port.Namespace]*group
+	reaches    map[port.Endpoint]reach
+	changes    []tracker.Change // reused
+	hostName   string
+	lastID     uint64
+	dropped    uint64 // events that the sink did not take
+	still      bool   // watchers do not run: Once looks by itself
+	synced     bool
+	lost       error // why the engine cannot be reached, nil while it can
+	said       map[string]struct{}
+
+	watchers sync.WaitGroup
+	wake     chan struct{} // the close grace of an endpoint began
+}
+
+// member is a running container.
+type member struct {
+	*port.Container
+	group     *group // nil where its namespace could not be identified
+	monitored bool
+	// unreachable says why there is no group.
+	unreachable error
+}
+
+// group is a network namespace with its containers.
+type group struct {
+	id      port.Namespace
+	host    bool
+	members map[string]*member
+	epoch   uint64   // rises whenever the members change
+	watcher *watcher // nil while no member is monitored
+}
+
+// ErrNoHostPIDNamespace says that no container's process can be seen.
+var ErrNoHostPIDNamespace = errors.New("no container's process can be seen here: portwatcher needs the host's pid namespace (docker run --pid host; in Compose, pid: host)")
+
+// New returns a controller that does nothing yet.
+func New(o Options) *Controller {
+	return &Controller{
+		Options:    o,
+		log:        o.Logger,
+		tracker:    tracker.New(o.CloseGrace),
+		containers: map[string]*member{},
+		groups:     map[port.Namespace]*group{},
+		reaches:    map[port.Endpoint]reach{},
+		hostName:   o.HostName,
+		said:       map[string]struct{}{},
+		wake:       make(chan struct{}, 1),
+		lost:       errors.New("not connected yet"),
+	}
+}
+
+// Run watches until ctx ends, and returns nil then. All its goroutines have
+// ended when it returns.
+func (c *Controller) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	changes := make(chan engine.Change, 64)
+	var following sync.WaitGroup
+	following.Go(func() {
+		err := c.Engine.Follow(ctx, changes)
+		if ctx.Err() == nil {
+			cancel(fmt.Errorf("following the Docker Engine ended: %w", err))
+		}
+	})
+	defer func() {
+		cancel(nil)
+		following.Wait()
+		c.stopWatchers()
+		c.watchers.Wait()
+	}()
+	expiry := time.NewTimer(time.Hour)
+	defer expiry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+				return cause
+			}
+			return nil
+		case change := <-changes:
+			if err := c.apply(ctx, change); err != nil {
+				return err
+			}
+		case <-c.wake:
+		case <-expiry.C:
+		}
+		expiry.Reset(c.expire())
+	}
+}
+
+// expire closes what the close grace has run out for, and returns how long to
+// wait for the next.
+func (c *Controller) expire() time.Duration {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	now := time.Now()
+	c.publish(c.tracker.Expire(c.changes[:0], now))
+	next, ok := c.tracker.NextExpiry()
+	if !ok {
+		return time.Hour
+	}
+	return max(next.Sub(now), time.Millisecond)
+}
+
+// apply takes over what the engine tells. An error ends the program.
+func (c *Controller) apply(ctx context.Context, change engine.Change) error {
+	c.learnHostName(ctx)
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	switch change.Kind {
+	case engine.Started:
+		c.lost = nil
+		c.add(ctx, change.Container)
+	case engine.Stopped:
+		c.remove(change.Container.ID, change.Time)
+	case engine.Updated:
+		c.update(ctx, change.Container)
+	case engine.Lost:
+		c.lost = change.Err
+	case engine.Synced:
+		c.lost = nil
+		first := !c.synced
+		c.synced = true
+		c.tellUnmatched()
+		if first {
+			return c.blind()
+		}
+	}
+	return nil
+}
+
+// blind returns why, if there are containers and the namespace of none can be
+// reached.
+func (c *Controller) blind() error {
+	var why error
+	for _, m := range c.containers {
+		if m.group != nil {
+			return nil
+		}
+		why = m.unreachable
+	}
+	return why
+}
+
+func (c *Controller) learnHostName(ctx context.Context) {
+	if c.hostName != "" { // written by this goroutine alone
+		return
+	}
+	info, err := c.Engine.Info(ctx)
+	if err != nil {
+		c.log.WithError(err).Debug("The engine does not tell its host's name; events are without it until it does.")
+		return
+	}
+	c.mutex.Lock()
+	c.hostName = info.Name
+	c.mutex.Unlock()
+}
+
+// tellUnmatched says once of each name asked for that it is waited for, and
+// once that it is there.
+func (c *Controller) tellUnmatched() {
+	if c.Unmatched == nil {
+		return
+	}
+	all := make([]*port.Container, 0, len(c.containers))
+	for _, m := range c.containers {
+		all = append(all, m.Container)
+	}
+	for _, entry := range c.Unmatched(all) {
+		c.once("unmatched "+entry, func() {
+			c.log.Warnf("No running container matches %q yet; waiting for it.", entry)
+		})
+	}
+}
+
+// once calls f the first time that it is called with this key. The caller
+// holds the lock.
+func (c *Controller) once(key string, f func()) {
+	if _, ok := c.said[key]; !ok {
+		c.said[key] = struct{}{}
+		f()
+	}
+}
+
+// Ready returns nil while the capture works: the engine answers, and each
+// watched namespace was scanned not long ago. Otherwise it says what does not.
+func (c *Controller) Ready() error {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if !c.synced {
+		return fmt.Errorf("the containers are not known yet: %w", c.lost)
+	}
+	if c.lost != nil {
+		return fmt.Errorf("the Docker Engine cannot be reached: %w", c.lost)
+	}
+	limit := max(3*c.ScanInterval, 10*time.Second)
+	for _, g := range c.groups {
+		if g.watcher == nil {
+			continue
+		}
+		if age := time.Since(g.watcher.freshAt()); age > limit {
+			return fmt.Errorf("network namespace %s of %s was not scanned for %s", g.id, g.names(), age.Round(time.Second))
+		}
+	}
+	return nil
+}

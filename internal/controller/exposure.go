@@ -1,0 +1,81 @@
+package controller
+
+import (
+	"net/netip"
+	"slices"
+
+	"portwatcher/internal/port"
+)
+
+// reach is who can speak to an endpoint.
+type reach struct {
+	exposure  port.Exposure
+	published []string // host addresses, as "address:port"
+}
+
+// listening is what an endpoint's reach depends on, beside the containers of
+// its namespace.
+type listening struct {
+	protocol port.Protocol
+	address  netip.Addr
+	port     uint16
+	ipv6Only bool
+	host     bool // in the host's namespace
+}
+
+// reachOf says who can speak to an endpoint in the namespace of these
+// containers. A port is published for the namespace, whichever of its
+// containers was started with it.
+func reachOf(l listening, containers []*port.Container) reach {
+	if l.address.IsLoopback() {
+		return reach{exposure: port.Loopback}
+	}
+	if l.host {
+		return reach{exposure: port.Host}
+	}
+	var onNetwork, hasIPv6 bool
+	for _, c := range containers {
+		for _, a := range c.Addresses {
+			onNetwork = true
+			hasIPv6 = hasIPv6 || a.Is6()
+		}
+	}
+	// The engine forwards to the container's IPv4 address, and to the IPv6
+	// address of those that have one.
+	if l.ipv6Only || l.address.Is6() && !l.address.IsUnspecified() {
+		if !hasIPv6 {
+			return reach{exposure: networkOrLoopback(onNetwork)}
+		}
+	}
+	if published := publishedAt(l.protocol, l.port, containers); len(published) > 0 {
+		return reach{exposure: port.Published, published: published}
+	}
+	return reach{exposure: networkOrLoopback(onNetwork)}
+}
+
+// networkOrLoopback tells a namespace on a network from one that has nothing
+// but its loopback interface (network_mode: none).
+func networkOrLoopback(onNetwork bool) port.Exposure {
+	if onNetwork {
+		return port.Network
+	}
+	return port.Loopback
+}
+
+// publishedAt lists the host addresses that forward to a port, IPv4 first.
+func publishedAt(protocol port.Protocol, number uint16, containers []*port.Container) []string {
+	var hosts []netip.AddrPort
+	for _, c := range containers {
+		for _, p := range c.Ports {
+			if p.Protocol == protocol && p.Port == number && p.Host.Port() != 0 {
+				hosts = append(hosts, p.Host)
+			}
+		}
+	}
+	slices.SortFunc(hosts, netip.AddrPort.Compare)
+	var published []string
+	for _, host := range slices.Compact(hosts) {
+		published = append(published, host.String())
+	}
+	return published
+}

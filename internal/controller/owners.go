@@ -1,0 +1,135 @@
+package controller
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"portwatcher/internal/port"
+	"portwatcher/internal/process"
+	"portwatcher/internal/tracker"
+)
+
+// attribute asks for the owners of the sockets that the tracker does not know.
+// It does I/O, so the caller must not hold the lock.
+func (w *watcher) attribute(sockets []port.Socket, members process.Members) map[int]tracker.Owner {
+	fresh := make([]port.Socket, len(w.unknown))
+	for i, index := range w.unknown {
+		fresh[i] = sockets[index]
+	}
+	owners, denied, err := w.c.Attributor.Attribute(fresh, members)
+	w.c.tellTrouble(denied, err)
+	result := make(map[int]tracker.Owner, len(owners))
+	for i, owner := range owners {
+		result[w.unknown[i]] = tracker.Owner{Container: owner.Container, Processes: owner.Processes}
+	}
+	w.fresh = append(w.fresh, fresh...)
+	w.second.Reset(secondLook)
+	return result
+}
+
+// tellTrouble says once what stands in the way of naming processes.
+func (c *Controller) tellTrouble(denied int, err error) {
+	if denied == 0 && err == nil {
+		return
+	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if denied > 0 {
+		c.once("denied", func() {
+			c.log.Warnf("The open files of %d processes cannot be listed, so ports of theirs have no process: "+
+				"this needs CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE (cap_add: DAC_READ_SEARCH, SYS_PTRACE).", denied)
+		})
+	}
+	if err != nil {
+		c.once("attribution "+err.Error(), func() {
+			c.log.WithError(err).Warn("Owners of sockets could not be read completely.")
+		})
+	}
+}
+
+// settleOwners brings owners up to date under the lock: what was asked without
+// it may have changed since. Owners that must be asked for again are removed.
+func (w *watcher) settleOwners(owners map[int]tracker.Owner, epoch uint64) {
+	for i, owner := range owners {
+		if owner.Container == nil {
+			if w.group.epoch != epoch {
+				delete(owners, i)
+			}
+			continue
+		}
+		m := w.c.containers[owner.Container.ID]
+		switch {
+		case m == nil || m.PID != owner.Container.PID: // it has ended
+			delete(owners, i)
+		case !m.monitored:
+			owners[i] = tracker.Owner{}
+		default:
+			owners[i] = tracker.Owner{Container: m.Container, Processes: owner.Processes}
+		}
+	}
+}
+
+// lookAgain looks up once more who holds the sockets that opened lately, since
+// servers fork their workers after they listen, and warns of published ports
+// that lead nowhere.
+func (w *watcher) lookAgain() {
+	inodes := make([]uint32, 0, len(w.fresh))
+	for _, s := range w.fresh {
+		if s.Inode != 0 {
+			inodes = append(inodes, s.Inode)
+		}
+	}
+	var holders process.Holders
+	if len(inodes) > 0 {
+		var err error
+		holders, err = w.c.Finder.Find(inodes)
+		w.c.tellTrouble(0, err)
+	}
+	w.c.mutex.Lock()
+	defer w.c.mutex.Unlock()
+	for _, s := range w.fresh {
+		w.c.tracker.Describe(w.group.id, s.Cookie, holders.ByInode[s.Inode])
+	}
+	w.c.tellLeadsNowhere(w.group)
+	w.fresh = nil
+}
+
+// tellLeadsNowhere warns once of each published port whose only listeners are
+// on loopback: the engine forwards to the container's network address.
+func (c *Controller) tellLeadsNowhere(g *group) {
+	type key struct {
+		protocol port.Protocol
+		port     uint16
+	}
+	onLoopback := map[key]*port.Container{}
+	elsewhere := map[key]bool{}
+	for _, open := range c.tracker.Open() {
+		if open.Namespace != g.id {
+			continue
+		}
+		k := key{open.Endpoint.Protocol, open.Endpoint.Port}
+		if open.Endpoint.Address.IsLoopback() {
+			onLoopback[k] = open.Container
+		} else {
+			elsewhere[k] = true
+		}
+	}
+	for k, container := range onLoopback {
+		published := publishedAt(k.protocol, k.port, g.containers())
+		if elsewhere[k] || g.host || len(published) == 0 {
+			continue
+		}
+		c.once(fmt.Sprint("nowhere ", container.ID, k), func() {
+			c.log.WithField("container", container.Name).Warnf(
+				"Port %d/%s is published at %s, but only loopback listens inside the container: the published port leads nowhere. Let the server listen on 0.0.0.0 or [::].",
+				k.port, k.protocol, strings.Join(published, ", "))
+		})
+	}
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}

@@ -1,0 +1,122 @@
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"portwatcher/internal/port"
+	"portwatcher/internal/tracker"
+)
+
+// publish completes changes and hands them to the sink. The caller holds the
+// lock, here and below. The slice is kept to be reused.
+func (c *Controller) publish(changes []tracker.Change) {
+	for i := range changes {
+		change := &changes[i]
+		r, known := c.reaches[change.Endpoint]
+		if g := c.groups[change.Namespace]; g != nil && change.Type != port.Closed || !known {
+			r = reachOf(where(change, g), membersOf(g))
+			c.reaches[change.Endpoint] = r
+		}
+		if change.Type == port.Closed {
+			delete(c.reaches, change.Endpoint)
+		}
+		c.send(c.event(change, r))
+	}
+	if c.CloseGrace > 0 {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+	clear(changes)
+	c.changes = changes[:0]
+}
+
+func where(change *tracker.Change, g *group) listening {
+	return listening{
+		protocol: change.Endpoint.Protocol, address: change.Endpoint.Address, port: change.Endpoint.Port,
+		ipv6Only: change.IPv6Only, host: g != nil && g.host,
+	}
+}
+
+func membersOf(g *group) []*port.Container {
+	if g == nil {
+		return nil
+	}
+	return g.containers()
+}
+
+// reach computes anew who can speak to what is open in a namespace: its
+// containers' networks have changed.
+func (c *Controller) reach(g *group) {
+	members := g.containers()
+	for _, open := range c.tracker.Open() {
+		if open.Namespace == g.id {
+			c.reaches[open.Endpoint] = reachOf(where(&open, g), members)
+		}
+	}
+}
+
+func (c *Controller) event(change *tracker.Change, r reach) *port.Event {
+	e := &port.Event{
+		Time: change.Time.UTC(), Type: change.Type,
+		Listener: c.listener(change, r),
+	}
+	if change.Type == port.Closed {
+		seconds := max(change.Time.Sub(change.OpenedAt), 0).Seconds()
+		e.OpenedAt, e.OpenSeconds = change.OpenedAt.UTC(), &seconds
+	}
+	return e
+}
+
+func (c *Controller) listener(change *tracker.Change, r reach) port.Listener {
+	return port.Listener{
+		Host: c.hostName, Container: change.Container.Ref(),
+		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
+		Processes: change.Processes, Exposure: r.exposure, Published: r.published, Source: change.Source,
+	}
+}
+
+// send numbers an event and hands it on. What the sink does not take is told
+// by a gap as soon as it takes events again.
+func (c *Controller) send(e *port.Event) {
+	if c.dropped > 0 {
+		c.lastID++
+		gap := &port.Event{
+			ID: c.lastID, Time: time.Now().UTC(), Type: port.Gap, Listener: port.Listener{Host: c.hostName},
+			Reason: fmt.Sprintf("%d events were dropped: they were not read in time", c.dropped),
+		}
+		if c.Sink(gap) {
+			c.dropped = 0
+		} else {
+			c.lastID--
+		}
+	}
+	c.lastID++
+	e.ID = c.lastID
+	if !c.Sink(e) {
+		c.dropped++
+	}
+}
+
+// Open returns what is open now, ordered by container name and port.
+func (c *Controller) Open() []port.Open {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	now := time.Now().UTC()
+	var open []port.Open
+	for _, change := range c.tracker.Open() {
+		r, ok := c.reaches[change.Endpoint]
+		if !ok {
+			g := c.groups[change.Namespace]
+			r = reachOf(where(&change, g), membersOf(g))
+		}
+		open = append(open, port.Open{Time: now, Listener: c.listener(&change, r), OpenedAt: change.OpenedAt.UTC()})
+	}
+	slices.SortStableFunc(open, func(a, b port.Open) int {
+		return compareListeners(&a.Listener, &b.Listener)
+	})
+	return open
+}

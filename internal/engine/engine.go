@@ -1,0 +1,161 @@
+// Package engine keeps a true picture of the running containers, by the Docker
+// Engine API.
+//
+// It only reads: every request that leaves the process is a GET, and a test
+// proves it. It does not select containers, open namespaces or keep state on
+// disk.
+//
+// Invariants of [Engine.Follow]:
+//
+//   - DO believe a die event, or a list that lacks the container. DON'T take a
+//     lost connection, a failed list or a failed inspection for a stop: with
+//     live-restore containers outlive their engine.
+//   - DO inspect when something may have changed, and compare. DON'T derive
+//     state from the order of events: an event may be older than what is known.
+//   - DON'T let the reader of events wait for anything: the engine drops events
+//     for a slow reader and does not say so.
+//
+// Source: https://docs.docker.com/reference/api/engine/.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"portwatcher/internal/port"
+)
+
+// Bounds on single requests. An engine that hangs is told from one that is
+// slow by them alone, and a busy engine needs seconds.
+const (
+	pingTimeout    = 10 * time.Second
+	infoTimeout    = 10 * time.Second
+	listTimeout    = 30 * time.Second
+	inspectTimeout = 5 * time.Second
+)
+
+// Options say which engine to use.
+type Options struct {
+	// Host is the engine's address: "unix:///path", "tcp://host:port",
+	// "http://host:port" or "https://host:port". Empty means the environment
+	// variable DOCKER_HOST, and where that is empty too, the default socket.
+	Host string
+	// Logger receives what the caller cannot learn from errors and changes.
+	// Nil discards it.
+	Logger logrus.FieldLogger
+}
+
+// Engine is a Docker Engine. Its methods may be called concurrently.
+type Engine struct {
+	host      string
+	log       logrus.FieldLogger
+	transport *http.Transport // nil in tests with a fake
+	connect   func(ctx context.Context) (api, error)
+}
+
+// Info describes an engine and its host.
+type Info struct {
+	// Name is the host name of the engine's host.
+	Name string
+	// Version is the engine's own, such as "20.10.24".
+	Version string
+	// APIVersion is the negotiated one, such as "1.41".
+	APIVersion      string
+	OperatingSystem string
+	KernelVersion   string
+	// CgroupVersion is "1" or "2", or empty where the engine does not tell.
+	CgroupVersion string
+	// CgroupDriver is "cgroupfs", "systemd" or "none".
+	CgroupDriver string
+}
+
+// New prepares the use of an engine; it does not connect. TLS follows
+// DOCKER_CERT_PATH and DOCKER_TLS_VERIFY as the docker command does, for
+// addresses that are not sockets. DOCKER_API_VERSION is ignored: the version
+// is negotiated, anew for each connection, since an engine may be replaced.
+//
+// An error names the setting that is wrong.
+func New(o Options) (*Engine, error) {
+	target, err := parseHost(o.Host)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := target.transport()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{host: target.host, log: o.Logger, transport: transport}
+	if e.log == nil {
+		discard := logrus.New()
+		discard.SetOutput(io.Discard)
+		e.log = discard
+	}
+	e.connect = func(ctx context.Context) (api, error) {
+		return connect(ctx, target, transport)
+	}
+	return e, nil
+}
+
+// Close releases idle connections. Calls under way are ended by their
+// contexts, not by Close.
+func (e *Engine) Close() error {
+	if e.transport != nil {
+		e.transport.CloseIdleConnections()
+	}
+	return nil
+}
+
+// Host returns the address in use, as in [Options].
+func (e *Engine) Host() string { return e.host }
+
+// Info asks the engine about itself. The error is a [*ConnectError] where the
+// engine cannot be reached.
+func (e *Engine) Info(ctx context.Context) (Info, error) {
+	a, err := e.connect(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	got, err := a.Info(ctx)
+	if err != nil {
+		return Info{}, fmt.Errorf("info of the Docker Engine at %s: %w", e.host, err)
+	}
+	return Info{
+		Name: got.Name, Version: got.ServerVersion, APIVersion: a.ClientVersion(),
+		OperatingSystem: got.OperatingSystem, KernelVersion: got.KernelVersion,
+		CgroupVersion: got.CgroupVersion, CgroupDriver: got.CgroupDriver,
+	}, nil
+}
+
+// List returns the running containers, ordered by name. One that dies while
+// the list is made is left out. Where some cannot be inspected for another
+// reason, the others are returned together with an error that names those. The
+// error is a [*ConnectError] where the engine cannot be reached.
+func (e *Engine) List(ctx context.Context) ([]*port.Container, error) {
+	a, err := e.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := listAll(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	var containers []*port.Container
+	var failed []error
+	for _, one := range all {
+		switch {
+		case one.err != nil:
+			failed = append(failed, one.err)
+		case one.running():
+			containers = append(containers, one.container)
+		}
+	}
+	return containers, errors.Join(failed...)
+}

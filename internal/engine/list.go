@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+
+	"portwatcher/internal/port"
+)
+
+// parallelInspects bounds the requests that one list sends at a time. An
+// inspection takes the engine milliseconds, most of it waiting.
+const parallelInspects = 8
+
+// inspected is what an inspection told: a running container, or one that is
+// not running (no container and no error), or that it failed.
+type inspected struct {
+	id        string
+	container *port.Container
+	started   time.Time // zero where the engine does not tell
+	unclear   error     // parts of the answer that were not understood
+	err       error
+}
+
+func (i inspected) running() bool { return i.container != nil }
+
+// inspect asks about one container. One that is gone is not an error.
+func inspect(ctx context.Context, a api, id string) inspected {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	answer, err := a.ContainerInspect(ctx, id)
+	switch {
+	case cerrdefs.IsNotFound(err):
+		return inspected{id: id}
+	case err != nil:
+		return inspected{id: id, err: fmt.Errorf("inspect container %s: %w", id, err)}
+	}
+	result := inspected{id: id}
+	result.container, result.started, result.unclear = convert(answer)
+	return result
+}
+
+// listAll lists the running containers and inspects each; those that run come
+// ordered by name. The error is that of the list; errors of single inspections
+// are in the results.
+func listAll(ctx context.Context, a api) ([]inspected, error) {
+	listContext, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	summaries, err := a.ContainerList(listContext, container.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	results := make([]inspected, len(summaries))
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for range min(parallelInspects, len(summaries)) {
+		workers.Go(func() {
+			for i := range next {
+				results[i] = inspect(ctx, a, summaries[i].ID)
+			}
+		})
+	}
+	for i := range summaries {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	slices.SortStableFunc(results, func(a, b inspected) int {
+		return strings.Compare(a.sortKey(), b.sortKey())
+	})
+	return results, nil
+}
+
+func (i inspected) sortKey() string {
+	if i.container == nil {
+		return i.id
+	}
+	return i.container.Name
+}

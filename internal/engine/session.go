@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"github.com/docker/docker/api/types/events"
+)
+
+// readyTimeout is how long a list waits for the subscription to be accepted,
+// in favour of engines that accept it with the first event only.
+const readyTimeout = 250 * time.Millisecond
+
+// session is one connection: subscribe, list, reconcile, then events and a
+// list from time to time. It returns why the connection ended.
+func (f *follower) session(ctx context.Context) error {
+	a, err := f.engine.connect(ctx)
+	if err != nil {
+		return err
+	}
+	sub := subscribe(ctx, a)
+	defer f.lastWords(ctx, sub)
+	defer sub.stop()
+	select {
+	case <-sub.ready:
+	case <-time.After(readyTimeout):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+
+	var again backoff // after an incomplete list
+	list := time.NewTimer(0)
+	defer list.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-sub.failed:
+			return err
+		case <-sub.overflow:
+			if f.trouble.due() {
+				f.engine.log.Warn("Events of the Docker Engine came faster than they could be handled; listing the containers again")
+			}
+			list.Reset(0)
+		case <-list.C:
+			complete, err := f.list(ctx, a, sub)
+			switch {
+			case err != nil:
+				return err
+			case complete:
+				again.reset()
+				list.Reset(listInterval)
+			default:
+				list.Reset(again.next())
+			}
+		case message := <-sub.events:
+			if !f.handle(ctx, a, message) {
+				list.Reset(again.next())
+			}
+		}
+	}
+}
+
+// list makes what is known equal to what the engine lists. It returns whether
+// every container could be inspected; one that could not stays as it is.
+func (f *follower) list(ctx context.Context, a api, sub *subscription) (complete bool, err error) {
+	taken := time.Now()
+	all, err := listAll(ctx, a)
+	if err != nil {
+		return false, err
+	}
+	// A die event that waits knows the time better than the list.
+	waiting := drain(sub)
+	listed := make(map[string]inspected, len(all))
+	for _, one := range all {
+		listed[one.id] = one
+	}
+	for id, known := range f.known {
+		now := listed[id]
+		if now.err == nil && (!now.running() || now.container.PID != known.container.PID) {
+			f.stopped(ctx, id, deathIn(waiting, known, taken))
+		}
+	}
+	complete = true
+	for _, one := range all {
+		complete = f.observe(ctx, one, taken) && complete
+	}
+	f.connectionWorks()
+	if complete {
+		f.send(ctx, Change{Kind: Synced, Time: taken})
+	}
+	for _, message := range waiting {
+		complete = f.handle(ctx, a, message) && complete
+	}
+	return complete, ctx.Err()
+}
+
+// drain takes the events that wait now.
+func drain(sub *subscription) []events.Message {
+	var waiting []events.Message
+	for range len(sub.events) {
+		waiting = append(waiting, <-sub.events)
+	}
+	return waiting
+}
+
+// deathIn returns when a container died by the events that wait, or otherwise.
+func deathIn(waiting []events.Message, known inspected, otherwise time.Time) time.Time {
+	for _, message := range waiting {
+		if isDeath(message) && eventContainer(message) == known.id && !eventTime(message).Before(known.started) {
+			return eventTime(message)
+		}
+	}
+	return otherwise
+}
+
+func isDeath(message events.Message) bool {
+	return message.Type == events.ContainerEventType &&
+		(message.Action == events.ActionDie || message.Action == events.ActionDestroy)
+}
+
+// handle follows one event. It returns false if the container could not be
+// inspected, so that a list is needed.
+func (f *follower) handle(ctx context.Context, a api, message events.Message) bool {
+	id, at := eventContainer(message), eventTime(message)
+	known, isKnown := f.known[id]
+	started := message.Type == events.ContainerEventType && message.Action == events.ActionStart
+	if id == "" || !isKnown && !started {
+		return true
+	}
+	if isDeath(message) {
+		// An event from before a restart may come after the list that found
+		// the new life, and clocks are set back: the times must fit, or an
+		// inspection decides.
+		if at.Before(known.started) {
+			now := inspect(ctx, a, id)
+			if now.err != nil || now.running() {
+				return f.observe(ctx, now, at)
+			}
+		}
+		f.stopped(ctx, id, at)
+		return true
+	}
+	return f.observe(ctx, inspect(ctx, a, id), at)
+}
+
+// lastWords follows the die events that arrived before the connection ended.
+func (f *follower) lastWords(ctx context.Context, sub *subscription) {
+	for _, message := range drain(sub) {
+		id := eventContainer(message)
+		known, isKnown := f.known[id]
+		if isKnown && isDeath(message) && !eventTime(message).Before(known.started) {
+			f.stopped(ctx, id, eventTime(message))
+		}
+	}
+}
+
+// observe takes over what an inspection told of a running container. One that
+// does not run is left to its die event, or to the list that lacks it. It
+// returns false if the inspection failed.
+func (f *follower) observe(ctx context.Context, now inspected, at time.Time) bool {
+	if now.err != nil {
+		if ctx.Err() == nil && f.trouble.due() {
+			f.engine.log.WithError(now.err).Warn("A container cannot be inspected; it is taken to be as before; listing again")
+		}
+		return false
+	}
+	if !now.running() {
+		return true
+	}
+	known, isKnown := f.known[now.id]
+	if isKnown && known.container.PID != now.container.PID {
+		f.stopped(ctx, now.id, at)
+		isKnown = false
+	}
+	f.known[now.id] = now
+	switch {
+	case !isKnown:
+		if now.unclear != nil {
+			f.engine.log.WithError(now.unclear).Warn("The engine's answer is used without what is not understood")
+		}
+		f.send(ctx, Change{Kind: Started, Container: now.container, Time: at})
+	case !reflect.DeepEqual(known.container, now.container):
+		f.send(ctx, Change{Kind: Updated, Container: now.container, Time: at})
+	}
+	return true
+}
+
+// stopped reports that a known container runs no more.
+func (f *follower) stopped(ctx context.Context, id string, at time.Time) {
+	known := f.known[id]
+	delete(f.known, id)
+	f.send(ctx, Change{Kind: Stopped, Container: known.container, Time: at})
+}

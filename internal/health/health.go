@@ -1,0 +1,82 @@
+// Package health lets `portwatcher healthcheck` ask a running instance whether
+// it is ready, over a Unix socket: one connection, one line, no request.
+//
+// A name with a leading "@" is an abstract socket (unix(7)), which needs no
+// writable file system and is shared by all that is in the same network
+// namespace, as a health check is.
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	ready   = "ready"
+	timeout = 3 * time.Second
+)
+
+// Serve answers on the socket until ctx ends. state returns nil while the
+// instance is ready. The error says that the socket cannot be used.
+func Serve(ctx context.Context, address string, state func() error) error {
+	listener, err := net.Listen("unix", address)
+	if err != nil {
+		return fmt.Errorf("health socket %s: %w", address, err)
+	}
+	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	defer stop()
+	var answering sync.WaitGroup
+	defer answering.Wait()
+	for {
+		conn, err := listener.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("health socket %s: %w", address, err), listener.Close())
+		}
+		answering.Go(func() { answer(conn, state()) })
+	}
+}
+
+func answer(conn net.Conn, state error) {
+	defer conn.Close()
+	line := ready
+	if state != nil {
+		line = strings.ReplaceAll(state.Error(), "\n", "; ")
+	}
+	// A peer that does not read loses its answer; nobody else is concerned.
+	if conn.SetDeadline(time.Now().Add(timeout)) == nil {
+		io.WriteString(conn, line+"\n")
+	}
+}
+
+// Check asks the instance behind the socket. It returns nil if that is ready;
+// otherwise the error says what is not, or that nobody answers.
+func Check(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", address)
+	if err != nil {
+		return fmt.Errorf("no running instance answers at %s: %w", address, err)
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("health socket %s: %w", address, err)
+	}
+	line, err := io.ReadAll(io.LimitReader(conn, 64<<10))
+	if err != nil {
+		return fmt.Errorf("health socket %s: %w", address, err)
+	}
+	if answer := strings.TrimSpace(string(line)); answer != ready {
+		return fmt.Errorf("not ready: %s", answer)
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+// Package kerneltest helps tests that need the real kernel: it makes network
+// namespaces, and says why a test cannot run.
+package kerneltest
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Skip skips a test whose surroundings are missing, or fails it where
+// PORTWATCHER_REQUIRE=1 says that they must be there.
+func Skip(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("PORTWATCHER_REQUIRE") == "1" {
+		t.Fatalf("%s (and PORTWATCHER_REQUIRE=1)", why)
+	}
+	t.Skip(why)
+}
+
+// Namespace is a fresh network namespace with its loopback interface up.
+type Namespace struct {
+	handle netns.NsHandle
+}
+
+// NewNamespace makes a network namespace that ends with the test.
+func NewNamespace(t testing.TB) *Namespace {
+	t.Helper()
+	n := &Namespace{}
+	failed := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		if err := loopbackUp(); err != nil {
+			return err
+		}
+		var err error
+		n.handle, err = netns.Get()
+		return err
+	})
+	if errors.Is(failed, unix.EPERM) {
+		Skip(t, "making a network namespace needs root (CAP_SYS_ADMIN)")
+	}
+	if failed != nil {
+		t.Fatalf("make a network namespace: %v", failed)
+	}
+	t.Cleanup(func() {
+		if err := n.handle.Close(); err != nil {
+			t.Errorf("close network namespace: %v", err)
+		}
+	})
+	return n
+}
+
+// FD is the namespace's descriptor, open as long as the test runs.
+func (n *Namespace) FD() int { return int(n.handle) }
+
+// Do runs f in the namespace, on a thread of its own that ends with it. Sockets
+// that f opens stay in the namespace; goroutines that it starts do not.
+func (n *Namespace) Do(t testing.TB, f func() error) {
+	t.Helper()
+	err := onThread(func() error {
+		if err := netns.Set(n.handle); err != nil {
+			return err
+		}
+		return f()
+	})
+	if err != nil {
+		t.Fatalf("in the network namespace: %v", err)
+	}
+}
+
+// onThread runs f on a thread that is thrown away after it.
+func onThread(f func() error) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		result <- f()
+	}()
+	return <-result
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
+}
+
+// Eventually waits until f returns true, and fails the test after a deadline
+// that no healthy machine needs.
+func Eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !f() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited 20 s in vain: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}

@@ -1,0 +1,116 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/port"
+)
+
+// ErrProcessGone is returned by [Open] and [Identify] for a process that does
+// not exist (any more).
+var ErrProcessGone = errors.New("process is gone")
+
+// Handle is an open network namespace. The owner closes it.
+type Handle struct {
+	ns netns.NsHandle
+	id port.Namespace
+}
+
+// Open opens the network namespace of process pid, as procRoot ("/proc")
+// shows it. Where procRoot is this process's own /proc, a pidfd held meanwhile
+// makes sure that the pid was not reused in between.
+//
+// It needs CAP_SYS_PTRACE for processes of another container. The error wraps
+// [ErrProcessGone] where there is no such process, otherwise the errno.
+func Open(procRoot string, pid int) (*Handle, error) {
+	path := namespacePath(procRoot, pid)
+	guard := -1
+	if procRoot == "/proc" {
+		fd, err := unix.PidfdOpen(pid, 0)
+		switch {
+		case err == nil:
+			guard = fd
+			defer unix.Close(fd)
+		case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL):
+			return nil, fmt.Errorf("open network namespace %s: %w", path, ErrProcessGone)
+		case !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM):
+			// Kernels before 5.3 and strict seccomp profiles have no pidfd:
+			// there the guard is missing, not the namespace.
+			return nil, fmt.Errorf("pidfd_open %d: %w", pid, err)
+		}
+	}
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return nil, pathError("open", path, err)
+	}
+	id, err := identify(int(ns))
+	if err == nil && guard >= 0 && exited(guard) {
+		err = ErrProcessGone
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w", path, err), ns.Close())
+	}
+	return &Handle{ns: ns, id: id}, nil
+}
+
+// Identify returns the identity of the network namespace of process pid
+// without opening it. Its errors are those of [Open].
+func Identify(procRoot string, pid int) (port.Namespace, error) {
+	path := namespacePath(procRoot, pid)
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return port.Namespace{}, pathError("identify", path, err)
+	}
+	return port.Namespace{Device: st.Dev, Inode: st.Ino}, nil
+}
+
+// FD returns the descriptor, for calls that enter the namespace. It stays
+// owned by the handle.
+func (h *Handle) FD() int { return int(h.ns) }
+
+// ID returns the namespace's identity.
+func (h *Handle) ID() port.Namespace { return h.id }
+
+// Close releases the namespace.
+func (h *Handle) Close() error { return h.ns.Close() }
+
+func namespacePath(procRoot string, pid int) string {
+	return filepath.Join(procRoot, strconv.Itoa(pid), "ns/net")
+}
+
+func identify(fd int) (port.Namespace, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return port.Namespace{}, fmt.Errorf("fstat: %w", err)
+	}
+	return port.Namespace{Device: st.Dev, Inode: st.Ino}, nil
+}
+
+// exited says whether the process of a pidfd has ended: a pidfd is readable
+// from then on. Source: pidfd_open(2).
+func exited(pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return err == nil && n > 0
+	}
+}
+
+func pathError(verb, path string, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH):
+		err = ErrProcessGone
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		err = fmt.Errorf("%w: it needs CAP_SYS_PTRACE (cap_add: SYS_PTRACE) and, where AppArmor is active, security_opt: apparmor=unconfined", err)
+	}
+	return fmt.Errorf("%s network namespace %s: %w", verb, path, err)
+}

@@ -1,0 +1,54 @@
+package netns_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/netns"
+)
+
+func TestOpenOwnNamespace(t *testing.T) {
+	h, err := netns.Open("/proc", os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	id, err := netns.Identify("/proc", os.Getpid())
+	if err != nil || id != h.ID() || id.Inode == 0 || id.Device == 0 {
+		t.Errorf("identity %v and %v, error %v", id, h.ID(), err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(h.FD(), &st); err != nil || st.Ino != id.Inode {
+		t.Errorf("descriptor of inode %d, error %v; want %d", st.Ino, err, id.Inode)
+	}
+}
+
+func TestOpenOtherNamespace(t *testing.T) {
+	child := exec.Command("sleep", "600")
+	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := child.Start(); err != nil {
+		kerneltest.Skip(t, "starting a process in its own network namespace needs root: "+err.Error())
+	}
+	h, err := netns.Open("/proc", child.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if own, err := netns.Identify("/proc", os.Getpid()); err != nil || own == h.ID() {
+		t.Errorf("own namespace %v, the child's %v, error %v", own, h.ID(), err)
+	}
+	child.Process.Kill()
+	child.Wait()
+	if _, err := netns.Open("/proc", child.Process.Pid); !errors.Is(err, netns.ErrProcessGone) {
+		t.Errorf("error %v for an ended process, want ErrProcessGone", err)
+	}
+	if _, err := netns.Identify("/proc", child.Process.Pid); !errors.Is(err, netns.ErrProcessGone) {
+		t.Errorf("error %v for an ended process, want ErrProcessGone", err)
+	}
+}

@@ -1,0 +1,138 @@
+// Package output writes events and lists of open endpoints to standard output,
+// for people and as JSON.
+//
+// What comes from inside a container (names of processes) is not trusted: text
+// for people never carries control characters of it to the terminal.
+package output
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"portwatcher/internal/port"
+)
+
+// timeLayout is RFC 3339 with milliseconds.
+const timeLayout = "2006-01-02T15:04:05.000Z07:00"
+
+// Format is how events are written.
+type Format string
+
+const (
+	Text Format = "text"
+	JSON Format = "json"
+)
+
+// WriteEvent writes one event as one line.
+func WriteEvent(w io.Writer, format Format, e *port.Event) error {
+	if format == JSON {
+		return writeJSON(w, e)
+	}
+	_, err := io.WriteString(w, EventText(e)+"\n")
+	return err
+}
+
+func writeJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+// EventText describes an event in one line, without the line's end.
+func EventText(e *port.Event) string {
+	var b strings.Builder
+	b.WriteString(e.Time.UTC().Format(timeLayout) + " ")
+	if e.Container != nil {
+		b.WriteString(printable(e.Container.Name) + ": ")
+	}
+	place := fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, e.Address)
+	switch e.Type {
+	case port.Opened:
+		b.WriteString("New port opened: " + place + processesText(" (pids: ", e.Processes))
+		b.WriteString(exposureText(&e.Listener))
+	case port.Closed:
+		b.WriteString("Port closed: " + place + processesText(" (last pids: ", e.Processes))
+		if e.OpenSeconds != nil {
+			b.WriteString(" after " + durationText(*e.OpenSeconds))
+		}
+	case port.Changed:
+		b.WriteString("Port changed owner: " + place + processesText(" (pids: ", e.Processes))
+		b.WriteString(exposureText(&e.Listener))
+	case port.Gap:
+		b.WriteString("Gap: " + printable(e.Reason))
+	default:
+		b.WriteString(string(e.Type) + ": " + place)
+	}
+	if e.Transient {
+		b.WriteString(" [transient]")
+	}
+	return b.String()
+}
+
+func processesText(before string, processes []port.Process) string {
+	if len(processes) == 0 {
+		return ""
+	}
+	return before + ProcessList(processes, len(processes)) + ")"
+}
+
+// ProcessList names up to most processes, "1827 nginx, 1830 nginx", and counts
+// the others.
+func ProcessList(processes []port.Process, most int) string {
+	var b strings.Builder
+	for i, p := range processes {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(processes)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Itoa(p.PID))
+		if p.Name != "" {
+			b.WriteString(" " + printable(p.Name))
+		}
+	}
+	return b.String()
+}
+
+func exposureText(l *port.Listener) string {
+	switch l.Exposure {
+	case port.Published:
+		return " published at " + strings.Join(l.Published, ", ")
+	case port.Loopback:
+		return " loopback only"
+	case port.Host:
+		return " on the host's network"
+	}
+	return ""
+}
+
+// durationText is short and exact enough for people: "12.3s", "4m10s", "26h3m".
+func durationText(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < time.Second:
+		return strconv.FormatFloat(seconds*1000, 'f', 1, 64) + "ms"
+	case d < time.Minute:
+		return strconv.FormatFloat(seconds, 'f', 1, 64) + "s"
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	}
+	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+}
+
+// printable replaces what could steer a terminal or break the line.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,87 @@
+package output
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"portwatcher/internal/port"
+)
+
+// processesInTable bounds a row's width; JSON has all of them.
+const processesInTable = 3
+
+// WriteOpen writes a list of open endpoints: an array, or a table for people.
+func WriteOpen(w io.Writer, format Format, open []port.Open) error {
+	if format == JSON {
+		if open == nil {
+			open = []port.Open{}
+		}
+		encoder := json.NewEncoder(w)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(open)
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "CONTAINER\tPORT\tADDRESS\tEXPOSURE\tPROCESSES")
+	for _, row := range mergeWildcards(open) {
+		fmt.Fprintf(table, "%s\t%d/%s\t%s\t%s\t%s\n", printable(row.Container.Name), row.Port, row.Protocol,
+			row.addresses, exposureCell(&row.Listener), processesCell(row.Processes))
+	}
+	return table.Flush()
+}
+
+type row struct {
+	port.Listener
+	addresses string
+}
+
+// mergeWildcards makes one row of the IPv4 and the IPv6 wildcard of one port.
+// The list is ordered by container and port, so they stand close together.
+func mergeWildcards(open []port.Open) []row {
+	var rows []row
+	for _, o := range open {
+		r := row{Listener: o.Listener, addresses: o.Address.String()}
+		i := slices.IndexFunc(rows, func(other row) bool { return mergeable(&other.Listener, &r.Listener) })
+		if i < 0 {
+			rows = append(rows, r)
+			continue
+		}
+		first := &rows[i]
+		first.addresses += ", " + r.addresses
+		if first.Exposure != port.Published && r.Exposure == port.Published {
+			first.Exposure, first.Published = r.Exposure, r.Published
+		}
+		first.Processes = mergeProcesses(first.Processes, r.Processes)
+	}
+	return rows
+}
+
+func mergeable(a, b *port.Listener) bool {
+	return a.Container.ID == b.Container.ID && a.Port == b.Port && a.Protocol == b.Protocol &&
+		a.Address == netip.IPv4Unspecified() && b.Address == netip.IPv6Unspecified()
+}
+
+func mergeProcesses(a, b []port.Process) []port.Process {
+	all := slices.Concat(a, b)
+	slices.SortStableFunc(all, func(p, q port.Process) int { return p.PID - q.PID })
+	return slices.CompactFunc(all, func(p, q port.Process) bool { return p.PID == q.PID })
+}
+
+func exposureCell(l *port.Listener) string {
+	if l.Exposure == port.Published {
+		return "published " + strings.Join(l.Published, ", ")
+	}
+	return string(l.Exposure)
+}
+
+func processesCell(processes []port.Process) string {
+	if len(processes) == 0 {
+		return "-"
+	}
+	return ProcessList(processes, processesInTable)
+}

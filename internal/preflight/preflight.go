@@ -1,0 +1,76 @@
+// Package preflight finds out what works on this host before anything is
+// watched, and what to do about the rest.
+package preflight
+
+import (
+	"context"
+	"fmt"
+
+	"portwatcher/internal/engine"
+	"portwatcher/internal/port"
+)
+
+// State is how a check ended.
+type State string
+
+const (
+	OK State = "ok"
+	// Degraded: portwatcher works, with less.
+	Degraded State = "degraded"
+	// Failed: nothing can be watched.
+	Failed State = "failed"
+)
+
+// Result is one check.
+type Result struct {
+	Name   string // of what was checked: "engine", "capabilities", …
+	State  State
+	Detail string // what was found
+	Remedy string // what to do; empty if OK
+}
+
+// Engine is what the checks ask of the Docker Engine.
+type Engine interface {
+	Info(ctx context.Context) (engine.Info, error)
+	List(ctx context.Context) ([]*port.Container, error)
+}
+
+// Options say where to look.
+type Options struct {
+	ProcRoot   string
+	CgroupRoot string
+}
+
+// Host checks what does not depend on the engine.
+func Host(o Options) []Result {
+	return []Result{capabilities(), namespaces(), netlink(), cgroups(o)}
+}
+
+// All checks everything, the engine first.
+func All(ctx context.Context, e Engine, o Options) []Result {
+	return append([]Result{checkEngine(ctx, e)}, append(Host(o), containers(ctx, e, o))...)
+}
+
+// Failure returns the first failed check as an error, nil if there is none.
+func Failure(results []Result) error {
+	for _, r := range results {
+		if r.State == Failed {
+			return fmt.Errorf("%s: %s; %s", r.Name, r.Detail, r.Remedy)
+		}
+	}
+	return nil
+}
+
+func checkEngine(ctx context.Context, e Engine) Result {
+	r := Result{Name: "engine"}
+	info, err := e.Info(ctx)
+	if err != nil {
+		r.State, r.Detail = Failed, err.Error()
+		r.Remedy = "mount the socket (-v /var/run/docker.sock:/var/run/docker.sock:ro) or set DOCKER_HOST"
+		return r
+	}
+	r.State = OK
+	r.Detail = fmt.Sprintf("Docker Engine %s (API %s) on %s, %s, kernel %s",
+		info.Version, info.APIVersion, info.Name, info.OperatingSystem, info.KernelVersion)
+	return r
+}

@@ -1,0 +1,159 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/netns"
+	"portwatcher/internal/process"
+	"portwatcher/internal/sockdiag"
+)
+
+// capability is one that portwatcher uses.
+type capability struct {
+	number  uint
+	name    string // as in cap_add
+	without State
+	use     string
+}
+
+// wanted are the capabilities in use. Numbers: include/uapi/linux/capability.h.
+var wanted = []capability{
+	{unix.CAP_SYS_PTRACE, "SYS_PTRACE", Failed, "to open the network namespaces of other processes"},
+	{unix.CAP_SYS_ADMIN, "SYS_ADMIN", Failed, "to enter network namespaces"},
+	{unix.CAP_DAC_READ_SEARCH, "DAC_READ_SEARCH", Degraded, "to find the processes of other users that hold a port"},
+}
+
+func capabilities() Result {
+	effective, err := effectiveCapabilities()
+	if err != nil {
+		return Result{Name: "capabilities", State: Failed, Detail: err.Error(), Remedy: "mount /proc"}
+	}
+	var have, missing []string
+	result := Result{Name: "capabilities", State: OK}
+	var why []string
+	for _, c := range wanted {
+		if effective&(1<<c.number) != 0 {
+			have = append(have, c.name)
+			continue
+		}
+		missing = append(missing, c.name)
+		why = append(why, c.name+" "+c.use)
+		if result.State != Failed {
+			result.State = c.without
+		}
+	}
+	if len(missing) == 0 {
+		result.Detail = strings.Join(have, ", ")
+		return result
+	}
+	result.Detail = "missing: " + strings.Join(why, ", ")
+	result.Remedy = "cap_add: [" + strings.Join(missing, ", ") + "], or run as root"
+	return result
+}
+
+// effectiveCapabilities reads CapEff of /proc/self/status. Source:
+// proc_pid_status(5).
+func effectiveCapabilities() (uint64, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			return strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		}
+	}
+	return 0, errors.New("/proc/self/status has no line CapEff")
+}
+
+// containers checks that the namespaces of containers can be reached. In a
+// nested engine the host's pid namespace is not the initial one, so what counts
+// is whether the containers' first processes are there.
+func containers(ctx context.Context, e Engine, o Options) Result {
+	r := Result{Name: "containers", State: OK}
+	all, err := e.List(ctx)
+	if err != nil && len(all) == 0 {
+		return Result{Name: r.Name, State: Degraded, Detail: "not known: " + err.Error(), Remedy: "see engine"}
+	}
+	gone, failed := 0, error(nil)
+	for _, c := range all {
+		switch err := enter(o, c.PID); {
+		case errors.Is(err, netns.ErrProcessGone):
+			gone++
+		case err != nil:
+			failed = fmt.Errorf("%s: %w", c.Name, err)
+		}
+	}
+	switch {
+	case len(all) == 0:
+		r.Detail = "none is running"
+	case failed != nil:
+		r.State, r.Detail = Failed, failed.Error()
+		r.Remedy = "cap_add: [SYS_PTRACE, SYS_ADMIN] and security_opt: [apparmor=unconfined]"
+	case gone == len(all):
+		r.State, r.Detail = Failed, fmt.Sprintf("none of %d containers' processes can be seen", gone)
+		r.Remedy = "share the host's pid namespace (docker run --pid host; in Compose, pid: host)"
+	default:
+		r.Detail = fmt.Sprintf("the network namespaces of all %d running containers can be entered", len(all)-gone)
+	}
+	return r
+}
+
+// enter opens sock_diag in the network namespace of a process, and leaves it.
+func enter(o Options, pid int) error {
+	handle, err := netns.Open(o.ProcRoot, pid)
+	if err != nil {
+		return err
+	}
+	conn, err := sockdiag.Dial(handle.FD(), sockdiag.Options{})
+	if err == nil {
+		err = conn.Close()
+	}
+	return errors.Join(err, handle.Close())
+}
+
+// namespaces tries to enter a network namespace: the own one, which takes the
+// same capability as any.
+func namespaces() Result {
+	r := Result{Name: "namespaces", State: OK, Detail: "network namespaces can be entered"}
+	if err := enter(Options{ProcRoot: "/proc"}, os.Getpid()); err != nil {
+		r.State, r.Detail, r.Remedy = Failed, err.Error(), "cap_add: [SYS_ADMIN]"
+	}
+	return r
+}
+
+// netlink tries a dump in the own namespace.
+func netlink() Result {
+	r := Result{Name: "sock_diag", State: OK}
+	conn, err := sockdiag.Dial(0, sockdiag.Options{})
+	if err == nil {
+		_, err = conn.Dump(nil)
+		err = errors.Join(err, conn.Close())
+	}
+	if err != nil {
+		r.State, r.Detail = Failed, err.Error()
+		r.Remedy = "use a kernel with CONFIG_INET_DIAG, and a seccomp profile that allows netlink sockets"
+		return r
+	}
+	r.Detail = "TCP and UDP sockets of IPv4 and IPv6 can be listed"
+	return r
+}
+
+func cgroups(o Options) Result {
+	r := Result{Name: "cgroups", State: OK}
+	c, err := process.OpenCgroups(o.CgroupRoot)
+	if err != nil {
+		r.State, r.Detail = Degraded, err.Error()
+		r.Remedy = "mount the host's /sys/fs/cgroup read-only at " + o.CgroupRoot
+		return r
+	}
+	r.Detail = "v2 hierarchy at " + c.Root()
+	return r
+}

@@ -1,0 +1,90 @@
+package process
+
+import (
+	"errors"
+	"net/netip"
+
+	"portwatcher/internal/port"
+)
+
+// engineResolver is where the Docker Engine's own DNS resolver listens, inside
+// the network namespace of each container on a user-defined network.
+// Source: https://docs.docker.com/engine/network/#dns-services.
+var engineResolver = netip.AddrFrom4([4]byte{127, 0, 0, 11})
+
+// Attributor finds the owners of sockets. It is safe for concurrent use.
+type Attributor struct {
+	finder  *Finder
+	cgroups *Cgroups // nil where no v2 hierarchy is visible
+}
+
+// NewAttributor returns an attributor over a finder and the v2 hierarchy;
+// cgroups may be nil.
+func NewAttributor(finder *Finder, cgroups *Cgroups) *Attributor {
+	return &Attributor{finder: finder, cgroups: cgroups}
+}
+
+// Attribute returns the owner of each socket, in the order of sockets. The
+// container is the first answer of: the socket's cgroup, the cgroup of a
+// process that holds it, the only container of the namespace.
+//
+// denied counts processes that could not be looked into, where a socket was
+// found with none of the others. An error concerns what could not be read; the
+// owners are then what could be found without it.
+func (a *Attributor) Attribute(sockets []port.Socket, members Members) (owners []Owner, denied int, err error) {
+	inodes := make([]uint32, 0, len(sockets))
+	for _, s := range sockets {
+		if s.Inode != 0 {
+			inodes = append(inodes, s.Inode)
+		}
+	}
+	var holders Holders
+	if len(inodes) > 0 {
+		holders, err = a.finder.Find(inodes)
+	}
+	owners = make([]Owner, len(sockets))
+	for i, s := range sockets {
+		owners[i].Processes = holders.ByInode[s.Inode]
+		if len(owners[i].Processes) == 0 {
+			denied = holders.Denied
+		}
+		container, problem := a.container(s, owners[i].Processes, members)
+		owners[i].Container = container
+		err = errors.Join(err, problem)
+	}
+	return owners, denied, err
+}
+
+func (a *Attributor) container(s port.Socket, processes []port.Process, members Members) (*port.Container, error) {
+	path, err := a.cgroupPath(s.Cgroup)
+	container, stranger := containerIn(path, members.Lookup)
+	if container != nil {
+		return container, err
+	}
+	for _, p := range processes {
+		paths, problem := a.finder.cgroupOf(p.PID)
+		err = errors.Join(err, problem)
+		c, unknown := containerIn(paths, members.Lookup)
+		if c != nil {
+			return c, err
+		}
+		stranger = stranger || unknown
+	}
+	// A container that the engine has not announced yet owns its sockets
+	// itself, and what belongs to no container of the host's namespace belongs
+	// to the host. The engine's resolver lives in the container's namespace,
+	// but the container has nothing to do with it.
+	if stranger || members.Host || len(members.Namespace) != 1 || s.Address == engineResolver {
+		return nil, err
+	}
+	return members.Namespace[0], err
+}
+
+// cgroupPath returns the path of a cgroup, "" if it is not known.
+func (a *Attributor) cgroupPath(id uint64) (string, error) {
+	if id == 0 || a.cgroups == nil {
+		return "", nil
+	}
+	path, _, err := a.cgroups.Path(id)
+	return path, err
+}

@@ -1,0 +1,318 @@
+package process
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/port"
+)
+
+func TestSocketInode(t *testing.T) {
+	for link, want := range map[string]uint32{
+		"socket:[1]": 1, "socket:[4294967295]": 4294967295,
+		"socket:[]": 0, "socket:[4294967296]": 0, "socket:[12": 0, "socket:[1x]": 0, "pipe:[12]": 0, "": 0, "socket:[-1]": 0,
+	} {
+		if got, ok := socketInode([]byte(link)); got != want || ok != (want != 0) {
+			t.Errorf("%q: %d, %v; want %d", link, got, ok, want)
+		}
+	}
+}
+
+func TestParseStatus(t *testing.T) {
+	for _, test := range []struct {
+		name, status string
+		want         port.Process
+		uid          int64
+	}{
+		{"nested pid namespaces", "Name:\tnginx\nUmask:\t0022\nPid:\t1827\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n", port.Process{PID: 1, Name: "nginx", ContainerPID: 7}, 33},
+		{"host process", "Name:\tsshd: [listener]\nUid:\t0\t0\t0\t0\nNSpid:\t812\n", port.Process{PID: 1, Name: "sshd: [listener]", ContainerPID: 812}, 0},
+		{"old kernel without NSpid", "Name:\ta\nUid:\t5\t5\t5\t5\n", port.Process{PID: 1, Name: "a"}, 5},
+		{"damaged", "Name\nUid:\tx y z w\nNSpid:\t\nNSpid:\tq\nUid:\t1\n", port.Process{PID: 1}, -1},
+		{"empty", "", port.Process{PID: 1}, -1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := port.Process{PID: 1}
+			parseStatus(&got, test.status)
+			uid := int64(-1)
+			if got.UID != nil {
+				uid = int64(*got.UID)
+			}
+			got.UID = nil
+			if got != test.want || uid != test.uid {
+				t.Errorf("got %+v uid %d, want %+v uid %d", got, uid, test.want, test.uid)
+			}
+		})
+	}
+}
+
+func FuzzParseStatus(f *testing.F) {
+	f.Add("Name:\tnginx\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n")
+	f.Fuzz(func(t *testing.T, status string) {
+		var p port.Process
+		parseStatus(&p, status)
+		if strings.Contains(p.Name, "\n") {
+			t.Errorf("name %q has a line's end", p.Name)
+		}
+	})
+}
+
+// listenInChild starts a process that holds the socket of l, and returns its
+// pid.
+func listenInChild(t *testing.T, l *net.TCPListener) int {
+	t.Helper()
+	file, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	child := exec.Command("sleep", "600")
+	child.ExtraFiles = []*os.File{file}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		child.Process.Kill()
+		child.Wait()
+	})
+	return child.Process.Pid
+}
+
+func listen(t *testing.T) (*net.TCPListener, uint32) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := raw.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &st) }); err != nil {
+		t.Fatal(err)
+	}
+	return l.(*net.TCPListener), uint32(st.Ino)
+}
+
+func TestFindAllHolders(t *testing.T) {
+	l, inode := listen(t)
+	_, other := listen(t)
+	child := listenInChild(t, l)
+	holders, err := NewFinder("/proc").Find([]uint32{inode, other, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, p := range holders.ByInode[inode] {
+		pids = append(pids, p.PID)
+	}
+	want := []int{os.Getpid(), child}
+	slices.Sort(want)
+	if !slices.Equal(pids, want) {
+		t.Errorf("pids %v, want %v", pids, want)
+	}
+	if len(holders.ByInode[other]) != 1 || len(holders.ByInode[1]) != 0 {
+		t.Errorf("%v; want this process for one socket, nobody for the other", holders.ByInode)
+	}
+	i := slices.IndexFunc(holders.ByInode[inode], func(p port.Process) bool { return p.PID == child })
+	p := holders.ByInode[inode][i]
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sleep, err = filepath.EvalSymlinks(sleep); err != nil {
+		t.Fatal(err)
+	}
+	if p.Name != "sleep" || p.Executable != sleep || p.UID == nil || int(*p.UID) != os.Geteuid() {
+		t.Errorf("%+v; want sleep, %s, uid %d", p, sleep, os.Geteuid())
+	}
+}
+
+// Calls that wait share a walk, and each gets its own answer.
+func TestFindConcurrently(t *testing.T) {
+	finder := NewFinder("/proc")
+	var inodes []uint32
+	for range 8 {
+		_, inode := listen(t)
+		inodes = append(inodes, inode)
+	}
+	var calls sync.WaitGroup
+	for range 4 {
+		for _, inode := range inodes {
+			calls.Go(func() {
+				holders, err := finder.Find([]uint32{inode})
+				if err != nil || len(holders.ByInode[inode]) != 1 {
+					t.Errorf("inode %d: %v, error %v; want this process", inode, holders.ByInode[inode], err)
+				}
+			})
+		}
+	}
+	calls.Wait()
+}
+
+func TestFindWithoutProc(t *testing.T) {
+	if _, err := NewFinder("/nonexistent").Find([]uint32{1}); err == nil || !strings.Contains(err.Error(), "/nonexistent") {
+		t.Errorf("error %v; want one that names the folder", err)
+	}
+}
+
+var (
+	idA = strings.Repeat("a1", 32)
+	idB = strings.Repeat("b2", 32)
+	idC = strings.Repeat("c3", 32)
+)
+
+func TestContainerIn(t *testing.T) {
+	known := map[string]*port.Container{idA: {ID: idA}, idB: {ID: idB}}
+	for _, test := range []struct {
+		name, paths, want string
+		stranger          bool
+	}{
+		{"cgroupfs", "/docker/" + idA, idA, false},
+		{"systemd", "0::/system.slice/docker-" + idB + ".scope\n", idB, false},
+		{"v1", "11:pids:/docker/" + idA + "\n10:memory:/docker/" + idA + "\n1:name=systemd:/docker/" + idA + "\n", idA, false},
+		{"relative to a cgroup namespace", "0::/../" + idA + "\n", idA, false},
+		{"cgroup below the container's", "/docker/" + idA + "/init.scope", idA, false},
+		{"own parent", "/ci/job/" + idB, idB, false},
+		{"container in a container", "/docker/" + idA + "/docker/" + idB, idB, false},
+		{"container of an engine inside", "/docker/" + idA + "/docker/" + idC, idA, false},
+		{"not announced yet", "/docker/" + idC, "", true},
+		{"too long to be an id", "/docker/" + idA + "0", "", false},
+		{"host process", "0::/system.slice/ssh.service", "", false},
+		{"root", "0::/", "", false},
+		{"nothing", "", "", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, stranger := containerIn(test.paths, func(id string) *port.Container { return known[id] })
+			id := ""
+			if got != nil {
+				id = got.ID
+			}
+			if id != test.want || stranger != test.stranger {
+				t.Errorf("%q, stranger %v; want %q, %v", id, stranger, test.want, test.stranger)
+			}
+		})
+	}
+}
+
+// fakeProc makes a proc folder in which processes hold sockets.
+func fakeProc(t *testing.T, cgroups map[int]string, sockets map[int]uint32) string {
+	t.Helper()
+	root := t.TempDir()
+	for pid, cgroup := range cgroups {
+		dir := filepath.Join(root, fmt.Sprint(pid))
+		if err := os.MkdirAll(filepath.Join(dir, "fd"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup"), []byte(cgroup), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(fmt.Sprintf("socket:[%d]", sockets[pid]), filepath.Join(dir, "fd", "3")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestAttribute(t *testing.T) {
+	a, b := &port.Container{ID: idA, Name: "a"}, &port.Container{ID: idB, Name: "b"}
+	known := map[string]*port.Container{idA: a, idB: b}
+	proc := fakeProc(t,
+		map[int]string{10: "0::/docker/" + idA, 20: "0::/docker/" + idB, 30: "0::/system.slice/docker.service", 40: "0::/docker/" + idC},
+		map[int]uint32{10: 110, 20: 120, 30: 130, 40: 140})
+	cgroups := &Cgroups{paths: map[uint64]string{1: "/", 7: "/docker/" + idB}, unknown: map[uint64]struct{}{99: {}}}
+	attributor := NewAttributor(NewFinder(proc), cgroups)
+	resolver := netip.MustParseAddr("127.0.0.11")
+	for _, test := range []struct {
+		name    string
+		socket  port.Socket
+		members []*port.Container
+		host    bool
+		want    *port.Container
+		pid     int
+	}{
+		{"the cgroup wins over the process", port.Socket{Cgroup: 7, Inode: 110}, []*port.Container{a}, false, b, 10},
+		{"by process", port.Socket{Cgroup: 99, Inode: 110}, []*port.Container{a, b}, false, a, 10},
+		{"by process, root cgroup", port.Socket{Cgroup: 1, Inode: 120}, []*port.Container{a, b}, false, b, 20},
+		{"by namespace, nobody holds it", port.Socket{Inode: 999}, []*port.Container{a}, false, a, 0},
+		{"by namespace, a process of the host", port.Socket{Inode: 130}, []*port.Container{a}, false, a, 30},
+		{"several in the namespace", port.Socket{Inode: 130}, []*port.Container{a, b}, false, nil, 30},
+		{"the host's namespace", port.Socket{Inode: 130}, []*port.Container{a}, true, nil, 30},
+		{"a container on the host's network", port.Socket{Inode: 110}, []*port.Container{a}, true, a, 10},
+		{"the engine's resolver", port.Socket{Inode: 130, Address: resolver}, []*port.Container{a}, false, nil, 30},
+		{"the container's own on that address", port.Socket{Inode: 110, Address: resolver}, []*port.Container{a}, false, a, 10},
+		{"a container not announced yet", port.Socket{Inode: 140}, []*port.Container{a}, false, nil, 40},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			members := Members{Lookup: func(id string) *port.Container { return known[id] }, Namespace: test.members, Host: test.host}
+			owners, denied, err := attributor.Attribute([]port.Socket{test.socket}, members)
+			if err != nil || denied != 0 {
+				t.Fatalf("denied %d, error %v", denied, err)
+			}
+			pid := 0
+			if len(owners[0].Processes) > 0 {
+				pid = owners[0].Processes[0].PID
+			}
+			if owners[0].Container != test.want || pid != test.pid {
+				t.Errorf("container %v, pid %d; want %v, %d", owners[0].Container, pid, test.want, test.pid)
+			}
+		})
+	}
+}
+
+func TestCgroupsOfThisHost(t *testing.T) {
+	c, err := OpenCgroups("/sys/fs/cgroup")
+	if err != nil {
+		kerneltest.Skip(t, err.Error())
+	}
+	name := fmt.Sprintf("portwatcher-test-%d", os.Getpid())
+	dir := filepath.Join(c.Root(), name, "inner")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		kerneltest.Skip(t, "making a cgroup needs root: "+err.Error())
+	}
+	t.Cleanup(func() {
+		os.Remove(dir)
+		os.Remove(filepath.Dir(dir))
+	})
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	path, ok, err := c.Path(st.Ino)
+	if path != "/"+name+"/inner" || !ok || err != nil {
+		t.Errorf("%q, %v, %v; want /%s/inner", path, ok, err, name)
+	}
+	if path, ok, err := c.Path(1<<63 + 5); ok || err != nil {
+		t.Errorf("an unknown cgroup: %q, %v, %v", path, ok, err)
+	}
+	if len(c.unknown) != 1 {
+		t.Errorf("unknown cgroups remembered: %v, want one", c.unknown)
+	}
+}
+
+func TestOpenCgroupsWithout(t *testing.T) {
+	if _, err := OpenCgroups(t.TempDir()); err == nil || !strings.Contains(err.Error(), "cgroup v2") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestDescribeGoneProcess(t *testing.T) {
+	if p := NewFinder("/proc").Describe(1 << 30); p.PID != 1<<30 || p.Name != "" || p.UID != nil {
+		t.Errorf("%+v; want the pid alone", p)
+	}
+	if paths, err := NewFinder("/proc").cgroupOf(1 << 30); paths != "" || err != nil {
+		t.Errorf("%q, %v; want nothing", paths, err)
+	}
+}

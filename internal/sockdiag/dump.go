@@ -1,0 +1,77 @@
+package sockdiag
+
+import (
+	"syscall"
+
+	"portwatcher/internal/port"
+)
+
+// table is one of the kernel's tables and how to ask for it.
+type table struct {
+	family    uint8
+	protocol  port.Protocol
+	autoBound bool // every socket of this dump has a port that the kernel chose
+	request   []byte
+	name      string
+}
+
+func newTable(family uint8, protocol port.Protocol, ports choice) table {
+	name := protocol.String() + " sockets of IPv4"
+	if family == familyIPv6 {
+		name = protocol.String() + " sockets of IPv6"
+	}
+	return table{
+		family: family, protocol: protocol, autoBound: ports == kernelChosen, name: name,
+		request: appendRequest(nil, family, protocol, ports),
+	}
+}
+
+// parseDump appends the sockets of one datagram to dst. done says that the
+// dump is complete, interrupted that its table changed meanwhile.
+func parseDump(dst []port.Socket, b []byte, sequence uint32, t *table) (_ []port.Socket, done, interrupted bool, err error) {
+	for len(b) > 0 {
+		h, payload, rest, err := nextMessage(b)
+		if err != nil {
+			return dst, false, interrupted, err
+		}
+		b = rest
+		if h.sequence != sequence {
+			return dst, false, interrupted, malformed("an answer to request %d while waiting for %d", h.sequence, sequence)
+		}
+		interrupted = interrupted || h.flags&flagDumpInterrupt != 0
+		switch h.kind {
+		case typeNoop:
+		case typeDone, typeError:
+			return dst, true, interrupted, kernelError(payload, t)
+		case typeSockDiagFamily:
+			dst = append(dst, port.Socket{})
+			s := &dst[len(dst)-1]
+			if err := parseSocket(s, payload, t.protocol); err != nil {
+				return dst[:len(dst)-1], false, interrupted, err
+			}
+			s.AutoBound = t.autoBound
+			if s.Port == 0 { // not bound: nobody can speak to it
+				dst = dst[:len(dst)-1]
+			}
+		default:
+			return dst, false, interrupted, malformed("message type %d", h.kind)
+		}
+	}
+	return dst, false, interrupted, nil
+}
+
+func kernelError(payload []byte, t *table) error {
+	code, err := errorCode(payload)
+	if err != nil || code == 0 {
+		return err
+	}
+	if errno := syscall.Errno(code); errno != syscall.ENOENT {
+		return errno
+	}
+	// No handler is registered for the family or protocol.
+	return &UnsupportedError{
+		Feature: t.name,
+		Remedy:  "use a kernel with CONFIG_INET_DIAG, CONFIG_INET_TCP_DIAG and CONFIG_INET_UDP_DIAG, or load tcp_diag and udp_diag",
+		Err:     syscall.Errno(code),
+	}
+}

@@ -1,0 +1,192 @@
+package sockdiag
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"portwatcher/internal/port"
+)
+
+// Numbers and sizes of the kernel's headers, spelled out here so that parsing
+// and its tests need no Linux.
+const (
+	// include/uapi/linux/netlink.h
+	headerLength       = 16 // struct nlmsghdr
+	typeNoop           = 1  // NLMSG_NOOP
+	typeError          = 2  // NLMSG_ERROR
+	typeDone           = 3  // NLMSG_DONE
+	flagRequest        = 0x1
+	flagDumpInterrupt  = 0x10 // NLM_F_DUMP_INTR
+	flagDump           = 0x300
+	attributeHeader    = 4 // struct nlattr
+	attributeTypeMask  = 0x3fff
+	netlinkAlignment   = 4
+	typeSockDiagFamily = 20 // SOCK_DIAG_BY_FAMILY, include/uapi/linux/sock_diag.h
+
+	// include/uapi/linux/inet_diag.h
+	requestLength       = 56 // struct inet_diag_req_v2
+	messageLength       = 72 // struct inet_diag_msg
+	attributeBytecode   = 1  // INET_DIAG_REQ_BYTECODE
+	attributeIPv6Only   = 11 // INET_DIAG_SKV6ONLY, u8
+	attributeCgroup     = 21 // INET_DIAG_CGROUP_ID, u64
+	bytecodeJump        = 1  // INET_DIAG_BC_JMP
+	bytecodeAuto        = 6  // INET_DIAG_BC_AUTO
+	bytecodeOperation   = 4  // struct inet_diag_bc_op
+	familyIPv4          = 2  // AF_INET
+	familyIPv6          = 10 // AF_INET6
+	stateClose          = 7  // TCP_CLOSE, also UDP bound and unconnected
+	stateListen         = 10 // TCP_LISTEN
+	offsetSourcePort    = 4  // within inet_diag_msg: inet_diag_sockid
+	offsetDestPort      = 6
+	offsetSourceAddress = 8
+	offsetCookie        = 44
+	offsetUID           = 64
+	offsetInode         = 68
+)
+
+// choice narrows a dump by who chose the port.
+type choice uint8
+
+const (
+	anyPort      choice = iota
+	kernelChosen        // autobind, or bind to port 0
+	userChosen
+)
+
+// appendRequest appends one dump request for the sockets of a family and
+// protocol that can be spoken to.
+func appendRequest(b []byte, family uint8, protocol port.Protocol, ports choice) []byte {
+	filter := bytecode(ports)
+	length := headerLength + requestLength
+	if len(filter) > 0 {
+		length += attributeHeader + len(filter)
+	}
+	state := uint32(1) << stateListen
+	if protocol == port.UDP {
+		state = 1 << stateClose
+	}
+	b = binary.NativeEndian.AppendUint32(b, uint32(length))
+	b = binary.NativeEndian.AppendUint16(b, typeSockDiagFamily)
+	b = binary.NativeEndian.AppendUint16(b, flagRequest|flagDump)
+	b = binary.NativeEndian.AppendUint32(b, 0) // sequence, set for each dump
+	b = binary.NativeEndian.AppendUint32(b, 0) // port id: the kernel
+	b = append(b, family, uint8(protocol), 0, 0)
+	b = binary.NativeEndian.AppendUint32(b, state)
+	b = append(b, make([]byte, requestLength-8)...) // any address, any port
+	if len(filter) > 0 {
+		b = binary.NativeEndian.AppendUint16(b, uint16(attributeHeader+len(filter)))
+		b = binary.NativeEndian.AppendUint16(b, attributeBytecode)
+		b = append(b, filter...)
+	}
+	return b
+}
+
+// bytecode is the kernel-side filter. An operation jumps by "yes" or "no"
+// bytes; a socket is accepted by arriving exactly at the end, and refused by
+// jumping four bytes past it.
+func bytecode(ports choice) []byte {
+	operation := func(code, yes uint8, no uint16) []byte {
+		return binary.NativeEndian.AppendUint16([]byte{code, yes}, no)
+	}
+	switch ports {
+	case kernelChosen:
+		return operation(bytecodeAuto, bytecodeOperation, 2*bytecodeOperation)
+	case userChosen: // where AUTO matches, run into a jump that always refuses
+		return append(operation(bytecodeAuto, bytecodeOperation, 2*bytecodeOperation),
+			operation(bytecodeJump, bytecodeOperation, 2*bytecodeOperation)...)
+	}
+	return nil
+}
+
+// header is struct nlmsghdr.
+type header struct {
+	length   uint32
+	kind     uint16
+	flags    uint16
+	sequence uint32
+}
+
+// nextMessage splits the first netlink message off b. The payload is valid as
+// long as b is.
+func nextMessage(b []byte) (h header, payload, rest []byte, err error) {
+	if len(b) < headerLength {
+		return h, nil, nil, malformed("%d bytes left where a netlink header takes %d", len(b), headerLength)
+	}
+	h = header{
+		length:   binary.NativeEndian.Uint32(b),
+		kind:     binary.NativeEndian.Uint16(b[4:]),
+		flags:    binary.NativeEndian.Uint16(b[6:]),
+		sequence: binary.NativeEndian.Uint32(b[8:]),
+	}
+	if h.length < headerLength || uint64(h.length) > uint64(len(b)) {
+		return h, nil, nil, malformed("a length of %d in a netlink header, with %d bytes there", h.length, len(b))
+	}
+	next := min((int(h.length)+netlinkAlignment-1)&^(netlinkAlignment-1), len(b))
+	return h, b[headerLength:h.length], b[next:], nil
+}
+
+// errorCode reads the negative errno at the start of an NLMSG_ERROR or
+// NLMSG_DONE payload; 0 is success.
+func errorCode(payload []byte) (int, error) {
+	if len(payload) < 4 {
+		return 0, malformed("%d bytes where an error code takes 4", len(payload))
+	}
+	code := int32(binary.NativeEndian.Uint32(payload))
+	if code > 0 {
+		return 0, malformed("a positive error code %d", code)
+	}
+	return -int(code), nil
+}
+
+// parseSocket reads an inet_diag_msg with its attributes into s.
+func parseSocket(s *port.Socket, payload []byte, protocol port.Protocol) error {
+	if len(payload) < messageLength {
+		return malformed("%d bytes where an inet_diag_msg takes %d", len(payload), messageLength)
+	}
+	*s = port.Socket{
+		Protocol: protocol,
+		Port:     binary.BigEndian.Uint16(payload[offsetSourcePort:]),
+		Cookie: uint64(binary.NativeEndian.Uint32(payload[offsetCookie:])) |
+			uint64(binary.NativeEndian.Uint32(payload[offsetCookie+4:]))<<32,
+		UID:   binary.NativeEndian.Uint32(payload[offsetUID:]),
+		Inode: binary.NativeEndian.Uint32(payload[offsetInode:]),
+	}
+	address := payload[offsetSourceAddress:]
+	switch family := payload[0]; family {
+	case familyIPv4:
+		s.Address = netip.AddrFrom4([4]byte(address))
+	case familyIPv6:
+		s.Address = netip.AddrFrom16([16]byte(address)).Unmap()
+	default:
+		return malformed("address family %d, neither AF_INET nor AF_INET6", family)
+	}
+	return parseAttributes(s, payload[messageLength:])
+}
+
+func parseAttributes(s *port.Socket, b []byte) error {
+	for len(b) > 0 {
+		if len(b) < attributeHeader {
+			return malformed("%d bytes left where an attribute header takes %d", len(b), attributeHeader)
+		}
+		length := int(binary.NativeEndian.Uint16(b))
+		kind := binary.NativeEndian.Uint16(b[2:]) & attributeTypeMask
+		if length < attributeHeader || length > len(b) {
+			return malformed("attribute %d claims %d bytes, with %d there", kind, length, len(b))
+		}
+		value := b[attributeHeader:length]
+		switch kind {
+		case attributeIPv6Only:
+			if len(value) < 1 {
+				return malformed("INET_DIAG_SKV6ONLY is empty")
+			}
+			s.IPv6Only = value[0] != 0
+		case attributeCgroup:
+			if len(value) < 8 {
+				return malformed("INET_DIAG_CGROUP_ID has %d bytes, not 8", len(value))
+			}
+			s.Cgroup = binary.NativeEndian.Uint64(value)
+		}
+		b = b[min((length+netlinkAlignment-1)&^(netlinkAlignment-1), len(b)):]
+	}
+	return nil
+}
