@@ -40,14 +40,15 @@ func reachOf(l listening, containers []*port.Container) reach {
 			hasIPv6 = hasIPv6 || a.Is6()
 		}
 	}
-	// The engine forwards to the container's IPv4 address, and to the IPv6
-	// address of those that have one.
-	if l.ipv6Only || l.address.Is6() && !l.address.IsUnspecified() {
-		if !hasIPv6 {
-			return reach{exposure: networkOrLoopback(onNetwork)}
+	// The engine forwards to the container's IPv4 address, except from IPv6 to a
+	// container that has an IPv6 address.
+	published := publishedAt(l.protocol, l.port, containers, func(host netip.AddrPort) bool {
+		if host.Addr().Is6() && hasIPv6 {
+			return l.address.Is6()
 		}
-	}
-	if published := publishedAt(l.protocol, l.port, containers); len(published) > 0 {
+		return l.address.Is4() || l.address.IsUnspecified() && !l.ipv6Only
+	})
+	if len(published) > 0 {
 		return reach{exposure: port.Published, published: published}
 	}
 	return reach{exposure: networkOrLoopback(onNetwork)}
@@ -62,12 +63,13 @@ func networkOrLoopback(onNetwork bool) port.Exposure {
 	return port.Loopback
 }
 
-// publishedAt lists the host addresses that forward to a port, IPv4 first.
-func publishedAt(protocol port.Protocol, number uint16, containers []*port.Container) []string {
+// publishedAt lists the host addresses that forward to a port and that arrives
+// lets pass, IPv4 first.
+func publishedAt(protocol port.Protocol, number uint16, containers []*port.Container, arrives func(netip.AddrPort) bool) []string {
 	var hosts []netip.AddrPort
 	for _, c := range containers {
 		for _, p := range c.Ports {
-			if p.Protocol == protocol && p.Port == number && p.Host.Port() != 0 {
+			if p.Protocol == protocol && p.Port == number && p.Host.Port() != 0 && arrives(p.Host) {
 				hosts = append(hosts, p.Host)
 			}
 		}

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -116,7 +117,7 @@ func (c *Controller) tellLeadsNowhere(g *group) {
 		}
 	}
 	for k, container := range onLoopback {
-		published := publishedAt(k.protocol, k.port, g.containers())
+		published := publishedAt(k.protocol, k.port, g.containers(), func(netip.AddrPort) bool { return true })
 		if elsewhere[k] || g.host || len(published) == 0 {
 			continue
 		}

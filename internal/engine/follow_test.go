@@ -92,6 +92,24 @@ func TestFollowDiesBeforeInspect(t *testing.T) {
 	})
 }
 
+// What starts while the list is made is in no list, but in an event that waits.
+func TestFollowStartsDuringList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeEngine()
+		began := time.Now()
+		f.onList = func() {
+			f.run("a", 10)
+			f.emit(events.ActionStart, "a")
+			synctest.Wait() // until it is in the queue
+		}
+		w := follow(t, f)
+		w.want("synced", "started a")
+		if since := time.Since(began); since != 0 {
+			t.Errorf("started after %v", since)
+		}
+	})
+}
+
 // A restart during the list leaves events of the old life behind it.
 func TestFollowOldEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -305,10 +323,14 @@ func TestFollowSlowConsumer(t *testing.T) {
 		}
 		synctest.Wait()
 		state := map[string]*port.Container{}
+		began := time.Now()
 		for change := w.next(); change.Kind != Synced; change = w.next() {
 			replay(t, state, change)
 		}
 		w.quiet()
+		if since := time.Since(began); since >= listInterval/2 {
+			t.Errorf("listed after %v, want at once", since)
+		}
 		if len(state) != containers/2 {
 			t.Errorf("%d containers, want %d", len(state), containers/2)
 		}

@@ -1,0 +1,207 @@
+package output
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"portwatcher/internal/port"
+)
+
+func uid(n uint32) *uint32 { return &n }
+
+func seconds(s float64) *float64 { return &s }
+
+var opened = port.Event{
+	ID: 42, Time: time.Date(2026, 11, 22, 18, 36, 28, 123456789, time.UTC), Type: port.Opened,
+	Listener: port.Listener{
+		Host:      "node1",
+		Container: &port.ContainerRef{ID: strings.Repeat("8f", 32), Name: "web", Image: "nginx:1.27", Project: "shop", Service: "web"},
+		Protocol:  port.TCP, Address: netip.MustParseAddr("0.0.0.0"), Port: 80,
+		Processes: []port.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: uid(0)}},
+		Exposure:  port.Published, Published: []string{"0.0.0.0:8080", "[::]:8080"}, Source: port.SourceEBPF,
+	},
+}
+
+// The JSON object is a contract: these lines must not change, but for added
+// fields.
+func TestEventJSON(t *testing.T) {
+	closed := opened
+	closed.ID, closed.Type, closed.OpenedAt, closed.OpenSeconds = 43, port.Closed, opened.Time, seconds(12.5)
+	closed.Processes, closed.Published, closed.Exposure, closed.Source = nil, nil, port.Loopback, port.SourceEngine
+	closed.Container = &port.ContainerRef{ID: "x", Name: "db"}
+	for _, test := range []struct {
+		event port.Event
+		want  string
+	}{
+		{opened, `{"id":42,"time":"2026-11-22T18:36:28.123456789Z","type":"opened","host":"node1",` +
+			`"container":{"id":"` + strings.Repeat("8f", 32) + `","name":"web","image":"nginx:1.27","project":"shop","service":"web"},` +
+			`"protocol":"tcp","address":"0.0.0.0","port":80,` +
+			`"processes":[{"pid":1827,"container_pid":1,"name":"nginx","executable":"/usr/sbin/nginx","uid":0}],` +
+			`"exposure":"published","published":["0.0.0.0:8080","[::]:8080"],"source":"ebpf","transient":false}`},
+		{closed, `{"id":43,"time":"2026-11-22T18:36:28.123456789Z","type":"closed","host":"node1","container":{"id":"x","name":"db"},` +
+			`"protocol":"tcp","address":"0.0.0.0","port":80,"exposure":"loopback","source":"engine","transient":false,` +
+			`"opened_at":"2026-11-22T18:36:28.123456789Z","open_seconds":12.5}`},
+		{port.Event{ID: 44, Time: opened.Time, Type: port.Gap, Reason: "7 events were dropped"},
+			`{"id":44,"time":"2026-11-22T18:36:28.123456789Z","type":"gap","transient":false,"reason":"7 events were dropped"}`},
+	} {
+		var b bytes.Buffer
+		if err := WriteEvent(&b, JSON, &test.event); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.String(); got != test.want+"\n" {
+			t.Errorf("got  %s\nwant %s", got, test.want)
+		}
+	}
+}
+
+func TestEventText(t *testing.T) {
+	with := func(change func(e *port.Event)) *port.Event {
+		e := opened
+		change(&e)
+		return &e
+	}
+	for _, test := range []struct {
+		name  string
+		event *port.Event
+		want  string
+	}{
+		{"opened", &opened, "2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 (pids: 1827 nginx) published at 0.0.0.0:8080, [::]:8080"},
+		{"closed", with(func(e *port.Event) { e.Type, e.OpenSeconds = port.Closed, seconds(12.34) }),
+			"2026-11-22T18:36:28.123Z web: Port closed: 80/tcp on 0.0.0.0 (last pids: 1827 nginx) after 12.3s"},
+		{"changed", with(func(e *port.Event) { e.Type, e.Exposure = port.Changed, port.Network }),
+			"2026-11-22T18:36:28.123Z web: Port changed owner: 80/tcp on 0.0.0.0 (pids: 1827 nginx)"},
+		{"gap", with(func(e *port.Event) { e.Type, e.Container, e.Reason = port.Gap, nil, "overrun" }),
+			"2026-11-22T18:36:28.123Z Gap: overrun"},
+		{"transient without processes", with(func(e *port.Event) { e.Transient, e.Processes, e.Exposure = true, nil, port.Loopback }),
+			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 loopback only [transient]"},
+		{"control characters", with(func(e *port.Event) {
+			e.Processes = []port.Process{{PID: 1, Name: "a\x1b[2Jb\nc"}, {PID: 2}}
+			e.Exposure = port.Host
+		}), "2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 (pids: 1 a?[2Jb?c, 2) on the host's network"},
+	} {
+		if got := EventText(test.event); got != test.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", test.name, got, test.want)
+		}
+	}
+}
+
+func TestDurationText(t *testing.T) {
+	for s, want := range map[float64]string{0: "0.0ms", 0.0505: "50.5ms", 12.34: "12.3s", 61: "1m1s", 3600: "1h0m", 93780: "26h3m"} {
+		if got := durationText(s); got != want {
+			t.Errorf("%v s: %q, want %q", s, got, want)
+		}
+	}
+}
+
+func open(name string, number uint16, address string, exposure port.Exposure, pids ...int) port.Open {
+	o := port.Open{Time: opened.Time, OpenedAt: opened.Time, Listener: port.Listener{
+		Container: &port.ContainerRef{ID: name, Name: name}, Protocol: port.TCP, Address: netip.MustParseAddr(address), Port: number, Exposure: exposure,
+	}}
+	for _, pid := range pids {
+		o.Processes = append(o.Processes, port.Process{PID: pid, Name: "p"})
+	}
+	if exposure == port.Published {
+		o.Published = []string{"0.0.0.0:8080"}
+	}
+	return o
+}
+
+func TestTable(t *testing.T) {
+	list := []port.Open{
+		open("db", 5432, "127.0.0.1", port.Loopback, 7),
+		open("web", 80, "0.0.0.0", port.Published, 1, 2),
+		open("web", 80, "::", port.Network, 2, 3, 4, 5),
+		open("web", 443, "::", port.Network),
+	}
+	var b bytes.Buffer
+	if err := WriteOpen(&b, Text, list); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+CONTAINER  PORT      ADDRESS      EXPOSURE                PROCESSES
+db         5432/tcp  127.0.0.1    loopback                7 p
+web        80/tcp    0.0.0.0, ::  published 0.0.0.0:8080  1 p, 2 p, 3 p and 2 more
+web        443/tcp   ::           network                 -
+`
+	if got := "\n" + b.String(); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	b.Reset()
+	if err := WriteOpen(&b, JSON, list); err != nil {
+		t.Fatal(err)
+	}
+	var back []port.Open
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil || len(back) != 4 || back[2].Address != list[2].Address {
+		t.Errorf("JSON keeps all %d rows apart: %v, error %v", len(back), back, err)
+	}
+}
+
+func TestEmptyList(t *testing.T) {
+	var b bytes.Buffer
+	if err := WriteOpen(&b, JSON, nil); err != nil || b.String() != "[]\n" {
+		t.Errorf("%q, error %v; want an empty array", b.String(), err)
+	}
+}
+
+// blocked is a writer that nobody reads.
+type blocked struct{ release chan struct{} }
+
+func (w *blocked) Write(b []byte) (int, error) { <-w.release; return len(b), nil }
+
+func TestQueueNeverBlocksTheCapture(t *testing.T) {
+	w := &blocked{release: make(chan struct{})}
+	q := NewQueue(w, JSON)
+	ended := make(chan error)
+	go func() { ended <- q.Run(t.Context()) }()
+	taken := 0
+	for q.Offer(&opened) {
+		taken++
+	}
+	if taken < queueLength {
+		t.Errorf("the queue took %d events, want at least %d", taken, queueLength)
+	}
+	close(w.release)
+	deadline := time.After(20 * time.Second)
+	for !q.Offer(&opened) { // it takes events again
+		select {
+		case <-deadline:
+			t.Fatal("the queue does not empty")
+		case err := <-ended:
+			t.Fatal(err)
+		default:
+		}
+	}
+}
+
+func TestQueueWritesWhatWaitsAtTheEnd(t *testing.T) {
+	var b bytes.Buffer
+	q := NewQueue(&b, Text)
+	for range 3 {
+		q.Offer(&opened)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := q.Run(ctx); err != nil || strings.Count(b.String(), "\n") != 3 {
+		t.Errorf("%q, error %v; want three lines", b.String(), err)
+	}
+}
+
+type broken struct{}
+
+var errBroken = errors.New("broken pipe")
+
+func (broken) Write([]byte) (int, error) { return 0, errBroken }
+
+func TestQueueTellsOfABrokenWriter(t *testing.T) {
+	q := NewQueue(broken{}, Text)
+	q.Offer(&opened)
+	if err := q.Run(t.Context()); !errors.Is(err, errBroken) {
+		t.Errorf("error %v, want %v", err, errBroken)
+	}
+}

@@ -1,0 +1,123 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"portwatcher/internal/engine"
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/port"
+)
+
+type fakeEngine struct {
+	containers []*port.Container
+	err        error
+}
+
+func (e fakeEngine) Info(context.Context) (engine.Info, error) {
+	return engine.Info{Name: "node1", Version: "20.10"}, e.err
+}
+
+func (e fakeEngine) List(context.Context) ([]*port.Container, error) { return e.containers, e.err }
+
+var options = Options{ProcRoot: "/proc", CgroupRoot: "/sys/fs/cgroup"}
+
+func find(t *testing.T, results []Result, name string) Result {
+	t.Helper()
+	for _, r := range results {
+		if r.Name == name {
+			return r
+		}
+	}
+	t.Fatalf("no check %q in %+v", name, results)
+	return Result{}
+}
+
+func TestEveryProblemHasARemedy(t *testing.T) {
+	for _, e := range []fakeEngine{{}, {err: errors.New("connection refused")}, {containers: []*port.Container{{PID: 1 << 30}}}} {
+		for _, r := range All(t.Context(), e, Options{ProcRoot: "/proc", CgroupRoot: t.TempDir()}) {
+			if (r.State == OK) != (r.Remedy == "") || r.Detail == "" {
+				t.Errorf("%+v: a detail always, a remedy where it is not ok", r)
+			}
+		}
+	}
+}
+
+func TestEngineIsAway(t *testing.T) {
+	results := All(t.Context(), fakeEngine{err: errors.New("connection refused")}, options)
+	if r := find(t, results, "engine"); r.State != Failed || !strings.Contains(r.Detail, "connection refused") {
+		t.Errorf("%+v", r)
+	}
+	if err := Failure(results); err == nil || !strings.Contains(err.Error(), "docker.sock") {
+		t.Errorf("failure %v, want the engine's with its remedy", err)
+	}
+}
+
+func TestNoProcessCanBeSeen(t *testing.T) {
+	r := find(t, All(t.Context(), fakeEngine{containers: []*port.Container{{Name: "a", PID: 1 << 30}}}, options), "containers")
+	if r.State != Failed || !strings.Contains(r.Remedy, "pid: host") {
+		t.Errorf("%+v, want the remedy pid: host", r)
+	}
+}
+
+func TestContainersCanBeEntered(t *testing.T) {
+	child := exec.Command("sleep", "600")
+	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := child.Start(); err != nil {
+		kerneltest.Skip(t, "starting a process in its own network namespace needs root: "+err.Error())
+	}
+	defer func() {
+		child.Process.Kill()
+		child.Wait()
+	}()
+	e := fakeEngine{containers: []*port.Container{{Name: "a", PID: child.Process.Pid}, {Name: "just ended", PID: 1 << 30}}}
+	results := All(t.Context(), e, options)
+	if err := Failure(results); err != nil {
+		t.Error(err)
+	}
+	if r := find(t, results, "containers"); r.State != OK || !strings.Contains(r.Detail, "all 1 running") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// The same program without capabilities tells each of them, and what to do.
+func TestWithoutCapabilities(t *testing.T) {
+	if os.Getenv("PORTWATCHER_TEST_UNPRIVILEGED") == "1" {
+		r := capabilities()
+		if r.State != Failed || !strings.Contains(r.Remedy, "cap_add: [SYS_PTRACE, SYS_ADMIN, DAC_READ_SEARCH]") {
+			t.Errorf("capabilities: %+v", r)
+		}
+		if r := namespaces(); r.State != Failed || !strings.Contains(r.Detail, "CAP_SYS_ADMIN") {
+			t.Errorf("namespaces: %+v", r)
+		}
+		return
+	}
+	if os.Geteuid() != 0 {
+		kerneltest.Skip(t, "becoming another user needs root")
+	}
+	binary := t.TempDir() + "/test"
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(binary, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for dir := binary[:strings.LastIndex(binary, "/")]; dir != os.TempDir() && dir != "/"; dir = dir[:strings.LastIndex(dir, "/")] {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	child := exec.Command(binary, "-test.run", "^TestWithoutCapabilities$")
+	child.Dir = "/"
+	child.Env = []string{"PORTWATCHER_TEST_UNPRIVILEGED=1"}
+	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := child.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
