@@ -109,7 +109,7 @@ func (c *Controller) update(ctx context.Context, container *port.Container) {
 		c.add(ctx, container)
 		return
 	}
-	if m.Name != container.Name {
+	if m.Name != container.Name && m.monitored {
 		c.log.WithField("container", container.Name).Infof("The container was renamed from %q.", m.Name)
 	}
 	m.Container = container

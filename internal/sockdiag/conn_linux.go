@@ -257,19 +257,9 @@ func (c *Conn) transfer(call func(func(uintptr) bool) error, once func(uintptr) 
 	return nil
 }
 
-// receiveOnce reads one datagram without blocking; with MSG_TRUNC the count is
-// the datagram's true length. The libraries' own recvmsg allocates an address
-// for each call.
 func (c *Conn) receiveOnce(fd uintptr) bool {
-	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&c.buffer[0])), bufferSize,
-			unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
-		if errno == unix.EINTR {
-			continue
-		}
-		c.count, c.errno = int(n), errno
-		return errno != unix.EAGAIN
-	}
+	c.count, c.errno = receiveFrom(fd, c.buffer[:])
+	return c.errno != unix.EAGAIN
 }
 
 func (c *Conn) sendOnce(fd uintptr) bool {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,8 +24,15 @@ func dial(t testing.TB, ns *kerneltest.Namespace, options Options) *Conn {
 	return c
 }
 
+// testSocket is closed by close, or when the test ends: never twice, since the
+// number may be another file's by then.
+type testSocket struct {
+	fd    int
+	close func()
+}
+
 // open makes a socket in the namespace; it is listening if it is TCP.
-func open(t testing.TB, ns *kerneltest.Namespace, family, kind int, address unix.Sockaddr, options ...int) int {
+func open(t testing.TB, ns *kerneltest.Namespace, family, kind int, address unix.Sockaddr, options ...int) *testSocket {
 	t.Helper()
 	fd := -1
 	ns.Do(t, func() (err error) {
@@ -50,13 +58,15 @@ func open(t testing.TB, ns *kerneltest.Namespace, family, kind int, address unix
 		}
 		return nil
 	})
-	t.Cleanup(func() { unix.Close(fd) })
-	return fd
+	s := &testSocket{fd: fd, close: sync.OnceFunc(func() { unix.Close(fd) })}
+	t.Cleanup(s.close)
+	return s
 }
 
 // identity asks the kernel for a socket's cookie and inode.
-func identity(t testing.TB, fd int) (cookie uint64, inode uint32) {
+func identity(t testing.TB, s *testSocket) (cookie uint64, inode uint32) {
 	t.Helper()
+	fd := s.fd
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +155,7 @@ func TestDumpLeavesOutConnections(t *testing.T) {
 	server := open(t, ns, unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{127, 0, 0, 1}})
 	open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, nil) // never bound
 	connected := open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 53})
-	if err := unix.Connect(connected, &unix.SockaddrInet4{Port: 54, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Connect(connected.fd, &unix.SockaddrInet4{Port: 54, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
 	var client int
@@ -177,7 +187,7 @@ func TestDumpAutoBoundOverTime(t *testing.T) {
 			t.Errorf("%v; want AutoBound for %d alone", sockets, second)
 		}
 	}
-	unix.Close(chosen)
+	chosen.close()
 	dump(t, c)
 	if len(c.auto) != 1 || !c.auto[second] {
 		t.Errorf("remembered are %v; want %d alone", c.auto, second)

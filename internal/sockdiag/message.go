@@ -121,7 +121,7 @@ func nextMessage(b []byte) (h header, payload, rest []byte, err error) {
 	if h.length < headerLength || uint64(h.length) > uint64(len(b)) {
 		return h, nil, nil, malformed("a length of %d in a netlink header, with %d bytes there", h.length, len(b))
 	}
-	next := min((int(h.length)+netlinkAlignment-1)&^(netlinkAlignment-1), len(b))
+	next := min(align(int(h.length)), len(b))
 	return h, b[headerLength:h.length], b[next:], nil
 }
 
@@ -186,7 +186,7 @@ func parseAttributes(s *port.Socket, b []byte) error {
 			}
 			s.Cgroup = binary.NativeEndian.Uint64(value)
 		}
-		b = b[min((length+netlinkAlignment-1)&^(netlinkAlignment-1), len(b)):]
+		b = b[min(align(length), len(b)):]
 	}
 	return nil
 }
