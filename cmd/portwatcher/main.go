@@ -31,14 +31,20 @@ func main() {
 	}
 }
 
+// usageError is a setting that only its user can judge.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
 // runtimeError is a failure while a command ran; all others are of its usage.
 type runtimeError struct{ error }
 
 func (e runtimeError) Unwrap() error { return e.error }
 
 func status(err error) int {
-	var bad *config.Error
-	if _, failed := errors.AsType[runtimeError](err); failed && !errors.As(err, &bad) {
+	_, failed := errors.AsType[runtimeError](err)
+	_, misused := errors.AsType[usageError](err)
+	if failed && !misused {
 		return exitFailure
 	}
 	return exitUsage

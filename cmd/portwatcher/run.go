@@ -24,7 +24,6 @@ func runCommand() *cobra.Command {
 
 func run(ctx context.Context, s *config.Settings) (err error) {
 	log := newLogger(s)
-	log.Info(version.String() + " starts.")
 	if err := inspectHost(s, log); err != nil {
 		return err
 	}
@@ -33,6 +32,7 @@ func run(ctx context.Context, s *config.Settings) (err error) {
 		return err
 	}
 	defer closeWith(&err, docker)
+	log.Info(version.String() + " starts.")
 
 	queue := output.NewQueue(os.Stdout, output.Format(s.Format))
 	c := newController(s, log, docker, queue.Offer)

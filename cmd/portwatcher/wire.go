@@ -33,7 +33,7 @@ func newLogger(s *config.Settings) *logrus.Logger {
 func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, error) {
 	e, err := engine.New(engine.Options{Host: s.DockerHost, Logger: log})
 	if err != nil {
-		return nil, &config.Error{Setting: "--" + config.DockerHost, Value: s.DockerHost, Err: err}
+		return nil, usageError{err}
 	}
 	return e, nil
 }

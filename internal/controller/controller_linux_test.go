@@ -188,23 +188,21 @@ func (b *box) listen(number int) (close func()) {
 		b.t.Fatal(err)
 	}
 	defer handle.Close()
-	result := make(chan error)
 	var fd int
-	go func() {
-		runtime.LockOSThread() // and never unlocked
-		if err := unix.Setns(handle.FD(), unix.CLONE_NEWNET); err != nil {
-			result <- err
-			return
+	err = kerneltest.OnThread(func() error {
+		err := unix.Setns(handle.FD(), unix.CLONE_NEWNET)
+		if err != nil {
+			return err
 		}
-		var err error
-		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
-			if err = unix.Bind(fd, &unix.SockaddrInet4{Port: number}); err == nil {
-				err = unix.Listen(fd, 1)
-			}
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
 		}
-		result <- err
-	}()
-	if err := <-result; err != nil {
+		if err = unix.Bind(fd, &unix.SockaddrInet4{Port: number}); err != nil {
+			return err
+		}
+		return unix.Listen(fd, 1)
+	})
+	if err != nil {
 		b.t.Fatal(err)
 	}
 	close = sync.OnceFunc(func() { unix.Close(fd) })

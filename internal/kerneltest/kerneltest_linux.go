@@ -32,7 +32,7 @@ type Namespace struct {
 func NewNamespace(t testing.TB) *Namespace {
 	t.Helper()
 	n := &Namespace{}
-	failed := onThread(func() error {
+	failed := OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func (n *Namespace) FD() int { return int(n.handle) }
 // that f opens stay in the namespace; goroutines that it starts do not.
 func (n *Namespace) Do(t testing.TB, f func() error) {
 	t.Helper()
-	err := onThread(func() error {
+	err := OnThread(func() error {
 		if err := netns.Set(n.handle); err != nil {
 			return err
 		}
@@ -75,12 +75,19 @@ func (n *Namespace) Do(t testing.TB, f func() error) {
 	}
 }
 
-// onThread runs f on a thread that is thrown away after it.
-func onThread(f func() error) error {
+// OnThread runs f on a thread that is thrown away after it. The main thread
+// cannot be: it would stay in the other namespace, and /proc/self with it.
+func OnThread(f func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		result <- f()
+		if unix.Gettid() != unix.Getpid() {
+			result <- f()
+			return
+		}
+		err := OnThread(f) // cannot meet the main thread, which is held here
+		runtime.UnlockOSThread()
+		result <- err
 	}()
 	return <-result
 }

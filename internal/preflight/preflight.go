@@ -5,6 +5,7 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"portwatcher/internal/engine"
 	"portwatcher/internal/port"
@@ -48,7 +49,7 @@ func Host(o Options) []Result {
 
 // All checks everything, the engine first.
 func All(ctx context.Context, e Engine, o Options) []Result {
-	return append([]Result{checkEngine(ctx, e)}, append(Host(o), containers(ctx, e, o))...)
+	return slices.Concat([]Result{checkEngine(ctx, e)}, containers(ctx, e, o), Host(o))
 }
 
 // Failure returns the first failed check as an error, nil if there is none.

@@ -73,14 +73,16 @@ func effectiveCapabilities() (uint64, error) {
 	return 0, errors.New("/proc/self/status has no line CapEff")
 }
 
-// containers checks that the namespaces of containers can be reached. In a
-// nested engine the host's pid namespace is not the initial one, so what counts
-// is whether the containers' first processes are there.
-func containers(ctx context.Context, e Engine, o Options) Result {
-	r := Result{Name: "containers", State: OK}
+// containers checks that the processes of containers can be seen, and their
+// namespaces be entered. In a nested engine the host's pid namespace is not the
+// initial one, so what counts is whether the containers' first processes are
+// there.
+func containers(ctx context.Context, e Engine, o Options) []Result {
+	pids, spaces := Result{Name: "pid namespace", State: OK}, Result{Name: "containers", State: OK}
 	all, err := e.List(ctx)
 	if err != nil && len(all) == 0 {
-		return Result{Name: r.Name, State: Degraded, Detail: "not known: " + err.Error(), Remedy: "see engine"}
+		pids.State, pids.Detail, pids.Remedy = Degraded, "not known: "+err.Error(), "see engine"
+		return []Result{pids}
 	}
 	gone, failed := 0, error(nil)
 	for _, c := range all {
@@ -91,19 +93,22 @@ func containers(ctx context.Context, e Engine, o Options) Result {
 			failed = fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
-	switch {
-	case len(all) == 0:
-		r.Detail = "none is running"
-	case failed != nil:
-		r.State, r.Detail = Failed, failed.Error()
-		r.Remedy = "cap_add: [SYS_PTRACE, SYS_ADMIN] and security_opt: [apparmor=unconfined]"
-	case gone == len(all):
-		r.State, r.Detail = Failed, fmt.Sprintf("none of %d containers' processes can be seen", gone)
-		r.Remedy = "share the host's pid namespace (docker run --pid host; in Compose, pid: host)"
-	default:
-		r.Detail = fmt.Sprintf("the network namespaces of all %d running containers can be entered", len(all)-gone)
+	if len(all) == 0 {
+		pids.Detail = "not known: no container is running"
+		return []Result{pids}
 	}
-	return r
+	pids.Detail = "the processes of containers can be seen"
+	spaces.Detail = fmt.Sprintf("the network namespaces of all %d running containers can be entered", len(all)-gone)
+	if gone == len(all) {
+		pids.State, pids.Detail = Failed, fmt.Sprintf("none of %d containers' processes can be seen", gone)
+		pids.Remedy = "share the host's pid namespace (docker run --pid host; in Compose, pid: host)"
+		return []Result{pids}
+	}
+	if failed != nil {
+		spaces.State, spaces.Detail = Failed, failed.Error()
+		spaces.Remedy = "cap_add: [SYS_PTRACE, SYS_ADMIN] and security_opt: [apparmor=unconfined]"
+	}
+	return []Result{pids, spaces}
 }
 
 // enter opens sock_diag in the network namespace of a process, and leaves it.

@@ -59,7 +59,7 @@ func TestEngineIsAway(t *testing.T) {
 }
 
 func TestNoProcessCanBeSeen(t *testing.T) {
-	r := find(t, All(t.Context(), fakeEngine{containers: []*port.Container{{Name: "a", PID: 1 << 30}}}, options), "containers")
+	r := find(t, All(t.Context(), fakeEngine{containers: []*port.Container{{Name: "a", PID: 1 << 30}}}, options), "pid namespace")
 	if r.State != Failed || !strings.Contains(r.Remedy, "pid: host") {
 		t.Errorf("%+v, want the remedy pid: host", r)
 	}
