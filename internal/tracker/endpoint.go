@@ -17,7 +17,7 @@ func (t *Tracker) namespace(id port.Namespace) *namespace {
 }
 
 func (t *Tracker) addSocket(ns *namespace, observed port.Socket, owner Owner, at time.Time) *socket {
-	s := &socket{Socket: observed, opened: at, processes: owner.Processes}
+	s := &socket{Socket: observed, opened: at, processes: owner.Processes, fresh: true}
 	ns.sockets[s.Cookie] = s
 	if owner.Container == nil {
 		return s

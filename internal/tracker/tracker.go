@@ -14,6 +14,8 @@
 //     missing in it would look closed.
 //   - DO remember sockets that belong to nobody. DON'T ask for their owner
 //     again at each snapshot; [Tracker.Reconsider] says when it may have changed.
+//   - DO remember for a moment which sockets closed exactly when. DON'T let a
+//     snapshot open them again: it may have passed that place before.
 //   - DO give a change all that is known at that moment. DON'T refer to state
 //     that may change later: consumers keep changes.
 package tracker
@@ -58,8 +60,16 @@ type Change struct {
 	Processes []port.Process
 	// IPv6Only says that no socket of the endpoint takes IPv4 traffic.
 	IPv6Only bool
+	// OpenedAt is zero for a transient: nobody saw it open.
 	OpenedAt time.Time
+	// Transient says that the endpoint is known by its close alone.
+	Transient bool
 }
+
+// settleTime is how long an exact fact and a snapshot may contradict each
+// other: the kernel tells that a socket listens before it is in the table that
+// a dump reads, and that a UDP socket closes before it leaves that table.
+const settleTime = time.Second
 
 // Tracker holds the state. It is not safe for concurrent use.
 type Tracker struct {
@@ -74,6 +84,10 @@ type namespace struct {
 	sockets    map[uint64]*socket
 	generation uint64
 	stale      bool
+	// byInode says that cookies are made up from inodes: the last snapshot came
+	// from a source that has no cookies.
+	byInode bool
+	ended   tombstones
 }
 
 type socket struct {
@@ -83,6 +97,8 @@ type socket struct {
 	endpoint   *endpoint // nil if the socket is of no interest
 	generation uint64    // of the last snapshot that had it
 	settled    bool      // counted in what was reported of its endpoint
+	exact      bool      // opened is the very moment
+	fresh      bool      // its processes have not been looked up a second time
 }
 
 // endpoint has at least one socket, or is about to be closed.
@@ -141,6 +157,7 @@ func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change
 	ns := t.namespace(id)
 	ns.stale = false
 	ns.generation++
+	ns.identify(&s)
 	seen := 0
 	for i := range s.Sockets {
 		observed := &s.Sockets[i]
@@ -151,7 +168,7 @@ func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change
 		}
 		if known == nil {
 			owner, ok := s.New[i]
-			if !ok {
+			if !ok || ns.ended.outdates(observed.Cookie, s.Began) {
 				continue
 			}
 			known = t.addSocket(ns, *observed, owner, s.Time)
@@ -163,7 +180,8 @@ func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change
 	}
 	if seen < len(ns.sockets) {
 		for _, known := range ns.sockets {
-			if known.generation != ns.generation && !known.opened.After(s.Began) {
+			if known.generation != ns.generation && known.settledBefore(s.Began) {
+				ns.ended.add(known.Cookie, ending{at: s.Time})
 				t.removeSocket(ns, known)
 			}
 		}
@@ -184,6 +202,27 @@ func (t *Tracker) Failed(id port.Namespace) bool {
 func (t *Tracker) Stale(id port.Namespace) bool {
 	ns := t.namespaces[id]
 	return ns != nil && ns.stale
+}
+
+// Fresh is a socket whose processes should be looked up a second time.
+type Fresh struct {
+	Cookie uint64
+	Inode  uint32
+}
+
+// Fresh appends to dst the sockets that opened since it was last called.
+func (t *Tracker) Fresh(dst []Fresh, id port.Namespace) []Fresh {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return dst
+	}
+	for _, s := range ns.sockets {
+		if s.fresh && s.endpoint != nil {
+			s.fresh = false
+			dst = append(dst, Fresh{Cookie: s.Cookie, Inode: s.Inode})
+		}
+	}
+	return dst
 }
 
 // Describe replaces what is known of the processes that hold a socket, without

@@ -1,0 +1,215 @@
+package tracker
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"portwatcher/internal/port"
+)
+
+func tcp(cookie uint64, number uint16) port.Socket {
+	return port.Socket{Cookie: cookie, Protocol: port.TCP, Address: wildcard, Port: number, Inode: uint32(cookie) + 1000}
+}
+
+func exactly(t *Tracker, second float64, cookie uint64, number uint16, pids ...int) []string {
+	return describe(t.Opened(nil, ns1, tcp(cookie, number), Owner{web, processes(pids)}, at(second), port.SourceEBPF))
+}
+
+func ends(t *Tracker, second float64, cookie uint64) []string {
+	changes, _ := t.Closed(nil, ns1, cookie, at(second), port.SourceEBPF)
+	return describe(changes)
+}
+
+func TestExactFacts(t *testing.T) {
+	tr := New(0)
+	expect(t, exactly(tr, 1, 1, 80, 10), "1 opened web:80 [10] ebpf")
+	expect(t, exactly(tr, 1, 1, 80, 10)) // told twice
+	expect(t, look(tr, ns1, 2, seen{1, 80, web, nil}))
+	expect(t, ends(tr, 3, 1), "3 closed web:80 [10] ebpf since 1")
+	expect(t, ends(tr, 3, 1))
+	expect(t, exactly(tr, 4, 1, 81, 10), "4 opened web:81 [10] ebpf") // the socket listens again
+	expect(t, exactly(tr, 5, 1, 82, 10), "5 closed web:81 [10] ebpf since 4", "5 opened web:82 [10] ebpf")
+}
+
+// The snapshot came first, without a process; the exact fact names it.
+func TestExactFactFillsIn(t *testing.T) {
+	tr := New(0)
+	look(tr, ns1, 2, seen{1, 80, web, nil})
+	expect(t, exactly(tr, 1.9, 1, 80, 10))
+	expect(t, ends(tr, 1.95, 1), "2 closed web:80 [10] ebpf since 2")
+}
+
+func TestSnapshotDoesNotReopen(t *testing.T) {
+	tr := New(0)
+	exactly(tr, 1, 1, 80, 10)
+	ends(tr, 2, 1)
+	expect(t, lookSince(tr, ns1, 1.9, 2.1, seen{1, 80, web, nil}))                         // read before the close
+	expect(t, lookSince(tr, ns1, 2.1, 2.2, seen{1, 80, web, nil}))                         // leaving the table takes a moment
+	expect(t, look(tr, ns1, 3.5, seen{1, 80, web, nil}), "3.5 opened web:80 [] sock_diag") // it is open after all
+}
+
+func TestSnapshotDoesNotCloseTheNewest(t *testing.T) {
+	tr := New(0)
+	exactly(tr, 1, 1, 80, 10)
+	expect(t, look(tr, ns1, 1.1)) // not yet in the table
+	expect(t, look(tr, ns1, 2.2), "2.2 closed web:80 [10] sock_diag since 1")
+}
+
+func TestTransient(t *testing.T) {
+	transient := func(tr *Tracker, second float64, cookie uint64, number uint16, c *port.Container) []Change {
+		return tr.Transient(nil, ns1, tcp(cookie, number), Owner{Container: c}, at(second), port.SourceDestroy)
+	}
+	tr := New(0)
+	changes := transient(tr, 1, 1, 80, web)
+	if len(changes) != 2 || changes[0].Type != port.Opened || changes[1].Type != port.Closed || !changes[0].Transient || !changes[1].Transient || !changes[1].OpenedAt.IsZero() {
+		t.Errorf("%+v; want a transient pair", changes)
+	}
+	expect(t, describe(transient(tr, 1, 2, 80, nil)))
+	look(tr, ns1, 2, seen{3, 80, web, nil})
+	expect(t, describe(transient(tr, 3, 4, 80, web))) // open anyway
+
+	tr = New(5 * time.Second)
+	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	look(tr, ns1, 2)
+	expect(t, describe(transient(tr, 4, 2, 80, web))) // back within the grace, and gone
+	expect(t, describe(tr.Expire(nil, at(8))))
+	expect(t, describe(tr.Expire(nil, at(9))), "4 closed web:80 [10] destroy since 1")
+}
+
+// Falling back to a source without cookies, and back, changes nothing.
+func TestSourceWithoutCookies(t *testing.T) {
+	tr := New(0)
+	const madeUp = 1 << 63
+	fromProc := func(second float64, inodes ...uint32) []string {
+		s := Snapshot{Began: at(second), Time: at(second), Source: port.SourceProc, New: map[int]Owner{}}
+		for i, inode := range inodes {
+			one := tcp(madeUp|uint64(inode), 80+uint16(inode-1001))
+			one.Inode = inode
+			s.Sockets = append(s.Sockets, one)
+			s.New[i] = Owner{Container: web}
+		}
+		return describe(tr.Snapshot(nil, ns1, s))
+	}
+	netlink := func(second float64, sockets ...port.Socket) []string {
+		s := Snapshot{Began: at(second), Time: at(second), Source: port.SourceSockDiag, Sockets: sockets, New: map[int]Owner{}}
+		for i := range sockets {
+			s.New[i] = Owner{Container: web}
+		}
+		return describe(tr.Snapshot(nil, ns1, s))
+	}
+	expect(t, netlink(1, tcp(1, 80), tcp(2, 81)), "1 opened web:80 [] sock_diag", "1 opened web:81 [] sock_diag")
+	expect(t, fromProc(2, 1001, 1002))
+	expect(t, exactly(tr, 2, 9, 99, 1)) // ignored: the next snapshot has it
+	expect(t, fromProc(3, 1001, 1003), "3 closed web:81 [] proc since 1", "3 opened web:82 [] proc")
+	expect(t, netlink(4, tcp(1, 80), tcp(3, 82)))
+	expect(t, ends(tr, 5, 1), "5 closed web:80 [] ebpf since 1")
+	expect(t, netlink(6), "6 closed web:82 [] sock_diag since 3")
+}
+
+func TestFresh(t *testing.T) {
+	tr := New(0)
+	look(tr, ns1, 1, seen{1, 80, web, nil}, seen{2, 81, nil, nil})
+	if fresh := tr.Fresh(nil, ns1); len(fresh) != 1 || fresh[0].Cookie != 1 {
+		t.Errorf("fresh %v, want the socket that belongs to somebody", fresh)
+	}
+	if fresh := tr.Fresh(nil, ns1); len(fresh) != 0 {
+		t.Errorf("fresh %v, want none the second time", fresh)
+	}
+}
+
+// fact is an exact fact on its way to the tracker.
+type fact struct {
+	opened  bool
+	cookie  uint64
+	at      float64
+	arrives float64
+}
+
+// TestExactFactsAgainstSnapshots lets a simulated kernel open and close
+// sockets, with exact facts that arrive late, and snapshots that take a while.
+// Whatever the interleaving, each socket is reported opened once and closed
+// once, at the exact time where the exact fact came first.
+func TestExactFactsAgainstSnapshots(t *testing.T) {
+	for seed := range uint64(300) {
+		simulate(t, rand.New(rand.NewPCG(seed, 2)), seed)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func simulate(t *testing.T, random *rand.Rand, seed uint64) {
+	type life struct{ from, to float64 }
+	lives := map[uint64]life{}
+	var facts []fact
+	for cookie := range uint64(40) {
+		from := random.Float64() * 20
+		l := life{from, from + random.Float64()*random.Float64()*10}
+		lives[cookie] = l
+		arrival := l.from + random.Float64()*0.3
+		facts = append(facts, fact{true, cookie, l.from, arrival})
+		facts = append(facts, fact{false, cookie, l.to, max(arrival, l.to+random.Float64()*0.3)})
+	}
+	slices.SortStableFunc(facts, func(a, b fact) int {
+		switch {
+		case a.arrives < b.arrives:
+			return -1
+		case a.arrives > b.arrives:
+			return 1
+		}
+		return 0
+	})
+	tr := New(0)
+	counts := map[uint16][2]int{}
+	count := func(changes []Change) {
+		for _, c := range changes {
+			n := counts[c.Endpoint.Port]
+			if c.Type == port.Opened {
+				n[0]++
+			} else {
+				n[1]++
+			}
+			if n[0]-n[1] != 0 && n[0]-n[1] != 1 {
+				t.Errorf("seed %d: port %d was opened %d times and closed %d times", seed, c.Endpoint.Port, n[0], n[1])
+			}
+			counts[c.Endpoint.Port] = n
+		}
+	}
+	deliver := func(until float64) {
+		for len(facts) > 0 && facts[0].arrives <= until {
+			f := facts[0]
+			facts = facts[1:]
+			if f.opened {
+				count(tr.Opened(nil, ns1, tcp(f.cookie, uint16(f.cookie+1)), Owner{Container: web}, at(f.at), port.SourceEBPF))
+			} else {
+				changes, _ := tr.Closed(nil, ns1, f.cookie, at(f.at), port.SourceEBPF)
+				count(changes)
+			}
+		}
+	}
+	for began := 0.0; began < 40; {
+		ended := began + random.Float64()*0.2
+		deliver(began)
+		s := Snapshot{Began: at(began), Time: at(ended), Source: port.SourceSockDiag, New: map[int]Owner{}}
+		for cookie, l := range lives {
+			reads := began + random.Float64()*(ended-began) // when the dump passes this place
+			inTable := l.from+random.Float64()*0.1 <= reads && reads < l.to+random.Float64()*0.1
+			if inTable {
+				s.Sockets = append(s.Sockets, tcp(cookie, uint16(cookie+1)))
+			}
+		}
+		deliver(ended)
+		for _, i := range tr.Unknown(nil, ns1, s.Sockets) {
+			s.New[i] = Owner{Container: web}
+		}
+		count(tr.Snapshot(nil, ns1, s))
+		began = ended + random.Float64()
+	}
+	for number := range uint16(40) {
+		if counts[number+1] != [2]int{1, 1} {
+			t.Errorf("seed %d: port %d, life %v: opened %d, closed %d times; want 1 and 1", seed, number+1, lives[uint64(number)], counts[number+1][0], counts[number+1][1])
+		}
+	}
+}
