@@ -18,7 +18,7 @@ import (
 
 func portsCommand() *cobra.Command {
 	return settingsCommand("ports", "Print what is open now, and exit", []string{
-		config.MonitorContainers, config.UDPClients, config.Format,
+		config.MonitorContainers, config.WatchPorts, config.Source, config.UDPClients, config.Format,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot,
 	}, ports)
 }
@@ -42,7 +42,7 @@ func ports(ctx context.Context, s *config.Settings) (err error) {
 
 func checkCommand() *cobra.Command {
 	return settingsCommand("check", "Tell what works on this host, and what to do about the rest", []string{
-		config.LogFormat, config.LogLevel, config.DockerHost, config.ProcRoot, config.CgroupRoot,
+		config.Source, config.LogFormat, config.LogLevel, config.DockerHost, config.ProcRoot, config.CgroupRoot,
 	}, check)
 }
 

@@ -17,7 +17,8 @@ import (
 
 func runCommand() *cobra.Command {
 	return settingsCommand("run", "Watch until stopped, and print events", []string{
-		config.MonitorContainers, config.ScanInterval, config.CloseGrace, config.UDPClients, config.Format,
+		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.BurstScans, config.BurstDelay,
+		config.CloseGrace, config.UDPClients, config.Format,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.HealthSocket,
 	}, run)
 }

@@ -11,6 +11,7 @@ import (
 	"portwatcher/internal/engine"
 	"portwatcher/internal/port"
 	"portwatcher/internal/preflight"
+	"portwatcher/internal/probe"
 	"portwatcher/internal/process"
 )
 
@@ -47,9 +48,21 @@ func newController(s *config.Settings, log logrus.FieldLogger, e *engine.Engine,
 	return controller.New(controller.Options{
 		Engine: e, Logger: log, Sink: sink,
 		Monitored: monitored(s.Containers, log), Unmatched: s.Containers.Unmatched,
-		HostName: s.HostName, ScanInterval: s.ScanInterval, CloseGrace: s.CloseGrace, UDPClients: s.UDPClients,
+		HostName: s.HostName, ScanInterval: s.ScanInterval, BurstScans: s.BurstScans, BurstDelay: s.BurstDelay,
+		CloseGrace: s.CloseGrace, UDPClients: s.UDPClients, Watched: s.WatchPorts.Contains,
 		ProcRoot: s.ProcRoot, Finder: finder, Attributor: process.NewAttributor(finder, cgroups),
+		Source: controller.Source(s.Source), OpenProbe: openProbe(s, log),
 	})
+}
+
+func openProbe(s *config.Settings, log logrus.FieldLogger) func() (controller.Probe, error) {
+	return func() (controller.Probe, error) {
+		p, err := probe.Open(probe.Options{CgroupRoot: s.CgroupRoot, Logger: log})
+		if err != nil {
+			return nil, err // not a nil *probe.Probe in an interface
+		}
+		return p, nil
+	}
 }
 
 // monitored decides by the selection and the container's own label; a bad
@@ -66,7 +79,7 @@ func monitored(selection config.Selection, log logrus.FieldLogger) func(*port.Co
 }
 
 func preflightOptions(s *config.Settings) preflight.Options {
-	return preflight.Options{ProcRoot: s.ProcRoot, CgroupRoot: s.CgroupRoot}
+	return preflight.Options{ProcRoot: s.ProcRoot, CgroupRoot: s.CgroupRoot, Source: s.Source}
 }
 
 // inspectHost logs what is missing on this host; what makes all watching

@@ -22,8 +22,15 @@ import (
 type Settings struct {
 	// Containers selects those to monitor.
 	Containers Selection
+	// WatchPorts are those to report.
+	WatchPorts Ports
+	// Source is "auto", "ebpf", "netlink" or "proc".
+	Source string
 	// ScanInterval is 10 ms to 1 h.
 	ScanInterval time.Duration
+	// BurstScans is 1 to 100, BurstDelay 0 to 1 min.
+	BurstScans int
+	BurstDelay time.Duration
 	// CloseGrace is 0 to 1 h.
 	CloseGrace time.Duration
 	UDPClients bool

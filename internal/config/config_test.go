@@ -39,7 +39,7 @@ func allNames() []string {
 
 func defaults() *Settings {
 	return &Settings{
-		ScanInterval: 500 * time.Millisecond, Format: "text", LogFormat: "text", LogLevel: logrus.InfoLevel,
+		Source: "auto", BurstScans: 1, BurstDelay: 10 * time.Millisecond, ScanInterval: 500 * time.Millisecond, Format: "text", LogFormat: "text", LogLevel: logrus.InfoLevel,
 		ProcRoot: "/proc", CgroupRoot: "/sys/fs/cgroup", HealthSocket: "@portwatcher",
 	}
 }
@@ -52,12 +52,19 @@ func TestLoad(t *testing.T) {
 		change    func(*Settings) // to the defaults
 	}{
 		{"nothing", nil, nil, func(*Settings) {}},
+		{"sources by flags", []string{"--source", "netlink", "--burst-scans=3", "--burst-delay", "0", "--watch-ports=80", "--watch-ports", "443"}, []string{"USE_PROC=1"}, func(s *Settings) {
+			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "netlink", 3, 0, Ports{[][2]uint16{{80, 80}, {443, 443}}}
+		}},
+		{"sources by short variables", nil, []string{"USE_PROC=1", "BURST_SCANS=5", "BURST_DELAY=0.05", "WATCH_PORTS=80 8000-8100"}, func(s *Settings) {
+			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "proc", 5, 50*time.Millisecond, Ports{[][2]uint16{{80, 80}, {8000, 8100}}}
+		}},
 		{"empty variables", nil, []string{"PORTWATCHER_SCAN_INTERVAL=", "SCAN_INTERVAL=", "CLOSE_GRACE_MS=", "DOCKER_HOST=", "MONITOR_CONTAINERS="}, func(*Settings) {}},
 		{"flags", []string{
 			"--scan-interval", "10ms", "--close-grace=1h", "--udp-clients", "--format", "json", "--log-format=json", "--log-level=trace",
 			"--docker-host", "tcp://h:1", "--host-name", "node1", "--proc-root", "/host/proc/", "--cgroup-root", "/host/cgroup", "--health-socket=/run/health",
 		}, nil, func(s *Settings) {
 			*s = Settings{
+				Source: "auto", BurstScans: 1, BurstDelay: 10 * time.Millisecond,
 				ScanInterval: 10 * time.Millisecond, CloseGrace: time.Hour, UDPClients: true, Format: "json", LogFormat: "json",
 				LogLevel: logrus.TraceLevel, DockerHost: "tcp://h:1", HostName: "node1", ProcRoot: "/host/proc", CgroupRoot: "/host/cgroup", HealthSocket: "/run/health",
 			}

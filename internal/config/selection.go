@@ -39,7 +39,7 @@ type entry struct {
 // No entry means every container; only exclusions mean every one but those.
 func ParseSelection(text string) (Selection, error) {
 	var selection Selection
-	words := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+	words := strings.FieldsFunc(text, isSeparator)
 	for _, word := range words {
 		rest, excluded := strings.CutPrefix(word, "!")
 		matches, err := parseEntry(rest)
@@ -243,3 +243,6 @@ func Enabled(c *port.Container) (bool, error) {
 	}
 	return enabled, nil
 }
+
+// isSeparator says what stands between the entries of a list.
+func isSeparator(r rune) bool { return r == ',' || unicode.IsSpace(r) }

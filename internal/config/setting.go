@@ -18,7 +18,11 @@ const Prefix = "PORTWATCHER_"
 // The names of the settings, for [Register]: the flag without its dashes.
 const (
 	MonitorContainers = "monitor-containers"
+	WatchPorts        = "watch-ports"
+	Source            = "source"
 	ScanInterval      = "scan-interval"
+	BurstScans        = "burst-scans"
+	BurstDelay        = "burst-delay"
 	CloseGrace        = "close-grace"
 	UDPClients        = "udp-clients"
 	Format            = "format"
@@ -76,6 +80,8 @@ func (s *setting) help() string {
 const (
 	minScanInterval = 10 * time.Millisecond
 	maxScanInterval = time.Hour
+	maxBurstScans   = 100
+	maxBurstDelay   = time.Minute
 	maxCloseGrace   = time.Hour
 )
 
@@ -88,12 +94,39 @@ var table = []*setting{
 		short: &shortForm{name: "MONITOR_CONTAINERS", set: (*Settings).setContainers},
 	},
 	{
+		name: WatchPorts, kind: "list", list: true,
+		usage: "ports and ranges to report, such as 80,8000-8100; empty means all",
+		set:   (*Settings).setWatchPorts,
+		short: &shortForm{name: "WATCH_PORTS", set: (*Settings).setWatchPorts},
+	},
+	{
+		name: Source, kind: "name", standard: "auto",
+		usage: "where to look: auto (the best that works), ebpf, netlink or proc",
+		set:   choice(func(s *Settings) *string { return &s.Source }, "auto", "ebpf", "netlink", "proc"),
+		short: &shortForm{name: "USE_PROC", unit: "0 or 1 (proc)", set: (*Settings).setUseProc},
+	},
+	{
 		name: ScanInterval, kind: "duration", standard: "500ms",
 		usage: "time between two scans, 10ms to 1h",
 		set:   durationSetter(minScanInterval, maxScanInterval, scanInterval),
 		short: &shortForm{
 			name: "SCAN_INTERVAL", unit: "seconds",
 			set: numberSetter(time.Second, "seconds", minScanInterval, maxScanInterval, scanInterval),
+		},
+	},
+	{
+		name: BurstScans, kind: "count", standard: "1",
+		usage: "scans in a row at each scan interval, 1 to 100; without effect where eBPF tells",
+		set:   (*Settings).setBurstScans,
+		short: &shortForm{name: "BURST_SCANS", set: (*Settings).setBurstScans},
+	},
+	{
+		name: BurstDelay, kind: "duration", standard: "10ms",
+		usage: "time between the scans of a burst, 0 to 1m",
+		set:   durationSetter(0, maxBurstDelay, burstDelay),
+		short: &shortForm{
+			name: "BURST_DELAY", unit: "seconds",
+			set: numberSetter(time.Second, "seconds", 0, maxBurstDelay, burstDelay),
 		},
 	},
 	{
@@ -154,6 +187,7 @@ var table = []*setting{
 }
 
 func scanInterval(s *Settings) *time.Duration { return &s.ScanInterval }
+func burstDelay(s *Settings) *time.Duration   { return &s.BurstDelay }
 func closeGrace(s *Settings) *time.Duration   { return &s.CloseGrace }
 
 // durationSetter takes Go durations within bounds.
@@ -229,6 +263,35 @@ func (s *Settings) setContainers(value string) error {
 		return err
 	}
 	s.Containers = selection
+	return nil
+}
+
+func (s *Settings) setWatchPorts(value string) error {
+	ports, err := ParsePorts(value)
+	if err != nil {
+		return err
+	}
+	s.WatchPorts = ports
+	return nil
+}
+
+func (s *Settings) setUseProc(value string) error {
+	proc, err := parseSwitch(value)
+	if err != nil {
+		return err
+	}
+	if proc {
+		s.Source = "proc"
+	}
+	return nil
+}
+
+func (s *Settings) setBurstScans(value string) error {
+	count, err := strconv.Atoi(value)
+	if err != nil || count < 1 || count > maxBurstScans {
+		return fmt.Errorf("allowed are 1 to %d", maxBurstScans)
+	}
+	s.BurstScans = count
 	return nil
 }
 

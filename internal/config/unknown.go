@@ -19,8 +19,7 @@ var serviceLink = regexp.MustCompile(`^` + Prefix + `(\w+_)?(` +
 // notYet are variables of the shell tool that this version does not act on.
 // Whoever sets one must learn that it has no effect.
 var notYet = []string{
-	"WATCH_PORTS", "BURST_DELAY", "BURST_SCANS", "USE_PROC", "SNAPSHOT_PATH", "CONFIG_FILE",
-	"LISTENER_URL", "ALERT_WEBHOOK", "ALERT_EMAIL",
+	"SNAPSHOT_PATH", "CONFIG_FILE", "LISTENER_URL", "ALERT_WEBHOOK", "ALERT_EMAIL",
 }
 
 // foreign are variables with the prefix that belong to the project's own tests.

@@ -31,7 +31,7 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	}
 	g := c.groups[id]
 	if g == nil {
-		g = &group{id: id, members: map[string]*member{}}
+		g = &group{id: id, members: map[string]*member{}, unbound: map[uint64]unbound{}}
 		c.groups[id] = g
 	}
 	g.host = g.host || container.NetworkMode == "host"
@@ -39,6 +39,7 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	m.group = g
 	c.reconsider(g)
 	c.choose(ctx, m)
+	c.placePending()
 }
 
 // choose starts or stops to monitor a container, as the settings say.
@@ -127,10 +128,19 @@ func (c *Controller) reconsider(g *group) {
 	c.tracker.Reconsider(g.id)
 }
 
-// lookup finds a running container for attribution.
+// lookup finds a running container for attribution. The caller does not hold
+// the lock.
 func (c *Controller) lookup(id string) *port.Container {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
+	return c.find(id)
+}
+
+// watches says whether a port is reported.
+func (c *Controller) watches(number uint16) bool { return c.Watched == nil || c.Watched(number) }
+
+// find finds a running container by its id.
+func (c *Controller) find(id string) *port.Container {
 	if m := c.containers[id]; m != nil {
 		return m.Container
 	}

@@ -54,11 +54,19 @@ type Options struct {
 	// HostName is put into events; empty takes the engine's.
 	HostName     string
 	ScanInterval time.Duration
-	CloseGrace   time.Duration
-	UDPClients   bool
-	ProcRoot     string
-	Attributor   *process.Attributor
-	Finder       *process.Finder
+	// BurstScans is how many scans make one, BurstDelay the time between them.
+	BurstScans int
+	BurstDelay time.Duration
+	CloseGrace time.Duration
+	UDPClients bool
+	// Watched says which ports are reported; nil is all.
+	Watched    func(port uint16) bool
+	ProcRoot   string
+	Attributor *process.Attributor
+	Finder     *process.Finder
+	Source     Source
+	// OpenProbe loads eBPF; nil where there is none.
+	OpenProbe func() (Probe, error)
 }
 
 // Controller watches the namespaces of containers. Its methods are safe for
@@ -81,6 +89,10 @@ type Controller struct {
 	lost       error // why the engine cannot be reached, nil while it can
 	said       map[string]struct{}
 
+	probing  bool                // eBPF tells of every change
+	byCookie map[uint64]*watcher // by the namespace's cookie in its events
+	pending  pending
+
 	watchers sync.WaitGroup
 	wake     chan struct{} // the close grace of an endpoint began
 }
@@ -99,7 +111,8 @@ type group struct {
 	id      port.Namespace
 	host    bool
 	members map[string]*member
-	epoch   uint64   // rises whenever the members change
+	epoch   uint64 // rises whenever the members change
+	unbound map[uint64]unbound
 	watcher *watcher // nil while no member is monitored
 }
 
@@ -117,6 +130,7 @@ func New(o Options) *Controller {
 		reaches:    map[port.Endpoint]reach{},
 		hostName:   o.HostName,
 		said:       map[string]struct{}{},
+		byCookie:   map[uint64]*watcher{},
 		wake:       make(chan struct{}, 1),
 		lost:       errors.New("not connected yet"),
 	}
@@ -125,9 +139,16 @@ func New(o Options) *Controller {
 // Run watches until ctx ends, and returns nil then. All its goroutines have
 // ended when it returns.
 func (c *Controller) Run(ctx context.Context) error {
+	first, err := c.startProbe()
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	changes := make(chan engine.Change, 64)
 	var following sync.WaitGroup
+	if first != nil {
+		following.Go(func() { c.runProbe(ctx, first) })
+	}
 	following.Go(func() {
 		err := c.Engine.Follow(ctx, changes)
 		if ctx.Err() == nil {

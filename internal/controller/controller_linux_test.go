@@ -219,7 +219,7 @@ func TestOpenCloseAndEnd(t *testing.T) {
 	closeSecond := b.listen(81)
 	r.wait("opened web 80/tcp loopback sock_diag", "opened web 81/tcp loopback sock_diag")
 	closeSecond()
-	want := []string{"opened web 80/tcp loopback sock_diag", "opened web 81/tcp loopback sock_diag", "closed web 81/tcp loopback sock_diag"}
+	want := []string{"opened web 80/tcp loopback sock_diag", "opened web 81/tcp loopback sock_diag", "closed web 81/tcp loopback destroy"}
 	r.wait(want...)
 	r.tell(engine.Stopped, web)
 	r.wait(append(want, "closed web 80/tcp loopback engine")...)
@@ -298,7 +298,7 @@ func TestCloseGraceEnds(t *testing.T) {
 	r.tell(engine.Started, b.container("web"))
 	r.wait("opened web 80/tcp loopback sock_diag")
 	closeIt()
-	r.wait("opened web 80/tcp loopback sock_diag", "closed web 80/tcp loopback sock_diag")
+	r.wait("opened web 80/tcp loopback sock_diag", "closed web 80/tcp loopback destroy")
 	if got := r.events[1]; *got.OpenSeconds < 0 || got.Time.Before(got.OpenedAt) {
 		t.Errorf("closed at %v, opened at %v", got.Time, got.OpenedAt)
 	}
@@ -328,9 +328,9 @@ func TestWatcherFailure(t *testing.T) {
 	r.wait("opened web 80/tcp loopback sock_diag")
 	r.Controller.mutex.Lock()
 	w := r.onlyGroup().watcher
-	conn := w.conn
+	closeSession := w.session.close
 	r.Controller.mutex.Unlock()
-	conn.Close() // behind its back
+	closeSession() // behind its back
 	kerneltest.Eventually(t, "the failure is told", func() bool { return r.logged("Ports cannot be read") == 1 })
 	b.listen(81)
 	r.wait("opened web 80/tcp loopback sock_diag", "opened web 81/tcp loopback sock_diag")

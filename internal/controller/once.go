@@ -64,11 +64,16 @@ func (c *Controller) addAll(containers []*port.Container) []*watcher {
 
 // look scans one time.
 func (w *watcher) look() (err error) {
-	if w.conn, err = w.c.dial(w.group); err != nil {
-		return err
+	for range 2 { // once more through /proc where sock_diag fails
+		if w.session, err = w.open(false); err == nil {
+			err = w.scan()
+			w.session.close()
+		}
+		if err == nil || !w.fallBack(err) {
+			break
+		}
 	}
-	defer func() { err = errors.Join(err, w.conn.Close()) }()
-	return w.scan()
+	return err
 }
 
 func compareListeners(a, b *port.Listener) int {

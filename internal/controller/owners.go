@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"time"
 
 	"portwatcher/internal/port"
 	"portwatcher/internal/process"
@@ -24,8 +23,6 @@ func (w *watcher) attribute(sockets []port.Socket, members process.Members) map[
 	for i, owner := range owners {
 		result[w.unknown[i]] = tracker.Owner{Container: owner.Container, Processes: owner.Processes}
 	}
-	w.fresh = append(w.fresh, fresh...)
-	w.second.Reset(secondLook)
 	return result
 }
 
@@ -63,7 +60,7 @@ func (w *watcher) settleOwners(owners map[int]tracker.Owner, epoch uint64) {
 		switch {
 		case m == nil || m.PID != owner.Container.PID: // it has ended
 			delete(owners, i)
-		case !m.monitored:
+		case !m.monitored || !w.c.watches(w.sockets[i].Port):
 			owners[i] = tracker.Owner{}
 		default:
 			owners[i] = tracker.Owner{Container: m.Container, Processes: owner.Processes}
@@ -75,8 +72,14 @@ func (w *watcher) settleOwners(owners map[int]tracker.Owner, epoch uint64) {
 // servers fork their workers after they listen, and warns of published ports
 // that lead nowhere.
 func (w *watcher) lookAgain() {
-	inodes := make([]uint32, 0, len(w.fresh))
-	for _, s := range w.fresh {
+	c, id := w.c, w.group.id
+	c.mutex.Lock()
+	w.armed = false
+	fresh := c.tracker.Fresh(nil, id)
+	c.mutex.Unlock()
+
+	inodes := make([]uint32, 0, len(fresh))
+	for _, s := range fresh {
 		if s.Inode != 0 {
 			inodes = append(inodes, s.Inode)
 		}
@@ -84,16 +87,16 @@ func (w *watcher) lookAgain() {
 	var holders process.Holders
 	if len(inodes) > 0 {
 		var err error
-		holders, err = w.c.Finder.Find(inodes)
-		w.c.tellTrouble(0, err)
+		holders, err = c.Finder.Find(inodes)
+		c.tellTrouble(0, err)
 	}
-	w.c.mutex.Lock()
-	defer w.c.mutex.Unlock()
-	for _, s := range w.fresh {
-		w.c.tracker.Describe(w.group.id, s.Cookie, holders.ByInode[s.Inode])
+
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	for _, s := range fresh {
+		c.tracker.Describe(id, s.Cookie, holders.ByInode[s.Inode])
 	}
-	w.c.tellLeadsNowhere(w.group)
-	w.fresh = nil
+	c.tellLeadsNowhere(w.group)
 }
 
 // tellLeadsNowhere warns once of each published port whose only listeners are
@@ -127,10 +130,4 @@ func (c *Controller) tellLeadsNowhere(g *group) {
 				k.port, k.protocol, strings.Join(published, ", "))
 		})
 	}
-}
-
-func stoppedTimer() *time.Timer {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return t
 }

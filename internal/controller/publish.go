@@ -62,9 +62,9 @@ func (c *Controller) reach(g *group) {
 func (c *Controller) event(change *tracker.Change, r reach) *port.Event {
 	e := &port.Event{
 		Time: change.Time.UTC(), Type: change.Type,
-		Listener: c.listener(change, r),
+		Listener: c.listener(change, r), Transient: change.Transient,
 	}
-	if change.Type == port.Closed {
+	if change.Type == port.Closed && !change.OpenedAt.IsZero() {
 		seconds := max(change.Time.Sub(change.OpenedAt), 0).Seconds()
 		e.OpenedAt, e.OpenSeconds = change.OpenedAt.UTC(), &seconds
 	}
@@ -79,19 +79,26 @@ func (c *Controller) listener(change *tracker.Change, r reach) port.Listener {
 	}
 }
 
+// gap reports that something may have been missed, in one container or
+// anywhere.
+func (c *Controller) gap(container *port.Container, reason string) {
+	e := &port.Event{Time: time.Now().UTC(), Type: port.Gap, Listener: port.Listener{Host: c.hostName}, Reason: reason}
+	if container != nil {
+		e.Container = container.Ref()
+	}
+	c.send(e)
+}
+
 // send numbers an event and hands it on. What the sink does not take is told
 // by a gap as soon as it takes events again.
 func (c *Controller) send(e *port.Event) {
 	if c.dropped > 0 {
-		c.lastID++
 		gap := &port.Event{
-			ID: c.lastID, Time: time.Now().UTC(), Type: port.Gap, Listener: port.Listener{Host: c.hostName},
+			ID: c.lastID + 1, Time: time.Now().UTC(), Type: port.Gap, Listener: port.Listener{Host: c.hostName},
 			Reason: fmt.Sprintf("%d events were dropped: they were not read in time", c.dropped),
 		}
 		if c.Sink(gap) {
-			c.dropped = 0
-		} else {
-			c.lastID--
+			c.lastID, c.dropped = gap.ID, 0
 		}
 	}
 	c.lastID++

@@ -11,13 +11,19 @@ import (
 
 	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
-	"portwatcher/internal/sockdiag"
 	"portwatcher/internal/tracker"
 )
 
-// secondLook is how long after an opening its processes are looked up once
-// more: servers fork their workers after they listen.
-const secondLook = time.Second
+const (
+	// secondLook is how long after an opening its processes are looked up once
+	// more: servers fork their workers after they listen.
+	secondLook = time.Second
+	// reconcileInterval is the least time between scans while eBPF tells of
+	// every change.
+	reconcileInterval = 30 * time.Second
+	// procRetry is how long /proc stands in before sock_diag is tried again.
+	procRetry = 30 * time.Second
+)
 
 // Bounds on the wait before a failed watcher is started again.
 const (
@@ -25,8 +31,12 @@ const (
 	maxBackoff = 10 * time.Second
 )
 
-// watcher scans one namespace in one goroutine. The hot loop to keep efficient
-// is watcher.scan: where nothing opened or closed it allocates nothing.
+// errRetune ends a session because another way of watching is to be used.
+var errRetune = errors.New("the sources have changed")
+
+// watcher watches one namespace in one goroutine. The hot loop to keep
+// efficient is watcher.scan: where nothing opened or closed it allocates
+// nothing.
 type watcher struct {
 	c      *Controller
 	group  *group
@@ -34,23 +44,30 @@ type watcher struct {
 	first  chan struct{} // closed after the first scan
 	once   sync.Once     // closes it
 	last   atomic.Int64  // when the last scan ended, Unix nanoseconds
+	poke   chan struct{} // scan now
+	retune chan struct{} // the controller's sources have changed
+	second *time.Timer   // when to take a second look
+	armed  bool          // second is running; under the controller's lock
 
-	conn    *sockdiag.Conn
+	session *session
 	sockets []port.Socket // reused
 	unknown []int         // reused
-	fresh   []port.Socket // opened since the last second look
-	second  *time.Timer   // when to take it
+
+	scanned   bool      // since the session began
+	procUntil time.Time // /proc stands in for sock_diag until then
 }
 
 // startWatcher starts a watcher for a group. The caller holds the lock.
 func (c *Controller) startWatcher(ctx context.Context, g *group) *watcher {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watcher{c: c, group: g, cancel: cancel, first: make(chan struct{}), second: stoppedTimer()}
-	w.last.Store(time.Now().UnixNano())
-	if c.still {
-		return w
+	w := &watcher{
+		c: c, group: g, cancel: cancel, first: make(chan struct{}), second: stoppedTimer(),
+		poke: make(chan struct{}, 1), retune: make(chan struct{}, 1),
 	}
-	c.watchers.Go(func() { w.supervise(ctx) })
+	w.last.Store(time.Now().UnixNano())
+	if !c.still {
+		c.watchers.Go(func() { w.supervise(ctx) })
+	}
 	return w
 }
 
@@ -58,14 +75,27 @@ func (w *watcher) stop() { w.cancel() }
 
 func (w *watcher) freshAt() time.Time { return time.Unix(0, w.last.Load()) }
 
+// signal puts a token into a channel of capacity 1, if there is none.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// eachWatcher calls f for each watcher. The caller holds the lock.
+func (c *Controller) eachWatcher(f func(*watcher)) {
+	for _, g := range c.groups {
+		if g.watcher != nil {
+			f(g.watcher)
+		}
+	}
+}
+
 func (c *Controller) stopWatchers() {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	for _, g := range c.groups {
-		if g.watcher != nil {
-			g.watcher.stop()
-		}
-	}
+	c.eachWatcher((*watcher).stop)
 }
 
 // supervise runs the watcher until ctx ends. An error or a panic is logged and
@@ -78,6 +108,9 @@ func (w *watcher) supervise(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errRetune) || w.fallBack(err) {
+			continue
+		}
 		w.failed(err)
 		if time.Since(started) > maxBackoff {
 			backoff = minBackoff
@@ -88,6 +121,26 @@ func (w *watcher) supervise(ctx context.Context) {
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}
+}
+
+// fallBack decides whether /proc takes over: where sock_diag fails from the
+// start of a session on, and nothing else is asked for.
+func (w *watcher) fallBack(err error) bool {
+	if w.c.Source != Auto || w.scanned || w.usesProc() || errors.Is(err, netns.ErrProcessGone) {
+		return false
+	}
+	w.procUntil = time.Now().Add(procRetry)
+	w.c.mutex.Lock()
+	defer w.c.mutex.Unlock()
+	w.c.once("proc "+w.group.id.String(), func() {
+		w.c.log.WithError(err).WithField("containers", w.group.names()).
+			Warn("sock_diag cannot be used in this network namespace; reading /proc instead, and trying again from time to time.")
+	})
+	return true
+}
+
+func (w *watcher) usesProc() bool {
+	return w.c.Source == Proc || time.Now().Before(w.procUntil)
 }
 
 func (w *watcher) failed(err error) {
@@ -106,80 +159,104 @@ func (w *watcher) failed(err error) {
 	}
 }
 
+// run watches through one session.
 func (w *watcher) run(ctx context.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			err = errors.Join(err, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 		}
 	}()
-	if w.conn, err = w.c.dial(w.group); err != nil {
+	exact := w.c.exact()
+	w.scanned = false
+	s, err := w.open(exact)
+	if err != nil {
 		return err
 	}
-	conn := w.conn
+	w.session = s
 	// Closing ends a dump that waits, and must not wait for the next tick.
-	closed := context.AfterFunc(ctx, func() { conn.Close() })
+	stopClosing := context.AfterFunc(ctx, s.close)
+	var receiving sync.WaitGroup
+	if s.closes != nil {
+		receiving.Go(func() { w.receiveCloses(s) })
+	}
+	w.c.register(w, s.netnsCookie)
 	defer func() {
-		if closed() {
-			err = errors.Join(err, conn.Close())
-		}
+		w.c.unregister(w, s.netnsCookie)
+		stopClosing()
+		s.close()
+		receiving.Wait()
 	}()
-	return w.loop(ctx)
+	return w.loop(ctx, exact && s.netnsCookie != 0)
 }
 
-func (w *watcher) loop(ctx context.Context) error {
-	scan := time.NewTicker(w.c.ScanInterval)
+// loop scans at once, and then whenever it is time to.
+func (w *watcher) loop(ctx context.Context, exact bool) error {
+	interval, bursts := w.c.ScanInterval, w.c.BurstScans
+	if exact {
+		interval, bursts = max(interval, reconcileInterval), 1
+	}
+	scan := time.NewTicker(interval)
 	defer scan.Stop()
+	retry := stoppedTimer()
+	defer retry.Stop()
+	if w.session.source == port.SourceProc && w.c.Source == Auto {
+		retry.Reset(procRetry)
+	}
 	if err := w.scan(); err != nil {
 		return err
 	}
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-w.retune:
+			return errRetune
+		case <-retry.C:
+			return errRetune
 		case <-scan.C:
-			if err := w.scan(); err != nil {
-				return err
-			}
+			err = w.burst(ctx, bursts)
+		case <-w.poke:
+			err = w.scan()
 		case <-w.second.C:
 			w.lookAgain()
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// dial opens a connection into a group's namespace, through the first member
-// that leads there.
-func (c *Controller) dial(g *group) (*sockdiag.Conn, error) {
-	c.mutex.Lock()
-	pids := g.pids()
-	c.mutex.Unlock()
-	err := error(netns.ErrProcessGone)
-	for _, pid := range pids {
-		var handle *netns.Handle
-		if handle, err = netns.Open(c.ProcRoot, pid); err != nil {
-			continue
+// burst scans several times in a row.
+func (w *watcher) burst(ctx context.Context, count int) error {
+	for i := range max(count, 1) {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(w.c.BurstDelay):
+			}
 		}
-		if handle.ID() != g.id { // the process has moved, or the pid is another's
-			err = errors.Join(fmt.Errorf("process %d is in network namespace %s, not %s", pid, handle.ID(), g.id), handle.Close())
-			continue
+		if err := w.scan(); err != nil {
+			return err
 		}
-		conn, dialError := sockdiag.Dial(handle.FD(), sockdiag.Options{UDPClients: c.UDPClients})
-		return conn, errors.Join(dialError, handle.Close())
 	}
-	return nil, err
+	return nil
 }
 
 // scan takes one snapshot and publishes what changed.
 func (w *watcher) scan() error {
 	began := time.Now()
-	sockets, err := w.conn.Dump(w.sockets[:0])
+	sockets, err := w.session.dump(w.sockets[:0])
 	w.sockets = sockets
 	if err != nil {
 		return err
 	}
-	snapshot := tracker.Snapshot{Began: began, Time: time.Now(), Source: port.SourceSockDiag, Sockets: sockets}
+	snapshot := tracker.Snapshot{Began: began, Time: time.Now(), Source: w.session.source, Sockets: sockets}
 	c, id := w.c, w.group.id
 
 	c.mutex.Lock()
+	w.nameUnbound(sockets)
 	w.unknown = c.tracker.Unknown(w.unknown[:0], id, sockets)
 	if len(w.unknown) > 0 {
 		members, epoch := w.group.ownership(c), w.group.epoch
@@ -187,13 +264,29 @@ func (w *watcher) scan() error {
 		snapshot.New = w.attribute(sockets, members)
 		c.mutex.Lock()
 		w.settleOwners(snapshot.New, epoch)
+		w.arm()
 	}
 	if w.group.watcher == w { // else it was stopped meanwhile
 		c.publish(c.tracker.Snapshot(c.changes[:0], id, snapshot))
 	}
 	c.mutex.Unlock()
 
+	w.scanned = true
 	w.last.Store(snapshot.Time.UnixNano())
 	w.once.Do(func() { close(w.first) })
 	return nil
+}
+
+// arm has a second look taken. The caller holds the lock.
+func (w *watcher) arm() {
+	if !w.armed {
+		w.armed = true
+		w.second.Reset(secondLook)
+	}
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
 }

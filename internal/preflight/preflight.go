@@ -40,16 +40,27 @@ type Engine interface {
 type Options struct {
 	ProcRoot   string
 	CgroupRoot string
+	// Source is "auto", "ebpf", "netlink" or "proc", as in the setting: what is
+	// insisted on must work.
+	Source string
 }
 
-// Host checks what does not depend on the engine.
+// Host checks what does not depend on the engine, and is cheap.
 func Host(o Options) []Result {
-	return []Result{capabilities(), namespaces(), netlink(), cgroups(o)}
+	if o.Source == "proc" {
+		return []Result{capabilities(o), cgroups(o)}
+	}
+	return []Result{capabilities(o), namespaces(), netlink(o), cgroups(o)}
+}
+
+// Sources checks the sources beside sock_diag.
+func Sources(o Options) []Result {
+	return []Result{destroyNotifications(o), ebpf(o)}
 }
 
 // All checks everything, the engine first.
 func All(ctx context.Context, e Engine, o Options) []Result {
-	return slices.Concat([]Result{checkEngine(ctx, e)}, containers(ctx, e, o), Host(o))
+	return slices.Concat([]Result{checkEngine(ctx, e)}, containers(ctx, e, o), Host(o), Sources(o), []Result{inUse(o)})
 }
 
 // Failure returns the first failed check as an error, nil if there is none.
@@ -60,6 +71,24 @@ func Failure(results []Result) error {
 		}
 	}
 	return nil
+}
+
+// inUse names the sources that a run would use.
+func inUse(o Options) Result {
+	r := Result{Name: "sources", State: OK}
+	switch {
+	case o.Source == "proc":
+		r.Detail = "/proc, as --source says"
+	case o.Source != "netlink" && ebpf(o).State == OK:
+		r.Detail = "eBPF, with a sock_diag scan every 30 s"
+	case netlink(o).State != OK:
+		r.Detail = "/proc"
+	case destroyNotifications(o).State == OK:
+		r.Detail = "sock_diag scans for openings, destroy notifications for closes"
+	default:
+		r.Detail = "sock_diag scans"
+	}
+	return r
 }
 
 func checkEngine(ctx context.Context, e Engine) Result {

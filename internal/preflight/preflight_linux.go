@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/netns"
+	"portwatcher/internal/probe"
 	"portwatcher/internal/process"
 	"portwatcher/internal/sockdiag"
 )
@@ -28,9 +29,10 @@ var wanted = []capability{
 	{unix.CAP_SYS_PTRACE, "SYS_PTRACE", Failed, "to open the network namespaces of other processes"},
 	{unix.CAP_SYS_ADMIN, "SYS_ADMIN", Failed, "to enter network namespaces"},
 	{unix.CAP_DAC_READ_SEARCH, "DAC_READ_SEARCH", Degraded, "to find the processes of other users that hold a port"},
+	{unix.CAP_NET_ADMIN, "NET_ADMIN", Degraded, "for a receive buffer that holds a storm of notifications"},
 }
 
-func capabilities() Result {
+func capabilities(o Options) Result {
 	effective, err := effectiveCapabilities()
 	if err != nil {
 		return Result{Name: "capabilities", State: Failed, Detail: err.Error(), Remedy: "mount /proc"}
@@ -39,6 +41,9 @@ func capabilities() Result {
 	result := Result{Name: "capabilities", State: OK}
 	var why []string
 	for _, c := range wanted {
+		if o.Source == "proc" && c.number != unix.CAP_SYS_PTRACE && c.number != unix.CAP_DAC_READ_SEARCH {
+			continue // /proc needs no more
+		}
 		if effective&(1<<c.number) != 0 {
 			have = append(have, c.name)
 			continue
@@ -134,20 +139,66 @@ func namespaces() Result {
 	return r
 }
 
-// netlink tries a dump in the own namespace.
-func netlink() Result {
+// netlink tries a dump in the own namespace. Where it fails, /proc takes over.
+func netlink(o Options) Result {
 	r := Result{Name: "sock_diag", State: OK}
 	conn, err := sockdiag.Dial(0, sockdiag.Options{})
 	if err == nil {
 		_, err = conn.Dump(nil)
 		err = errors.Join(err, conn.Close())
 	}
-	if err != nil {
-		r.State, r.Detail = Failed, err.Error()
-		r.Remedy = "use a kernel with CONFIG_INET_DIAG, and a seccomp profile that allows netlink sockets"
+	if err == nil {
+		r.Detail = "TCP and UDP sockets of IPv4 and IPv6 can be listed"
 		return r
 	}
-	r.Detail = "TCP and UDP sockets of IPv4 and IPv6 can be listed"
+	r.State, r.Detail = Degraded, err.Error()+"; /proc is read instead"
+	if o.Source == "netlink" || o.Source == "ebpf" {
+		r.State, r.Detail = Failed, err.Error()
+	}
+	r.Remedy = "use a kernel with CONFIG_INET_DIAG, and a seccomp profile that allows netlink sockets"
+	return r
+}
+
+// destroyNotifications tries to subscribe in the own namespace.
+func destroyNotifications(o Options) Result {
+	r := Result{Name: "destroy notifications", State: OK, Detail: "closes are told by the kernel"}
+	if o.Source == "proc" {
+		r.Detail = "not used: --source is proc"
+		return r
+	}
+	listener, err := sockdiag.Listen(0)
+	if err == nil {
+		err = listener.Close()
+	}
+	if err != nil {
+		r.State, r.Detail = Degraded, err.Error()
+		r.Remedy = "use Linux 4.10 or later; until then closes are found by scans"
+	}
+	return r
+}
+
+// ebpf tries to load and attach the programs.
+func ebpf(o Options) Result {
+	r := Result{Name: "eBPF", State: OK, Detail: "openings and closes are told by the kernel, with the process"}
+	if o.Source != "auto" && o.Source != "ebpf" {
+		r.Detail = "not used: --source is " + o.Source
+		return r
+	}
+	p, err := probe.Open(probe.Options{CgroupRoot: o.CgroupRoot})
+	if err == nil {
+		err = p.Close()
+	}
+	if err == nil {
+		return r
+	}
+	r.State, r.Detail = Degraded, err.Error()
+	if o.Source == "ebpf" {
+		r.State = Failed
+	}
+	r.Remedy = "see the reason; without eBPF the processes of the shortest-lived ports stay unknown"
+	if unsupported, ok := errors.AsType[*probe.UnsupportedError](err); ok {
+		r.Detail, r.Remedy = fmt.Sprintf("%s is not available: %v", unsupported.Feature, unsupported.Err), unsupported.Remedy
+	}
 	return r
 }
 

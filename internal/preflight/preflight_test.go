@@ -25,7 +25,7 @@ func (e fakeEngine) Info(context.Context) (engine.Info, error) {
 
 func (e fakeEngine) List(context.Context) ([]*port.Container, error) { return e.containers, e.err }
 
-var options = Options{ProcRoot: "/proc", CgroupRoot: "/sys/fs/cgroup"}
+var options = Options{ProcRoot: "/proc", CgroupRoot: "/sys/fs/cgroup", Source: "auto"}
 
 func find(t *testing.T, results []Result, name string) Result {
 	t.Helper()
@@ -40,7 +40,7 @@ func find(t *testing.T, results []Result, name string) Result {
 
 func TestEveryProblemHasARemedy(t *testing.T) {
 	for _, e := range []fakeEngine{{}, {err: errors.New("connection refused")}, {containers: []*port.Container{{PID: 1 << 30}}}} {
-		for _, r := range All(t.Context(), e, Options{ProcRoot: "/proc", CgroupRoot: t.TempDir()}) {
+		for _, r := range All(t.Context(), e, Options{ProcRoot: "/proc", CgroupRoot: t.TempDir(), Source: "auto"}) {
 			if (r.State == OK) != (r.Remedy == "") || r.Detail == "" {
 				t.Errorf("%+v: a detail always, a remedy where it is not ok", r)
 			}
@@ -88,8 +88,8 @@ func TestContainersCanBeEntered(t *testing.T) {
 // The same program without capabilities tells each of them, and what to do.
 func TestWithoutCapabilities(t *testing.T) {
 	if os.Getenv("PORTWATCHER_TEST_UNPRIVILEGED") == "1" {
-		r := capabilities()
-		if r.State != Failed || !strings.Contains(r.Remedy, "cap_add: [SYS_PTRACE, SYS_ADMIN, DAC_READ_SEARCH]") {
+		r := capabilities(options)
+		if r.State != Failed || !strings.Contains(r.Remedy, "cap_add: [SYS_PTRACE, SYS_ADMIN, DAC_READ_SEARCH, NET_ADMIN]") {
 			t.Errorf("capabilities: %+v", r)
 		}
 		if r := namespaces(); r.State != Failed || !strings.Contains(r.Detail, "CAP_SYS_ADMIN") {

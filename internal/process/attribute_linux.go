@@ -7,10 +7,10 @@ import (
 	"portwatcher/internal/port"
 )
 
-// engineResolver is where the Docker Engine's own DNS resolver listens, inside
+// EngineResolver is where the Docker Engine's own DNS resolver listens, inside
 // the network namespace of each container on a user-defined network.
 // Source: https://docs.docker.com/engine/network/#dns-services.
-var engineResolver = netip.AddrFrom4([4]byte{127, 0, 0, 11})
+var EngineResolver = netip.AddrFrom4([4]byte{127, 0, 0, 11})
 
 // Attributor finds the owners of sockets. It is safe for concurrent use.
 type Attributor struct {
@@ -56,7 +56,7 @@ func (a *Attributor) Attribute(sockets []port.Socket, members Members) (owners [
 }
 
 func (a *Attributor) container(s port.Socket, processes []port.Process, members Members) (*port.Container, error) {
-	path, err := a.cgroupPath(s.Cgroup)
+	path, err := a.CgroupPath(s.Cgroup)
 	container, stranger := containerIn(path, members.Lookup)
 	if container != nil {
 		return container, err
@@ -74,14 +74,28 @@ func (a *Attributor) container(s port.Socket, processes []port.Process, members 
 	// itself, and what belongs to no container of the host's namespace belongs
 	// to the host. The engine's resolver lives in the container's namespace,
 	// but the container has nothing to do with it.
-	if stranger || members.Host || len(members.Namespace) != 1 || s.Address == engineResolver {
+	if stranger || members.Host || len(members.Namespace) != 1 || s.Address == EngineResolver {
 		return nil, err
 	}
 	return members.Namespace[0], err
 }
 
-// cgroupPath returns the path of a cgroup, "" if it is not known.
-func (a *Attributor) cgroupPath(id uint64) (string, error) {
+// ContainerIn returns the container that the first of some cgroup paths with an
+// answer names; see [Attributor.Attribute]. stranger says that there is none,
+// but a path names a container that is not known (yet).
+func (a *Attributor) ContainerIn(paths []string, lookup func(id string) *port.Container) (_ *port.Container, stranger bool) {
+	for _, path := range paths {
+		c, unknown := containerIn(path, lookup)
+		if c != nil {
+			return c, false
+		}
+		stranger = stranger || unknown
+	}
+	return nil, stranger
+}
+
+// CgroupPath returns the path of a cgroup, "" if it is not known.
+func (a *Attributor) CgroupPath(id uint64) (string, error) {
 	if id == 0 || a.cgroups == nil {
 		return "", nil
 	}

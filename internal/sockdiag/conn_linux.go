@@ -79,6 +79,7 @@ type Conn struct {
 	request []byte
 	count   int
 	errno   syscall.Errno
+	patient bool // wait for an answer that is not there yet
 	receive func(fd uintptr) bool
 	send    func(fd uintptr) bool
 }
@@ -222,15 +223,12 @@ func (c *Conn) dumpTable(dst []port.Socket, t *table) ([]port.Socket, error) {
 func (c *Conn) dumpOnce(dst []port.Socket, t *table) (_ []port.Socket, interrupted bool, err error) {
 	c.sequence++
 	binary.NativeEndian.PutUint32(t.request[8:], c.sequence)
-	if err := c.netlink.SetReadDeadline(time.Now().Add(c.options.Timeout)); err != nil {
-		return dst, false, err
-	}
 	c.request = t.request
 	if err := c.transfer(c.raw.Write, c.send, "send request"); err != nil {
 		return dst, false, err
 	}
 	for {
-		if err := c.transfer(c.raw.Read, c.receive, "receive"); err != nil {
+		if err := c.receiveAnswer(); err != nil {
 			return dst, interrupted, err
 		}
 		if c.count > bufferSize {
@@ -243,6 +241,22 @@ func (c *Conn) dumpOnce(dst []port.Socket, t *table) (_ []port.Socket, interrupt
 			return dst, interrupted, err
 		}
 	}
+}
+
+// receiveAnswer reads one datagram. The kernel works on a dump within the calls
+// that ask for it, so that the answer is there at once: only where it is not is
+// the price of a deadline paid, which wakes the runtime's poller.
+func (c *Conn) receiveAnswer() error {
+	c.patient = false
+	err := c.transfer(c.raw.Read, c.receive, "receive")
+	if !errors.Is(err, unix.EAGAIN) {
+		return err
+	}
+	if err := c.netlink.SetReadDeadline(time.Now().Add(c.options.Timeout)); err != nil {
+		return err
+	}
+	c.patient = true
+	return c.transfer(c.raw.Read, c.receive, "receive")
 }
 
 // transfer runs one read or write on the descriptor, waiting in the runtime's
@@ -259,7 +273,7 @@ func (c *Conn) transfer(call func(func(uintptr) bool) error, once func(uintptr) 
 
 func (c *Conn) receiveOnce(fd uintptr) bool {
 	c.count, c.errno = receiveFrom(fd, c.buffer[:])
-	return c.errno != unix.EAGAIN
+	return c.errno != unix.EAGAIN || !c.patient
 }
 
 func (c *Conn) sendOnce(fd uintptr) bool {

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"portwatcher/internal/port"
+)
+
+// stopPatience bounds the wait for the end after SIGTERM.
+const stopPatience = 10 * time.Second
+
+// A watcher is a running `portwatcher run` whose list is complete.
+type watcher struct {
+	process  *exec.Cmd
+	complete time.Duration // from the start to the complete list
+	lines    atomic.Int64  // read from its standard output
+	log      bytes.Buffer  // its standard error; complete once it has ended
+
+	read chan error // what ended the reading of its standard output
+}
+
+// startWatcher starts portwatcher and returns when its list is complete. The
+// caller stops it.
+func startWatcher(ctx context.Context, binary string, f *fleet) (*watcher, error) {
+	// The bench, not the terminal, tells it to stop.
+	w := &watcher{read: make(chan error, 1)}
+	w.process = exec.Command(binary, "run", "--format", "json", "--monitor-containers", "label:"+f.label(),
+		"--health-socket", "@portwatcher-bench-"+f.run)
+	w.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	w.process.Stderr = &w.log
+	output, err := w.process.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	first := make(chan [][]byte, 1)
+	begin := time.Now()
+	if err := w.process.Start(); err != nil {
+		return nil, err
+	}
+	go w.follow(output, f.endpoints(), begin, first)
+	deadline := time.NewTimer(completePatience)
+	defer deadline.Stop()
+	select {
+	case lines := <-first:
+		if err = checkComplete(lines, f.endpoints()); err == nil {
+			return w, nil
+		}
+	case <-deadline.C:
+		err = fmt.Errorf("after %v there are %d of %d opened events", completePatience, w.lines.Load(), f.endpoints())
+	case <-ctx.Done():
+		err = ctx.Err()
+	case err = <-w.read:
+		w.read <- err
+		err = errors.Join(errors.New("portwatcher ended before its list was complete"), err)
+	}
+	_, stopErr := w.stop()
+	if ctx.Err() == nil {
+		err = fmt.Errorf("%w; its log:\n%s", err, w.log.String())
+	}
+	return nil, errors.Join(err, stopErr)
+}
+
+// follow reads lines until standard output ends, and hands over the opened
+// events that make the list complete. Nothing is decoded meanwhile: that would
+// take its share of the processor.
+func (w *watcher) follow(output io.Reader, endpoints int, begin time.Time, first chan<- [][]byte) {
+	var opened [][]byte
+	scanner := bufio.NewScanner(output)
+	for scanner.Scan() {
+		w.lines.Add(1)
+		if len(opened) == endpoints || !bytes.Contains(scanner.Bytes(), []byte(`"type":"opened"`)) {
+			continue
+		}
+		if opened = append(opened, bytes.Clone(scanner.Bytes())); len(opened) == endpoints {
+			w.complete = time.Since(begin)
+			first <- opened
+		}
+	}
+	w.read <- scanner.Err()
+}
+
+// checkComplete says whether these events tell of so many endpoints.
+func checkComplete(lines [][]byte, endpoints int) error {
+	known := map[port.Endpoint]bool{}
+	for _, line := range lines {
+		var event port.Event
+		if err := json.Unmarshal(line, &event); err != nil {
+			return fmt.Errorf("event %q: %w", line, err)
+		}
+		if event.Container == nil {
+			return fmt.Errorf("event %q names no container", line)
+		}
+		known[port.Endpoint{
+			Container: event.Container.ID, Protocol: event.Protocol, Address: event.Address, Port: event.Port,
+		}] = true
+	}
+	if len(known) != endpoints {
+		return fmt.Errorf("%d opened events tell of %d endpoints", endpoints, len(known))
+	}
+	return nil
+}
+
+// stop ends portwatcher by SIGTERM and returns how long that took.
+func (w *watcher) stop() (time.Duration, error) {
+	begin := time.Now()
+	// It may have ended already: then there is nothing to signal.
+	if err := w.process.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return 0, fmt.Errorf("stop portwatcher: %w", err)
+	}
+	kill := time.AfterFunc(stopPatience, func() { _ = w.process.Process.Kill() })
+	readErr := <-w.read
+	err := w.process.Wait()
+	if elapsed := time.Since(begin); err == nil && readErr == nil {
+		kill.Stop()
+		return elapsed, nil
+	}
+	kill.Stop()
+	return 0, fmt.Errorf("portwatcher's end: %w; its log:\n%s", errors.Join(readErr, err), w.log.String())
+}

@@ -1,0 +1,185 @@
+// Command bench measures portwatcher: beside other tools where there are
+// peers, alone where there are none. It prints tables, and writes them as
+// Markdown to the file that --markdown names.
+//
+// It is a module of its own, so that the tools it compares with are no
+// dependencies of portwatcher. One file tells one theme: scan.go, fleet.go. A
+// theme that cannot run on a machine is named in the output with the reason;
+// where PORTWATCHER_REQUIRE is 1 that is a failure.
+//
+// A missed aim is reported and is no failure: times depend on the machine.
+// Exit status 2 is a wrong flag, 1 a failure, 130 an interrupt.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// settings are the flags. Those of one theme begin with its name.
+type settings struct {
+	only     string
+	markdown string
+
+	scanRounds int
+
+	fleetContainers  int
+	fleetPorts       int
+	fleetNetwork     string
+	fleetStarts      int
+	fleetSteady      time.Duration
+	fleetPortwatcher string
+}
+
+// A theme measures one thing and adds its tables to the report.
+type theme struct {
+	name string
+	run  func(ctx context.Context, s *settings, r *report) error
+}
+
+var themes = []theme{
+	{"scan", runScan},
+	{"fleet", runFleet},
+}
+
+func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case namespaceCommand:
+			os.Exit(helperStatus(measureNamespace(os.Args[2:])))
+		case holderCommand:
+			os.Exit(helperStatus(holdSockets(os.Args[2:])))
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	status := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(status)
+}
+
+func helperStatus(err error) int {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// run returns the exit status.
+func run(ctx context.Context, arguments []string) int {
+	s, chosen, err := parse(arguments)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		return 2
+	}
+	r := &report{environment: describeEnvironment(arguments)}
+	status := 0
+	for _, t := range chosen {
+		err := t.run(ctx, s, r)
+		if ctx.Err() != nil {
+			fmt.Fprintf(os.Stderr, "bench: interrupted in %s: %v\n", t.name, err)
+			return 130
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", t.name, err)
+			r.missing(t.name, err.Error())
+			status = 1
+		}
+	}
+	fmt.Println()
+	r.writeText(os.Stdout)
+	if len(r.gaps) > 0 && os.Getenv("PORTWATCHER_REQUIRE") == "1" {
+		fmt.Fprintln(os.Stderr, "bench: not everything was measured, and PORTWATCHER_REQUIRE is 1")
+		status = 1
+	}
+	if s.markdown != "" {
+		if err := r.saveMarkdown(s.markdown); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+			status = 1
+		}
+	}
+	return status
+}
+
+func parse(arguments []string) (*settings, []theme, error) {
+	s := &settings{}
+	set := flag.NewFlagSet("bench", flag.ContinueOnError)
+	set.StringVar(&s.only, "only", "", "themes to run, separated by commas: "+themeNames()+"; empty is all")
+	set.StringVar(&s.markdown, "markdown", "", "also write the report as Markdown to this `file`")
+	set.IntVar(&s.scanRounds, "scan-rounds", 15, "rounds of the scan, in each of which every way has its turn (1 to 1000)")
+	set.IntVar(&s.fleetContainers, "fleet-containers", 100, "containers (1 to 500)")
+	set.IntVar(&s.fleetPorts, "fleet-ports", 10, "ports of each container (1 to 100); every fifth is UDP")
+	set.StringVar(&s.fleetNetwork, "fleet-network", "bridge", "network of the containers: bridge or none")
+	set.IntVar(&s.fleetStarts, "fleet-starts", 7, "starts of portwatcher whose median is taken (1 to 100)")
+	set.DurationVar(&s.fleetSteady, "fleet-steady", time.Minute, "how long the steady state is measured (1s to 1h); a minute contains one full list of the engine's containers")
+	set.StringVar(&s.fleetPortwatcher, "fleet-portwatcher", "", "the portwatcher `binary` to measure; empty builds one")
+	if err := set.Parse(arguments); err != nil {
+		return nil, nil, err
+	}
+	if set.NArg() > 0 {
+		return nil, nil, fmt.Errorf("unexpected argument %q: every setting is a flag", set.Arg(0))
+	}
+	for _, limit := range []struct {
+		name             string
+		value, low, high int
+	}{
+		{"scan-rounds", s.scanRounds, 1, 1000},
+		{"fleet-containers", s.fleetContainers, 1, 500},
+		{"fleet-ports", s.fleetPorts, 1, 100},
+		{"fleet-starts", s.fleetStarts, 1, 100},
+	} {
+		if limit.value < limit.low || limit.value > limit.high {
+			return nil, nil, fmt.Errorf("--%s %d: want %d to %d", limit.name, limit.value, limit.low, limit.high)
+		}
+	}
+	if s.fleetSteady < time.Second || s.fleetSteady > time.Hour {
+		return nil, nil, fmt.Errorf("--fleet-steady %v: want 1s to 1h", s.fleetSteady)
+	}
+	if s.fleetNetwork != "bridge" && s.fleetNetwork != "none" {
+		return nil, nil, fmt.Errorf("--fleet-network %q: want bridge or none", s.fleetNetwork)
+	}
+	chosen, err := chooseThemes(s.only)
+	return s, chosen, err
+}
+
+func chooseThemes(only string) ([]theme, error) {
+	if only == "" {
+		return themes, nil
+	}
+	var chosen []theme
+	for _, name := range strings.Split(only, ",") {
+		found := false
+		for _, t := range themes {
+			if t.name == strings.TrimSpace(name) {
+				chosen, found = append(chosen, t), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("--only %q: there is no %q, only %s", only, name, themeNames())
+		}
+	}
+	return chosen, nil
+}
+
+func themeNames() string {
+	names := make([]string, len(themes))
+	for i, t := range themes {
+		names[i] = t.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// progress tells the person who waits what happens now.
+func progress(format string, arguments ...any) {
+	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", arguments...)
+}

@@ -1,0 +1,169 @@
+package controller
+
+import (
+	"time"
+
+	"portwatcher/internal/port"
+	"portwatcher/internal/probe"
+	"portwatcher/internal/process"
+	"portwatcher/internal/tracker"
+)
+
+// fact is what eBPF told of a socket, with what was read at once while its
+// process still lived.
+type fact struct {
+	probe.Event
+	processes []port.Process
+	// cgroups are the paths of the socket's cgroup and its process's.
+	cgroups [2]string
+	arrived time.Time
+}
+
+func (r *factReader) fact(e *probe.Event) *fact {
+	f := &fact{Event: *e, arrived: time.Now()}
+	f.cgroups = [2]string{r.cgroup(e.Socket.Cgroup), r.cgroup(e.TaskCgroup)}
+	if e.Kind == probe.Opened {
+		f.processes = r.processes.describe(e.PID, e.Name)
+	}
+	return f
+}
+
+func (r *factReader) cgroup(id uint64) string {
+	path, err := r.c.Attributor.CgroupPath(id)
+	r.c.tellTrouble(0, err)
+	return path
+}
+
+// take places a fact, or keeps it until its container is announced.
+func (c *Controller) take(f *fact) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if !c.place(f) {
+		c.pending.add(f)
+	}
+}
+
+// place hands a fact to the tracker. It returns false where the fact's
+// container is not known yet.
+func (c *Controller) place(f *fact) bool {
+	if f.Kind == probe.Opened && (f.Socket.AutoBound && f.Socket.Protocol == port.UDP && !c.UDPClients) {
+		return true
+	}
+	if f.Kind == probe.Closed && c.pending.has(f.NetnsCookie, f.Socket.Cookie) {
+		return false // behind its opening
+	}
+	w := c.byCookie[f.NetnsCookie]
+	container, stranger := c.Attributor.ContainerIn(f.cgroups[:], c.find)
+	switch {
+	case w == nil && container != nil:
+		return !c.containers[container.ID].monitored // else its watcher is about to register
+	case w == nil:
+		return !stranger
+	case w.group.watcher != w: // stopped
+		return true
+	case f.Kind == probe.Closed:
+		c.placeClose(w.group, f)
+		return true
+	case container == nil && stranger:
+		return false
+	case container == nil && !w.group.host && len(w.group.members) == 1 && f.Socket.Address != process.EngineResolver:
+		for _, m := range w.group.members {
+			container = m.Container
+		}
+	}
+	c.placeOpen(w, f, c.ownerOf(container, f))
+	return true
+}
+
+func (c *Controller) ownerOf(container *port.Container, f *fact) tracker.Owner {
+	if container == nil {
+		return tracker.Owner{}
+	}
+	if m := c.containers[container.ID]; m == nil || !m.monitored {
+		return tracker.Owner{}
+	}
+	return tracker.Owner{Container: container, Processes: f.processes}
+}
+
+func (c *Controller) placeOpen(w *watcher, f *fact, owner tracker.Owner) {
+	g := w.group
+	if f.Socket.Port == 0 { // it listens without bind: a dump knows the port, or its close does
+		g.unbound[f.Socket.Cookie] = unbound{owner: owner, at: f.Time}
+		signal(w.poke)
+		return
+	}
+	if !c.watches(f.Socket.Port) {
+		owner = tracker.Owner{}
+	}
+	c.publish(c.tracker.Opened(c.changes[:0], g.id, f.Socket, owner, f.Time, port.SourceEBPF))
+	w.arm()
+}
+
+func (c *Controller) placeClose(g *group, f *fact) {
+	if late, ok := g.unbound[f.Socket.Cookie]; ok {
+		delete(g.unbound, f.Socket.Cookie)
+		if f.Socket.Port != 0 && c.watches(f.Socket.Port) {
+			c.publish(c.tracker.Opened(c.changes[:0], g.id, f.Socket, late.owner, late.at, port.SourceEBPF))
+		}
+	}
+	changes, _ := c.tracker.Closed(c.changes[:0], g.id, f.Socket.Cookie, f.Time, port.SourceEBPF)
+	c.publish(changes)
+}
+
+// unbound is a socket that listens on a port that eBPF did not tell.
+type unbound struct {
+	owner tracker.Owner
+	at    time.Time
+}
+
+// nameUnbound opens the sockets whose port a dump has told. The caller holds
+// the lock.
+func (w *watcher) nameUnbound(sockets []port.Socket) {
+	if len(w.group.unbound) == 0 {
+		return
+	}
+	c := w.c
+	for i := range sockets {
+		late, ok := w.group.unbound[sockets[i].Cookie]
+		if !ok {
+			continue
+		}
+		delete(w.group.unbound, sockets[i].Cookie)
+		if !c.watches(sockets[i].Port) {
+			late.owner = tracker.Owner{}
+		}
+		c.publish(c.tracker.Opened(c.changes[:0], w.group.id, sockets[i], late.owner, late.at, port.SourceEBPF))
+	}
+}
+
+// register makes a namespace known to eBPF's events, and places those that
+// waited for it.
+func (c *Controller) register(w *watcher, cookie uint64) {
+	if cookie == 0 {
+		return
+	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if w.group.watcher != w {
+		return
+	}
+	c.byCookie[cookie] = w
+	c.placePending()
+}
+
+func (c *Controller) unregister(w *watcher, cookie uint64) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	if c.byCookie[cookie] == w {
+		delete(c.byCookie, cookie)
+	}
+}
+
+// placePending tries the facts that wait once more. The caller holds the lock.
+func (c *Controller) placePending() {
+	for _, f := range c.pending.takeAll() {
+		if !c.place(f) {
+			c.pending.add(f)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"portwatcher/internal/probe"
+)
+
+const (
+	// aliveInterval is how often the probe is asked whether it still hangs on
+	// its hooks.
+	aliveInterval = 30 * time.Second
+	// gapInterval is the least time between two gaps of one source: an overload
+	// is one story.
+	gapInterval = time.Second
+	// probeRetry is how long to wait before a probe that was lost is loaded
+	// again.
+	probeRetry = 10 * time.Second
+)
+
+// Probe is eBPF, as far as the controller uses it; see [probe.Probe].
+type Probe interface {
+	Read(*probe.Event) error
+	Lost() uint64
+	Alive() error
+	Close() error
+}
+
+// exact says whether eBPF tells of every change.
+func (c *Controller) exact() bool {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return c.probing
+}
+
+func (c *Controller) setProbing(on bool) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.probing = on
+	c.pending.clear()
+	c.eachWatcher(func(w *watcher) { signal(w.retune) })
+}
+
+// startProbe opens the probe before anything is watched, so that what opens
+// meanwhile is not missed. The error is that of a probe that was insisted on.
+func (c *Controller) startProbe() (Probe, error) {
+	if c.OpenProbe == nil || c.Source != Auto && c.Source != EBPF {
+		return nil, nil
+	}
+	p, err := c.OpenProbe()
+	if err != nil && c.Source == EBPF {
+		return nil, fmt.Errorf("--source ebpf: %w", err)
+	}
+	if err != nil {
+		c.log.WithError(err).Info("eBPF is not used; sock_diag and its notifications take its place: the processes of short-lived ports stay unknown.")
+		return nil, nil
+	}
+	c.setProbing(true)
+	return p, nil
+}
+
+// runProbe reads the probe until ctx ends. Where it is lost, the watchers fall
+// back, and it is tried again.
+func (c *Controller) runProbe(ctx context.Context, p Probe) {
+	for ctx.Err() == nil {
+		err := c.readProbe(ctx, p)
+		if ctx.Err() != nil {
+			return
+		}
+		c.setProbing(false)
+		c.log.WithError(err).Warn("eBPF has stopped working; sock_diag takes over until it is back.")
+		for p = nil; p == nil; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(probeRetry):
+			}
+			if p, err = c.OpenProbe(); err != nil {
+				p = nil
+				c.log.WithError(err).Debug("eBPF cannot be used yet.")
+			}
+		}
+		c.setProbing(true)
+		c.log.Info("eBPF works again.")
+	}
+}
+
+// readProbe takes over what the probe tells, and closes it at the end.
+func (c *Controller) readProbe(ctx context.Context, p Probe) (err error) {
+	reader := &factReader{c: c, probe: p, processes: processCache{finder: c.Finder}, again: stoppedTimer()}
+	watching, stop := context.WithCancel(ctx)
+	why := make(chan error, 1)
+	go func() { why <- reader.watch(watching) }()
+	defer func() {
+		stop()
+		err = errors.Join(err, <-why)
+	}()
+	return reader.run()
+}
+
+// factReader turns the probe's events into facts, in one goroutine; another
+// watches over it.
+type factReader struct {
+	c         *Controller
+	probe     Probe
+	processes processCache
+
+	mutex sync.Mutex
+	lost  uint64      // told so far
+	told  time.Time   // the last gap
+	again *time.Timer // when to look at the loss once more
+}
+
+// watch closes the probe when ctx ends or it is not alive any more, which ends
+// the reader.
+func (r *factReader) watch(ctx context.Context) error {
+	alive := time.NewTicker(aliveInterval)
+	defer alive.Stop()
+	defer r.again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return r.probe.Close()
+		case <-alive.C:
+			if err := r.probe.Alive(); err != nil {
+				return errors.Join(err, r.probe.Close())
+			}
+		case <-r.again.C:
+			r.c.scanAll()
+			r.tellLoss()
+		}
+	}
+}
+
+func (r *factReader) run() error {
+	var event probe.Event
+	for {
+		err := r.probe.Read(&event)
+		var bad *probe.MalformedError
+		switch {
+		case err == nil:
+			r.c.take(r.fact(&event))
+		case errors.Is(err, os.ErrClosed):
+			return nil
+		case errors.As(err, &bad):
+			r.c.log.WithError(err).Warn("An eBPF record is not understood; it is passed over.")
+			r.c.scanAll()
+		default:
+			return err
+		}
+		r.tellLoss()
+	}
+}
+
+// tellLoss reports what the ring buffer had no room for, and has everything
+// scanned: at once, and again when what was open just now must be in the tables.
+func (r *factReader) tellLoss() {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	lost := r.probe.Lost()
+	if lost == r.lost || time.Since(r.told) < gapInterval {
+		return
+	}
+	reason := fmt.Sprintf("%d socket events were lost: they came faster than they could be read; scanned again", lost-r.lost)
+	r.lost, r.told = lost, time.Now()
+	r.again.Reset(2 * gapInterval)
+	r.c.mutex.Lock()
+	r.c.gap(nil, reason)
+	r.c.mutex.Unlock()
+	r.c.scanAll()
+}
+
+// scanAll has every namespace scanned now.
+func (c *Controller) scanAll() {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.eachWatcher(func(w *watcher) { signal(w.poke) })
+}

@@ -1,0 +1,225 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/netns"
+	"portwatcher/internal/port"
+	"portwatcher/internal/probe"
+	"portwatcher/internal/procnet"
+	"portwatcher/internal/sockdiag"
+)
+
+// Source says which sources are used.
+type Source string
+
+const (
+	// Auto uses the best that works.
+	Auto Source = "auto"
+	// EBPF insists on eBPF.
+	EBPF Source = "ebpf"
+	// Netlink uses sock_diag and its notifications alone.
+	Netlink Source = "netlink"
+	// Proc uses /proc/<pid>/net alone.
+	Proc Source = "proc"
+)
+
+// session is an open way into a namespace.
+type session struct {
+	source port.Source // of its snapshots
+	dump   func([]port.Socket) ([]port.Socket, error)
+	// closes is nil where destroy notifications are not used.
+	closes *sockdiag.Listener
+	// netnsCookie is the namespace's in eBPF events; 0 where it is not known.
+	netnsCookie uint64
+	ephemeral   procnet.Range
+	close       func()
+}
+
+// open opens the way that the settings and the host allow.
+func (w *watcher) open(exact bool) (*session, error) {
+	if w.usesProc() {
+		return w.openProc()
+	}
+	return w.openNetlink(exact)
+}
+
+// openNetlink opens sock_diag in the namespace, through the first member that
+// leads there. Without eBPF it listens for closes too.
+func (w *watcher) openNetlink(exact bool) (*session, error) {
+	handle, pid, err := w.c.openNamespace(w.group)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{source: port.SourceSockDiag}
+	if !exact && !w.c.still {
+		// Before the first dump, so that no close falls between them.
+		s.closes = w.listen(handle)
+		s.ephemeral = w.c.ephemeralPorts(pid)
+	}
+	conn, err := sockdiag.Dial(handle.FD(), sockdiag.Options{UDPClients: w.c.UDPClients})
+	err = errors.Join(err, handle.Close())
+	if err == nil && exact {
+		s.netnsCookie, err = netnsCookie(conn)
+	}
+	s.close = sync.OnceFunc(func() {
+		var errs []error
+		if conn != nil {
+			errs = append(errs, conn.Close())
+		}
+		if s.closes != nil {
+			errs = append(errs, s.closes.Close())
+		}
+		if err := errors.Join(errs...); err != nil {
+			w.c.log.WithError(err).Warn("A netlink socket could not be closed.")
+		}
+	})
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.dump = conn.Dump
+	return s, nil
+}
+
+func netnsCookie(conn *sockdiag.Conn) (cookie uint64, err error) {
+	controlError := conn.FD(func(fd int) { cookie, err = probe.NetnsCookie(fd) })
+	return cookie, errors.Join(controlError, err)
+}
+
+// listen subscribes to destroy notifications. Without them closes are found by
+// scans.
+func (w *watcher) listen(handle *netns.Handle) *sockdiag.Listener {
+	l, err := sockdiag.Listen(handle.FD())
+	if err == nil {
+		return l
+	}
+	w.c.mutex.Lock()
+	defer w.c.mutex.Unlock()
+	w.c.once("destroy", func() {
+		w.c.log.WithError(err).Warn("Destroy notifications are not available: closes are found by scans, and ports that live shorter are missed.")
+	})
+	return nil
+}
+
+// openNamespace opens a group's namespace through the first member that leads
+// there, and returns that member's pid too.
+func (c *Controller) openNamespace(g *group) (*netns.Handle, int, error) {
+	c.mutex.Lock()
+	pids := g.pids()
+	c.mutex.Unlock()
+	err := error(netns.ErrProcessGone)
+	for _, pid := range pids {
+		var handle *netns.Handle
+		if handle, err = netns.Open(c.ProcRoot, pid); err != nil {
+			continue
+		}
+		if handle.ID() == g.id {
+			return handle, pid, nil
+		}
+		// The process has moved, or the pid is another's by now.
+		err = errors.Join(fmt.Errorf("process %d is in network namespace %s, not %s", pid, handle.ID(), g.id), handle.Close())
+	}
+	return nil, 0, err
+}
+
+// openProc reads /proc/<pid>/net of a member.
+func (w *watcher) openProc() (*session, error) {
+	w.c.mutex.Lock()
+	pids := w.group.pids()
+	w.c.mutex.Unlock()
+	if len(pids) == 0 {
+		return nil, netns.ErrProcessGone
+	}
+	ephemeral := w.c.ephemeralPorts(pids[0])
+	return &session{
+		source: port.SourceProc, ephemeral: ephemeral, close: func() {},
+		dump: func(dst []port.Socket) ([]port.Socket, error) { return w.readProc(dst, ephemeral) },
+	}, nil
+}
+
+// readProc reads through the first member that is still there.
+func (w *watcher) readProc(dst []port.Socket, ephemeral procnet.Range) ([]port.Socket, error) {
+	w.c.mutex.Lock()
+	pids := w.group.pids()
+	w.c.mutex.Unlock()
+	err := error(netns.ErrProcessGone)
+	for _, pid := range pids {
+		var sockets []port.Socket
+		sockets, err = procnet.Read(dst, w.c.ProcRoot, pid, ephemeral)
+		switch {
+		case err == nil:
+			return w.c.withoutClients(sockets), nil
+		case !errors.Is(err, procnet.ErrProcessGone):
+			return dst, err
+		}
+	}
+	if errors.Is(err, procnet.ErrProcessGone) {
+		err = netns.ErrProcessGone
+	}
+	return dst, err
+}
+
+func (c *Controller) withoutClients(sockets []port.Socket) []port.Socket {
+	if c.UDPClients {
+		return sockets
+	}
+	kept := sockets[:0]
+	for _, s := range sockets {
+		if s.Protocol != port.UDP || !s.AutoBound {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// ephemeralPorts reads from which ports the kernel serves clients, in the
+// namespace of a process. Where it cannot be read, the usual range is assumed.
+func (c *Controller) ephemeralPorts(pid int) procnet.Range {
+	ports, err := procnet.EphemeralPorts(c.ProcRoot, pid)
+	if err == nil {
+		return ports
+	}
+	if !errors.Is(err, procnet.ErrProcessGone) {
+		c.mutex.Lock()
+		defer c.mutex.Unlock()
+		c.once("ephemeral", func() {
+			c.log.WithError(err).Warnf("The range of UDP clients' ports cannot be read; assuming %d to %d.", defaultEphemeral.First, defaultEphemeral.Last)
+		})
+	}
+	return defaultEphemeral
+}
+
+// defaultEphemeral is the kernel's default of ip_local_port_range. Source:
+// Documentation/networking/ip-sysctl.rst.
+var defaultEphemeral = procnet.Range{First: 32768, Last: 60999}
+
+// receiveCloses takes destroy notifications until the session is closed.
+func (w *watcher) receiveCloses(s *session) {
+	var d sockdiag.Destroyed
+	for {
+		err := s.closes.Receive(&d)
+		var bad *sockdiag.MalformedError
+		switch {
+		case err == nil:
+			w.destroyed(s, &d, time.Now())
+		case errors.Is(err, os.ErrClosed):
+			return
+		case errors.Is(err, unix.ENOBUFS):
+			w.overrun()
+		case errors.As(err, &bad):
+			w.c.log.WithError(err).Warn("A destroy notification is not understood; it is passed over.")
+			signal(w.poke)
+		default:
+			w.c.log.WithError(err).Warn("Destroy notifications have ended; starting again.")
+			signal(w.retune)
+			return
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package probe
+
+import (
+	"errors"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	remedyKernel = "Linux 5.14 or later with CONFIG_BPF_SYSCALL, CONFIG_BPF_EVENTS, CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF"
+	remedyRights = "give CAP_SYS_ADMIN, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a seccomp profile that allows bpf(2)"
+)
+
+// hookOf names the hook of each program, as in bpf/sockets.bpf.c.
+var hookOf = map[string]string{
+	socketsProgTcpState:    "tp_btf/inet_sock_set_state",
+	socketsProgUdpBind4:    "cgroup/bind4",
+	socketsProgUdpBind6:    "cgroup/bind6",
+	socketsProgUdpBound4:   "cgroup/post_bind4",
+	socketsProgUdpBound6:   "cgroup/post_bind6",
+	socketsProgUdpConnect4: "cgroup/connect4",
+	socketsProgUdpConnect6: "cgroup/connect6",
+	socketsProgUdpRelease:  "cgroup/sock_release",
+}
+
+// unsupported makes an *UnsupportedError with the remedy that fits err.
+func unsupported(feature string, err error) error {
+	remedy := remedyKernel
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		remedy = remedyRights
+	}
+	return &UnsupportedError{Feature: feature, Remedy: remedy, Err: err}
+}
+
+// explainLoad tells which program is to blame for an error of loading them all:
+// the first that cannot be loaded alone either.
+func explainLoad(spec *ebpf.CollectionSpec, types *btf.Cache, err error) error {
+	for name, program := range spec.Programs {
+		alone := spec.Copy()
+		alone.Programs = map[string]*ebpf.ProgramSpec{name: program.Copy()}
+		loaded, loadErr := ebpf.NewCollectionWithOptions(alone, ebpf.CollectionOptions{Cache: types})
+		if loadErr != nil {
+			return unsupported(hookOf[name], loadErr)
+		}
+		loaded.Close()
+	}
+	return unsupported("loading programs", err)
+}
+
+// attachAll attaches the programs, those that end a socket first: what opens
+// while it works is not missed when it closes. After an error nothing stays
+// attached.
+func attachAll(root string, objects *socketsObjects) ([]attached, error) {
+	var hooks []attached
+	for _, h := range []struct {
+		name    string
+		program *ebpf.Program
+		attach  ebpf.AttachType
+	}{
+		{socketsProgUdpRelease, objects.UdpRelease, ebpf.AttachCgroupInetSockRelease},
+		{socketsProgUdpConnect4, objects.UdpConnect4, ebpf.AttachCGroupInet4Connect},
+		{socketsProgUdpConnect6, objects.UdpConnect6, ebpf.AttachCGroupInet6Connect},
+		{socketsProgUdpBind4, objects.UdpBind4, ebpf.AttachCGroupInet4Bind},
+		{socketsProgUdpBind6, objects.UdpBind6, ebpf.AttachCGroupInet6Bind},
+		{socketsProgUdpBound4, objects.UdpBound4, ebpf.AttachCGroupInet4PostBind},
+		{socketsProgUdpBound6, objects.UdpBound6, ebpf.AttachCGroupInet6PostBind},
+		{socketsProgTcpState, objects.TcpState, ebpf.AttachTraceRawTp},
+	} {
+		hook, err := attach(hookOf[h.name], root, h.program, h.attach)
+		if err != nil {
+			for _, done := range hooks {
+				err = errors.Join(err, done.link.Close())
+			}
+			return nil, err
+		}
+		hooks = append(hooks, hook)
+	}
+	return hooks, nil
+}
+
+func attach(hook, root string, program *ebpf.Program, kind ebpf.AttachType) (attached, error) {
+	var at link.Link
+	var err error
+	if kind == ebpf.AttachTraceRawTp {
+		at, err = link.AttachTracing(link.TracingOptions{Program: program, AttachType: kind})
+	} else {
+		at, err = link.AttachCgroup(link.CgroupOptions{Path: root, Attach: kind, Program: program})
+	}
+	if err != nil {
+		return attached{}, unsupported(hook, err)
+	}
+	// Without links, AttachCgroup falls back to an attachment that would outlive
+	// this process; that kind has no Info.
+	info, err := at.Info()
+	if err != nil {
+		return attached{}, errors.Join(unsupported(hook+" by link", err), at.Close())
+	}
+	return attached{hook: hook, link: at, id: info.Program}, nil
+}

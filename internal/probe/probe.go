@@ -1,0 +1,170 @@
+// Package probe tells, through eBPF, the moment a socket of any network
+// namespace on the host can be spoken to and the moment it no longer can, with
+// the process that opened it.
+//
+// It watches TCP sockets that enter and leave LISTEN and UDP sockets that are
+// bound by a call to bind. It knows neither containers nor what was open before
+// it started, and it does not look at packets.
+//
+// Hooks, all of them a stable interface of the kernel:
+//
+//	tp_btf/inet_sock_set_state   TCP opens and closes
+//	cgroup/bind4, bind6          whether a UDP socket asked for port 0
+//	cgroup/post_bind4, 6         UDP opens
+//	cgroup/connect4, 6           a bound UDP socket connects: it closes
+//	cgroup/sock_release          UDP closes
+//
+// The cgroup programs hang on links to the root of the cgroup v2 hierarchy, so
+// that they reach every process and vanish with this one.
+//
+// What the events promise:
+//
+//   - Events of one socket come in the order they happened, and an open comes
+//     before its close: the ring buffer is one queue for all processors.
+//   - A cookie is the one that a TCP or UDP sock_diag dump shows. An MPTCP
+//     listener is two kernel sockets; only its TCP one is reported, which is the
+//     one in dumps, and not the one that SO_COOKIE gives to its process.
+//   - Closes of sockets that were open before [Open] are reported too, but for
+//     UDP sockets whose port the kernel chose: those cannot be told from clients.
+//   - A TCP socket that listens without bind has Port 0 when it opens. Its close
+//     has the port.
+//   - A UDP client that the kernel gives a port on its first datagram, or on
+//     connect, is not reported. One that binds to port 0 is, as AutoBound.
+//
+// What they cannot tell:
+//
+//   - A UDP socket is reported closed when it calls connect, although the call
+//     may still fail; a connect to AF_UNSPEC makes it a server again, unseen.
+//     A dump settles both; see [Event.Connected].
+//   - A UDP bind that another program of the same hook then denies, and a listen
+//     that fails in the kernel after it changed the state, look like a socket
+//     open for an instant.
+//   - A UDP socket of the kernel itself (WireGuard, VXLAN) is opened but never
+//     closed here: sock_release leaves those out.
+//
+// The kernel must be Linux 5.14 or later, with BTF. Only Linux 6.18 has been
+// tried; what needs which version is from the kernel's history:
+//
+//	5.7   links to cgroups; bpf_get_netns_cookie
+//	5.8   ring buffer; CLOCK_BOOTTIME in programs; iter/task_file (eaaacd23910f);
+//	      reading kernel memory in cgroup hooks ("bpf: Extend
+//	      bpf_base_func_proto helpers with probe_* and *current_task*")
+//	5.9   cgroup/sock_release (f5836749c9c0)
+//	5.11  no limit of locked memory for eBPF
+//	5.12  socket cookies in tracing programs (c5dbb89fc2ac)
+//	5.14  SO_NETNS_COOKIE (e8b9eab99232)
+//	5.15  the socket's own cgroup (8520e224f547): before, Socket.Cgroup is 0 and
+//	      only TaskCgroup is known
+package probe
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"portwatcher/internal/port"
+)
+
+// DefaultRingBytes is the ring buffer's size where Options leave it 0. A record
+// takes 104 bytes.
+const DefaultRingBytes = 2 << 20
+
+// Kind says what happened to a socket.
+type Kind uint8
+
+const (
+	// Opened: it can be spoken to.
+	Opened Kind = iota + 1
+	// Closed: it no longer can.
+	Closed
+)
+
+// String returns "opened" or "closed".
+func (k Kind) String() string {
+	switch k {
+	case Opened:
+		return "opened"
+	case Closed:
+		return "closed"
+	}
+	return fmt.Sprintf("kind-%d", uint8(k))
+}
+
+// Event is an open or a close. It holds nothing of the reader's memory: a copy
+// stays good.
+type Event struct {
+	Kind Kind
+	// Time is when it happened, in UTC, on the wall clock as it is set when the
+	// event is read. The kernel's stamp behind it does not step with the clock;
+	// its conversion is exact to about 100 ns.
+	Time time.Time
+	// Socket as it is at that moment. AutoBound of TCP means that it did not ask
+	// for its port by number. Cgroup is the socket's, as in a dump: the cgroup of
+	// the process that created it, also where a child or another process that
+	// was handed the socket listens on it. Of a close with Connected set only
+	// Cookie, Protocol, Address, Port and AutoBound are known.
+	Socket port.Socket
+	// NetnsCookie identifies the network namespace, see [NetnsCookie].
+	NetnsCookie uint64
+
+	// The rest is of opens only, and zero in closes: those may run in another
+	// process's context.
+
+	// PID is the process that called listen or bind, in the initial pid
+	// namespace: a thread's group, not the thread.
+	PID int
+	// Name is that process's name, as in /proc/<pid>/comm.
+	Name string
+	// TaskCgroup is the id of that process's cgroup in the v2 hierarchy. It
+	// differs from Socket.Cgroup where a socket was created by one cgroup and is
+	// opened by another (socket activation), or the process has been moved.
+	TaskCgroup uint64
+
+	// Connected, of a close, says that a UDP socket is about to connect: it
+	// lives on as a client.
+	Connected bool
+}
+
+// Options configure [Open]. The zero value is good.
+type Options struct {
+	// CgroupRoot is the root of the host's cgroup v2 hierarchy or, on a hybrid
+	// host, the folder that holds it as "unified". Empty means /sys/fs/cgroup.
+	CgroupRoot string
+	// RingBytes is the size of the ring buffer, rounded up to a power of two and
+	// at least one page; 0 means DefaultRingBytes.
+	RingBytes int
+	// Logger is told of what works in part only. nil means silence.
+	Logger logrus.FieldLogger
+}
+
+// UnsupportedError says that something the probe needs is not to be had here.
+type UnsupportedError struct {
+	Feature string // such as "cgroup/post_bind4"
+	Remedy  string // what to do about it
+	Err     error  // what the kernel said
+}
+
+func (e *UnsupportedError) Error() string {
+	return fmt.Sprintf("eBPF: %s is not available: %v (%s)", e.Feature, e.Err, e.Remedy)
+}
+
+func (e *UnsupportedError) Unwrap() error { return e.Err }
+
+// MalformedError says that a record is not what the programs write.
+type MalformedError struct {
+	What string
+}
+
+func (e *MalformedError) Error() string { return "eBPF: malformed record: " + e.What }
+
+func malformed(format string, args ...any) error {
+	return &MalformedError{What: fmt.Sprintf(format, args...)}
+}
+
+// Holder is an open file of a process that is a listening socket.
+type Holder struct {
+	Inode uint32 // of the socket, as in /proc/<pid>/fd and in a dump
+	PID   int    // of the thread group, in the initial pid namespace
+	FD    int
+}

@@ -1,0 +1,226 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+)
+
+// Probe is a set of attached programs and the queue they write to.
+//
+// Read may run in one goroutine while any others call Lost, Alive, Holders and
+// Close. The owner calls Close.
+type Probe struct {
+	objects socketsObjects
+	ring    *ringbuf.Reader
+
+	mu      sync.Mutex // for hooks, files, closed and lost
+	hooks   []attached
+	files   *HolderFinder
+	noFiles error // why files is nil
+	closed  bool
+	lost    uint64
+
+	// Read's own.
+	record ringbuf.Record
+	names  names
+	clock  clock
+}
+
+// Open loads and attaches the programs. When it returns, every open and close
+// that follows is reported, or counted by Lost.
+//
+// The error is, or wraps, an *[UnsupportedError] where this kernel, its
+// configuration or this process's rights do not allow it. Nothing is left
+// behind after an error.
+//
+// It needs CAP_SYS_ADMIN, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, in the
+// initial user namespace.
+func Open(options Options) (*Probe, error) {
+	root, err := findCgroupRoot(options.CgroupRoot)
+	if err != nil {
+		return nil, err
+	}
+	types, err := checkKernel()
+	if err != nil {
+		return nil, err
+	}
+	p := &Probe{names: names{}, clock: clock{read: readClocks}}
+	if err := p.open(root, types, options); err != nil {
+		if closeErr := p.Close(); closeErr != nil {
+			return nil, errors.Join(err, closeErr)
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Probe) open(root string, types *btf.Cache, options Options) error {
+	spec, err := loadSockets()
+	if err != nil {
+		return fmt.Errorf("read the built-in eBPF programs: %w", err)
+	}
+	spec.Maps[socketsMapEvents].MaxEntries = ringBytes(options.RingBytes)
+	if err := spec.LoadAndAssign(&p.objects, &ebpf.CollectionOptions{Cache: types}); err != nil {
+		return explainLoad(spec, types, err)
+	}
+	if p.ring, err = ringbuf.NewReader(p.objects.Events); err != nil {
+		return fmt.Errorf("map the eBPF ring buffer: %w", err)
+	}
+	if err := p.clock.sample(); err != nil {
+		return err
+	}
+	if p.hooks, err = attachAll(root, &p.objects); err != nil {
+		return err
+	}
+	p.files, p.noFiles = openHolderFinder(types)
+	if p.noFiles != nil && options.Logger != nil {
+		options.Logger.WithError(p.noFiles).Info("eBPF works, but cannot tell the holders of a socket")
+	}
+	return nil
+}
+
+// ringBytes returns a size that the kernel takes: a power of two and a multiple
+// of the page size.
+func ringBytes(wanted int) uint32 {
+	if wanted == 0 {
+		wanted = DefaultRingBytes
+	}
+	size := max(wanted, os.Getpagesize())
+	return uint32(min(1<<bits.Len(uint(size-1)), 1<<30))
+}
+
+// Read waits for the next event and stores it in event. It allocates nothing
+// but, once for each process name, the name.
+//
+// After Close it returns os.ErrClosed, also where it was waiting. After a
+// *[MalformedError] the record is passed over and Read can be called again. Not
+// for two goroutines at once.
+func (p *Probe) Read(event *Event) error {
+	if err := p.ring.ReadInto(&p.record); err != nil {
+		if errors.Is(err, os.ErrClosed) {
+			return os.ErrClosed
+		}
+		return fmt.Errorf("read the eBPF ring buffer: %w", err)
+	}
+	boot, err := parseRecord(p.record.RawSample, event, p.names)
+	if err != nil {
+		return err
+	}
+	event.Time, err = p.clock.time(boot)
+	return err
+}
+
+// Lost returns how many events were not reported because the ring buffer was
+// full. It only rises. A buffer that overflows holds events, so that a check
+// after each Read misses no loss; which sockets were concerned, a dump tells.
+func (p *Probe) Lost() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		// The variable is memory shared with the programs: there is no way to
+		// fail but a wrong type, which the tests would show.
+		if err := p.objects.Lost.Get(&p.lost); err != nil {
+			panic(fmt.Sprintf("read the eBPF variable %q: %v", socketsVarLost, err))
+		}
+	}
+	return p.lost
+}
+
+// Alive returns nil as long as every program is attached where Open put it. The
+// error names the hook that is not. It costs a system call for each hook.
+func (p *Probe) Alive() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return os.ErrClosed
+	}
+	for _, hook := range p.hooks {
+		if err := hook.alive(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Holders is [HolderFinder.Holders] with a finder that belongs to the probe.
+// The error is an *[UnsupportedError] where the kernel cannot do it.
+func (p *Probe) Holders(dst []Holder, wanted map[uint32]struct{}) ([]Holder, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return dst, os.ErrClosed
+	case p.noFiles != nil:
+		return dst, p.noFiles
+	}
+	return p.files.Holders(dst, wanted)
+}
+
+// Close detaches the programs, ends a waiting Read and releases everything.
+// Events that were not read are dropped. Later calls do nothing.
+func (p *Probe) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	var errs []error
+	for _, hook := range p.hooks {
+		errs = append(errs, hook.link.Close())
+	}
+	if p.ring != nil {
+		errs = append(errs, p.ring.Close())
+	}
+	if p.files != nil {
+		errs = append(errs, p.files.Close())
+	}
+	errs = append(errs, p.objects.Close())
+	return errors.Join(errs...)
+}
+
+// NetnsCookie returns the cookie of the network namespace that a socket (of any
+// family, netlink too) lives in: the number in [Event]. It is unique on a host
+// until it is started again. Linux 5.14 or later.
+func NetnsCookie(fd int) (uint64, error) {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return 0, &UnsupportedError{Feature: "SO_NETNS_COOKIE", Remedy: "Linux 5.14 or later", Err: err}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the namespace cookie of socket %d: %w", fd, err)
+	}
+	return cookie, nil
+}
+
+// attached is a program on its hook.
+type attached struct {
+	hook string
+	link link.Link
+	id   ebpf.ProgramID
+}
+
+func (a attached) alive() error {
+	info, err := a.link.Info()
+	if err != nil {
+		return fmt.Errorf("eBPF hook %s: %w", a.hook, err)
+	}
+	if info.Program != a.id {
+		return fmt.Errorf("eBPF hook %s: its program was replaced by program %d", a.hook, info.Program)
+	}
+	// A link whose program was detached by someone else outlives it, with no
+	// cgroup (bpf_cgroup_link_fill_link_info in kernel/bpf/cgroup.c).
+	if cgroup := info.Cgroup(); cgroup != nil && cgroup.CgroupId == 0 {
+		return fmt.Errorf("eBPF hook %s: the program was detached from its cgroup", a.hook)
+	}
+	return nil
+}

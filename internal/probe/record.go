@@ -1,0 +1,108 @@
+package probe
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+
+	"portwatcher/internal/port"
+)
+
+// recordSize is the size of struct record in bpf/sockets.bpf.c; the offsets
+// below are its fields'. Numbers are in the host's byte order, addresses in
+// that of the network.
+const recordSize = 96
+
+const (
+	flagIPv6Only = 1 << iota
+	flagAutoBound
+	flagConnected
+	knownFlags = flagIPv6Only | flagAutoBound | flagConnected
+)
+
+// Address families, include/linux/socket.h.
+const (
+	familyIPv4 = 2
+	familyIPv6 = 10
+)
+
+// nameSize is TASK_COMM_LEN, include/linux/sched.h.
+const nameSize = 16
+
+// maxNames bounds the table of names. A host has fewer in practice; one that
+// invents names forever makes the table start anew.
+const maxNames = 4096
+
+// names keeps one string for each process name, so that an event with a known
+// name costs no allocation.
+type names map[[nameSize]byte]string
+
+func (n names) get(raw [nameSize]byte) string {
+	name, ok := n[raw]
+	if ok {
+		return name
+	}
+	if len(n) >= maxNames {
+		clear(n)
+	}
+	if end := bytes.IndexByte(raw[:], 0); end >= 0 {
+		name = string(raw[:end])
+	} else {
+		name = string(raw[:])
+	}
+	n[raw] = name
+	return name
+}
+
+// parseRecord decodes a record into event, all but its time, and returns the
+// time: nanoseconds of CLOCK_BOOTTIME. The event is unchanged after an error,
+// which is a *MalformedError.
+func parseRecord(raw []byte, event *Event, names names) (uint64, error) {
+	if len(raw) != recordSize {
+		return 0, malformed("%d bytes, want %d", len(raw), recordSize)
+	}
+	word := func(at int) uint64 { return binary.NativeEndian.Uint64(raw[at:]) }
+	half := func(at int) uint32 { return binary.NativeEndian.Uint32(raw[at:]) }
+
+	kind, protocol, flags := Kind(raw[54]), port.Protocol(raw[55]), raw[57]
+	if kind != Opened && kind != Closed {
+		return 0, malformed("kind %d, want %d or %d", kind, Opened, Closed)
+	}
+	if protocol != port.TCP && protocol != port.UDP {
+		return 0, malformed("protocol %d, want %d or %d", protocol, port.TCP, port.UDP)
+	}
+	if flags&^knownFlags != 0 {
+		return 0, malformed("flags %#x, known are %#x", flags, knownFlags)
+	}
+	var address netip.Addr
+	switch family := raw[56]; family {
+	case familyIPv4:
+		address = netip.AddrFrom4([4]byte(raw[64:68]))
+	case familyIPv6:
+		address = netip.AddrFrom16([16]byte(raw[64:80])).Unmap()
+	default:
+		return 0, malformed("address family %d, want %d or %d", family, familyIPv4, familyIPv6)
+	}
+	cookie := word(8)
+	if cookie == 0 {
+		return 0, malformed("no socket cookie")
+	}
+
+	*event = Event{
+		Kind: kind,
+		Socket: port.Socket{
+			Cookie: cookie, Protocol: protocol, Address: address,
+			Port:     binary.NativeEndian.Uint16(raw[52:]),
+			IPv6Only: flags&flagIPv6Only != 0, AutoBound: flags&flagAutoBound != 0,
+			Inode: half(40), UID: half(44), Cgroup: word(24),
+		},
+		NetnsCookie: word(16),
+		TaskCgroup:  word(32),
+		PID:         int(half(48)),
+		Connected:   flags&flagConnected != 0,
+	}
+	if kind == Opened {
+		event.Name = names.get([nameSize]byte(raw[80:96]))
+	}
+	return word(0), nil
+}
