@@ -352,13 +352,23 @@ func TestReady(t *testing.T) {
 }
 
 func TestNoProcessCanBeSeen(t *testing.T) {
-	r := start(t, nil)
+	r := start(t, func(o *Options) { o.ProcRoot = t.TempDir() })
 	r.tell(engine.Started, &port.Container{ID: "x", Name: "x", PID: 1 << 30})
 	r.tell(engine.Synced, nil)
 	<-r.done
 	if err := r.stop(); !errors.Is(err, ErrNoHostPIDNamespace) {
 		t.Errorf("error %v, want %v", err, ErrNoHostPIDNamespace)
 	}
+}
+
+// A container that is listed while it dies proves nothing.
+func TestDyingContainer(t *testing.T) {
+	r, b := start(t, nil), newBox(t)
+	r.tell(engine.Started, &port.Container{ID: "x", Name: "x", PID: 1 << 30})
+	r.tell(engine.Synced, nil)
+	b.listen(80)
+	r.tell(engine.Started, b.container("web"))
+	r.wait("opened web 80/tcp loopback sock_diag")
 }
 
 func TestEngineLoopThatEnds(t *testing.T) {

@@ -104,7 +104,7 @@ func containers(ctx context.Context, e Engine, o Options) []Result {
 	}
 	pids.Detail = "the processes of containers can be seen"
 	spaces.Detail = fmt.Sprintf("the network namespaces of all %d running containers can be entered", len(all)-gone)
-	if gone == len(all) {
+	if gone == len(all) && !process.HostProcesses(o.ProcRoot) {
 		pids.State, pids.Detail = Failed, fmt.Sprintf("none of %d containers' processes can be seen", gone)
 		pids.Remedy = "share the host's pid namespace (docker run --pid host; in Compose, pid: host)"
 		return []Result{pids}

@@ -59,7 +59,8 @@ func TestEngineIsAway(t *testing.T) {
 }
 
 func TestNoProcessCanBeSeen(t *testing.T) {
-	r := find(t, All(t.Context(), fakeEngine{containers: []*port.Container{{Name: "a", PID: 1 << 30}}}, options), "pid namespace")
+	elsewhere := Options{ProcRoot: t.TempDir(), CgroupRoot: "/sys/fs/cgroup", Source: "auto"}
+	r := find(t, All(t.Context(), fakeEngine{containers: []*port.Container{{Name: "a", PID: 1 << 30}}}, elsewhere), "pid namespace")
 	if r.State != Failed || !strings.Contains(r.Remedy, "pid: host") {
 		t.Errorf("%+v, want the remedy pid: host", r)
 	}

@@ -98,9 +98,8 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 			continue // not a process
 		}
 		found, err = f.socketsOf(found[:0], pid, inodes)
-		if errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, fs.ErrPermission) && f.lives(pid) {
 			holders.Denied++
-			continue
 		}
 		if len(found) == 0 {
 			continue // nothing of interest, or gone
@@ -114,6 +113,20 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 		slices.SortFunc(processes, func(a, b port.Process) int { return a.PID - b.PID })
 	}
 	return holders, nil
+}
+
+// lives says whether a process is still there and not a zombie: the kernel
+// denies the files of those that are not.
+func (f *Finder) lives(pid int) bool {
+	status, err := os.ReadFile(filepath.Join(f.procRoot, strconv.Itoa(pid), "status"))
+	return err == nil && !bytes.Contains(status, []byte("\nState:\tZ")) && !bytes.Contains(status, []byte("\nState:\tX"))
+}
+
+// HostProcesses says whether procRoot shows the processes of the initial pid
+// namespace: there, and only there, process 2 is the kernel's kthreadd.
+func HostProcesses(procRoot string) bool {
+	name, err := os.ReadFile(filepath.Join(procRoot, "2/comm"))
+	return err == nil && string(name) == "kthreadd\n"
 }
 
 // socketsOf appends those of the wanted inodes that process pid holds, each
