@@ -27,12 +27,21 @@ func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
 }
 
 // wasListening tells a port from a client: a connect that failed, or a UDP
-// socket whose port is one that the kernel gives to clients.
+// socket whose port is one that the kernel gives to clients. Go programs find
+// out at their start what the host can do by binding two IPv6 sockets to
+// loopback, port 0, without listening (ipStackCapabilities.probe in package
+// net): no message tells those from listeners, so they are left out too.
 func (w *watcher) wasListening(s *session, d *sockdiag.Destroyed) bool {
 	if d.Client || !w.c.watches(d.Socket.Port) || d.Socket.Address == process.EngineResolver {
 		return false
 	}
-	return d.Socket.Protocol != port.UDP || w.c.UDPClients || !s.ephemeral.Holds(d.Socket.Port)
+	if !s.ephemeral.Holds(d.Socket.Port) {
+		return true
+	}
+	if d.Socket.Protocol == port.UDP {
+		return w.c.UDPClients
+	}
+	return !d.IPv6 || !d.Socket.Address.IsLoopback()
 }
 
 // onlyMember is the container of a socket of which nothing but its namespace is

@@ -195,7 +195,7 @@ func (w *watcher) loop(ctx context.Context, exact bool) error {
 	if exact {
 		interval, bursts = max(interval, reconcileInterval), 1
 	}
-	scan := time.NewTicker(interval)
+	scan := time.NewTimer(untilTick(interval))
 	defer scan.Stop()
 	retry := stoppedTimer()
 	defer retry.Stop()
@@ -216,6 +216,7 @@ func (w *watcher) loop(ctx context.Context, exact bool) error {
 			return errRetune
 		case <-scan.C:
 			err = w.burst(ctx, bursts)
+			scan.Reset(untilTick(interval))
 		case <-w.poke:
 			err = w.scan()
 		case <-w.second.C:
@@ -225,6 +226,12 @@ func (w *watcher) loop(ctx context.Context, exact bool) error {
 			return err
 		}
 	}
+}
+
+// untilTick is how long it is until the next multiple of an interval. All
+// watchers tick in phase: one wake-up of the process serves them all.
+func untilTick(interval time.Duration) time.Duration {
+	return interval - time.Duration(time.Now().UnixNano()%int64(interval))
 }
 
 // burst scans several times in a row.

@@ -108,8 +108,9 @@ func Dial(fd int, options Options) (*Conn, error) {
 	}
 	c := &Conn{netlink: conn, raw: raw, options: options, auto: map[uint64]bool{}}
 	c.receive, c.send = c.receiveOnce, c.sendOnce
+	c.tables = append(c.tables, listeners())
 	for _, family := range []uint8{familyIPv4, familyIPv6} {
-		c.tables = append(c.tables, newTable(family, port.TCP, anyPort), newTable(family, port.UDP, userChosen))
+		c.tables = append(c.tables, newTable(family, port.UDP, userChosen))
 		if options.UDPClients {
 			c.tables = append(c.tables, newTable(family, port.UDP, kernelChosen))
 		}

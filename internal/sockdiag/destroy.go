@@ -14,6 +14,9 @@ type Destroyed struct {
 	// Client says that it was certainly no listener: an outgoing connection
 	// attempt that failed.
 	Client bool
+	// IPv6 says that it was a socket of AF_INET6, also where its address is
+	// IPv4's.
+	IPv6 bool
 }
 
 // The multicast groups of NETLINK_SOCK_DIAG, as bits. Source: enum
@@ -50,6 +53,7 @@ func parseDestroyed(d *Destroyed, b []byte) error {
 	if err := parseSocket(&d.Socket, payload, 0); err != nil {
 		return err
 	}
+	d.IPv6 = payload[0] == familyIPv6
 	for rest := payload[messageLength:]; len(rest) > 0; { // its form is checked
 		length := int(binary.NativeEndian.Uint16(rest))
 		value := rest[attributeHeader:length]

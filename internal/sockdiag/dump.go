@@ -26,6 +26,11 @@ func newTable(family uint8, protocol port.Protocol, ports choice) table {
 	}
 }
 
+// listeners asks for the TCP listeners of both families.
+func listeners() table {
+	return table{protocol: port.TCP, name: "tcp sockets", request: appendBothRequest(nil)}
+}
+
 // parseDump appends the sockets of one datagram to dst. done says that the
 // dump is complete, interrupted that its table changed meanwhile.
 func parseDump(dst []port.Socket, b []byte, sequence uint32, t *table) (_ []port.Socket, done, interrupted bool, err error) {
@@ -43,7 +48,7 @@ func parseDump(dst []port.Socket, b []byte, sequence uint32, t *table) (_ []port
 		case typeNoop:
 		case typeDone, typeError:
 			return dst, true, interrupted, kernelError(payload, t)
-		case typeSockDiagFamily:
+		case typeSockDiagFamily, typeTCPDiag:
 			dst = append(dst, port.Socket{})
 			s := &dst[len(dst)-1]
 			if err := parseSocket(s, payload, t.protocol); err != nil {

@@ -59,7 +59,7 @@ func TestDestroyed(t *testing.T) {
 			want := test.want
 			want.Cookie, _ = identity(t, fd)
 			fd.close()
-			if got := receive(t, l); got.Socket != want || got.Client {
+			if got := receive(t, l); got.Socket != want || got.Client || got.IPv6 != (test.family == unix.AF_INET6) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
 		})

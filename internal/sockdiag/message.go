@@ -22,9 +22,12 @@ const (
 	attributeTypeMask  = 0x3fff
 	netlinkAlignment   = 4
 	typeSockDiagFamily = 20 // SOCK_DIAG_BY_FAMILY, include/uapi/linux/sock_diag.h
+	typeTCPDiag        = 18 // TCPDIAG_GETSOCK, include/uapi/linux/inet_diag.h
 
 	// include/uapi/linux/inet_diag.h
 	requestLength       = 56 // struct inet_diag_req_v2
+	bothRequestLength   = 60 // struct inet_diag_req
+	idLength            = 48 // struct inet_diag_sockid
 	messageLength       = 72 // struct inet_diag_msg
 	attributeBytecode   = 1  // INET_DIAG_REQ_BYTECODE
 	attributeIPv6Only   = 11 // INET_DIAG_SKV6ONLY, u8
@@ -57,7 +60,7 @@ const (
 // protocol that can be spoken to.
 func appendRequest(b []byte, family uint8, protocol port.Protocol, ports choice) []byte {
 	filter := bytecode(ports)
-	length := headerLength + requestLength
+	length := requestLength
 	if len(filter) > 0 {
 		length += attributeHeader + len(filter)
 	}
@@ -65,20 +68,35 @@ func appendRequest(b []byte, family uint8, protocol port.Protocol, ports choice)
 	if protocol == port.UDP {
 		state = 1 << stateClose
 	}
-	b = binary.NativeEndian.AppendUint32(b, uint32(length))
-	b = binary.NativeEndian.AppendUint16(b, typeSockDiagFamily)
-	b = binary.NativeEndian.AppendUint16(b, flagRequest|flagDump)
-	b = binary.NativeEndian.AppendUint32(b, 0) // sequence, set for each dump
-	b = binary.NativeEndian.AppendUint32(b, 0) // port id: the kernel
+	b = appendHeader(b, typeSockDiagFamily, length)
 	b = append(b, family, uint8(protocol), 0, 0)
 	b = binary.NativeEndian.AppendUint32(b, state)
-	b = append(b, make([]byte, requestLength-8)...) // any address, any port
+	b = append(b, make([]byte, idLength)...) // any address and port
 	if len(filter) > 0 {
 		b = binary.NativeEndian.AppendUint16(b, uint16(attributeHeader+len(filter)))
 		b = binary.NativeEndian.AppendUint16(b, attributeBytecode)
 		b = append(b, filter...)
 	}
 	return b
+}
+
+// appendBothRequest appends a dump request for the TCP listeners of IPv4 and
+// IPv6 together. Only the older message, TCPDIAG_GETSOCK, can ask for both
+// (inet_diag_dump_compat in net/ipv4/inet_diag.c): they stand in one table,
+// which the newer one would have walked twice.
+func appendBothRequest(b []byte) []byte {
+	b = appendHeader(b, typeTCPDiag, bothRequestLength)
+	b = append(b, make([]byte, 4+idLength)...) // any family, address and port
+	b = binary.NativeEndian.AppendUint32(b, 1<<stateListen)
+	return binary.NativeEndian.AppendUint32(b, 0) // idiag_dbs, unused
+}
+
+func appendHeader(b []byte, kind uint16, length int) []byte {
+	b = binary.NativeEndian.AppendUint32(b, uint32(headerLength+length))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, flagRequest|flagDump)
+	b = binary.NativeEndian.AppendUint32(b, 0)    // sequence, set for each dump
+	return binary.NativeEndian.AppendUint32(b, 0) // port id: the kernel
 }
 
 // bytecode is the kernel-side filter. An operation jumps by "yes" or "no"

@@ -33,14 +33,15 @@ func (t *Tracker) Opened(dst []Change, id port.Namespace, s port.Socket, owner O
 }
 
 // Closed takes an exact fact: a socket closed at this moment. known is false
-// where the tracker had not seen the socket; the fact is remembered all the
-// same, so that no snapshot under way opens it.
+// where the tracker had not seen the socket, nor closed it just before; the fact
+// is remembered all the same, so that no snapshot under way opens it.
 func (t *Tracker) Closed(dst []Change, id port.Namespace, cookie uint64, at time.Time, source port.Source) (_ []Change, known bool) {
 	ns := t.namespace(id)
+	_, known = ns.ended.get(cookie)
 	ns.ended.add(cookie, ending{at, true})
 	s := ns.sockets[cookie]
 	if s == nil {
-		return dst, false
+		return dst, known
 	}
 	if at.Before(s.opened) { // seen by a snapshot that was taken just before
 		at = s.opened

@@ -78,6 +78,18 @@ func TestTransient(t *testing.T) {
 	expect(t, describe(tr.Expire(nil, at(9))), "4 closed web:80 [10] destroy since 1")
 }
 
+// A snapshot found the socket gone before its destroy notification came.
+func TestCloseAfterSnapshotIsKnown(t *testing.T) {
+	tr := New(0)
+	look(tr, ns1, 1, seen{1, 80, web, nil})
+	look(tr, ns1, 2)
+	for cookie, want := range map[uint64]bool{1: true, 2: false} {
+		if changes, known := tr.Closed(nil, ns1, cookie, at(2.1), port.SourceDestroy); known != want || len(changes) != 0 {
+			t.Errorf("socket %d: known %v, %d changes; want %v and none", cookie, known, len(changes), want)
+		}
+	}
+}
+
 // Falling back to a source without cookies, and back, changes nothing.
 func TestSourceWithoutCookies(t *testing.T) {
 	tr := New(0)
