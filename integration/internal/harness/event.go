@@ -1,0 +1,111 @@
+package harness
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// ContainerRef is the container of an event.
+type ContainerRef struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Image   string `json:"image"`
+	Project string `json:"project"`
+	Service string `json:"service"`
+}
+
+// Event is one line of `portwatcher run --format json`.
+type Event struct {
+	ID          uint64        `json:"id"`
+	Time        time.Time     `json:"time"`
+	Type        string        `json:"type"`
+	Host        string        `json:"host"`
+	Container   *ContainerRef `json:"container"`
+	Protocol    string        `json:"protocol"`
+	Address     string        `json:"address"`
+	Port        int           `json:"port"`
+	Processes   []Process     `json:"processes"`
+	Exposure    string        `json:"exposure"`
+	Published   []string      `json:"published"`
+	Source      string        `json:"source"`
+	Transient   *bool         `json:"transient"`
+	OpenedAt    *time.Time    `json:"opened_at"`
+	OpenSeconds *float64      `json:"open_seconds"`
+	Reason      string        `json:"reason"`
+	// Line is the event as it was printed.
+	Line string `json:"-"`
+}
+
+// Listener returns what the event says of the endpoint.
+func (e Event) Listener() Listener {
+	return Listener{
+		Container: e.Container.Name, Protocol: e.Protocol, Address: e.Address, Port: e.Port,
+		Exposure: e.Exposure, Published: e.Published, Processes: e.Processes,
+	}
+}
+
+// endpoint is the event's endpoint as a key.
+func (e Event) endpoint() string {
+	return fmt.Sprintf("%s %s %s %d", e.Container.ID, e.Protocol, e.Address, e.Port)
+}
+
+// parseEvent reads one line, and says what in it breaks the contract of the
+// design: "" if nothing does.
+func parseEvent(line string, now time.Time) (Event, string) {
+	event := Event{Line: line}
+	if err := json.Unmarshal([]byte(line), &event); err != nil {
+		return event, fmt.Sprintf("not a JSON object: %v", err)
+	}
+	age := now.Sub(event.Time)
+	switch {
+	case event.Type == "gap":
+		if event.Reason == "" {
+			return event, "a gap without a reason"
+		}
+	case event.Type != "opened" && event.Type != "closed" && event.Type != "changed":
+		return event, "an unknown type"
+	case event.Container == nil || len(event.Container.ID) != 64 || event.Container.Name == "":
+		return event, "no container, or an incomplete one"
+	case event.Protocol == "" || event.Address == "" || event.Port == 0 || event.Exposure == "":
+		return event, "no protocol, address, port or exposure"
+	case event.Host == "" || event.Source == "" || event.Transient == nil:
+		return event, "no host, source or transient"
+	case age < -time.Second || age > time.Hour || event.Time.Location() != time.UTC:
+		return event, fmt.Sprintf("its time is %v from now, or not UTC", age)
+	// Nobody saw when a transient opened.
+	case event.Type == "closed" && !*event.Transient && (event.OpenedAt == nil || event.OpenSeconds == nil):
+		return event, "closed without opened_at or open_seconds"
+	}
+	return event, ""
+}
+
+// Match selects events: an empty field takes any value.
+type Match struct {
+	Type      string
+	Container string // name
+	Protocol  string
+	Address   string
+	Port      int
+}
+
+// Opened matches the opening of a port.
+func Opened(container, protocol, address string, port int) Match {
+	return Match{"opened", container, protocol, address, port}
+}
+
+// Closed matches the closing of a port.
+func Closed(container, protocol, address string, port int) Match {
+	return Match{"closed", container, protocol, address, port}
+}
+
+func (m Match) matches(e Event) bool {
+	if e.Container == nil {
+		return m.Type == e.Type && m.Container == ""
+	}
+	return (m.Type == "" || m.Type == e.Type) &&
+		(m.Container == "" || m.Container == e.Container.Name) &&
+		(m.Protocol == "" || m.Protocol == e.Protocol) &&
+		(m.Address == "" || m.Address == e.Address) &&
+		(m.Port == 0 || m.Port == e.Port)
+}

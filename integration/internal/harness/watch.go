@@ -1,0 +1,213 @@
+package harness
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// WatchSpec says how to run `portwatcher run`.
+type WatchSpec struct {
+	// Monitor is MONITOR_CONTAINERS; empty is the test's own [Pattern].
+	Monitor string
+	// Arguments follow `run --format json`.
+	Arguments []string
+	// InContainer runs it in its own container, with the image and the
+	// rights that a user gives it, instead of as a process of the host.
+	InContainer bool
+	// Engine is the engine to watch; nil is the default one.
+	Engine *Engine
+}
+
+// Watch is a running `portwatcher run --format json`.
+type Watch struct {
+	// HealthSocket is its --health-socket, "" for one in a container.
+	HealthSocket string
+
+	command *exec.Cmd
+	ended   chan struct{} // closed when both streams are read to their end
+	err     error         // of the process; valid after ended
+
+	mu     sync.Mutex
+	events []Event
+	logs   []string
+	open   map[string]Event // by endpoint
+	broken []string         // what breaks the contract
+	told   chan struct{}    // closed and replaced at each line
+}
+
+// ScanInterval is the scan interval that [StartWatch] sets.
+const ScanInterval = 100 * time.Millisecond
+
+// StartWatch starts portwatcher. When the test ends it is stopped, and the
+// test fails if it ended before, if its exit status is not 0, or if anything
+// it printed breaks the contract: an event that is incomplete, whose id does
+// not rise by one, that opens what is open or closes what is not.
+func StartWatch(t testing.TB, spec WatchSpec) *Watch {
+	t.Helper()
+	if spec.Monitor == "" {
+		spec.Monitor = Pattern(t)
+	}
+	arguments := slices.Concat(
+		[]string{"run", "--format", "json", "--scan-interval", ScanInterval.String()}, spec.Arguments)
+	if spec.InContainer {
+		command := inContainer(t, "self-"+Name(t, "watch"), spec.Monitor, Rights, arguments)
+		return start(t, command, "")
+	}
+	// Of two with the default health socket only the first would get it.
+	socket := fmt.Sprintf("@%s%d", Name(t, ""), watches.Add(1))
+	command := exec.Command(Portwatcher(t), arguments...)
+	command.Env = append(os.Environ(), "MONITOR_CONTAINERS="+spec.Monitor, "PORTWATCHER_HEALTH_SOCKET="+socket)
+	if spec.Engine != nil {
+		command.Env = append(command.Env, "DOCKER_HOST="+spec.Engine.Host)
+	}
+	return start(t, command, socket)
+}
+
+// running are the process groups that an interrupt of the tests has to end.
+var running sync.Map
+
+// watches counts the watches of this run of the tests.
+var watches atomic.Int64
+
+func start(t testing.TB, command *exec.Cmd, socket string) *Watch {
+	t.Helper()
+	w := &Watch{
+		HealthSocket: socket, command: command, ended: make(chan struct{}),
+		open: make(map[string]Event), told: make(chan struct{}),
+	}
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A group of its own shows whether it leaves a process behind.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := command.Start(); err != nil {
+		t.Fatalf("start portwatcher: %v", err)
+	}
+	running.Store(command.Process.Pid, true)
+	var readers sync.WaitGroup
+	readers.Go(func() { w.read(stdout, w.event) })
+	readers.Go(func() { w.read(stderr, func(line string) { w.logs = append(w.logs, line) }) })
+	go func() {
+		readers.Wait()
+		w.err = command.Wait()
+		close(w.ended)
+	}()
+	t.Cleanup(func() { w.finish(t) })
+	return w
+}
+
+// read gives each line to a function that is called under the lock.
+func (w *Watch) read(stream io.Reader, each func(string)) {
+	scanner := bufio.NewScanner(stream)
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		w.mu.Lock()
+		each(scanner.Text())
+		close(w.told)
+		w.told = make(chan struct{})
+		w.mu.Unlock()
+	}
+	if err := scanner.Err(); err != nil {
+		w.mu.Lock()
+		w.broken = append(w.broken, fmt.Sprintf("read its output: %v", err))
+		w.mu.Unlock()
+	}
+}
+
+// event keeps one event and holds it against those before it.
+func (w *Watch) event(line string) {
+	event, problem := parseEvent(line, time.Now())
+	if problem == "" && len(w.events) > 0 {
+		if last := w.events[len(w.events)-1].ID; event.ID != last+1 {
+			problem = fmt.Sprintf("its id is not one more than %d", last)
+		}
+	}
+	w.events = append(w.events, event)
+	if event.Container != nil {
+		endpoint := event.endpoint()
+		_, open := w.open[endpoint]
+		switch {
+		case event.Type == "opened" && open:
+			problem = "opens what is open already"
+		case event.Type == "closed" && !open:
+			problem = "closes what is not open"
+		}
+		if event.Type == "closed" {
+			delete(w.open, endpoint)
+		} else if event.Type != "gap" {
+			w.open[endpoint] = event
+		}
+	}
+	if problem != "" {
+		w.broken = append(w.broken, problem+": "+line)
+	}
+}
+
+// PID is the process id of portwatcher, or of the docker command that runs its
+// container.
+func (w *Watch) PID() int { return w.command.Process.Pid }
+
+// Stop sends a signal and returns how long the process took to end, and its
+// exit status.
+func (w *Watch) Stop(t testing.TB, signal syscall.Signal) (time.Duration, int) {
+	t.Helper()
+	begin := time.Now()
+	if err := w.command.Process.Signal(signal); err != nil {
+		t.Fatalf("stop portwatcher: %v", err)
+	}
+	return w.waitEnd(t, begin)
+}
+
+func (w *Watch) waitEnd(t testing.TB, begin time.Time) (time.Duration, int) {
+	t.Helper()
+	select {
+	case <-w.ended:
+	case <-time.After(Patience):
+		t.Errorf("portwatcher has not ended %v after the signal", Patience)
+		_ = w.command.Process.Kill()
+		<-w.ended
+	}
+	took := time.Since(begin)
+	group := w.command.Process.Pid
+	if err := syscall.Kill(-group, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("portwatcher has ended, but left a process of its group %d: %v", group, err)
+	}
+	running.Delete(group)
+	return took, w.command.ProcessState.ExitCode()
+}
+
+// finish stops portwatcher, unless the test did, and tells what it did wrong.
+func (w *Watch) finish(t testing.TB) {
+	t.Helper()
+	_ = w.command.Process.Signal(syscall.SIGTERM) // ended already: the status says how
+	if _, status := w.waitEnd(t, time.Now()); status != 0 {
+		t.Errorf("portwatcher ended with exit status %d", status)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, problem := range w.broken {
+		t.Errorf("an event breaks the contract: %s", problem)
+	}
+	if t.Failed() {
+		for _, event := range w.events {
+			t.Log(event.Line)
+		}
+		t.Logf("log of portwatcher:\n%s", strings.Join(w.logs, "\n"))
+	}
+}

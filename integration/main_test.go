@@ -1,0 +1,48 @@
+// Package integration runs portwatcher beside real containers on a real
+// engine and holds what it reports against what the kernel says.
+//
+// The tests need root and a Docker engine; see [harness.Require].
+package integration
+
+import (
+	"os"
+	"strconv"
+	"testing"
+
+	"portwatcher/integration/internal/harness"
+)
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+
+// start starts a container of the workload that listens as the arguments say
+// and waits until it has opened its ports, as many as there are lines of facts.
+func start(t *testing.T, name string, ports int, options []string, arguments ...string) *harness.Container {
+	t.Helper()
+	container := harness.Default.Start(t, harness.Spec{
+		Name: harness.Name(t, name), Options: options, Command: append([]string{"listen"}, arguments...),
+	})
+	container.WaitLogs(t, ports, `"action":"opened"`)
+	return container
+}
+
+// idle starts a container of the workload that opens nothing.
+func idle(t *testing.T, name string, options ...string) *harness.Container {
+	t.Helper()
+	return harness.Default.Start(t, harness.Spec{
+		Name: harness.Name(t, name), Options: options, Command: []string{"pause"},
+	})
+}
+
+func itoa(number int) string { return strconv.Itoa(number) }
+
+// truth is what a container listens on, with the exposure that its own
+// published ports give. It fails the test unless there are this many listeners.
+func truth(t *testing.T, container *harness.Container, count int) []harness.Listener {
+	t.Helper()
+	listeners := harness.Publish(t, container, harness.Listening(t, container))
+	if len(listeners) != count {
+		t.Fatalf("container %s listens on %d endpoints, want %d: %q",
+			container.Name, len(listeners), count, harness.Lines(listeners))
+	}
+	return listeners
+}
