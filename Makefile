@@ -37,6 +37,22 @@ BENCH_PACKAGES := iproute2 lsof
 run: engine images ## Build, start portwatcher and the demo, follow the events (FOLLOW=0: print the first; DEMO_PORT=18080)
 	@deploy/demo.sh up
 
+RUN_VARIANTS := run-ebpf run-netlink run-proc run-hf
+
+.PHONY: $(RUN_VARIANTS)
+run-ebpf: export PORTWATCHER_SOURCE := ebpf
+run-netlink: export PORTWATCHER_SOURCE := netlink
+run-proc: export PORTWATCHER_SOURCE := proc
+run-hf: export PORTWATCHER_SOURCE := netlink
+run-hf: export SCAN_INTERVAL := 0.1
+run-hf: export BURST_SCANS := 5
+run-hf: export BURST_DELAY := 0.02
+run-ebpf: ## The same, but eBPF or nothing
+run-netlink: ## The same without eBPF: sock_diag scans and destroy notifications
+run-proc: ## The same by /proc alone
+run-hf: ## The same without eBPF, with bursts of scans every 20 ms
+$(RUN_VARIANTS): run
+
 .PHONY: logs
 logs: ## Follow portwatcher's events (FOLLOW=0: print and return)
 	@deploy/demo.sh logs
@@ -55,11 +71,11 @@ clean: ## stop, and remove the images built here and the build folder
 DEMO_TARGETS := test-http test-udp test-tcp-burst test-udp-burst test-tcp-transient test-udp-transient kill-port verify-suite
 
 .PHONY: $(DEMO_TARGETS)
-test-http: ## Serve HTTP for a moment (PORT=8081 HOLD_MS=1500)
-test-udp: ## Bind a UDP port for a moment (PORT=5300 HOLD_MS=1500)
-test-tcp-burst: ## Open TCP ports one after another (BURST_COUNT=20 BASE_PORT=20000 HOLD_MS=1500 INTERVAL_S=0.05)
+test-http: ## Serve HTTP for a moment (PORT=8081 HOLD_MS=50)
+test-udp: ## Bind a UDP port for a moment (PORT=5300 HOLD_MS=50)
+test-tcp-burst: ## Open TCP ports one after another (BURST_COUNT=20 BASE_PORT=20000 HOLD_MS=50 INTERVAL_S=0.01)
 test-udp-burst: ## The same with UDP
-test-tcp-transient: ## Open one TCP port for a moment (PORT=21000 HOLD_MS=1500)
+test-tcp-transient: ## Open one TCP port for a moment (PORT=21000 HOLD_MS=50)
 test-udp-transient: ## The same with UDP
 kill-port: ## End what holds a TCP port in the demo container (PORT=8080; it comes back after 3 s)
 verify-suite: ## Run all of these and compare portwatcher's log with what really happened

@@ -34,13 +34,17 @@ number() {
   fi
 }
 
+# Ports that live shorter than a scan interval are seen, but not by /proc alone.
+default_hold=50
+if [ "${PORTWATCHER_SOURCE:-}" = proc ] || [ "${USE_PROC:-0}" = 1 ]; then default_hold=1500; fi
+
 # settings DEFAULT_PORT: reads and checks the variables of the test targets.
 settings() {
   port=${PORT:-$1}
   count=${BURST_COUNT:-20}
   base=${BASE_PORT:-20000}
-  hold=${HOLD_MS:-1500}
-  interval=${INTERVAL_S:-0.05}
+  hold=${HOLD_MS:-$default_hold}
+  interval=${INTERVAL_S:-0.01}
   number PORT "$port" 1 65535
   number BURST_COUNT "$count" 1 10000
   number BASE_PORT "$base" 1 65535
