@@ -32,7 +32,10 @@ func newLogger(s *config.Settings) *logrus.Logger {
 
 // newEngine prepares the engine. A bad address is an error of the settings.
 func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, error) {
-	e, err := engine.New(engine.Options{Host: s.DockerHost, Logger: log})
+	e, err := engine.New(engine.Options{
+		Host: s.DockerHost, Logger: log,
+		Alive: func(c *port.Container) bool { return process.Exists(s.ProcRoot, c.PID) },
+	})
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -31,7 +31,7 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	}
 	g := c.groups[id]
 	if g == nil {
-		g = &group{id: id, members: map[string]*member{}, unbound: map[uint64]unbound{}}
+		g = newGroup(id)
 		c.groups[id] = g
 	}
 	g.host = g.host || container.NetworkMode == "host"
@@ -84,6 +84,9 @@ func (c *Controller) remove(id string, at time.Time) {
 		return
 	}
 	delete(c.containers, id)
+	if c.Monitored(m.Container) {
+		c.placeLast(m.Container, m.group)
+	}
 	c.publish(c.tracker.CloseContainer(c.changes[:0], id, at, port.SourceEngine))
 	if m.monitored {
 		c.log.WithField("container", m.Name).Info("The container has ended.")
@@ -100,6 +103,15 @@ func (c *Controller) remove(id string, at time.Time) {
 	}
 	if len(g.members) == 0 {
 		delete(c.groups, g.id)
+	}
+}
+
+// passed takes over a container that ended before it could be looked at: what
+// eBPF told of it is reported.
+func (c *Controller) passed(container *port.Container, at time.Time) {
+	if c.containers[container.ID] == nil && c.Monitored(container) {
+		c.placeLast(container, nil)
+		c.publish(c.tracker.CloseContainer(c.changes[:0], container.ID, at, port.SourceEngine))
 	}
 }
 
@@ -145,6 +157,10 @@ func (c *Controller) find(id string) *port.Container {
 		return m.Container
 	}
 	return nil
+}
+
+func newGroup(id port.Namespace) *group {
+	return &group{id: id, members: map[string]*member{}, unbound: map[uint64]unbound{}}
 }
 
 func (g *group) containers() []*port.Container {

@@ -113,7 +113,9 @@ type group struct {
 	members map[string]*member
 	epoch   uint64 // rises whenever the members change
 	unbound map[uint64]unbound
-	watcher *watcher // nil while no member is monitored
+	// netnsCookie is the namespace's in eBPF events, 0 until it is known.
+	netnsCookie uint64
+	watcher     *watcher // nil while no member is monitored
 }
 
 // ErrNoHostPIDNamespace says that no container's process can be seen.
@@ -206,6 +208,8 @@ func (c *Controller) apply(ctx context.Context, change engine.Change) error {
 		c.add(ctx, change.Container)
 	case engine.Stopped:
 		c.remove(change.Container.ID, change.Time)
+	case engine.Passed:
+		c.passed(change.Container, change.Time)
 	case engine.Updated:
 		c.update(ctx, change.Container)
 	case engine.Lost:

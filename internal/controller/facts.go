@@ -56,7 +56,10 @@ func (c *Controller) place(f *fact) bool {
 	container, stranger := c.Attributor.ContainerIn(f.cgroups[:], c.find)
 	switch {
 	case w == nil && container != nil:
-		return !c.containers[container.ID].monitored // else its watcher is about to register
+		// Its watcher is about to register, or it has ended before it could be
+		// looked at.
+		m := c.containers[container.ID]
+		return !m.monitored && m.group != nil
 	case w == nil:
 		return !stranger
 	case w.group.watcher != w: // stopped
@@ -158,6 +161,45 @@ func (c *Controller) unregister(w *watcher, cookie uint64) {
 		delete(c.byCookie, cookie)
 	}
 }
+
+// placeLast places the facts that wait for a container which has ended. Its
+// namespace may never have been seen: g is nil then.
+func (c *Controller) placeLast(container *port.Container, g *group) {
+	itself := func(id string) *port.Container {
+		if id == container.ID {
+			return container
+		}
+		return nil
+	}
+	var w *watcher
+	for _, f := range c.pending.takeAll() {
+		belongs, _ := c.Attributor.ContainerIn(f.cgroups[:], itself)
+		opening := f.Kind == probe.Opened && belongs != nil
+		if !opening && (w == nil || w.group.netnsCookie != f.NetnsCookie) {
+			c.pending.add(f)
+			continue
+		}
+		if w == nil {
+			if g == nil { // known by nothing but its number in eBPF events
+				g = newGroup(port.Namespace{Device: unseenDevice, Inode: f.NetnsCookie})
+			}
+			g.netnsCookie = f.NetnsCookie
+			w = c.newWatcher(g)
+		}
+		if opening {
+			c.placeOpen(w, f, tracker.Owner{Container: container, Processes: f.processes})
+		} else {
+			c.placeClose(g, f)
+		}
+	}
+	if w != nil && g.watcher == nil && len(g.members) == 0 {
+		c.publish(c.tracker.CloseNamespace(c.changes[:0], g.id, time.Now(), port.SourceEngine))
+	}
+}
+
+// unseenDevice is the device of namespaces that were never looked at; the kernel
+// gives no such number.
+const unseenDevice = ^uint64(0)
 
 // placePending tries the facts that wait once more. The caller holds the lock.
 func (c *Controller) placePending() {

@@ -15,10 +15,14 @@ func (c *Controller) publish(changes []tracker.Change) {
 	for i := range changes {
 		change := &changes[i]
 		r, known := c.reaches[change.Endpoint]
-		if g := c.groups[change.Namespace]; g != nil && change.Type != port.Closed || !known {
-			r = reachOf(where(change, g), membersOf(g))
-			c.reaches[change.Endpoint] = r
+		switch g := c.groups[change.Namespace]; {
+		case known && (g == nil || change.Type == port.Closed):
+		case g == nil:
+			r = unseen(change)
+		default:
+			r = reachOf(where(change, g), g.containers())
 		}
+		c.reaches[change.Endpoint] = r
 		if change.Type == port.Closed {
 			delete(c.reaches, change.Endpoint)
 		}
@@ -41,11 +45,13 @@ func where(change *tracker.Change, g *group) listening {
 	}
 }
 
-func membersOf(g *group) []*port.Container {
-	if g == nil {
-		return nil
+// unseen is the reach of an endpoint in a namespace that was never looked at:
+// nothing is known of its networks.
+func unseen(change *tracker.Change) reach {
+	if change.Endpoint.Address.IsLoopback() {
+		return reach{exposure: port.Loopback}
 	}
-	return g.containers()
+	return reach{}
 }
 
 // reach computes anew who can speak to what is open in a namespace: its
@@ -117,8 +123,10 @@ func (c *Controller) Open() []port.Open {
 	for _, change := range c.tracker.Open() {
 		r, ok := c.reaches[change.Endpoint]
 		if !ok {
-			g := c.groups[change.Namespace]
-			r = reachOf(where(&change, g), membersOf(g))
+			r = unseen(&change)
+			if g := c.groups[change.Namespace]; g != nil {
+				r = reachOf(where(&change, g), g.containers())
+			}
 		}
 		open = append(open, port.Open{Time: now, Listener: c.listener(&change, r), OpenedAt: change.OpenedAt.UTC()})
 	}

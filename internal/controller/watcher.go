@@ -59,16 +59,21 @@ type watcher struct {
 
 // startWatcher starts a watcher for a group. The caller holds the lock.
 func (c *Controller) startWatcher(ctx context.Context, g *group) *watcher {
-	ctx, cancel := context.WithCancel(ctx)
-	w := &watcher{
-		c: c, group: g, cancel: cancel, first: make(chan struct{}), second: stoppedTimer(),
-		poke: make(chan struct{}, 1), retune: make(chan struct{}, 1),
-	}
+	w := c.newWatcher(g)
+	ctx, w.cancel = context.WithCancel(ctx)
 	w.last.Store(time.Now().UnixNano())
 	if !c.still {
 		c.watchers.Go(func() { w.supervise(ctx) })
 	}
 	return w
+}
+
+// newWatcher returns a watcher that does not run.
+func (c *Controller) newWatcher(g *group) *watcher {
+	return &watcher{
+		c: c, group: g, first: make(chan struct{}), second: stoppedTimer(),
+		poke: make(chan struct{}, 1), retune: make(chan struct{}, 1),
+	}
 }
 
 func (w *watcher) stop() { w.cancel() }

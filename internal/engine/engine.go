@@ -46,6 +46,10 @@ type Options struct {
 	// "http://host:port" or "https://host:port". Empty means the environment
 	// variable DOCKER_HOST, and where that is empty too, the default socket.
 	Host string
+	// Alive says whether a container's first process still is there, by other
+	// means than the engine. With it, the list from time to time inspects only
+	// what seems to have changed. Nil inspects all.
+	Alive func(*port.Container) bool
 	// Logger receives what the caller cannot learn from errors and changes.
 	// Nil discards it.
 	Logger logrus.FieldLogger
@@ -55,6 +59,7 @@ type Options struct {
 type Engine struct {
 	host      string
 	log       logrus.FieldLogger
+	alive     func(*port.Container) bool
 	transport *http.Transport // nil in tests with a fake
 	connect   func(ctx context.Context) (api, error)
 }
@@ -90,7 +95,7 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{host: target.host, log: o.Logger, transport: transport}
+	e := &Engine{host: target.host, log: o.Logger, alive: o.Alive, transport: transport}
 	if e.log == nil {
 		discard := logrus.New()
 		discard.SetOutput(io.Discard)
@@ -143,7 +148,7 @@ func (e *Engine) List(ctx context.Context) ([]*port.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := listAll(ctx, a)
+	all, err := listAll(ctx, a, inspectAll)
 	if err != nil {
 		return nil, err
 	}

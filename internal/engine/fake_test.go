@@ -34,6 +34,9 @@ type fakeEngine struct {
 	onList     func()           // called after each list, unlocked
 	lateAnswer bool             // Events returns with the first event only
 	lists      int
+	// inspections counts; alive is for the engine's options.
+	inspections int
+	alive       func(*port.Container) bool
 }
 
 type fakeContainer struct {
@@ -63,7 +66,7 @@ func (f *fakeEngine) engine() (*Engine, *test.Hook) {
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
 	hook := test.NewLocal(logger)
-	return &Engine{host: "unix:///fake.sock", log: logger, connect: func(context.Context) (api, error) {
+	return &Engine{host: "unix:///fake.sock", log: logger, alive: f.alive, connect: func(context.Context) (api, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.absent != nil {
@@ -138,7 +141,11 @@ func (f *fakeEngine) ContainerList(ctx context.Context, _ container.ListOptions)
 	err, onList := f.listErr, f.onList
 	var list []container.Summary
 	for id := range f.containers {
-		list = append(list, container.Summary{ID: id})
+		state := container.StateRunning
+		if f.containers[id].paused {
+			state = container.StatePaused
+		}
+		list = append(list, container.Summary{ID: id, Names: []string{"/" + f.containers[id].name}, State: state})
 	}
 	f.mu.Unlock()
 	if onList != nil {
@@ -153,6 +160,7 @@ func (f *fakeEngine) ContainerList(ctx context.Context, _ container.ListOptions)
 func (f *fakeEngine) ContainerInspect(ctx context.Context, id string) (container.InspectResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.inspections++
 	if err := f.inspectErr[id]; err != nil {
 		return container.InspectResponse{}, err
 	}
@@ -274,6 +282,23 @@ func (w *following) want(wanted ...string) []Change {
 		}
 	}
 	return got
+}
+
+// passOver takes changes of a kind that are of no interest, and proves that no
+// other is on its way.
+func (w *following) passOver(kind Kind) {
+	w.t.Helper()
+	for {
+		synctest.Wait()
+		select {
+		case change := <-w.changes:
+			if change.Kind != kind {
+				w.t.Fatalf("unexpected change: %s", describe(change))
+			}
+		default:
+			return
+		}
+	}
 }
 
 // quiet proves that nothing is on its way.

@@ -39,6 +39,10 @@ const (
 	// Lost: the connection to the engine ended; Err says why. The containers
 	// are as they were until the next Synced.
 	Lost
+	// Passed: the container started and ended before it could be inspected.
+	// Container has id, name, image and labels; there is no Started and no
+	// Stopped for it.
+	Passed
 )
 
 // String returns the name in lower case, for logs.
@@ -54,6 +58,8 @@ func (k Kind) String() string {
 		return "synced"
 	case Lost:
 		return "lost"
+	case Passed:
+		return "passed"
 	}
 	return "kind-" + strconv.Itoa(int(k))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -75,7 +76,8 @@ func TestFollowUpdates(t *testing.T) {
 	})
 }
 
-// A container that dies before it can be inspected was never there.
+// A container that dies before it can be inspected never ran for the caller; a
+// start event has told its name.
 func TestFollowDiesBeforeInspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeEngine()
@@ -83,8 +85,14 @@ func TestFollowDiesBeforeInspect(t *testing.T) {
 		f.onList = func() { f.kill("a"); f.emit(events.ActionDie, "a") }
 		w := follow(t, f)
 		w.want("synced")
-		f.emit(events.ActionStart, "b")
+		message := events.Message{Type: events.ContainerEventType, Action: events.ActionStart, TimeNano: time.Now().UnixNano()}
+		message.Actor = events.Actor{ID: "b", Attributes: map[string]string{"name": "web", "image": "nginx", "tier": "front"}}
+		f.emitMessage(message)
 		f.emit(events.ActionDie, "b")
+		passed := w.want("passed b")[0].Container
+		if want := (&port.Container{ID: "b", Name: "web", Image: "nginx", Labels: map[string]string{"tier": "front"}}); !reflect.DeepEqual(passed, want) {
+			t.Errorf("got %+v, want %+v", passed, want)
+		}
 		w.quiet()
 		if lines := w.log.AllEntries(); len(lines) != 0 {
 			t.Errorf("logged: %v", lines[0].Message)
@@ -168,6 +176,32 @@ func TestFollowLostEvents(t *testing.T) {
 		}
 		if len(state) != 2 || state["a"].PID != 11 || state["c"].PID != 30 {
 			t.Errorf("got %v", state)
+		}
+	})
+}
+
+// With another way to see processes, a list inspects only what has changed.
+func TestFollowUnchanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeEngine()
+		dead := map[int]bool{}
+		f.alive = func(c *port.Container) bool { return !dead[c.PID] }
+		f.run("a", 10)
+		f.run("b", 20)
+		f.run("c", 30)
+		w := follow(t, f)
+		w.want("started a", "started b", "started c", "synced")
+		before := f.inspections
+		w.want("synced")
+		if f.inspections != before {
+			t.Errorf("%d inspections of unchanged containers", f.inspections-before)
+		}
+		f.run("a", 11) // restarted, renamed and paused, without events
+		dead[10] = true
+		f.change(func() { f.containers["b"].name = "other"; f.containers["c"].paused = true })
+		w.want("stopped a", "started a", "updated c", "updated b", "synced")
+		if n := f.inspections - before; n != 3 {
+			t.Errorf("%d inspections, want 3", n)
 		}
 	})
 }
@@ -258,7 +292,6 @@ func TestFollowLastWords(t *testing.T) {
 		f.emit(events.ActionDie, "a")
 		synctest.Wait() // blocked on the consumer
 		f.emit(events.ActionDie, "b")
-		f.emit(events.ActionStart, "d")
 		f.emit(events.ActionDie, "c")
 		f.hangUp(errors.New("unexpected EOF"))
 		w.want("stopped a", "stopped b", "stopped c", "lost")
@@ -327,7 +360,7 @@ func TestFollowSlowConsumer(t *testing.T) {
 		for change := w.next(); change.Kind != Synced; change = w.next() {
 			replay(t, state, change)
 		}
-		w.quiet()
+		w.passOver(Passed) // events from before the list
 		if since := time.Since(began); since >= listInterval/2 {
 			t.Errorf("listed after %v, want at once", since)
 		}

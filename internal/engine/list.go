@@ -46,10 +46,10 @@ func inspect(ctx context.Context, a api, id string) inspected {
 	return result
 }
 
-// listAll lists the running containers and inspects each; those that run come
-// ordered by name. The error is that of the list; errors of single inspections
-// are in the results.
-func listAll(ctx context.Context, a api) ([]inspected, error) {
+// listAll lists the running containers and inspects each, but for those that
+// known answers for; those that run come ordered by name. The error is that of
+// the list; errors of single inspections are in the results.
+func listAll(ctx context.Context, a api, known func(container.Summary) (inspected, bool)) ([]inspected, error) {
 	listContext, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	summaries, err := a.ContainerList(listContext, container.ListOptions{})
@@ -67,7 +67,10 @@ func listAll(ctx context.Context, a api) ([]inspected, error) {
 		})
 	}
 	for i := range summaries {
-		next <- i
+		var ok bool
+		if results[i], ok = known(summaries[i]); !ok {
+			next <- i
+		}
 	}
 	close(next)
 	workers.Wait()
@@ -75,6 +78,21 @@ func listAll(ctx context.Context, a api) ([]inspected, error) {
 		return strings.Compare(a.sortKey(), b.sortKey())
 	})
 	return results, nil
+}
+
+// inspectAll is for listAll: nothing is known.
+func inspectAll(container.Summary) (inspected, bool) { return inspected{}, false }
+
+// unchanged is for listAll: it knows what nothing seems to have happened to. A
+// restart whose events were lost shows in the first process, which is another.
+func (f *follower) unchanged(s container.Summary) (inspected, bool) {
+	known, ok := f.known[s.ID]
+	if !ok || f.engine.alive == nil {
+		return inspected{}, false
+	}
+	paused := s.State == container.StatePaused
+	same := slices.Contains(s.Names, "/"+known.container.Name) && paused == known.container.Paused
+	return known, same && f.engine.alive(known.container)
 }
 
 func (i inspected) sortKey() string {

@@ -2,10 +2,14 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"reflect"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
+
+	"portwatcher/internal/port"
 )
 
 // readyTimeout is how long a list waits for the subscription to be accepted,
@@ -32,6 +36,7 @@ func (f *follower) session(ctx context.Context) error {
 	var again backoff // after an incomplete list
 	list := time.NewTimer(0)
 	defer list.Stop()
+	known := inspectAll // anything may have changed without an event
 	for {
 		select {
 		case <-ctx.Done():
@@ -42,20 +47,23 @@ func (f *follower) session(ctx context.Context) error {
 			if f.trouble.due() {
 				f.engine.log.Warn("Events of the Docker Engine came faster than they could be handled; listing the containers again")
 			}
+			known = inspectAll
 			list.Reset(0)
 		case <-list.C:
-			complete, err := f.list(ctx, a, sub)
+			complete, err := f.list(ctx, a, sub, known)
 			switch {
 			case err != nil:
 				return err
 			case complete:
 				again.reset()
 				list.Reset(listInterval)
+				known = f.unchanged
 			default:
 				list.Reset(again.next())
 			}
 		case message := <-sub.events:
 			if !f.handle(ctx, a, message) {
+				known = inspectAll
 				list.Reset(again.next())
 			}
 		}
@@ -64,9 +72,9 @@ func (f *follower) session(ctx context.Context) error {
 
 // list makes what is known equal to what the engine lists. It returns whether
 // every container could be inspected; one that could not stays as it is.
-func (f *follower) list(ctx context.Context, a api, sub *subscription) (complete bool, err error) {
+func (f *follower) list(ctx context.Context, a api, sub *subscription, known func(container.Summary) (inspected, bool)) (complete bool, err error) {
 	taken := time.Now()
-	all, err := listAll(ctx, a)
+	all, err := listAll(ctx, a, known)
 	if err != nil {
 		return false, err
 	}
@@ -142,7 +150,22 @@ func (f *follower) handle(ctx context.Context, a api, message events.Message) bo
 		f.stopped(ctx, id, at)
 		return true
 	}
-	return f.observe(ctx, inspect(ctx, a, id), at)
+	now := inspect(ctx, a, id)
+	if started && !isKnown && now.err == nil && !now.running() {
+		f.send(ctx, Change{Kind: Passed, Container: toldBy(message), Time: at})
+		return true
+	}
+	return f.observe(ctx, now, at)
+}
+
+// toldBy describes a container by what its event says: its labels stand there
+// among the engine's own attributes.
+func toldBy(message events.Message) *port.Container {
+	labels := maps.Clone(message.Actor.Attributes)
+	name, image := labels["name"], labels["image"]
+	delete(labels, "name")
+	delete(labels, "image")
+	return &port.Container{ID: message.Actor.ID, Name: name, Image: image, Labels: labels}
 }
 
 // lastWords follows the die events that arrived before the connection ended.

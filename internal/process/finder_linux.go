@@ -122,6 +122,12 @@ func (f *Finder) lives(pid int) bool {
 	return err == nil && !bytes.Contains(status, []byte("\nState:\tZ")) && !bytes.Contains(status, []byte("\nState:\tX"))
 }
 
+// Exists says whether procRoot shows a process.
+func Exists(procRoot string, pid int) bool {
+	_, err := os.Stat(filepath.Join(procRoot, strconv.Itoa(pid)))
+	return err == nil
+}
+
 // HostProcesses says whether procRoot shows the processes of the initial pid
 // namespace: there, and only there, process 2 is the kernel's kthreadd.
 func HostProcesses(procRoot string) bool {

@@ -1,0 +1,301 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/engine"
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/netns"
+	"portwatcher/internal/port"
+	"portwatcher/internal/probe"
+	"portwatcher/internal/process"
+	"portwatcher/internal/sockdiag"
+)
+
+// fakeProbe tells what the test says.
+type fakeProbe struct {
+	events chan probe.Event
+	closed chan struct{}
+	lost   uint64
+}
+
+func newFakeProbe() *fakeProbe {
+	return &fakeProbe{events: make(chan probe.Event), closed: make(chan struct{})}
+}
+
+func (p *fakeProbe) Read(e *probe.Event) error {
+	select {
+	case *e = <-p.events:
+		if e.Kind == 0 {
+			return errors.New("the ring is broken")
+		}
+		return nil
+	case <-p.closed:
+		return os.ErrClosed
+	}
+}
+
+func (p *fakeProbe) Lost() uint64 { return p.lost }
+func (p *fakeProbe) Alive() error { return nil }
+func (p *fakeProbe) Close() error {
+	select {
+	case <-p.closed:
+	default:
+		close(p.closed)
+	}
+	return nil
+}
+
+// startProbed runs a controller on a fake probe.
+func startProbed(t *testing.T, change func(*Options)) (*rig, *fakeProbe) {
+	t.Helper()
+	p := newFakeProbe()
+	r := start(t, func(o *Options) {
+		o.Source = Auto
+		o.OpenProbe = func() (Probe, error) { return p, nil }
+		if change != nil {
+			change(o)
+		}
+	})
+	return r, p
+}
+
+// netnsCookie asks for the number of the box's namespace in eBPF events.
+func (b *box) netnsCookie() uint64 {
+	b.t.Helper()
+	handle, err := netns.Open("/proc", b.Process.Pid)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer handle.Close()
+	conn, err := sockdiag.Dial(handle.FD(), sockdiag.Options{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer conn.Close()
+	cookie, err := netnsCookie(conn)
+	if err != nil {
+		kerneltest.Skip(b.t, "the kernel has no namespace cookies: "+err.Error())
+	}
+	return cookie
+}
+
+func tell(b *box, netns uint64, kind probe.Kind, cookie uint64, number uint16) probe.Event {
+	e := probe.Event{Kind: kind, Time: time.Now(), NetnsCookie: netns}
+	e.Socket = port.Socket{Cookie: cookie, Protocol: port.TCP, Address: netip.IPv4Unspecified(), Port: number}
+	if kind == probe.Opened {
+		e.PID, e.Name = b.Process.Pid, "sleep"
+	}
+	return e
+}
+
+// registered waits until the box's namespace is known to the probe's reader.
+func (r *rig) registered(cookie uint64) {
+	r.t.Helper()
+	kerneltest.Eventually(r.t, "the namespace is registered", func() bool {
+		r.Controller.mutex.Lock()
+		defer r.Controller.mutex.Unlock()
+		return r.byCookie[cookie] != nil
+	})
+}
+
+func TestFacts(t *testing.T) {
+	r, p := startProbed(t, nil)
+	b := newBox(t)
+	cookie := b.netnsCookie()
+	r.tell(engine.Started, b.container("web"))
+	r.registered(cookie)
+	p.events <- tell(b, cookie, probe.Opened, 1000001, 80)
+	p.events <- tell(b, cookie, probe.Closed, 1000001, 80)
+	p.events <- tell(b, cookie, probe.Opened, 1000002, 0) // listens without bind
+	p.events <- tell(b, cookie, probe.Closed, 1000002, 4711)
+	udp := tell(b, cookie, probe.Opened, 1000003, 5000)
+	udp.Socket.Protocol, udp.Socket.AutoBound = port.UDP, true
+	p.events <- udp // a client
+	resolver := tell(b, cookie, probe.Opened, 1000004, 41000)
+	resolver.Socket.Address = process.EngineResolver
+	p.events <- resolver
+	r.wait("opened web 80/tcp loopback ebpf", "closed web 80/tcp loopback ebpf",
+		"opened web 4711/tcp loopback ebpf", "closed web 4711/tcp loopback ebpf")
+	got := r.all()[0].Processes
+	if len(got) != 1 || got[0].PID != b.Process.Pid || got[0].Name != "sleep" || got[0].Executable == "" {
+		t.Errorf("processes %+v, want the box's with its executable", got)
+	}
+}
+
+// A port that a dump tells, and one that stays open over a scan.
+func TestFactsAndScans(t *testing.T) {
+	r, p := startProbed(t, nil)
+	b := newBox(t)
+	cookie := b.netnsCookie()
+	b.listen(80)
+	r.tell(engine.Started, b.container("web"))
+	r.wait("opened web 80/tcp loopback sock_diag")
+	r.registered(cookie)
+	r.Controller.mutex.Lock()
+	sockets, err := r.onlyGroup().watcher.session.dump(nil)
+	r.Controller.mutex.Unlock()
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("%v, error %v", sockets, err)
+	}
+	p.events <- tell(b, cookie, probe.Opened, sockets[0].Cookie, 80) // late news
+	p.events <- tell(b, cookie, probe.Closed, sockets[0].Cookie, 80)
+	r.wait("opened web 80/tcp loopback sock_diag", "closed web 80/tcp loopback ebpf")
+}
+
+// cgroups makes a cgroup v2 folder for a container, and returns its id.
+func cgroupOf(t *testing.T, containerID string) (*process.Cgroups, uint64) {
+	t.Helper()
+	c, err := process.OpenCgroups("/sys/fs/cgroup")
+	if err != nil {
+		kerneltest.Skip(t, err.Error())
+	}
+	dir := filepath.Join(c.Root(), "portwatcher-test-"+containerID)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		kerneltest.Skip(t, "making a cgroup needs root: "+err.Error())
+	}
+	t.Cleanup(func() { os.Remove(dir) })
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return c, st.Ino
+}
+
+// What a container does before the engine has announced it is kept for it.
+func TestFactsBeforeTheContainer(t *testing.T) {
+	b := newBox(t)
+	web := b.container("web")
+	web.ID = strings.Repeat(fmt.Sprintf("%08x", b.Process.Pid), 8)
+	cgroups, id := cgroupOf(t, web.ID)
+	r, p := startProbed(t, func(o *Options) { o.Attributor = process.NewAttributor(o.Finder, cgroups) })
+	cookie := b.netnsCookie()
+	opened := tell(b, cookie, probe.Opened, 1000001, 80)
+	opened.Socket.Cgroup = id
+	p.events <- opened
+	p.events <- tell(b, cookie, probe.Closed, 1000001, 80)
+	host := tell(b, cookie+1, probe.Opened, 1000002, 22) // of no container
+	p.events <- host
+	p.events <- host // taken, so that the first is done
+	r.Controller.mutex.Lock()
+	waiting := len(r.pending.facts)
+	r.Controller.mutex.Unlock()
+	if waiting != 2 {
+		t.Errorf("%d facts wait, want 2", waiting)
+	}
+	r.tell(engine.Started, web)
+	r.wait("opened web 80/tcp loopback ebpf", "closed web 80/tcp loopback ebpf")
+}
+
+// A container that was gone before anyone could look at it.
+func TestFactsOfAPassedContainer(t *testing.T) {
+	b := newBox(t)
+	gone := &port.Container{ID: strings.Repeat(fmt.Sprintf("%08x", b.Process.Pid), 8), Name: "gone"}
+	cgroups, id := cgroupOf(t, gone.ID)
+	r, p := startProbed(t, func(o *Options) { o.Attributor = process.NewAttributor(o.Finder, cgroups) })
+	for _, number := range []uint16{80, 0} {
+		e := tell(b, 99, probe.Opened, 1000001+uint64(number), number)
+		e.Socket.Cgroup = id
+		p.events <- e
+	}
+	p.events <- tell(b, 99, probe.Closed, 1000081, 80)
+	p.events <- tell(b, 99, probe.Closed, 1000001, 4711)
+	p.events <- tell(b, 99, probe.Closed, 7, 7)
+	r.tell(engine.Passed, gone)
+	r.wait("opened gone 80/tcp  ebpf", "closed gone 80/tcp  ebpf", "opened gone 4711/tcp  ebpf", "closed gone 4711/tcp  ebpf")
+}
+
+func TestLossIsAGap(t *testing.T) {
+	r, p := startProbed(t, nil)
+	b := newBox(t)
+	cookie := b.netnsCookie()
+	r.tell(engine.Started, b.container("web"))
+	r.registered(cookie)
+	p.lost = 7 // set before the reader looks, which it does after each event
+	p.events <- tell(b, cookie, probe.Closed, 1, 1)
+	b.listen(80)
+	r.wait("gap: 7 socket events were lost: they came faster than they could be read; scanned again",
+		"opened web 80/tcp loopback sock_diag")
+}
+
+// A probe that breaks hands over to the scans without losing state.
+func TestProbeBreaks(t *testing.T) {
+	opens := 0
+	p := newFakeProbe()
+	r := start(t, func(o *Options) {
+		o.Source = Auto
+		o.OpenProbe = func() (Probe, error) {
+			if opens++; opens > 1 {
+				return nil, errors.New("not yet")
+			}
+			return p, nil
+		}
+	})
+	b := newBox(t)
+	cookie := b.netnsCookie()
+	r.tell(engine.Started, b.container("web"))
+	r.registered(cookie)
+	closeIt := b.listen(80)
+	r.tell(engine.Synced, nil)
+	p.events <- probe.Event{} // an error of Read
+	r.wait("opened web 80/tcp loopback sock_diag")
+	if n := r.logged("eBPF has stopped working"); n != 1 {
+		t.Errorf("told %d times, want once", n)
+	}
+	closeIt()
+	r.wait("opened web 80/tcp loopback sock_diag", "closed web 80/tcp loopback sock_diag")
+}
+
+func TestProbeThatIsInsistedOn(t *testing.T) {
+	failure := &probe.UnsupportedError{Feature: "BTF", Remedy: "another kernel", Err: errors.New("none")}
+	r := start(t, func(o *Options) {
+		o.Source = EBPF
+		o.OpenProbe = func() (Probe, error) { return nil, failure }
+	})
+	<-r.done
+	if err := r.stop(); !errors.Is(err, failure) || !strings.Contains(err.Error(), "--source ebpf") {
+		t.Errorf("error %v, want %v", err, failure)
+	}
+}
+
+func TestProcAlone(t *testing.T) {
+	r, b := start(t, func(o *Options) { o.Source = Proc }), newBox(t)
+	b.listen(80)
+	r.tell(engine.Started, b.container("web"))
+	r.wait("opened web 80/tcp loopback proc")
+	b.listen(81)()
+	closeIt := b.listen(82)
+	kerneltest.Eventually(t, "the second port", func() bool { return len(r.seen()) >= 2 })
+	closeIt()
+	kerneltest.Eventually(t, "its close", func() bool {
+		seen := r.seen()
+		return seen[len(seen)-1] == "closed web 82/tcp loopback proc"
+	})
+}
+
+func TestPendingBounds(t *testing.T) {
+	var p pending
+	now := time.Now()
+	add := func(cookie uint64, at time.Time) {
+		p.add(&fact{Event: probe.Event{Kind: probe.Opened, Socket: port.Socket{Cookie: cookie}}, arrived: at})
+	}
+	for cookie := range uint64(maxPending + 10) {
+		add(cookie, now)
+	}
+	if len(p.facts) != maxPending || p.has(0, 9) || !p.has(0, 10) || len(p.opened) != maxPending {
+		t.Errorf("%d facts, %d openings; want %d, the oldest gone", len(p.facts), len(p.opened), maxPending)
+	}
+	add(1<<40, now.Add(2*pendingTime))
+	if len(p.facts) != 1 || len(p.opened) != 1 {
+		t.Errorf("%d facts, %d openings; want the youngest alone", len(p.facts), len(p.opened))
+	}
+}
