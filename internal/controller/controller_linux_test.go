@@ -440,3 +440,26 @@ func countFDs(t *testing.T) int {
 	}
 	return len(entries)
 }
+
+// The hot loop: nothing opened, nothing closed, nothing allocated.
+func TestSteadyScanAllocatesNothing(t *testing.T) {
+	r, b := start(t, func(o *Options) { o.ScanInterval = time.Hour }), newBox(t)
+	for number := range 20 {
+		b.listen(8000 + number)
+	}
+	r.tell(engine.Started, b.container("web"))
+	kerneltest.Eventually(t, "all are open", func() bool { return len(r.Open()) == 20 })
+	r.Controller.mutex.Lock()
+	w := r.onlyGroup().watcher
+	r.Controller.mutex.Unlock()
+	kerneltest.Eventually(t, "the second look is over", func() bool {
+		r.Controller.mutex.Lock()
+		defer r.Controller.mutex.Unlock()
+		return !w.armed
+	})
+	var err error
+	allocations := testing.AllocsPerRun(50, func() { err = errors.Join(err, w.scan()) })
+	if err != nil || allocations >= 1 {
+		t.Errorf("%v allocations, error %v; want none", allocations, err)
+	}
+}
