@@ -24,11 +24,7 @@ func portsCommand() *cobra.Command {
 }
 
 func ports(ctx context.Context, s *config.Settings) (err error) {
-	log := newLogger(s)
-	if err := inspectHost(s, log); err != nil {
-		return err
-	}
-	docker, err := newEngine(s, log)
+	log, docker, err := prepare(s)
 	if err != nil {
 		return err
 	}

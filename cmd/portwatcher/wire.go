@@ -30,6 +30,17 @@ func newLogger(s *config.Settings) *logrus.Logger {
 	return log
 }
 
+// prepare finds out whether anything can be watched here, and prepares the
+// engine. The caller closes it.
+func prepare(s *config.Settings) (*logrus.Logger, *engine.Engine, error) {
+	log := newLogger(s)
+	if err := inspectHost(s, log); err != nil {
+		return nil, nil, err
+	}
+	docker, err := newEngine(s, log)
+	return log, docker, err
+}
+
 // newEngine prepares the engine. A bad address is an error of the settings.
 func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, error) {
 	e, err := engine.New(engine.Options{

@@ -92,6 +92,8 @@ type Controller struct {
 	probing  bool                // eBPF tells of every change
 	byCookie map[uint64]*watcher // by the namespace's cookie in its events
 	pending  pending
+	// toldOverflow is when a gap told of facts that pending gave up.
+	toldOverflow time.Time
 
 	watchers sync.WaitGroup
 	wake     chan struct{} // the close grace of an endpoint began
@@ -294,7 +296,7 @@ func (c *Controller) Ready() error {
 	if c.lost != nil {
 		return fmt.Errorf("the Docker Engine cannot be reached: %w", c.lost)
 	}
-	limit := max(3*c.ScanInterval, 10*time.Second)
+	limit := max(3*c.scanInterval(c.probing), 10*time.Second)
 	for _, g := range c.groups {
 		if g.watcher == nil {
 			continue

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"time"
 
 	"portwatcher/internal/port"
@@ -40,6 +41,10 @@ func (c *Controller) take(f *fact) {
 	defer c.mutex.Unlock()
 	if !c.place(f) {
 		c.pending.add(f)
+	}
+	if c.pending.overflow > 0 && time.Since(c.toldOverflow) >= gapInterval {
+		c.gap(nil, fmt.Sprintf("%d socket events of containers that the engine has not announced were given up: there were too many to keep", c.pending.overflow))
+		c.pending.overflow, c.toldOverflow = 0, time.Now()
 	}
 }
 

@@ -227,6 +227,28 @@ func TestLossIsAGap(t *testing.T) {
 		"opened web 80/tcp loopback sock_diag")
 }
 
+// With eBPF, scans are rare: an old one does not mean that the capture is stuck.
+func TestReadyWithProbe(t *testing.T) {
+	r, _ := startProbed(t, nil)
+	b := newBox(t)
+	r.tell(engine.Started, b.container("web"))
+	r.tell(engine.Synced, nil)
+	r.registered(b.netnsCookie())
+	kerneltest.Eventually(t, "ready", func() bool { return r.Ready() == nil })
+	r.Controller.mutex.Lock()
+	w := r.onlyGroup().watcher
+	r.Controller.mutex.Unlock()
+	<-w.first
+	w.last.Store(time.Now().Add(-reconcileInterval).UnixNano())
+	if err := r.Ready(); err != nil {
+		t.Errorf("a reconciliation ago: %v", err)
+	}
+	w.last.Store(time.Now().Add(-4 * reconcileInterval).UnixNano())
+	if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "web") {
+		t.Errorf("four of them ago: %v, want an error that names the container", err)
+	}
+}
+
 // A probe that breaks hands over to the scans without losing state.
 func TestProbeBreaks(t *testing.T) {
 	opens := 0
@@ -291,11 +313,11 @@ func TestPendingBounds(t *testing.T) {
 	for cookie := range uint64(maxPending + 10) {
 		add(cookie, now)
 	}
-	if len(p.facts) != maxPending || p.has(0, 9) || !p.has(0, 10) || len(p.opened) != maxPending {
+	if len(p.facts) != maxPending || p.has(0, 9) || !p.has(0, 10) || len(p.opened) != maxPending || p.overflow != 10 {
 		t.Errorf("%d facts, %d openings; want %d, the oldest gone", len(p.facts), len(p.opened), maxPending)
 	}
 	add(1<<40, now.Add(2*pendingTime))
-	if len(p.facts) != 1 || len(p.opened) != 1 {
+	if len(p.facts) != 1 || len(p.opened) != 1 || p.overflow != 10 {
 		t.Errorf("%d facts, %d openings; want the youngest alone", len(p.facts), len(p.opened))
 	}
 }

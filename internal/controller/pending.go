@@ -11,7 +11,7 @@ import (
 // Bounds on the facts that wait for their container to be announced. An engine
 // announces a container within a second; a busy one may take longer.
 const (
-	maxPending  = 1 << 14
+	maxPending  = 1 << 15
 	pendingTime = 15 * time.Second
 )
 
@@ -20,6 +20,8 @@ const (
 type pending struct {
 	facts  []*fact
 	opened map[socketID]struct{} // those that wait with their opening
+	// overflow counts facts that were given up before their time.
+	overflow int
 }
 
 type socketID struct{ netns, cookie uint64 }
@@ -31,6 +33,9 @@ func (p *pending) add(f *fact) {
 	}
 	drop := 0
 	for drop < len(p.facts) && (len(p.facts)-drop >= maxPending || f.arrived.Sub(p.facts[drop].arrived) > pendingTime) {
+		if f.arrived.Sub(p.facts[drop].arrived) <= pendingTime {
+			p.overflow++
+		}
 		p.forget(p.facts[drop])
 		drop++
 	}
@@ -59,7 +64,7 @@ func (p *pending) takeAll() []*fact {
 	return facts
 }
 
-func (p *pending) clear() { *p = pending{} }
+func (p *pending) clear() { p.facts, p.opened = nil, nil }
 
 // processCache remembers for a moment what /proc told of a process: one that
 // opens thousands of ports is read once a second. It belongs to one goroutine.

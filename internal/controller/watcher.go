@@ -194,11 +194,20 @@ func (w *watcher) run(ctx context.Context) (err error) {
 	return w.loop(ctx, exact && s.netnsCookie != 0)
 }
 
+// scanInterval is the time between scans: while eBPF tells of every change they
+// are a reconciliation.
+func (c *Controller) scanInterval(exact bool) time.Duration {
+	if exact {
+		return max(c.ScanInterval, reconcileInterval)
+	}
+	return c.ScanInterval
+}
+
 // loop scans at once, and then whenever it is time to.
 func (w *watcher) loop(ctx context.Context, exact bool) error {
-	interval, bursts := w.c.ScanInterval, w.c.BurstScans
+	interval, bursts := w.c.scanInterval(exact), w.c.BurstScans
 	if exact {
-		interval, bursts = max(interval, reconcileInterval), 1
+		bursts = 1
 	}
 	scan := time.NewTimer(untilTick(interval))
 	defer scan.Stop()

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/freelist"
 	"portwatcher/internal/port"
 )
 
@@ -20,23 +21,7 @@ var ErrProcessGone = errors.New("process is gone")
 const bufferSize = 16 << 10
 
 // buffers are shared by all readers: one is needed for the time of a read only.
-var buffers = make(chan *[bufferSize]byte, 4)
-
-func takeBuffer() *[bufferSize]byte {
-	select {
-	case b := <-buffers:
-		return b
-	default:
-		return new([bufferSize]byte)
-	}
-}
-
-func giveBuffer(b *[bufferSize]byte) {
-	select {
-	case buffers <- b:
-	default:
-	}
-}
+var buffers = freelist.New[[bufferSize]byte](4)
 
 // Read appends to dst the listening TCP and the unconnected UDP sockets of the
 // network namespace of process pid, as procRoot ("/proc", or where another pid
@@ -60,8 +45,8 @@ func read(dst []port.Socket, procRoot string, pid int, p parser) ([]port.Socket,
 		return dst, pathError("open", path, gone(err))
 	}
 	defer unix.Close(dir)
-	buffer := takeBuffer()
-	defer giveBuffer(buffer)
+	buffer := buffers.Take()
+	defer buffers.Give(buffer)
 
 	all := dst
 	for i := range tables {

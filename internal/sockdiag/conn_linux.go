@@ -13,6 +13,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/freelist"
 	"portwatcher/internal/port"
 )
 
@@ -24,25 +25,8 @@ const attempts = 16
 const bufferSize = 32 << 10
 
 // buffers are shared by all connections: a dump takes one for microseconds, so
-// there are as many as scans at the same moment, not as namespaces. A sync.Pool
-// would give them up at each garbage collection.
-var buffers = make(chan *[bufferSize]byte, 8)
-
-func takeBuffer() *[bufferSize]byte {
-	select {
-	case b := <-buffers:
-		return b
-	default:
-		return new([bufferSize]byte)
-	}
-}
-
-func giveBuffer(b *[bufferSize]byte) {
-	select {
-	case buffers <- b:
-	default:
-	}
-}
+// there are as many as scans at the same moment, not as namespaces.
+var buffers = freelist.New[[bufferSize]byte](8)
 
 // Options narrow what a dump returns.
 type Options struct {
@@ -199,9 +183,9 @@ func (c *Conn) rememberListeners(sockets []port.Socket) {
 // dumpTable appends one table's sockets to dst, and begins again where the
 // kernel says that the table changed meanwhile.
 func (c *Conn) dumpTable(dst []port.Socket, t *table) ([]port.Socket, error) {
-	c.buffer = takeBuffer()
+	c.buffer = buffers.Take()
 	defer func() {
-		giveBuffer(c.buffer)
+		buffers.Give(c.buffer)
 		c.buffer = nil
 	}()
 	length := len(dst)
