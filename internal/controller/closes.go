@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"time"
 
 	"portwatcher/internal/port"
@@ -18,10 +19,19 @@ func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
 	if w.group.watcher != w {
 		return
 	}
+	c.calm.count()
+	w.destroyedAt = at
 	changes, known := c.tracker.Closed(c.changes[:0], id, d.Socket.Cookie, at, port.SourceDestroy)
 	if !known && w.wasListening(s, d) {
-		owner := tracker.Owner{Container: w.onlyMember(d.Socket)}
-		changes = c.tracker.Transient(changes, id, d.Socket, owner, at, port.SourceDestroy)
+		container, certain := w.onlyMember()
+		var told bool
+		changes, told = c.tracker.Transient(changes, id, d.Socket, tracker.Owner{Container: container}, at, port.SourceDestroy)
+		switch {
+		case !certain:
+			w.unattributed(&d.Socket)
+		case !told && container != nil:
+			w.untold(&d.Socket)
+		}
 	}
 	c.publish(changes)
 }
@@ -45,22 +55,87 @@ func (w *watcher) wasListening(s *session, d *sockdiag.Destroyed) bool {
 }
 
 // onlyMember is the container of a socket of which nothing but its namespace is
-// known. The caller holds the lock.
-func (w *watcher) onlyMember(s port.Socket) *port.Container {
-	if len(w.group.members) == 1 && !w.group.host {
-		for _, m := range w.group.members {
-			if m.monitored {
-				return m.Container
-			}
-		}
-		return nil
+// known; nil if it is not monitored. certain is false where several containers
+// share the namespace. The caller holds the lock.
+func (w *watcher) onlyMember() (_ *port.Container, certain bool) {
+	if w.group.host || len(w.group.members) != 1 {
+		return nil, w.group.host // of the host's own sockets nothing is expected
 	}
-	w.c.once("shared "+w.group.id.String(), func() {
-		w.c.log.WithField("containers", w.group.names()).Warnf(
-			"A port that lived shorter than a scan interval (%d/%s) cannot be attributed: several containers share the network namespace. eBPF would tell.",
-			s.Port, s.Protocol)
-	})
-	return nil
+	for _, m := range w.group.members {
+		if m.monitored {
+			return m.Container, true
+		}
+	}
+	return nil, true
+}
+
+// unattributed counts a port whose container is not known. The caller holds the
+// lock, here and below.
+func (w *watcher) unattributed(s *port.Socket) {
+	w.doubt(&w.ownerless, s)
+}
+
+// untold counts a port that was open before the socket that a scan has found
+// there since, or beside it (SO_REUSEPORT): the message does not tell which.
+func (w *watcher) untold(s *port.Socket) {
+	w.doubt(&w.hidden, s)
+}
+
+// doubt is what is known of ports only in part.
+type doubt struct {
+	count  int // since a gap told of them
+	last   string
+	toldAt time.Time
+}
+
+func (w *watcher) doubt(d *doubt, s *port.Socket) {
+	d.count++
+	d.last = fmt.Sprintf("%d/%s on %s", s.Port, s.Protocol, s.Address)
+	w.tellDoubts()
+}
+
+// tellDoubts reports such ports as gaps, at most one a gapInterval.
+func (w *watcher) tellDoubts() {
+	if w.ownerless.due() {
+		w.c.gap(nil, fmt.Sprintf("ports that opened and closed between two looks in the network namespace of %s: %d, the last %s; whose they were is not known",
+			w.group.names(), w.ownerless.count, w.ownerless.last))
+		w.ownerless = doubt{toldAt: time.Now()}
+	}
+	if w.hidden.due() {
+		container, _ := w.onlyMember()
+		w.c.gap(container, fmt.Sprintf("sockets that closed at ports which another socket holds: %d, the last %s; the ports may have opened and closed in between",
+			w.hidden.count, w.hidden.last))
+		w.hidden = doubt{toldAt: time.Now()}
+	}
+	if w.ownerless.count+w.hidden.count > 0 {
+		w.arm()
+	}
+}
+
+func (d *doubt) due() bool { return d.count > 0 && time.Since(d.toldAt) >= gapInterval }
+
+// In a storm the destroy notifications are behind: the kernel sends them from a
+// work queue, and there is a backlog. The snapshot's new sockets must wait for
+// those that were closed before, or these would seem to have been open beside
+// them.
+const (
+	stormAge    = 100 * time.Millisecond // since the last notification
+	caughtUp    = 30 * time.Millisecond  // without a notification
+	maxCatchUp  = 250 * time.Millisecond
+	catchUpStep = 5 * time.Millisecond
+)
+
+// catchUp waits, in a storm, until no destroy notification has come for a
+// moment. The caller holds the lock, which is released meanwhile.
+func (w *watcher) catchUp() {
+	if w.session.closes == nil || time.Since(w.destroyedAt) > stormAge {
+		return
+	}
+	for began := time.Now(); time.Since(began) < maxCatchUp && time.Since(w.destroyedAt) < caughtUp; {
+		w.c.mutex.Unlock()
+		time.Sleep(catchUpStep)
+		w.c.mutex.Lock()
+	}
 }
 
 // overrun reports that closes were lost, and has the namespace scanned.
@@ -70,10 +145,7 @@ func (w *watcher) overrun() {
 	if w.group.watcher != w {
 		return
 	}
-	var container *port.Container
-	if len(w.group.members) == 1 {
-		container = w.onlyMember(port.Socket{})
-	}
+	container, _ := w.onlyMember()
 	w.c.gap(container, "destroy notifications were lost: sockets closed faster than they could be read; scanned again")
 	signal(w.poke)
 }

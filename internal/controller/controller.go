@@ -92,6 +92,7 @@ type Controller struct {
 	probing  bool                // eBPF tells of every change
 	byCookie map[uint64]*watcher // by the namespace's cookie in its events
 	pending  pending
+	calm     calm
 	// toldOverflow is when a gap told of facts that pending gave up.
 	toldOverflow time.Time
 
@@ -135,6 +136,7 @@ func New(o Options) *Controller {
 		hostName:   o.HostName,
 		said:       map[string]struct{}{},
 		byCookie:   map[uint64]*watcher{},
+		calm:       calm{timer: stoppedTimer()},
 		wake:       make(chan struct{}, 1),
 		lost:       errors.New("not connected yet"),
 	}
@@ -179,6 +181,8 @@ func (c *Controller) Run(ctx context.Context) error {
 				return err
 			}
 		case <-c.wake:
+		case <-c.calm.timer.C:
+			c.settleDown()
 		case <-expiry.C:
 		}
 		expiry.Reset(c.expire())

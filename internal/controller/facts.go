@@ -39,6 +39,7 @@ func (r *factReader) cgroup(id uint64) string {
 func (c *Controller) take(f *fact) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
+	c.calm.count()
 	if !c.place(f) {
 		c.pending.add(f)
 	}

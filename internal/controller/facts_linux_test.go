@@ -171,6 +171,16 @@ func cgroupOf(t *testing.T, containerID string) (*process.Cgroups, uint64) {
 	return c, st.Ino
 }
 
+// waiting waits until so many facts wait for their container.
+func (r *rig) waiting(count int) {
+	r.t.Helper()
+	kerneltest.Eventually(r.t, fmt.Sprint(count, " facts wait"), func() bool {
+		r.Controller.mutex.Lock()
+		defer r.Controller.mutex.Unlock()
+		return len(r.pending.facts) == count
+	})
+}
+
 // What a container does before the engine has announced it is kept for it.
 func TestFactsBeforeTheContainer(t *testing.T) {
 	b := newBox(t)
@@ -185,13 +195,7 @@ func TestFactsBeforeTheContainer(t *testing.T) {
 	p.events <- tell(b, cookie, probe.Closed, 1000001, 80)
 	host := tell(b, cookie+1, probe.Opened, 1000002, 22) // of no container
 	p.events <- host
-	p.events <- host // taken, so that the first is done
-	r.Controller.mutex.Lock()
-	waiting := len(r.pending.facts)
-	r.Controller.mutex.Unlock()
-	if waiting != 2 {
-		t.Errorf("%d facts wait, want 2", waiting)
-	}
+	r.waiting(2)
 	r.tell(engine.Started, web)
 	r.wait("opened web 80/tcp loopback ebpf", "closed web 80/tcp loopback ebpf")
 }
@@ -210,6 +214,7 @@ func TestFactsOfAPassedContainer(t *testing.T) {
 	p.events <- tell(b, 99, probe.Closed, 1000081, 80)
 	p.events <- tell(b, 99, probe.Closed, 1000001, 4711)
 	p.events <- tell(b, 99, probe.Closed, 7, 7)
+	r.waiting(4)
 	r.tell(engine.Passed, gone)
 	r.wait("opened gone 80/tcp  ebpf", "closed gone 80/tcp  ebpf", "opened gone 4711/tcp  ebpf", "closed gone 4711/tcp  ebpf")
 }
@@ -266,15 +271,16 @@ func TestProbeBreaks(t *testing.T) {
 	cookie := b.netnsCookie()
 	r.tell(engine.Started, b.container("web"))
 	r.registered(cookie)
-	closeIt := b.listen(80)
+	closeIt := b.listen(80) // unseen: there was no event
 	r.tell(engine.Synced, nil)
 	p.events <- probe.Event{} // an error of Read
-	r.wait("opened web 80/tcp loopback sock_diag")
+	const gap = "gap: eBPF has stopped working; sock_diag takes over"
+	r.wait(gap, "opened web 80/tcp loopback sock_diag")
 	if n := r.logged("eBPF has stopped working"); n != 1 {
 		t.Errorf("told %d times, want once", n)
 	}
 	closeIt()
-	r.wait("opened web 80/tcp loopback sock_diag", "closed web 80/tcp loopback sock_diag")
+	r.wait(gap, "opened web 80/tcp loopback sock_diag", "closed web 80/tcp loopback sock_diag")
 }
 
 func TestProbeThatIsInsistedOn(t *testing.T) {
@@ -304,6 +310,29 @@ func TestProcAlone(t *testing.T) {
 	})
 }
 
+func TestCalm(t *testing.T) {
+	s := calm{timer: stoppedTimer()}
+	for range stormSize {
+		s.count()
+	}
+	if !s.timer.Stop() {
+		t.Error("the timer does not run after a storm began")
+	}
+	if s.over() {
+		t.Error("over at once: the storm's first part has just been")
+	}
+	for range stormSize {
+		s.count()
+	}
+	if s.over() {
+		t.Error("over while it goes on")
+	}
+	s.count()
+	if !s.over() || s.facts != 0 {
+		t.Errorf("not over after a calm: %+v", s)
+	}
+}
+
 func TestPendingBounds(t *testing.T) {
 	var p pending
 	now := time.Now()
@@ -319,5 +348,49 @@ func TestPendingBounds(t *testing.T) {
 	add(1<<40, now.Add(2*pendingTime))
 	if len(p.facts) != 1 || len(p.opened) != 1 || p.overflow != 10 {
 		t.Errorf("%d facts, %d openings; want the youngest alone", len(p.facts), len(p.opened))
+	}
+}
+
+// A port that lived between two looks in a shared namespace: nobody knows whose
+// it was, and that is told.
+func TestTransientInASharedNamespace(t *testing.T) {
+	r, b := start(t, func(o *Options) { o.ScanInterval = time.Hour }), newBox(t)
+	first, second := b.container("first"), b.container("second")
+	second.ID = strings.Repeat("1", 64)
+	r.tell(engine.Started, first)
+	r.tell(engine.Started, second)
+	kerneltest.Eventually(t, "the namespace is watched", func() bool {
+		r.Controller.mutex.Lock()
+		defer r.Controller.mutex.Unlock()
+		return len(r.containers) == 2 && r.onlyGroup().watcher.isFirstDone()
+	})
+	b.listen(80)()
+	r.wait("gap: ports that opened and closed between two looks in the network namespace of first, second: 1, the last 80/tcp on 0.0.0.0; whose they were is not known")
+}
+
+func TestTransient(t *testing.T) {
+	r, b := start(t, func(o *Options) { o.ScanInterval = time.Hour }), newBox(t)
+	r.tell(engine.Started, b.container("web"))
+	kerneltest.Eventually(t, "the namespace is watched", func() bool {
+		r.Controller.mutex.Lock()
+		defer r.Controller.mutex.Unlock()
+		return len(r.groups) == 1 && r.onlyGroup().watcher.isFirstDone()
+	})
+	b.listen(80)()
+	kerneltest.Eventually(t, "the transient", func() bool { return len(r.all()) == 2 })
+	for i, want := range []port.Type{port.Opened, port.Closed} {
+		e := r.all()[i]
+		if e.Type != want || !e.Transient || e.Port != 80 || e.Source != port.SourceDestroy || e.OpenSeconds != nil || !e.OpenedAt.IsZero() {
+			t.Errorf("%+v, want a transient %s", e, want)
+		}
+	}
+}
+
+func (w *watcher) isFirstDone() bool {
+	select {
+	case <-w.first:
+		return true
+	default:
+		return false
 	}
 }

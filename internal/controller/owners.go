@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"portwatcher/internal/port"
 	"portwatcher/internal/process"
@@ -35,8 +36,7 @@ func (c *Controller) tellTrouble(denied int, err error) {
 	defer c.mutex.Unlock()
 	if denied > 0 {
 		c.once("denied", func() {
-			c.log.Warnf("The open files of %d processes cannot be listed, so ports of theirs have no process: "+
-				"this needs CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE (cap_add: DAC_READ_SEARCH, SYS_PTRACE).", denied)
+			c.log.Infof("The open files of %d processes cannot be listed: a port of theirs has no process (see portwatcher check).", denied)
 		})
 	}
 	if err != nil {
@@ -75,7 +75,13 @@ func (w *watcher) lookAgain() {
 	c, id := w.c, w.group.id
 	c.mutex.Lock()
 	w.armed = false
-	fresh := c.tracker.Fresh(nil, id)
+	// Reading the link of an open file holds it for a moment, so that a close at
+	// that moment takes effect a little later than its process believes: what
+	// opens and closes a port in a loop must be left alone.
+	fresh, more := c.tracker.Fresh(nil, id, time.Now().Add(-secondLook))
+	if more {
+		w.arm()
+	}
 	c.mutex.Unlock()
 
 	inodes := make([]uint32, 0, len(fresh))
@@ -97,6 +103,7 @@ func (w *watcher) lookAgain() {
 		c.tracker.Describe(id, s.Cookie, holders.ByInode[s.Inode])
 	}
 	c.tellLeadsNowhere(w.group)
+	w.tellDoubts()
 }
 
 // tellLeadsNowhere warns once of each published port whose only listeners are

@@ -14,7 +14,7 @@ import (
 const (
 	// aliveInterval is how often the probe is asked whether it still hangs on
 	// its hooks.
-	aliveInterval = 30 * time.Second
+	aliveInterval = 5 * time.Second
 	// gapInterval is the least time between two gaps of one source: an overload
 	// is one story.
 	gapInterval = time.Second
@@ -74,6 +74,9 @@ func (c *Controller) runProbe(ctx context.Context, p Probe) {
 		}
 		c.setProbing(false)
 		c.log.WithError(err).Warn("eBPF has stopped working; sock_diag takes over until it is back.")
+		c.mutex.Lock()
+		c.gap(nil, "eBPF has stopped working; sock_diag takes over")
+		c.mutex.Unlock()
 		for p = nil; p == nil; {
 			select {
 			case <-ctx.Done():
@@ -92,28 +95,45 @@ func (c *Controller) runProbe(ctx context.Context, p Probe) {
 
 // readProbe takes over what the probe tells, and closes it at the end.
 func (c *Controller) readProbe(ctx context.Context, p Probe) (err error) {
-	reader := &factReader{c: c, probe: p, processes: processCache{finder: c.Finder}, again: stoppedTimer()}
+	reader := newFactReader(c, p)
 	watching, stop := context.WithCancel(ctx)
-	why := make(chan error, 1)
+	why := make(chan error, 2)
 	go func() { why <- reader.watch(watching) }()
+	go func() { why <- reader.receive() }()
 	defer func() {
 		stop()
-		err = errors.Join(err, <-why)
+		err = errors.Join(err, <-why, <-why)
 	}()
-	return reader.run()
+	return reader.run(ctx)
 }
 
-// factReader turns the probe's events into facts, in one goroutine; another
-// watches over it.
+// factReader turns the probe's events into facts. One goroutine receives them,
+// so that the kernel's ring buffer is emptied at once whatever else is to do, one
+// takes them over, and one watches over both.
 type factReader struct {
 	c         *Controller
 	probe     Probe
 	processes processCache
+	received  chan struct{} // there is something in waiting
 
-	mutex sync.Mutex
-	lost  uint64      // told so far
-	told  time.Time   // the last gap
-	again *time.Timer // when to look at the loss once more
+	mutex    sync.Mutex
+	waiting  []probe.Event
+	overflow uint64      // events that found no room in waiting
+	ended    bool        // receive is
+	told     uint64      // lost events that gaps have told of
+	toldAt   time.Time   // the last gap
+	again    *time.Timer // when to look at the loss once more
+}
+
+// maxWaiting bounds the events between the ring buffer and the tracker, at 200
+// bytes each: several seconds of a storm at a machine's full speed.
+const maxWaiting = 1 << 18
+
+func newFactReader(c *Controller, p Probe) *factReader {
+	return &factReader{
+		c: c, probe: p, processes: processCache{finder: c.Finder},
+		received: make(chan struct{}, 1), again: stoppedTimer(),
+	}
 }
 
 // watch closes the probe when ctx ends or it is not alive any more, which ends
@@ -137,14 +157,28 @@ func (r *factReader) watch(ctx context.Context) error {
 	}
 }
 
-func (r *factReader) run() error {
+// receive empties the ring buffer until the probe is closed.
+func (r *factReader) receive() error {
+	defer func() {
+		r.mutex.Lock()
+		r.ended = true
+		r.mutex.Unlock()
+		signal(r.received)
+	}()
 	var event probe.Event
 	for {
 		err := r.probe.Read(&event)
 		var bad *probe.MalformedError
 		switch {
 		case err == nil:
-			r.c.take(r.fact(&event))
+			r.mutex.Lock()
+			if len(r.waiting) < maxWaiting {
+				r.waiting = append(r.waiting, event)
+			} else {
+				r.overflow++
+			}
+			r.mutex.Unlock()
+			signal(r.received)
 		case errors.Is(err, os.ErrClosed):
 			return nil
 		case errors.As(err, &bad):
@@ -153,21 +187,49 @@ func (r *factReader) run() error {
 		default:
 			return err
 		}
-		r.tellLoss()
 	}
 }
 
-// tellLoss reports what the ring buffer had no room for, and has everything
-// scanned: at once, and again when what was open just now must be in the tables.
+// run takes over what is received, until receive or ctx ends.
+func (r *factReader) run(ctx context.Context) error {
+	var batch []probe.Event
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.received:
+		}
+		r.mutex.Lock()
+		batch, r.waiting = r.waiting, batch[:0]
+		ended := r.ended
+		r.mutex.Unlock()
+		for i := range batch {
+			if i%256 == 0 && ctx.Err() != nil {
+				return nil
+			}
+			r.c.take(r.fact(&batch[i]))
+		}
+		if cap(batch) > 4096 { // a storm's memory is given back
+			batch = nil
+		}
+		r.tellLoss()
+		if ended {
+			return nil
+		}
+	}
+}
+
+// tellLoss reports what there was no room for, and has everything scanned: at
+// once, and again when what was open just now must be in the tables.
 func (r *factReader) tellLoss() {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	lost := r.probe.Lost()
-	if lost == r.lost || time.Since(r.told) < gapInterval {
+	lost := r.probe.Lost() + r.overflow
+	if lost == r.told || time.Since(r.toldAt) < gapInterval {
 		return
 	}
-	reason := fmt.Sprintf("%d socket events were lost: they came faster than they could be read; scanned again", lost-r.lost)
-	r.lost, r.told = lost, time.Now()
+	reason := fmt.Sprintf("%d socket events were lost: they came faster than they could be read; scanned again", lost-r.told)
+	r.told, r.toldAt = lost, time.Now()
 	r.again.Reset(2 * gapInterval)
 	r.c.mutex.Lock()
 	r.c.gap(nil, reason)

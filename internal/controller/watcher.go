@@ -53,6 +53,12 @@ type watcher struct {
 	sockets []port.Socket // reused
 	unknown []int         // reused
 
+	// destroyedAt is when the last destroy notification was taken over. Under
+	// the controller's lock.
+	destroyedAt time.Time
+	// Ports of which a part is not known. Under the controller's lock.
+	ownerless, hidden doubt
+
 	scanned   bool      // since the session began
 	procUntil time.Time // /proc stands in for sock_diag until then
 }
@@ -280,6 +286,7 @@ func (w *watcher) scan() error {
 	w.nameUnbound(sockets)
 	w.unknown = c.tracker.Unknown(w.unknown[:0], id, sockets)
 	if len(w.unknown) > 0 {
+		w.catchUp()
 		members, epoch := w.group.ownership(c), w.group.epoch
 		c.mutex.Unlock()
 		snapshot.New = w.attribute(sockets, members)
@@ -302,7 +309,7 @@ func (w *watcher) scan() error {
 func (w *watcher) arm() {
 	if !w.armed {
 		w.armed = true
-		w.second.Reset(secondLook)
+		w.second.Reset(secondLook + secondLook/10)
 	}
 }
 

@@ -156,15 +156,19 @@ func (w *blocked) Write(b []byte) (int, error) { <-w.release; return len(b), nil
 
 func TestQueueNeverBlocksTheCapture(t *testing.T) {
 	w := &blocked{release: make(chan struct{})}
-	q := NewQueue(w, JSON)
+	const length = 100
+	q := newQueue(w, JSON, length)
 	ended := make(chan error)
 	go func() { ended <- q.Run(t.Context()) }()
 	taken := 0
 	for q.Offer(&opened) {
 		taken++
 	}
-	if taken < queueLength {
-		t.Errorf("the queue took %d events, want at least %d", taken, queueLength)
+	if taken < length {
+		t.Errorf("the queue took %d events, want at least %d", taken, length)
+	}
+	if q.Offer(&opened) {
+		t.Error("an event is taken before the queue is half empty")
 	}
 	close(w.release)
 	deadline := time.After(20 * time.Second)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"portwatcher/internal/port"
@@ -12,28 +13,37 @@ import (
 
 // queueLength is how many events wait for a slow reader before some are
 // dropped: enough for a storm, at 8 bytes each and what the events take.
-const queueLength = 1 << 16
+const queueLength = 1 << 17
 
 // Queue decouples the writing of events from their capture. Offer never
 // blocks.
 type Queue struct {
 	events chan *port.Event
+	full   atomic.Bool // nothing is taken until it is half empty
 	w      io.Writer
 	format Format
 }
 
 // NewQueue returns a queue in front of w.
-func NewQueue(w io.Writer, format Format) *Queue {
-	return &Queue{events: make(chan *port.Event, queueLength), w: w, format: format}
+func NewQueue(w io.Writer, format Format) *Queue { return newQueue(w, format, queueLength) }
+
+func newQueue(w io.Writer, format Format, length int) *Queue {
+	return &Queue{events: make(chan *port.Event, length), w: w, format: format}
 }
 
-// Offer takes an event, or returns false at once if the queue is full. It is
-// safe for concurrent use.
+// Offer takes an event, or returns false at once if the queue is full. From then
+// on it takes none until the queue is half empty, so that one slow moment of the
+// reader is one gap and not hundreds. It is safe for concurrent use.
 func (q *Queue) Offer(e *port.Event) bool {
+	if q.full.Load() && len(q.events) > cap(q.events)/2 {
+		return false
+	}
 	select {
 	case q.events <- e:
+		q.full.Store(false)
 		return true
 	default:
+		q.full.Store(true)
 		return false
 	}
 }

@@ -68,7 +68,7 @@ import (
 
 // DefaultRingBytes is the ring buffer's size where Options leave it 0. A record
 // takes 104 bytes.
-const DefaultRingBytes = 2 << 20
+const DefaultRingBytes = 4 << 20
 
 // Kind says what happened to a socket.
 type Kind uint8

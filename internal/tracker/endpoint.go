@@ -132,8 +132,12 @@ func (e *endpoint) refresh() {
 
 // holders is the union of the sockets' processes, ordered by pid.
 func (e *endpoint) holders() []port.Process {
-	if len(e.sockets) == 1 {
-		return e.sockets[0].processes
+	first := e.sockets[0].processes
+	same := func(s *socket) bool {
+		return len(s.processes) == len(first) && (len(first) == 0 || &s.processes[0] == &first[0])
+	}
+	if !slices.ContainsFunc(e.sockets, func(s *socket) bool { return !same(s) }) {
+		return first
 	}
 	var all []port.Process
 	for _, s := range e.sockets {

@@ -51,17 +51,19 @@ func (t *Tracker) Closed(dst []Change, id port.Namespace, cookie uint64, at time
 }
 
 // Transient takes the close of a socket that nobody had seen: it makes an
-// opened and a closed change, unless its endpoint is open anyway.
-func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owner Owner, at time.Time, source port.Source) []Change {
+// opened and a closed change, unless its endpoint is open anyway: told is false
+// then.
+func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owner Owner, at time.Time, source port.Source) (_ []Change, told bool) {
 	if owner.Container == nil {
-		return dst
+		return dst, false
 	}
 	key := port.Endpoint{Container: owner.Container.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
 	if e := t.endpoints[key]; e != nil {
-		if !e.closedAt.IsZero() { // it came back within the close grace, and went
+		pending := !e.closedAt.IsZero()
+		if pending { // it came back within the close grace, and went
 			e.closedAt, e.closedBy = at, source
 		}
-		return dst
+		return dst, pending
 	}
 	change := Change{
 		Type: port.Opened, Time: at, Source: source, Endpoint: key, Namespace: id,
@@ -69,7 +71,14 @@ func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owne
 	}
 	dst = append(dst, change)
 	change.Type = port.Closed
-	return append(dst, change)
+	return append(dst, change), true
+}
+
+// Prune gives back the memory of exact facts of a while ago.
+func (t *Tracker) Prune(now time.Time) {
+	for _, ns := range t.namespaces {
+		ns.ended.prune(now)
+	}
 }
 
 // settledBefore says whether a snapshot that began at this moment must have the
@@ -107,6 +116,13 @@ func (t *tombstones) get(cookie uint64) (ending, bool) {
 		e, ok = t.older[cookie]
 	}
 	return e, ok
+}
+
+// prune forgets what is of no use any more.
+func (t *tombstones) prune(now time.Time) {
+	if now.Sub(t.since) > 2*settleTime {
+		*t = tombstones{}
+	}
 }
 
 // outdates says whether a snapshot that began at this moment may show a socket

@@ -59,7 +59,11 @@ func TestSnapshotDoesNotCloseTheNewest(t *testing.T) {
 
 func TestTransient(t *testing.T) {
 	transient := func(tr *Tracker, second float64, cookie uint64, number uint16, c *port.Container) []Change {
-		return tr.Transient(nil, ns1, tcp(cookie, number), Owner{Container: c}, at(second), port.SourceDestroy)
+		changes, told := tr.Transient(nil, ns1, tcp(cookie, number), Owner{Container: c}, at(second), port.SourceDestroy)
+		if told != (len(changes) > 0 || tr.grace > 0) {
+			t.Errorf("told %v with %d changes", told, len(changes))
+		}
+		return changes
 	}
 	tr := New(0)
 	changes := transient(tr, 1, 1, 80, web)
@@ -123,11 +127,20 @@ func TestSourceWithoutCookies(t *testing.T) {
 func TestFresh(t *testing.T) {
 	tr := New(0)
 	look(tr, ns1, 1, seen{1, 80, web, nil}, seen{2, 81, nil, nil})
-	if fresh := tr.Fresh(nil, ns1); len(fresh) != 1 || fresh[0].Cookie != 1 {
-		t.Errorf("fresh %v, want the socket that belongs to somebody", fresh)
-	}
-	if fresh := tr.Fresh(nil, ns1); len(fresh) != 0 {
-		t.Errorf("fresh %v, want none the second time", fresh)
+	look(tr, ns1, 3, seen{1, 80, web, nil}, seen{2, 81, nil, nil}, seen{3, 82, web, nil})
+	for _, test := range []struct {
+		until float64
+		want  []uint64
+		more  bool
+	}{{0, nil, true}, {2, []uint64{1}, true}, {2, nil, true}, {3, []uint64{3}, false}, {3, nil, false}} {
+		fresh, more := tr.Fresh(nil, ns1, at(test.until))
+		var cookies []uint64
+		for _, f := range fresh {
+			cookies = append(cookies, f.Cookie)
+		}
+		if !slices.Equal(cookies, test.want) || more != test.more {
+			t.Errorf("until %v: %v, more %v; want %v, %v", test.until, cookies, more, test.want, test.more)
+		}
 	}
 }
 
@@ -144,7 +157,7 @@ type fact struct {
 // Whatever the interleaving, each socket is reported opened once and closed
 // once, at the exact time where the exact fact came first.
 func TestExactFactsAgainstSnapshots(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(2000) {
 		simulate(t, rand.New(rand.NewPCG(seed, 2)), seed)
 		if t.Failed() {
 			return
@@ -153,13 +166,16 @@ func TestExactFactsAgainstSnapshots(t *testing.T) {
 }
 
 func simulate(t *testing.T, random *rand.Rand, seed uint64) {
-	type life struct{ from, to float64 }
-	lives := map[uint64]life{}
+	// A socket is in the table a moment after it opens, and until a moment after
+	// it closes.
+	type life struct{ from, to, enters, leaves float64 }
+	var lives []life
 	var facts []fact
 	for cookie := range uint64(40) {
 		from := random.Float64() * 20
-		l := life{from, from + random.Float64()*random.Float64()*10}
-		lives[cookie] = l
+		to := from + random.Float64()*random.Float64()*10
+		l := life{from, to, from + random.Float64()*0.1, to + random.Float64()*0.1}
+		lives = append(lives, l)
 		arrival := l.from + random.Float64()*0.3
 		facts = append(facts, fact{true, cookie, l.from, arrival})
 		facts = append(facts, fact{false, cookie, l.to, max(arrival, l.to+random.Float64()*0.3)})
@@ -207,9 +223,8 @@ func simulate(t *testing.T, random *rand.Rand, seed uint64) {
 		s := Snapshot{Began: at(began), Time: at(ended), Source: port.SourceSockDiag, New: map[int]Owner{}}
 		for cookie, l := range lives {
 			reads := began + random.Float64()*(ended-began) // when the dump passes this place
-			inTable := l.from+random.Float64()*0.1 <= reads && reads < l.to+random.Float64()*0.1
-			if inTable {
-				s.Sockets = append(s.Sockets, tcp(cookie, uint16(cookie+1)))
+			if l.enters <= reads && reads < l.leaves {
+				s.Sockets = append(s.Sockets, tcp(uint64(cookie), uint16(cookie+1)))
 			}
 		}
 		deliver(ended)
@@ -221,7 +236,7 @@ func simulate(t *testing.T, random *rand.Rand, seed uint64) {
 	}
 	for number := range uint16(40) {
 		if counts[number+1] != [2]int{1, 1} {
-			t.Errorf("seed %d: port %d, life %v: opened %d, closed %d times; want 1 and 1", seed, number+1, lives[uint64(number)], counts[number+1][0], counts[number+1][1])
+			t.Errorf("seed %d: port %d, life %v: opened %d, closed %d times; want 1 and 1", seed, number+1, lives[number], counts[number+1][0], counts[number+1][1])
 		}
 	}
 }

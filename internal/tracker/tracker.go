@@ -210,19 +210,24 @@ type Fresh struct {
 	Inode  uint32
 }
 
-// Fresh appends to dst the sockets that opened since it was last called.
-func (t *Tracker) Fresh(dst []Fresh, id port.Namespace) []Fresh {
+// Fresh appends to dst the sockets that opened up to a moment and were not in an
+// answer before. more says that there are younger ones, to be asked for later.
+func (t *Tracker) Fresh(dst []Fresh, id port.Namespace, until time.Time) (_ []Fresh, more bool) {
 	ns := t.namespaces[id]
 	if ns == nil {
-		return dst
+		return dst, false
 	}
 	for _, s := range ns.sockets {
-		if s.fresh && s.endpoint != nil {
+		switch {
+		case !s.fresh || s.endpoint == nil:
+		case s.opened.After(until):
+			more = true
+		default:
 			s.fresh = false
 			dst = append(dst, Fresh{Cookie: s.Cookie, Inode: s.Inode})
 		}
 	}
-	return dst
+	return dst, more
 }
 
 // Describe replaces what is known of the processes that hold a socket, without

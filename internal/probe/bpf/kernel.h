@@ -43,6 +43,10 @@ typedef __u32 __wsum;
 /* include/net/sock.h: the port was asked for by number, not chosen here. */
 #define SOCK_BINDPORT_LOCK 8
 
+/* What bpf_ringbuf_query can be asked, include/uapi/linux/bpf.h. */
+#define BPF_RB_AVAIL_DATA 0
+#define BPF_RB_RING_SIZE 1
+
 /* linux/stat.h, linux/magic.h */
 #define S_IFMT 00170000
 #define S_IFSOCK 0140000
