@@ -67,7 +67,9 @@ func parseEvent(line string, now time.Time) (Event, string) {
 		return event, "an unknown type"
 	case event.Container == nil || len(event.Container.ID) != 64 || event.Container.Name == "":
 		return event, "no container, or an incomplete one"
-	case event.Protocol == "" || event.Address == "" || event.Port == 0 || event.Exposure == "":
+	// The networks of a container that ended before anyone could look at it, which
+	// eBPF alone saw, are not known.
+	case event.Protocol == "" || event.Address == "" || event.Port == 0 || event.Exposure == "" && event.Source != "ebpf":
 		return event, "no protocol, address, port or exposure"
 	case event.Host == "" || event.Source == "" || event.Transient == nil:
 		return event, "no host, source or transient"
