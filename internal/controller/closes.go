@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"portwatcher/internal/port"
@@ -21,6 +22,10 @@ func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
 	}
 	c.calm.count()
 	w.destroyedAt = at
+	if w.isInFlight(d.Socket.Cookie) {
+		w.deferred = append(w.deferred, deferredClose{d.Socket.Cookie, at})
+		return
+	}
 	changes, known := c.tracker.Closed(c.changes[:0], id, d.Socket.Cookie, at, port.SourceDestroy)
 	if !known && w.wasListening(s, d) {
 		container, certain := w.onlyMember()
@@ -34,6 +39,31 @@ func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
 		}
 	}
 	c.publish(changes)
+}
+
+// deferredClose is the close of a socket that a dump has just shown, and whose
+// opening is about to be reported.
+type deferredClose struct {
+	cookie uint64
+	at     time.Time
+}
+
+// isInFlight says whether a socket is new in the dump that is being attributed.
+func (w *watcher) isInFlight(cookie uint64) bool {
+	if w.inFlight == nil {
+		return false
+	}
+	return slices.ContainsFunc(w.unknown, func(i int) bool { return w.inFlight[i].Cookie == cookie })
+}
+
+// closeDeferred closes what was closed while it was in flight. The caller holds
+// the lock.
+func (w *watcher) closeDeferred() {
+	for _, d := range w.deferred {
+		changes, _ := w.c.tracker.Closed(w.c.changes[:0], w.group.id, d.cookie, d.at, port.SourceDestroy)
+		w.c.publish(changes)
+	}
+	w.deferred = nil
 }
 
 // wasListening tells a port from a client: a connect that failed, or a UDP

@@ -56,6 +56,10 @@ type watcher struct {
 	// destroyedAt is when the last destroy notification was taken over. Under
 	// the controller's lock.
 	destroyedAt time.Time
+	// inFlight is the dump that is being attributed; deferred are closes of its
+	// new sockets meanwhile. Under the controller's lock.
+	inFlight []port.Socket
+	deferred []deferredClose
 	// Ports of which a part is not known. Under the controller's lock.
 	ownerless, hidden doubt
 
@@ -286,6 +290,7 @@ func (w *watcher) scan() error {
 	w.nameUnbound(sockets)
 	w.unknown = c.tracker.Unknown(w.unknown[:0], id, sockets)
 	if len(w.unknown) > 0 {
+		w.inFlight = sockets
 		w.catchUp()
 		members, epoch := w.group.ownership(c), w.group.epoch
 		c.mutex.Unlock()
@@ -296,7 +301,9 @@ func (w *watcher) scan() error {
 	}
 	if w.group.watcher == w { // else it was stopped meanwhile
 		c.publish(c.tracker.Snapshot(c.changes[:0], id, snapshot))
+		w.closeDeferred()
 	}
+	w.inFlight = nil
 	c.mutex.Unlock()
 
 	w.scanned = true

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"github.com/vishvananda/netns"
@@ -76,6 +77,41 @@ func (h *Handle) FD() int { return int(h.ns) }
 
 // ID returns the namespace's identity.
 func (h *Handle) ID() port.Namespace { return h.id }
+
+// TryEnter enters the namespace with a thread of its own and leaves it again, to
+// find out whether that is allowed. It takes CAP_SYS_ADMIN; the error wraps the
+// errno.
+func (h *Handle) TryEnter() error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		home, err := visit(h.ns)
+		if home { // otherwise the thread ends with the goroutine
+			runtime.UnlockOSThread()
+		}
+		result <- err
+	}()
+	if err := <-result; err != nil {
+		return fmt.Errorf("enter network namespace %s: %w (it needs CAP_SYS_ADMIN; cap_add: SYS_ADMIN)", h.id, err)
+	}
+	return nil
+}
+
+// visit enters a namespace and returns; home says that the thread is back.
+func visit(there netns.NsHandle) (home bool, err error) {
+	back, err := netns.Get()
+	if err != nil {
+		return true, err
+	}
+	defer back.Close()
+	if err := netns.Set(there); err != nil {
+		return true, err
+	}
+	if err := netns.Set(back); err != nil {
+		return false, err
+	}
+	return true, nil
+}
 
 // Close releases the namespace.
 func (h *Handle) Close() error { return h.ns.Close() }

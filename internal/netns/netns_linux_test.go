@@ -43,6 +43,16 @@ func TestOpenOtherNamespace(t *testing.T) {
 	if own, err := netns.Identify("/proc", os.Getpid()); err != nil || own == h.ID() {
 		t.Errorf("own namespace %v, the child's %v, error %v", own, h.ID(), err)
 	}
+	before, err := netns.Identify("/proc", os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.TryEnter(); err != nil {
+		t.Error(err)
+	}
+	if after, err := netns.Identify("/proc", os.Getpid()); err != nil || after != before {
+		t.Errorf("in namespace %v, error %v; want to be back in %v", after, err, before)
+	}
 	child.Process.Kill()
 	child.Wait()
 	if _, err := netns.Open("/proc", child.Process.Pid); !errors.Is(err, netns.ErrProcessGone) {

@@ -1,10 +1,14 @@
 package process
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -45,7 +49,8 @@ func OpenCgroups(root string) (*Cgroups, error) {
 func (c *Cgroups) Root() string { return c.root }
 
 // Path returns the folder of a cgroup below the root, with a leading slash. A
-// cgroup met for the first time costs one walk of the hierarchy.
+// cgroup met for the first time costs three system calls, or one walk of the
+// hierarchy where those are not allowed.
 func (c *Cgroups) Path(id uint64) (string, bool, error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -55,17 +60,65 @@ func (c *Cgroups) Path(id uint64) (string, bool, error) {
 	if _, ok := c.unknown[id]; ok {
 		return "", false, nil
 	}
-	if err := c.walk(); err != nil {
-		return "", false, err
+	path, ok, err := c.byHandle(id)
+	if err != nil { // not allowed, or not to be had on this kernel
+		if err := c.walk(); err != nil {
+			return "", false, err
+		}
+		path, ok = c.paths[id]
 	}
-	path, ok := c.paths[id]
-	if !ok {
+	if ok {
+		c.remember(id, path)
+	} else {
 		if len(c.unknown) >= maxUnknown {
 			clear(c.unknown)
 		}
 		c.unknown[id] = struct{}{}
 	}
 	return path, ok, nil
+}
+
+// maxPaths bounds what is remembered of cgroups that were found: far more than
+// there are on a host at one time.
+const maxPaths = 1 << 16
+
+func (c *Cgroups) remember(id uint64, path string) {
+	if len(c.paths) >= maxPaths {
+		clear(c.paths)
+	}
+	c.paths[id] = path
+}
+
+// handleType is FILEID_KERNFS in include/linux/exportfs.h: the handle of a
+// cgroup's folder is its id.
+const handleType = 0xfe
+
+// byHandle opens the folder by its id, which takes CAP_DAC_READ_SEARCH, and asks
+// for its path. A cgroup that is gone is not found, and no error.
+func (c *Cgroups) byHandle(id uint64) (path string, found bool, err error) {
+	root, err := unix.Open(c.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", false, err
+	}
+	defer unix.Close(root)
+	handle := unix.NewFileHandle(handleType, binary.NativeEndian.AppendUint64(nil, id))
+	fd, err := unix.OpenByHandleAt(root, handle, unix.O_RDONLY|unix.O_CLOEXEC)
+	if errors.Is(err, unix.ESTALE) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	defer unix.Close(fd)
+	path, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return "", false, err
+	}
+	below, ok := strings.CutPrefix(path, strings.TrimSuffix(c.root, "/"))
+	if !ok {
+		return "", false, fmt.Errorf("cgroup %d is at %s, not below %s", id, path, c.root)
+	}
+	return "/" + strings.TrimPrefix(below, "/"), true, nil
 }
 
 // walk reads the whole hierarchy anew, so that what is gone is forgotten.

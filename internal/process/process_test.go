@@ -290,12 +290,23 @@ func TestCgroupsOfThisHost(t *testing.T) {
 	if err := unix.Stat(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	path, ok, err := c.Path(st.Ino)
-	if path != "/"+name+"/inner" || !ok || err != nil {
-		t.Errorf("%q, %v, %v; want /%s/inner", path, ok, err, name)
+	want := "/" + name + "/inner"
+	if path, ok, err := c.byHandle(st.Ino); path != want || !ok {
+		t.Errorf("by handle: %q, %v, %v; want %s", path, ok, err, want)
 	}
-	if path, ok, err := c.Path(1<<63 + 5); ok || err != nil {
-		t.Errorf("an unknown cgroup: %q, %v, %v", path, ok, err)
+	if path, ok, err := c.byHandle(1); path != "/" || !ok {
+		t.Errorf("the root by handle: %q, %v, %v", path, ok, err)
+	}
+	if err := c.walk(); err != nil || c.paths[st.Ino] != want || c.paths[1] != "/" {
+		t.Errorf("by walk: %q and %q, error %v", c.paths[st.Ino], c.paths[1], err)
+	}
+	if path, ok, err := c.Path(st.Ino); path != want || !ok || err != nil {
+		t.Errorf("%q, %v, %v; want %s", path, ok, err, want)
+	}
+	for range 2 {
+		if path, ok, err := c.Path(1<<63 + 5); ok || err != nil {
+			t.Errorf("an unknown cgroup: %q, %v, %v", path, ok, err)
+		}
 	}
 	if len(c.unknown) != 1 {
 		t.Errorf("unknown cgroups remembered: %v, want one", c.unknown)
