@@ -19,6 +19,7 @@ import (
 	"portwatcher/internal/probe"
 	"portwatcher/internal/process"
 	"portwatcher/internal/sockdiag"
+	"portwatcher/internal/tracker"
 )
 
 // fakeProbe tells what the test says.
@@ -393,4 +394,38 @@ func (w *watcher) isFirstDone() bool {
 	default:
 		return false
 	}
+}
+
+// A socket closes while the dump that shows it is being attributed: it opened,
+// and then it closed.
+func TestCloseWhileADumpIsAttributed(t *testing.T) {
+	r, b := start(t, func(o *Options) { o.ScanInterval = time.Hour }), newBox(t)
+	web := b.container("web")
+	r.tell(engine.Started, web)
+	kerneltest.Eventually(t, "the namespace is watched", func() bool {
+		r.Controller.mutex.Lock()
+		defer r.Controller.mutex.Unlock()
+		return len(r.groups) == 1 && r.onlyGroup().watcher.isFirstDone()
+	})
+	c := r.Controller
+	c.mutex.Lock()
+	w := r.onlyGroup().watcher
+	s := port.Socket{Cookie: 1 << 40, Protocol: port.TCP, Address: netip.IPv4Unspecified(), Port: 80}
+	w.inFlight, w.unknown = []port.Socket{s}, []int{0}
+	c.mutex.Unlock()
+
+	w.destroyed(w.session, &sockdiag.Destroyed{Socket: s}, time.Now())
+	if n := len(r.all()); n != 0 {
+		t.Errorf("%d events before the dump is applied, want none", n)
+	}
+
+	c.mutex.Lock()
+	now := time.Now()
+	c.publish(c.tracker.Snapshot(nil, w.group.id, tracker.Snapshot{
+		Began: now, Time: now, Source: port.SourceSockDiag, Sockets: w.inFlight, New: map[int]tracker.Owner{0: {Container: web}},
+	}))
+	w.closeDeferred()
+	w.inFlight = nil
+	c.mutex.Unlock()
+	r.wait("opened web 80/tcp loopback sock_diag", "closed web 80/tcp loopback sock_diag")
 }

@@ -1,0 +1,141 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"portwatcher/integration/internal/harness"
+)
+
+// One of a group of sockets on one port leaves: that is no event.
+func TestGroupLeaves(t *testing.T) {
+	eachSource(t, func(t *testing.T, _ string, watch *harness.Watch) {
+		container := watched(t, watch, "group")
+		group := container.Exec(t, "listen", "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81",
+			"--reuseport", "8", "--leave-after", "1500ms")
+		group.WaitFacts(t, 2*8-1, "opened") // the first of them started it
+		open := truth(t, container, 2)
+		watch.WaitOpen(t, open)
+		group.WaitFacts(t, 2, "closed")
+		watch.WaitOpen(t, open)
+		watch.Marker(t, container, 1000)
+		watch.Expect(t, 1, harness.Match{Port: 80})
+		watch.Expect(t, 1, harness.Match{Port: 81})
+		group.Stop(t)
+		watch.WaitEvent(t, 0, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
+		watch.WaitEvent(t, 0, harness.Closed(container.Name, "udp", "0.0.0.0", 81))
+		watch.Marker(t, container, 1000)
+		watch.Expect(t, 2, harness.Match{Port: 80})
+		watch.Expect(t, 2, harness.Match{Port: 81})
+	})
+}
+
+// A port that another process opens again within the close grace has changed
+// its owner, and nothing else happened.
+func TestReopenedWithinGrace(t *testing.T) {
+	eachSource(t, func(t *testing.T, _ string, watch *harness.Watch) {
+		container := idle(t, "web")
+		endpoints := []string{"listen", "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81"}
+		first := container.Exec(t, endpoints...)
+		first.WaitFact(t, "opened")
+		watch.WaitOpen(t, truth(t, container, 2))
+		first.Stop(t)
+		second := container.Exec(t, endpoints...)
+		second.WaitFact(t, "opened")
+		open := truth(t, container, 2)
+		watch.WaitOpen(t, open)
+		// Another look, after which nothing more is told of it.
+		container.Exec(t, "listen", "--tcp", "0.0.0.0:82")
+		watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 82))
+		for _, listener := range open {
+			match := harness.Match{Protocol: listener.Protocol, Port: listener.Port}
+			watch.Expect(t, 2, match)
+			match.Type = "changed"
+			watch.Expect(t, 1, match)
+		}
+	}, "--close-grace", "1m")
+}
+
+// What looks like a port and is none: refused connects, UDP clients, and the
+// connections of a busy server. Ports that open and close beside them are seen.
+func TestNoFalseEvents(t *testing.T) {
+	eachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+		container := watched(t, watch, "busy")
+		var mutex sync.Mutex
+		var lives []harness.Life
+		var running sync.WaitGroup
+		for _, workload := range []struct {
+			least     int // operations
+			arguments []string
+		}{
+			{1000, []string{"accept-loop", "--port", "19000", "--rate", "10000", "--for", "3s"}},
+			{20000, []string{"connect-refused", "--count", "20000"}},
+			{1500, []string{"udp-client", "--count", "1500", "--interval", "1ms"}},
+			{5000, []string{"udp-client", "--count", "5000"}},
+			{0, []string{"burst", "--count", "60", "--base-port", "20000", "--hold", "20ms", "--interval", "30ms"}},
+			{0, []string{"burst", "--count", "60", "--base-port", "20000", "--hold", "20ms", "--interval", "30ms", "--protocol", "udp"}},
+		} {
+			running.Go(func() {
+				its, done, err := container.RunLives(workload.arguments...)
+				if err != nil || done < workload.least {
+					t.Errorf("%v: %d operations, want %d at least: %v", workload.arguments, done, workload.least, err)
+				}
+				mutex.Lock()
+				defer mutex.Unlock()
+				lives = append(lives, its...)
+			})
+		}
+		running.Wait()
+		if len(lives) != 1+60+60 {
+			t.Fatalf("the workload opened and closed %d ports, want %d", len(lives), 1+60+60)
+		}
+		reports(t, watch, container, lives, demand[source])
+		watch.Expect(t, 0, harness.Match{Type: "gap"})
+	})
+}
+
+// The engine's own resolver listens in the namespace of each container that is
+// on a network of the user's. It is no port of the container, from its first
+// moment on, and when it goes.
+func TestEmbeddedDNS(t *testing.T) {
+	eachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+		network := harness.Default.Network(t, "net")
+		var open [][]harness.Listener
+		for i := range 2 {
+			container := start(t, fmt.Sprint("web", i), 1, []string{"--network", network}, "--tcp", "0.0.0.0:80")
+			if !resolves(t, container) {
+				t.Fatalf("nothing listens on 127.0.0.11 in %s", container.Name)
+			}
+			open = append(open, truth(t, container, 1))
+			watch.WaitOpen(t, open...)
+			watch.Marker(t, container, 1000)
+			if i == 0 {
+				container.Do(t, "restart", "--time", "1")
+				container.Refresh(t)
+				container.WaitLogs(t, 2, `"action":"opened"`)
+				open[0] = truth(t, container, 1)
+				watch.WaitOpen(t, open...)
+				watch.Marker(t, container, 1000)
+			} else {
+				container.Do(t, "kill")
+				watch.WaitEvent(t, 0, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
+			}
+		}
+		watch.Expect(t, 0, harness.Match{Address: "127.0.0.11"})
+		watch.Expect(t, 0, harness.Match{Protocol: "udp"})
+		watch.Expect(t, 3+3, harness.Match{Type: "opened"})
+	})
+}
+
+// resolves says whether the engine's resolver listens in a container's namespace.
+func resolves(t *testing.T, container *harness.Container) bool {
+	t.Helper()
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/udp", container.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(table), " 0B00007F:")
+}
