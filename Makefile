@@ -29,7 +29,7 @@ BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 LDFLAGS := -s -w -X portwatcher/internal/version.Version=$(VERSION) -X portwatcher/internal/version.Commit=$(COMMIT)
 IMAGE_ARGS := --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT)
 TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates
-BENCH_PACKAGES := iproute2 lsof
+BENCH_PACKAGES := iproute2 lsof libbpf-tools bpftrace
 
 ##@ Use
 
@@ -107,6 +107,7 @@ test: go ## All tests: unit, kernel, integration (as root, with an engine)
 	@deploy/ensure-packages.sh $(TEST_PACKAGES)
 	@deploy/ensure-engine.sh
 	$(GO) test -race -timeout 12m ./...
+	cd integration/bench && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: unit
 unit: go ## The tests that need no engine; those that need root are skipped without it

@@ -4,20 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"time"
 )
 
 // The aims with 100 containers of 10 ports each, at the default scan interval.
 const (
-	aimCPU      = 0.02 // of one core
 	aimMemory   = 40_000_000
 	aimComplete = 500 * time.Millisecond
 	aimStop     = time.Second
 )
+
+// aimCPU bounds the share of one core, by source.
+var aimCPU = map[string]float64{sourceEBPF: 0.001, sourceNetlink: 0.02}
 
 const (
 	// completePatience bounds the wait for the complete list.
@@ -25,112 +23,85 @@ const (
 	// fleetSettle passes between the complete list and the steady state.
 	fleetSettle = 5 * time.Second
 	// fleetIdle is how long the engine is measured without portwatcher.
-	fleetIdle = 30 * time.Second
+	fleetIdle = 15 * time.Second
 )
 
 // runFleet measures portwatcher as a process of the host that watches many
-// containers of a real engine.
-func runFleet(ctx context.Context, s *settings, r *report) (err error) {
-	if reason := noEngine(ctx); reason != "" {
-		r.missing("fleet", reason)
-		return nil
-	}
-	folder, err := os.MkdirTemp("", "portwatcher-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	binary, workload, err := buildBinaries(ctx, s.fleetPortwatcher, folder)
-	if err != nil {
-		return err
-	}
-	fleet := newFleet(s)
-	defer func() { err = errors.Join(err, fleet.remove()) }()
-	if err := fleet.start(ctx, workload); err != nil {
-		return err
-	}
-	return measureFleet(ctx, s, r, fleet, binary)
+// containers of a real engine while nothing happens.
+func runFleet(ctx context.Context, s *settings, r *report) error {
+	f := newFleet("fleet", s.fleetContainers, s.fleetPorts, s.fleetNetwork)
+	return onStage(ctx, s, r, f, func(st *stage) error { return measureFleet(ctx, s, r, st) })
 }
 
-// buildBinaries builds what is measured and what runs in the containers, with
-// the versions of their own module, not of this one.
-func buildBinaries(ctx context.Context, given, folder string) (binary, workload string, err error) {
-	output, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "portwatcher").Output()
+func measureFleet(ctx context.Context, s *settings, r *report, st *stage) error {
+	engine, err := engineProcess()
 	if err != nil {
-		return "", "", fmt.Errorf("find portwatcher's module (run this in integration/bench): %w", err)
-	}
-	root := strings.TrimSpace(string(output))
-	build := func(target string) (string, error) {
-		progress("fleet: go build %s", target)
-		path := filepath.Join(folder, filepath.Base(target))
-		command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, target)
-		command.Dir, command.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-		if output, err := command.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("go build %s: %w: %s", target, err, output)
-		}
-		return path, nil
-	}
-	if binary = given; given == "" {
-		if binary, err = build("./cmd/portwatcher"); err != nil {
-			return "", "", err
-		}
-	}
-	workload, err = build("./integration/workload")
-	return binary, workload, err
-}
-
-func measureFleet(ctx context.Context, s *settings, r *report, f *fleet, binary string) (err error) {
-	engine, engineMissing := engineProcess()
-	if engineMissing != nil {
-		r.missing("fleet, CPU of the engine", engineMissing.Error())
+		r.missing("fleet, CPU of the engine", err.Error())
 	}
 	var idle float64
-	if engineMissing == nil {
+	if engine > 0 {
 		progress("fleet: the engine without portwatcher, %v", fleetIdle)
 		if idle, err = cpuShare(ctx, engine, fleetIdle); err != nil {
 			return err
 		}
 	}
-	var complete, stops []time.Duration
-	for i := range s.fleetStarts - 1 {
-		progress("fleet: start %d of %d", i+1, s.fleetStarts)
-		w, err := startWatcher(ctx, binary, f)
-		if err != nil {
-			return err
-		}
-		stopped, err := w.stop()
-		if err != nil {
-			return err
-		}
-		complete, stops = append(complete, w.complete), append(stops, stopped)
-	}
-	progress("fleet: start %d of %d, then the steady state, %v", s.fleetStarts, s.fleetStarts, s.fleetSteady)
-	w, err := startWatcher(ctx, binary, f)
+	progress("fleet: the scans alone by bare system calls, %v", bareTime)
+	bare, err := bareShare(ctx, st.fleet)
 	if err != nil {
 		return err
 	}
-	steady, err := measureSteady(ctx, w, s.fleetSteady, engine)
-	stopped, stopErr := w.stop()
-	if err := errors.Join(err, stopErr); err != nil {
-		return err
+	for _, source := range sources {
+		result := fleetResult{source: source, bareCPU: bare, engineIdle: idle}
+		if err := result.measure(ctx, s, st, engine); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			r.missing("fleet, "+source, err.Error())
+			continue
+		}
+		r.add(result.table(s))
 	}
-	complete, stops = append(complete, w.complete), append(stops, stopped)
-	progress("fleet: the same scans by bare system calls, %v", bareTime)
-	if steady.bareCPU, err = bareShare(ctx, f); err != nil {
-		return err
+	return nil
+}
+
+// A fleetResult is what portwatcher needs with one source.
+type fleetResult struct {
+	source          string
+	complete, stops []time.Duration
+	steady          steadyState
+	bareCPU         float64 // what the scans alone need, as a share of one core
+	engineIdle      float64 // the engine's share without portwatcher
+}
+
+// measure starts portwatcher some times; the last stays for the steady state.
+func (f *fleetResult) measure(ctx context.Context, s *settings, st *stage, engine int) error {
+	for i := range s.fleetStarts {
+		progress("fleet, %s: start %d of %d", f.source, i+1, s.fleetStarts)
+		w, err := st.watch(ctx, f.source)
+		if err != nil {
+			return err
+		}
+		if i == s.fleetStarts-1 {
+			progress("fleet, %s: the steady state, %v", f.source, s.fleetSteady)
+			f.steady, err = measureSteady(ctx, w, s.fleetSteady, engine)
+		}
+		stopped, stopErr := w.stop()
+		if err := errors.Join(err, stopErr); err != nil {
+			return err
+		}
+		f.complete, f.stops = append(f.complete, w.complete), append(f.stops, stopped)
 	}
-	r.add(fleetTable(s, steady, idle, complete, stops))
 	return nil
 }
 
 // A steadyState is what a process needs while nothing changes.
 type steadyState struct {
 	cpu, engineCPU    float64 // shares of one core; engineCPU -1: not known
-	bareCPU           float64 // what the scans alone need
 	resident, private int64   // bytes: VmRSS, Pss
 	peak              int64   // bytes: VmHWM
 	threads           int64
 	events            int // printed meanwhile, where nothing happened
+	foreign           int // events of the engine meanwhile: what others did there
 }
 
 func measureSteady(ctx context.Context, w *watcher, d time.Duration, engine int) (s steadyState, err error) {
@@ -143,8 +114,12 @@ func measureSteady(ctx context.Context, w *watcher, d time.Duration, engine int)
 	if engine > 0 {
 		pids = append(pids, engine)
 	}
+	begin := time.Now()
 	shares, err := cpuShares(ctx, d, pids...)
 	if err != nil {
+		return s, err
+	}
+	if s.foreign, err = engineEvents(ctx, begin, time.Now()); err != nil {
 		return s, err
 	}
 	if s.cpu = shares[0]; engine > 0 {
@@ -174,32 +149,39 @@ func (s *steadyState) readMemory(pid int) (err error) {
 	return nil
 }
 
-func fleetTable(s *settings, steady steadyState, idle float64, complete, stops []time.Duration) table {
-	aims := []aim{
-		{"CPU, share of one core", showPercent(steady.cpu), "under " + showPercent(aimCPU), steady.cpu < aimCPU},
-		{"CPU of the same scans by bare system calls", showPercent(steady.bareCPU), "", false},
-		{"CPU, times that of the bare system calls", showRatio(steady.cpu / steady.bareCPU), "", false},
-		{"resident memory (VmRSS)", showMegabytes(steady.resident), "under " + showMegabytes(aimMemory), steady.resident < aimMemory},
-		{"of it its own (Pss)", showMegabytes(steady.private), "", false},
-		{"highest resident memory (VmHWM)", showMegabytes(steady.peak), "", false},
-		{"threads", fmt.Sprint(steady.threads), "", false},
-		{"events while nothing happened", fmt.Sprint(steady.events), "0", steady.events == 0},
-		{"from start to the complete list, median", showTime(median(complete)), "under " + showTime(aimComplete), median(complete) < aimComplete},
-		{"from start to the complete list, fastest", showTime(quantile(complete, 0)), "", false},
-		{"from start to the complete list, slowest", showTime(quantile(complete, 1)), "", false},
-		{"from SIGTERM to the end, slowest", showTime(quantile(stops, 1)), "under " + showTime(aimStop), quantile(stops, 1) < aimStop},
+func (f *fleetResult) table(s *settings) table {
+	cpu := aimCPU[f.source]
+	complete, stops, steady := f.complete, f.stops, f.steady
+	aims := []aim{{"CPU, share of one core", showPercent(steady.cpu), "under " + showPercent(cpu), steady.cpu < cpu}}
+	if f.source == sourceNetlink { // eBPF hardly scans
+		aims = append(aims,
+			aim{"CPU of the same scans by bare system calls", showPercent(f.bareCPU), "", false},
+			aim{"CPU, times that of the bare system calls", showRatio(steady.cpu / f.bareCPU), "", false})
 	}
+	aims = append(aims,
+		aim{"resident memory (VmRSS)", showMegabytes(steady.resident), "under " + showMegabytes(aimMemory), steady.resident < aimMemory},
+		aim{"of it its own (Pss)", showMegabytes(steady.private), "", false},
+		aim{"highest resident memory (VmHWM)", showMegabytes(steady.peak), "", false},
+		aim{"threads", fmt.Sprint(steady.threads), "", false},
+		aim{"events while nothing happened", fmt.Sprint(steady.events), "0", steady.events == 0},
+		aim{"events of the engine meanwhile, of what others do there", fmt.Sprint(steady.foreign), "", false},
+		aim{"from start to the complete list, median", showTime(median(complete)), "under " + showTime(aimComplete), median(complete) < aimComplete},
+		aim{"from start to the complete list, fastest", showTime(quantile(complete, 0)), "", false},
+		aim{"from start to the complete list, slowest", showTime(quantile(complete, 1)), "", false},
+		aim{"from SIGTERM to the end, slowest", showTime(quantile(stops, 1)), "under " + showTime(aimStop), quantile(stops, 1) < aimStop},
+	)
 	if steady.engineCPU >= 0 {
 		aims = append(aims,
 			aim{"CPU of the engine beside it, share of one core", showPercent(steady.engineCPU), "", false},
-			aim{"CPU of the engine without portwatcher", showPercent(idle), "", false})
+			aim{"CPU of the engine without portwatcher", showPercent(f.engineIdle), "", false})
 	}
 	return aimTable(
-		fmt.Sprintf("%d containers of %d ports each", s.fleetContainers, s.fleetPorts),
-		[]string{fmt.Sprintf("`portwatcher run --format json` as a process of the host, otherwise with default settings, told to "+
+		fmt.Sprintf("%d idle containers of %d ports each, %s", s.fleetContainers, s.fleetPorts, f.source),
+		[]string{fmt.Sprintf("`portwatcher run --format json --source %s` as a process of the host, otherwise with default settings, told to "+
 			"monitor these containers (network %s). The steady state lasts %v. CPU is the process's CPU clock; %d starts; "+
-			"the list is complete with the last of the %s opened events on standard output. \"Engine\" is dockerd, with all that others ask of it.",
-			s.fleetNetwork, s.fleetSteady, s.fleetStarts, grouped(int64(s.fleetContainers*s.fleetPorts)))},
+			"the list is complete with the last of the %s opened events on standard output. \"Engine\" is dockerd, with all that others ask of it. "+
+			"What others do on the machine meanwhile counts: eBPF hears of every port of the host, and the engine tells of every container.",
+			f.source, s.fleetNetwork, s.fleetSteady, s.fleetStarts, grouped(int64(s.fleetContainers*s.fleetPorts)))},
 		aims)
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,16 +34,17 @@ const (
 
 // A fleet is a number of containers with the same ports, and their image.
 type fleet struct {
+	theme             string
 	run               string // names this run
 	containers, ports int
 	network           string
 	ids               []string
 }
 
-func newFleet(s *settings) *fleet {
+func newFleet(theme string, containers, ports int, network string) *fleet {
 	return &fleet{
-		run:        fmt.Sprintf("%d-%d", os.Getpid(), time.Now().Unix()),
-		containers: s.fleetContainers, ports: s.fleetPorts, network: s.fleetNetwork,
+		theme: theme, run: fmt.Sprintf("%s-%d-%d", theme, os.Getpid(), time.Now().Unix()),
+		containers: containers, ports: ports, network: network,
 	}
 }
 
@@ -86,10 +88,16 @@ func docker(ctx context.Context, input []byte, arguments ...string) (string, err
 	return strings.TrimSpace(string(output)), nil
 }
 
-// start makes the image from the static binary, starts the containers, and
-// waits until their ports are open.
-func (f *fleet) start(ctx context.Context, workload string) error {
-	archive, err := workloadArchive(workload)
+// engineEvents counts what the engine told in a span of time.
+func engineEvents(ctx context.Context, begin, end time.Time) (int, error) {
+	output, err := docker(ctx, nil, "events", "--since", begin.Format(time.RFC3339Nano), "--until", end.Format(time.RFC3339Nano), "--format", "{{.Action}}")
+	return len(strings.Fields(output)), err
+}
+
+// start makes the image from static binaries, starts the containers, and waits
+// until their ports are open. The first binary is the workload.
+func (f *fleet) start(ctx context.Context, binaries ...string) error {
+	archive, err := imageArchive(binaries)
 	if err != nil {
 		return err
 	}
@@ -97,7 +105,7 @@ func (f *fleet) start(ctx context.Context, workload string) error {
 		"--change", "LABEL "+f.label(), "-", f.image()); err != nil {
 		return err
 	}
-	progress("fleet: starting %d containers of %d ports, network %s", f.containers, f.ports, f.network)
+	progress("%s: starting containers (%d, of %d ports, network %s)", f.theme, f.containers, f.ports, f.network)
 	f.ids = make([]string, f.containers)
 	err = each(f.containers, func(i int) (err error) {
 		f.ids[i], err = docker(ctx, nil, append([]string{
@@ -125,18 +133,24 @@ func (f *fleet) portFlags() []string {
 	return flags
 }
 
-func workloadArchive(path string) ([]byte, error) {
-	binary, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
+// imageArchive is a file system with the binaries in its root.
+func imageArchive(binaries []string) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	err = w.WriteHeader(&tar.Header{Name: "workload", Mode: 0o755, Size: int64(len(binary))})
-	if err == nil {
-		_, err = w.Write(binary)
+	for _, path := range binaries {
+		binary, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		header := &tar.Header{Name: filepath.Base(path), Mode: 0o755, Size: int64(len(binary))}
+		if err := w.WriteHeader(header); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(binary); err != nil {
+			return nil, err
+		}
 	}
-	return b.Bytes(), errors.Join(err, w.Close())
+	return b.Bytes(), w.Close()
 }
 
 // waitOpen waits until the kernel has all ports of all containers.
@@ -205,7 +219,7 @@ func countOpen(pid int) (int, error) {
 // error came, and the image. It does its work whatever has happened before.
 func (f *fleet) remove() error {
 	ctx := context.Background()
-	progress("fleet: removing the containers")
+	progress("%s: removing the containers", f.theme)
 	list, err := docker(ctx, nil, "ps", "--all", "--quiet", "--no-trunc", "--filter", "label="+f.label())
 	if err != nil {
 		return fmt.Errorf("remove the containers with the label %s: %w", f.label(), err)

@@ -25,17 +25,25 @@ type watcher struct {
 	complete time.Duration // from the start to the complete list
 	lines    atomic.Int64  // read from its standard output
 	log      bytes.Buffer  // its standard error; complete once it has ended
+	observer atomic.Pointer[observer]
 
 	read chan error // what ended the reading of its standard output
 }
 
-// startWatcher starts portwatcher and returns when its list is complete. The
-// caller stops it.
-func startWatcher(ctx context.Context, binary string, f *fleet) (*watcher, error) {
+// An observer is called with each line and the moment at which it was read, by
+// one goroutine. The line is valid during the call only.
+type observer func(line []byte, at time.Time)
+
+// observe hands the lines that are read from now on to o.
+func (w *watcher) observe(o observer) { w.observer.Store(&o) }
+
+// startWatcher starts portwatcher with the source ("ebpf" or "netlink") and
+// returns when its list is complete. The caller stops it.
+func startWatcher(ctx context.Context, binary, source string, f *fleet) (*watcher, error) {
 	// The bench, not the terminal, tells it to stop.
 	w := &watcher{read: make(chan error, 1)}
-	w.process = exec.Command(binary, "run", "--format", "json", "--monitor-containers", "label:"+f.label(),
-		"--health-socket", "@portwatcher-bench-"+f.run)
+	w.process = exec.Command(binary, "run", "--source", source, "--format", "json", "--monitor-containers", "label:"+f.label(),
+		"--health-socket", "")
 	w.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	w.process.Stderr = &w.log
 	output, err := w.process.StdoutPipe()
@@ -78,6 +86,9 @@ func (w *watcher) follow(output io.Reader, endpoints int, begin time.Time, first
 	scanner := bufio.NewScanner(output)
 	for scanner.Scan() {
 		w.lines.Add(1)
+		if o := w.observer.Load(); o != nil {
+			(*o)(scanner.Bytes(), time.Now())
+		}
 		if len(opened) == endpoints || !bytes.Contains(scanner.Bytes(), []byte(`"type":"opened"`)) {
 			continue
 		}

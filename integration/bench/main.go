@@ -3,8 +3,8 @@
 // Markdown to the file that --markdown names.
 //
 // It is a module of its own, so that the tools it compares with are no
-// dependencies of portwatcher. One file tells one theme: scan.go, fleet.go. A
-// theme that cannot run on a machine is named in the output with the reason;
+// dependencies of portwatcher. One file tells one theme: scan.go, fleet.go,
+// capture.go, latency.go, accept.go. A theme that cannot run on a machine is named in the output with the reason;
 // where PORTWATCHER_REQUIRE is 1 that is a failure.
 //
 // A missed aim is reported and is no failure: times depend on the machine.
@@ -25,17 +25,22 @@ import (
 
 // settings are the flags. Those of one theme begin with its name.
 type settings struct {
-	only     string
-	markdown string
+	only        string
+	markdown    string
+	portwatcher string
 
 	scanRounds int
 
-	fleetContainers  int
-	fleetPorts       int
-	fleetNetwork     string
-	fleetStarts      int
-	fleetSteady      time.Duration
-	fleetPortwatcher string
+	fleetContainers int
+	fleetPorts      int
+	fleetNetwork    string
+	fleetStarts     int
+	fleetSteady     time.Duration
+
+	captureCount int
+	latencyCount int
+	acceptRounds int
+	acceptTurn   time.Duration
 }
 
 // A theme measures one thing and adds its tables to the report.
@@ -47,6 +52,9 @@ type theme struct {
 var themes = []theme{
 	{"scan", runScan},
 	{"fleet", runFleet},
+	{"capture", runCapture},
+	{"latency", runLatency},
+	{"accept", runAccept},
 }
 
 func main() {
@@ -116,13 +124,17 @@ func parse(arguments []string) (*settings, []theme, error) {
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.StringVar(&s.only, "only", "", "themes to run, separated by commas: "+themeNames()+"; empty is all")
 	set.StringVar(&s.markdown, "markdown", "", "also write the report as Markdown to this `file`")
+	set.StringVar(&s.portwatcher, "portwatcher", "", "the portwatcher `binary` to measure; empty builds one")
 	set.IntVar(&s.scanRounds, "scan-rounds", 15, "rounds of the scan, in each of which every way has its turn (1 to 1000)")
 	set.IntVar(&s.fleetContainers, "fleet-containers", 100, "containers (1 to 500)")
 	set.IntVar(&s.fleetPorts, "fleet-ports", 10, "ports of each container (1 to 100); every fifth is UDP")
 	set.StringVar(&s.fleetNetwork, "fleet-network", "bridge", "network of the containers: bridge or none")
-	set.IntVar(&s.fleetStarts, "fleet-starts", 7, "starts of portwatcher whose median is taken (1 to 100)")
+	set.IntVar(&s.fleetStarts, "fleet-starts", 5, "starts of portwatcher with each source, whose median is taken (1 to 100)")
 	set.DurationVar(&s.fleetSteady, "fleet-steady", time.Minute, "how long the steady state is measured (1s to 1h); a minute contains one full list of the engine's containers")
-	set.StringVar(&s.fleetPortwatcher, "fleet-portwatcher", "", "the portwatcher `binary` to measure; empty builds one")
+	set.IntVar(&s.captureCount, "capture-count", 100_000, "times to bind, listen and close without pause (1000 to 10,000,000)")
+	set.IntVar(&s.latencyCount, "latency-count", 1000, "ports of each protocol, one each 5 ms (10 to 10,000)")
+	set.IntVar(&s.acceptRounds, "accept-rounds", 10, "rounds of the connections, in each of which every way has its turn (2 to 1000)")
+	set.DurationVar(&s.acceptTurn, "accept-turn", 800*time.Millisecond, "how long a turn is measured (200ms to 1h)")
 	if err := set.Parse(arguments); err != nil {
 		return nil, nil, err
 	}
@@ -137,6 +149,9 @@ func parse(arguments []string) (*settings, []theme, error) {
 		{"fleet-containers", s.fleetContainers, 1, 500},
 		{"fleet-ports", s.fleetPorts, 1, 100},
 		{"fleet-starts", s.fleetStarts, 1, 100},
+		{"capture-count", s.captureCount, 1000, 10_000_000},
+		{"latency-count", s.latencyCount, 10, 10_000},
+		{"accept-rounds", s.acceptRounds, 2, 1000},
 	} {
 		if limit.value < limit.low || limit.value > limit.high {
 			return nil, nil, fmt.Errorf("--%s %d: want %d to %d", limit.name, limit.value, limit.low, limit.high)
@@ -144,6 +159,9 @@ func parse(arguments []string) (*settings, []theme, error) {
 	}
 	if s.fleetSteady < time.Second || s.fleetSteady > time.Hour {
 		return nil, nil, fmt.Errorf("--fleet-steady %v: want 1s to 1h", s.fleetSteady)
+	}
+	if s.acceptTurn < 200*time.Millisecond || s.acceptTurn > time.Hour {
+		return nil, nil, fmt.Errorf("--accept-turn %v: want 200ms to 1h", s.acceptTurn)
 	}
 	if s.fleetNetwork != "bridge" && s.fleetNetwork != "none" {
 		return nil, nil, fmt.Errorf("--fleet-network %q: want bridge or none", s.fleetNetwork)

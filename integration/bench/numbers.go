@@ -9,9 +9,9 @@ import (
 )
 
 // quantile returns the smallest value that is at least as large as the share q
-// (0 to 1) of all values. The values are sorted in place; there must be one.
+// (0 to 1) of all values. There must be one; their order stays.
 func quantile[T int | int64 | float64 | time.Duration](values []T, q float64) T {
-	slices.Sort(values)
+	values = slices.Sorted(slices.Values(values))
 	return values[min(int(q*float64(len(values))), len(values)-1)]
 }
 

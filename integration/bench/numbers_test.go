@@ -12,6 +12,9 @@ func TestQuantile(t *testing.T) {
 			t.Errorf("quantile %v is %d, want %d", q, got, want)
 		}
 	}
+	if values[0] != 5 || values[4] != 3 {
+		t.Errorf("the values are now %v", values)
+	}
 }
 
 func TestNumbersAreShown(t *testing.T) {

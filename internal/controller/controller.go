@@ -145,16 +145,9 @@ func New(o Options) *Controller {
 // Run watches until ctx ends, and returns nil then. All its goroutines have
 // ended when it returns.
 func (c *Controller) Run(ctx context.Context) error {
-	first, err := c.startProbe()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	changes := make(chan engine.Change, 64)
 	var following sync.WaitGroup
-	if first != nil {
-		following.Go(func() { c.runProbe(ctx, first) })
-	}
 	following.Go(func() {
 		err := c.Engine.Follow(ctx, changes)
 		if ctx.Err() == nil {
@@ -167,6 +160,14 @@ func (c *Controller) Run(ctx context.Context) error {
 		c.stopWatchers()
 		c.watchers.Wait()
 	}()
+	// While the engine lists its containers; before any of them is watched.
+	first, err := c.startProbe()
+	if err != nil {
+		return err
+	}
+	if first != nil {
+		following.Go(func() { c.runProbe(ctx, first) })
+	}
 	expiry := time.NewTimer(time.Hour)
 	defer expiry.Stop()
 	for {

@@ -37,14 +37,24 @@ type Listener struct {
 	receive func(fd uintptr) bool
 }
 
-// listenFilter lets only sockets pass that had a local port and no remote one,
-// so that a busy server's connections cost a few instructions in the kernel.
-// Loads are relative to the netlink header; the ports are compared with 0, so
-// byte order does not matter.
+// listenFilter lets only sockets pass that may have been listeners, so that a
+// busy server's connections cost a few instructions in the kernel: those that
+// had a local port and no remote one, and, since a reset or a refusal sets the
+// remote port back to 0, of TCP those that never had a path MTU. Loads are
+// relative to the netlink header; all are compared with 0, so byte order does
+// not matter.
 var listenFilter = []bpf.Instruction{
 	bpf.LoadAbsolute{Off: headerLength + offsetSourcePort, Size: 2},
-	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 3},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 10},
 	bpf.LoadAbsolute{Off: headerLength + offsetDestPort, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 8},
+	// A becomes the place of INET_DIAG_INFO among the attributes, or 0.
+	bpf.LoadConstant{Dst: bpf.RegA, Val: headerLength + messageLength},
+	bpf.LoadConstant{Dst: bpf.RegX, Val: attributeInfo},
+	bpf.LoadExtension{Num: bpf.ExtNetlinkAttr},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 3}, // UDP
+	bpf.TAX{},
+	bpf.LoadIndirect{Off: attributeHeader + offsetPathMTU, Size: 4},
 	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1},
 	bpf.RetConstant{Val: 1<<32 - 1}, // the whole message
 	bpf.RetConstant{Val: 0},

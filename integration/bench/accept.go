@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	acceptRate = 10_000 // connections a second
+	// acceptSettle passes after portwatcher's start, and before the first turn.
+	acceptSettle = 300 * time.Millisecond
+	// aimAccept bounds the CPU added to server and client, as a share of theirs.
+	aimAccept = 0.01
+)
+
+// The turns of one round. The second one without portwatcher shows how much of
+// a difference is noise.
+const (
+	turnWithout = "without portwatcher"
+	turnAgain   = "without portwatcher, again"
+)
+
+var acceptTurns = []string{turnWithout, sourceEBPF, turnAgain, sourceNetlink}
+
+// A turn is a span in which one thing watched, or nothing.
+type turn struct {
+	name       string
+	begin, end time.Time
+	machine    time.Duration // CPU of the whole machine
+	own        time.Duration // of it portwatcher's
+}
+
+// runAccept measures what portwatcher costs a busy server, which it has to say
+// nothing about.
+func runAccept(ctx context.Context, s *settings, r *report) error {
+	return onStage(ctx, s, r, newFleet("accept", 1, 1, "bridge"), func(st *stage) error {
+		length := time.Duration(s.acceptRounds*len(acceptTurns)+1) * (s.acceptTurn + 5*time.Second)
+		load, err := startConnections(ctx, st, acceptRate, false, min(length, time.Hour))
+		if err != nil {
+			return err
+		}
+		costs, programs, err := measureAccept(ctx, s, st)
+		samples, loadErr := load.stop(ctx)
+		if err := errors.Join(err, loadErr); err != nil {
+			return err
+		}
+		a := acceptResult{turns: s.acceptTurn, programs: programs}
+		for _, t := range costs {
+			if err := a.add(t, samples); err != nil {
+				return err
+			}
+		}
+		if a.resets, err = measureResets(ctx, s, st); err != nil {
+			return err
+		}
+		r.add(a.table(s))
+		r.add(a.aims())
+		return nil
+	})
+}
+
+// measureAccept returns the turns, round by round in another order, and what
+// the eBPF programs need by the kernel's own account.
+func measureAccept(ctx context.Context, s *settings, st *stage) (turns []turn, programs programCost, err error) {
+	for round := range s.acceptRounds {
+		progress("accept: round %d of %d", round+1, s.acceptRounds)
+		names := slices.Concat(acceptTurns[round%len(acceptTurns):], acceptTurns[:round%len(acceptTurns)])
+		for _, name := range names {
+			t, err := st.turn(ctx, name, s.acceptTurn, func(ctx context.Context, _ int, d time.Duration) error { return wait(ctx, d) })
+			if err != nil {
+				return nil, programs, err
+			}
+			turns = append(turns, t)
+		}
+	}
+	programs.turn, err = st.turn(ctx, sourceEBPF, s.acceptTurn, programs.measure)
+	return turns, programs, err
+}
+
+// measureResets returns the share of one core that portwatcher needs, by
+// source, where the clients close with a reset: that takes the remote port away
+// from a connection, by which it is told from a listener.
+func measureResets(ctx context.Context, s *settings, st *stage) (shares map[string]float64, err error) {
+	progress("accept: clients that close with a reset")
+	load, err := startConnections(ctx, st, acceptRate, true, time.Minute+2*s.acceptTurn)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		_, stopErr := load.stop(ctx)
+		err = errors.Join(err, stopErr)
+	}()
+	shares = map[string]float64{}
+	for _, source := range sources {
+		t, err := st.turn(ctx, source, 2*s.acceptTurn, func(ctx context.Context, _ int, d time.Duration) error { return wait(ctx, d) })
+		if err != nil {
+			return nil, err
+		}
+		shares[source] = t.own.Seconds() / t.end.Sub(t.begin).Seconds()
+	}
+	return shares, nil
+}
+
+// turn lets portwatcher run with the source that name is, if it is one, and
+// calls work with its pid or 0.
+func (s *stage) turn(ctx context.Context, name string, d time.Duration, work func(context.Context, int, time.Duration) error) (t turn, err error) {
+	t.name = name
+	pid := 0
+	if slices.Contains(sources, name) {
+		w, err := s.watch(ctx, name)
+		if err != nil {
+			return t, err
+		}
+		pid = w.process.Process.Pid
+		defer func() {
+			_, stopErr := w.stop()
+			err = errors.Join(err, stopErr)
+		}()
+	}
+	if err := wait(ctx, acceptSettle); err != nil {
+		return t, err
+	}
+	machine, own, err := machineTimes(pid)
+	if err != nil {
+		return t, err
+	}
+	t.begin = time.Now()
+	if err := work(ctx, pid, d); err != nil {
+		return t, err
+	}
+	t.end = time.Now()
+	machineAfter, ownAfter, err := machineTimes(pid)
+	t.machine, t.own = machineAfter-machine, ownAfter-own
+	return t, err
+}
+
+// machineTimes returns the CPU time of the machine and of a process so far.
+func machineTimes(pid int) (machine, own time.Duration, err error) {
+	if machine, err = busyTime(); err == nil && pid > 0 {
+		own, err = cpuTime(pid)
+	}
+	return machine, own, err
+}
+
+// programCost is what the kernel's statistics say of the eBPF programs.
+type programCost struct {
+	turn    turn
+	runs    int64
+	runTime time.Duration
+}
+
+// measure switches the statistics on for a while. They cost time themselves,
+// which counts here; the way into a program and back does not.
+func (p *programCost) measure(ctx context.Context, pid int, d time.Duration) error {
+	end, err := enableProgramStatistics()
+	if err != nil {
+		return err
+	}
+	runs, runTime, err := programStatistics(pid)
+	if err == nil {
+		err = wait(ctx, d)
+	}
+	if err == nil {
+		p.runs, p.runTime, err = programStatistics(pid)
+		p.runs, p.runTime = p.runs-runs, p.runTime-runTime
+	}
+	return errors.Join(err, end())
+}
+
+// acceptResult has one value for each round and kind of turn.
+type acceptResult struct {
+	turns    time.Duration
+	programs programCost
+	resets   map[string]float64 // portwatcher's share of one core, by source
+	samples  []connectionSample
+	server   map[string][]float64 // CPU seconds for each connection
+	client   map[string][]float64
+	machine  map[string][]float64
+	own      map[string][]float64 // share of one core
+	rate     map[string][]float64
+}
+
+func (a *acceptResult) add(t turn, samples []connectionSample) error {
+	if a.samples = samples; a.server == nil {
+		a.server, a.client, a.machine = map[string][]float64{}, map[string][]float64{}, map[string][]float64{}
+		a.own, a.rate = map[string][]float64{}, map[string][]float64{}
+	}
+	made, err := between(samples, t.begin, t.end)
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.name, err)
+	}
+	n, span := float64(made.Connections), t.end.Sub(t.begin).Seconds()
+	rate := n / made.span.Seconds()
+	a.server[t.name] = append(a.server[t.name], float64(made.Server)/1e9/n)
+	a.client[t.name] = append(a.client[t.name], float64(made.Client)/1e9/n)
+	a.machine[t.name] = append(a.machine[t.name], t.machine.Seconds()/span/rate)
+	a.own[t.name] = append(a.own[t.name], t.own.Seconds()/span)
+	a.rate[t.name] = append(a.rate[t.name], rate)
+	return nil
+}
+
+// ratios are those of a way's turns to the turns without portwatcher of the
+// same rounds.
+func (a *acceptResult) ratios(name string, values ...map[string][]float64) []float64 {
+	var ratios []float64
+	for round := range values[0][name] {
+		var with, without float64
+		for _, v := range values {
+			with, without = with+v[name][round], without+v[turnWithout][round]
+		}
+		ratios = append(ratios, with/without)
+	}
+	return ratios
+}
+
+// enableProgramStatistics lets the kernel measure eBPF programs until end, or
+// the end of this process.
+func enableProgramStatistics() (end func() error, err error) {
+	fd, err := bpfEnableStats()
+	if err != nil {
+		return nil, fmt.Errorf("enable the kernel's statistics of eBPF programs: %w", err)
+	}
+	return func() error { return unix.Close(fd) }, nil
+}
