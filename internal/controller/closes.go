@@ -21,7 +21,7 @@ func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
 		return
 	}
 	c.calm.count()
-	w.destroyedAt = at
+	w.rate.count(at)
 	if w.isInFlight(d.Socket.Cookie) {
 		w.deferred = append(w.deferred, deferredClose{d.Socket.Cookie, at})
 		return
@@ -149,19 +149,44 @@ func (d *doubt) due() bool { return d.count > 0 && time.Since(d.toldAt) >= gapIn
 // those that were closed before, or these would seem to have been open beside
 // them.
 const (
-	stormAge    = 100 * time.Millisecond // since the last notification
-	caughtUp    = 30 * time.Millisecond  // without a notification
+	rateWindow  = 100 * time.Millisecond
+	stormRate   = 200                   // notifications in a window
+	caughtUp    = 30 * time.Millisecond // without a notification
 	maxCatchUp  = 250 * time.Millisecond
 	catchUpStep = 5 * time.Millisecond
 )
 
+// rate tells a storm of destroy notifications from everyday life.
+type rate struct {
+	last    time.Time // notification
+	began   time.Time // of the window
+	current int       // notifications in it
+	before  int       // in the window before
+}
+
+func (r *rate) count(at time.Time) {
+	if age := at.Sub(r.began); age >= rateWindow {
+		r.before = r.current
+		if age >= 2*rateWindow {
+			r.before = 0
+		}
+		r.began, r.current = at, 0
+	}
+	r.current++
+	r.last = at
+}
+
+func (r *rate) storm(now time.Time) bool {
+	return now.Sub(r.last) < rateWindow && max(r.before, r.current) >= stormRate
+}
+
 // catchUp waits, in a storm, until no destroy notification has come for a
 // moment. The caller holds the lock, which is released meanwhile.
 func (w *watcher) catchUp() {
-	if w.session.closes == nil || time.Since(w.destroyedAt) > stormAge {
+	if w.session.closes == nil || !w.rate.storm(time.Now()) {
 		return
 	}
-	for began := time.Now(); time.Since(began) < maxCatchUp && time.Since(w.destroyedAt) < caughtUp; {
+	for began := time.Now(); time.Since(began) < maxCatchUp && time.Since(w.rate.last) < caughtUp; {
 		w.c.mutex.Unlock()
 		time.Sleep(catchUpStep)
 		w.c.mutex.Lock()

@@ -334,6 +334,31 @@ func TestCalm(t *testing.T) {
 	}
 }
 
+func TestRate(t *testing.T) {
+	var r rate
+	now := time.Now()
+	for i := range 2 * stormRate { // slow: never a storm
+		now = now.Add(rateWindow / (stormRate / 2))
+		if r.count(now); r.storm(now) {
+			t.Fatalf("a storm after %d slow notifications", i+1)
+		}
+	}
+	for range stormRate {
+		now = now.Add(rateWindow / (4 * stormRate))
+		r.count(now)
+	}
+	for range stormRate {
+		now = now.Add(rateWindow / (4 * stormRate))
+		r.count(now)
+	}
+	if !r.storm(now) {
+		t.Errorf("no storm: %+v", r)
+	}
+	if r.storm(now.Add(2 * rateWindow)) {
+		t.Error("a storm long after the last notification")
+	}
+}
+
 func TestPendingBounds(t *testing.T) {
 	var p pending
 	now := time.Now()

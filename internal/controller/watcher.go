@@ -53,9 +53,7 @@ type watcher struct {
 	sockets []port.Socket // reused
 	unknown []int         // reused
 
-	// destroyedAt is when the last destroy notification was taken over. Under
-	// the controller's lock.
-	destroyedAt time.Time
+	rate rate // of destroy notifications; under the controller's lock
 	// inFlight is the dump that is being attributed; deferred are closes of its
 	// new sockets meanwhile. Under the controller's lock.
 	inFlight []port.Socket
