@@ -40,8 +40,8 @@ func (c *Controller) tellTrouble(denied int, err error) {
 		})
 	}
 	if err != nil {
-		c.once("attribution "+err.Error(), func() {
-			c.log.WithError(err).Warn("Owners of sockets could not be read completely.")
+		c.once("attribution", func() {
+			c.log.WithError(err).Warn("Owners of sockets could not be read completely; this is told once.")
 		})
 	}
 }
