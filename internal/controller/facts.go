@@ -157,6 +157,7 @@ func (c *Controller) register(w *watcher, cookie uint64) {
 		return
 	}
 	c.byCookie[cookie] = w
+	w.group.netnsCookie = cookie
 	c.placePending()
 }
 
@@ -169,7 +170,8 @@ func (c *Controller) unregister(w *watcher, cookie uint64) {
 }
 
 // placeLast places the facts that wait for a container which has ended. Its
-// namespace may never have been seen: g is nil then.
+// namespace may never have been seen: g is nil then. Facts of another namespace
+// are those of the container's next life, and go on waiting.
 func (c *Controller) placeLast(container *port.Container, g *group) {
 	itself := func(id string) *port.Container {
 		if id == container.ID {
@@ -177,28 +179,32 @@ func (c *Controller) placeLast(container *port.Container, g *group) {
 		}
 		return nil
 	}
-	var w *watcher
+	if g == nil { // known by nothing but its number in eBPF events
+		g = newGroup(port.Namespace{Device: unseenDevice})
+	}
+	w := c.newWatcher(g)
 	for _, f := range c.pending.takeAll() {
 		belongs, _ := c.Attributor.ContainerIn(f.cgroups[:], itself)
 		opening := f.Kind == probe.Opened && belongs != nil
-		if !opening && (w == nil || w.group.netnsCookie != f.NetnsCookie) {
-			c.pending.add(f)
-			continue
-		}
-		if w == nil {
-			if g == nil { // known by nothing but its number in eBPF events
-				g = newGroup(port.Namespace{Device: unseenDevice, Inode: f.NetnsCookie})
-			}
+		if opening && g.netnsCookie == 0 {
 			g.netnsCookie = f.NetnsCookie
-			w = c.newWatcher(g)
+			if g.id.Device == unseenDevice {
+				g.id.Inode = f.NetnsCookie
+			}
 		}
-		if opening {
+		switch {
+		case f.NetnsCookie != g.netnsCookie:
+			c.pending.add(f)
+		case opening:
 			c.placeOpen(w, f, tracker.Owner{Container: container, Processes: f.processes})
-		} else {
+		case f.Kind == probe.Closed:
 			c.placeClose(g, f)
+		default:
+			c.pending.add(f)
 		}
 	}
-	if w != nil && g.watcher == nil && len(g.members) == 0 {
+	w.second.Stop()
+	if g.id.Device == unseenDevice {
 		c.publish(c.tracker.CloseNamespace(c.changes[:0], g.id, time.Now(), port.SourceEngine))
 	}
 }

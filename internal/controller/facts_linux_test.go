@@ -220,6 +220,29 @@ func TestFactsOfAPassedContainer(t *testing.T) {
 	r.wait("opened gone 80/tcp  ebpf", "closed gone 80/tcp  ebpf", "opened gone 4711/tcp  ebpf", "closed gone 4711/tcp  ebpf")
 }
 
+// An engine that comes back starts a container again before it tells of its end:
+// what the new life does is not closed with the old one.
+func TestFactsOfTheNextLife(t *testing.T) {
+	first, second := newBox(t), newBox(t)
+	web := first.container("web")
+	web.ID = strings.Repeat(fmt.Sprintf("%08x", first.Process.Pid), 8)
+	again := *web
+	again.PID = second.Process.Pid
+	cgroups, id := cgroupOf(t, web.ID)
+	r, p := startProbed(t, func(o *Options) { o.Attributor = process.NewAttributor(o.Finder, cgroups) })
+	r.tell(engine.Started, web)
+	r.registered(first.netnsCookie())
+	opened := tell(second, second.netnsCookie(), probe.Opened, 1000001, 80)
+	opened.Socket.Cgroup = id
+	p.events <- opened
+	r.waiting(1)
+	r.tell(engine.Stopped, web)
+	r.tell(engine.Started, &again)
+	r.wait("opened web 80/tcp loopback ebpf")
+	r.tell(engine.Stopped, &again)
+	r.wait("opened web 80/tcp loopback ebpf", "closed web 80/tcp loopback engine")
+}
+
 func TestLossIsAGap(t *testing.T) {
 	r, p := startProbed(t, nil)
 	b := newBox(t)
