@@ -156,12 +156,9 @@ func (w *watcher) readProc(dst []port.Socket, ephemeral procnet.Range) ([]port.S
 		switch {
 		case err == nil:
 			return w.c.withoutClients(sockets), nil
-		case !errors.Is(err, procnet.ErrProcessGone):
+		case !errors.Is(err, netns.ErrProcessGone):
 			return dst, err
 		}
-	}
-	if errors.Is(err, procnet.ErrProcessGone) {
-		err = netns.ErrProcessGone
 	}
 	return dst, err
 }
@@ -186,7 +183,7 @@ func (c *Controller) ephemeralPorts(pid int) procnet.Range {
 	if err == nil {
 		return ports
 	}
-	if !errors.Is(err, procnet.ErrProcessGone) {
+	if !errors.Is(err, netns.ErrProcessGone) {
 		c.mutex.Lock()
 		defer c.mutex.Unlock()
 		c.once("ephemeral", func() {

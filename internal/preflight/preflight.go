@@ -60,7 +60,8 @@ func Sources(o Options) []Result {
 
 // All checks everything, the engine first.
 func All(ctx context.Context, e Engine, o Options) []Result {
-	return slices.Concat([]Result{checkEngine(ctx, e)}, containers(ctx, e, o), Host(o), Sources(o), []Result{inUse(o)})
+	results := slices.Concat([]Result{checkEngine(ctx, e)}, containers(ctx, e, o), Host(o), Sources(o))
+	return append(results, inUse(o, results))
 }
 
 // Failure returns the first failed check as an error, nil if there is none.
@@ -73,17 +74,27 @@ func Failure(results []Result) error {
 	return nil
 }
 
-// inUse names the sources that a run would use.
-func inUse(o Options) Result {
+// The names of the checks that inUse looks at.
+const (
+	nameSockDiag = "sock_diag"
+	nameDestroy  = "destroy notifications"
+	nameEBPF     = "eBPF"
+)
+
+// inUse names the sources that a run would use, by what the checks have found.
+func inUse(o Options, checked []Result) Result {
+	works := func(name string) bool {
+		return slices.ContainsFunc(checked, func(r Result) bool { return r.Name == name && r.State == OK })
+	}
 	r := Result{Name: "sources", State: OK}
 	switch {
 	case o.Source == "proc":
 		r.Detail = "/proc, as --source says"
-	case o.Source != "netlink" && ebpf(o).State == OK:
+	case o.Source != "netlink" && works(nameEBPF):
 		r.Detail = "eBPF, with a sock_diag scan every 30 s"
-	case netlink(o).State != OK:
+	case !works(nameSockDiag):
 		r.Detail = "/proc"
-	case destroyNotifications(o).State == OK:
+	case works(nameDestroy):
 		r.Detail = "sock_diag scans for openings, destroy notifications for closes"
 	default:
 		r.Detail = "sock_diag scans"

@@ -141,7 +141,7 @@ func namespaces() Result {
 
 // netlink tries a dump in the own namespace. Where it fails, /proc takes over.
 func netlink(o Options) Result {
-	r := Result{Name: "sock_diag", State: OK}
+	r := Result{Name: nameSockDiag, State: OK}
 	conn, err := sockdiag.Dial(0, sockdiag.Options{})
 	if err == nil {
 		_, err = conn.Dump(nil)
@@ -161,7 +161,7 @@ func netlink(o Options) Result {
 
 // destroyNotifications tries to subscribe in the own namespace.
 func destroyNotifications(o Options) Result {
-	r := Result{Name: "destroy notifications", State: OK, Detail: "closes are told by the kernel"}
+	r := Result{Name: nameDestroy, State: OK, Detail: "closes are told by the kernel"}
 	if o.Source == "proc" {
 		r.Detail = "not used: --source is proc"
 		return r
@@ -179,7 +179,7 @@ func destroyNotifications(o Options) Result {
 
 // ebpf tries to load and attach the programs.
 func ebpf(o Options) Result {
-	r := Result{Name: "eBPF", State: OK, Detail: "openings and closes are told by the kernel, with the process"}
+	r := Result{Name: nameEBPF, State: OK, Detail: "openings and closes are told by the kernel, with the process"}
 	if o.Source != "auto" && o.Source != "ebpf" {
 		r.Detail = "not used: --source is " + o.Source
 		return r

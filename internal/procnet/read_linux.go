@@ -10,11 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/freelist"
+	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
 )
 
 // ErrProcessGone is returned for a process that does not exist (any more).
-var ErrProcessGone = errors.New("process is gone")
+var ErrProcessGone = netns.ErrProcessGone
 
 // bufferSize is more than the kernel gives at once (a page), and holds any line
 // of these files (about 200 bytes) many times.

@@ -8,7 +8,6 @@ import (
 
 // table is one of the kernel's tables and how to ask for it.
 type table struct {
-	family    uint8
 	protocol  port.Protocol
 	autoBound bool // every socket of this dump has a port that the kernel chose
 	request   []byte
@@ -21,7 +20,7 @@ func newTable(family uint8, protocol port.Protocol, ports choice) table {
 		name = protocol.String() + " sockets of IPv6"
 	}
 	return table{
-		family: family, protocol: protocol, autoBound: ports == kernelChosen, name: name,
+		protocol: protocol, autoBound: ports == kernelChosen, name: name,
 		request: appendRequest(nil, family, protocol, ports),
 	}
 }
