@@ -90,6 +90,7 @@ type Controller struct {
 	said       map[string]struct{}
 
 	probing  bool                // eBPF tells of every change
+	facts    *factReader         // nil while eBPF is not read
 	byCookie map[uint64]*watcher // by the namespace's cookie in its events
 	pending  pending
 	calm     calm

@@ -25,12 +25,14 @@ import (
 // fakeProbe tells what the test says.
 type fakeProbe struct {
 	events chan probe.Event
+	flush  chan struct{}
+	held   chan probe.Event // read only by a flush, before its end
 	closed chan struct{}
 	lost   uint64
 }
 
 func newFakeProbe() *fakeProbe {
-	return &fakeProbe{events: make(chan probe.Event), closed: make(chan struct{})}
+	return &fakeProbe{events: make(chan probe.Event), flush: make(chan struct{}, 1), held: make(chan probe.Event, 8), closed: make(chan struct{})}
 }
 
 func (p *fakeProbe) Read(e *probe.Event) error {
@@ -40,8 +42,28 @@ func (p *fakeProbe) Read(e *probe.Event) error {
 			return errors.New("the ring is broken")
 		}
 		return nil
+	case <-p.flush:
+		select {
+		case *e = <-p.held:
+			signal(p.flush)
+			return nil
+		default:
+			return probe.ErrFlushed
+		}
 	case <-p.closed:
 		return os.ErrClosed
+	}
+}
+
+// Flush is answered when everything that was sent before has been read: events
+// has no buffer.
+func (p *fakeProbe) Flush() error {
+	select {
+	case <-p.closed:
+		return os.ErrClosed
+	default:
+		signal(p.flush)
+		return nil
 	}
 }
 
@@ -151,6 +173,30 @@ func TestFactsAndScans(t *testing.T) {
 	p.events <- tell(b, cookie, probe.Opened, sockets[0].Cookie, 80) // late news
 	p.events <- tell(b, cookie, probe.Closed, sockets[0].Cookie, 80)
 	r.wait("opened web 80/tcp loopback sock_diag", "closed web 80/tcp loopback ebpf")
+}
+
+// A scan that sees a socket before eBPF's event of it has been read waits for
+// that.
+func TestFactsBeforeTheScan(t *testing.T) {
+	r, p := startProbed(t, nil)
+	b := newBox(t)
+	cookie := b.netnsCookie()
+	r.tell(engine.Started, b.container("web"))
+	r.registered(cookie)
+	r.Controller.mutex.Lock()
+	first := r.onlyGroup().watcher.first
+	r.Controller.mutex.Unlock()
+	<-first
+	b.listen(80)
+	r.Controller.mutex.Lock()
+	sockets, err := r.onlyGroup().watcher.session.dump(nil)
+	r.Controller.mutex.Unlock()
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("%v, error %v", sockets, err)
+	}
+	p.held <- tell(b, cookie, probe.Opened, sockets[0].Cookie, 80)
+	r.scanAll()
+	r.wait("opened web 80/tcp loopback ebpf")
 }
 
 // cgroups makes a cgroup v2 folder for a container, and returns its id.

@@ -26,6 +26,7 @@ const (
 // Probe is eBPF, as far as the controller uses it; see [probe.Probe].
 type Probe interface {
 	Read(*probe.Event) error
+	Flush() error
 	Lost() uint64
 	Alive() error
 	Close() error
@@ -96,6 +97,8 @@ func (c *Controller) runProbe(ctx context.Context, p Probe) {
 // readProbe takes over what the probe tells, and closes it at the end.
 func (c *Controller) readProbe(ctx context.Context, p Probe) (err error) {
 	reader := newFactReader(c, p)
+	c.setFacts(reader)
+	defer c.setFacts(nil)
 	watching, stop := context.WithCancel(ctx)
 	why := make(chan error, 2)
 	go func() { why <- reader.watch(watching) }()
@@ -105,6 +108,12 @@ func (c *Controller) readProbe(ctx context.Context, p Probe) (err error) {
 		err = errors.Join(err, <-why, <-why)
 	}()
 	return reader.run(ctx)
+}
+
+func (c *Controller) setFacts(r *factReader) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.facts = r
 }
 
 // factReader turns the probe's events into facts. One goroutine receives them,
@@ -123,6 +132,7 @@ type factReader struct {
 	told     uint64      // lost events that gaps have told of
 	toldAt   time.Time   // the last gap
 	again    *time.Timer // when to look at the loss once more
+	flushes  flushes
 }
 
 // maxWaiting bounds the events between the ring buffer and the tracker, at 200
@@ -179,6 +189,8 @@ func (r *factReader) receive() error {
 			}
 			r.mutex.Unlock()
 			signal(r.received)
+		case errors.Is(err, probe.ErrFlushed):
+			r.flushed()
 		case errors.Is(err, os.ErrClosed):
 			return nil
 		case errors.As(err, &bad):
@@ -202,12 +214,16 @@ func (r *factReader) run(ctx context.Context) error {
 		r.mutex.Lock()
 		batch, r.waiting = r.waiting, batch[:0]
 		ended := r.ended
+		flushed := r.flushes.take()
 		r.mutex.Unlock()
 		for i := range batch {
 			if i%256 == 0 && ctx.Err() != nil {
 				return nil
 			}
 			r.c.take(r.fact(&batch[i]))
+		}
+		for _, done := range flushed {
+			close(done)
 		}
 		if cap(batch) > 4096 { // a storm's memory is given back
 			batch = nil

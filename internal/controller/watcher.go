@@ -285,6 +285,11 @@ func (w *watcher) scan() error {
 	c, id := w.c, w.group.id
 
 	c.mutex.Lock()
+	if facts := c.facts; facts != nil && w.session.netnsCookie != 0 {
+		c.mutex.Unlock()
+		facts.flush()
+		c.mutex.Lock()
+	}
 	w.nameUnbound(sockets)
 	w.unknown = c.tracker.Unknown(w.unknown[:0], id, sockets)
 	if len(w.unknown) > 0 {

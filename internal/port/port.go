@@ -52,8 +52,8 @@ func (p *Protocol) UnmarshalText(text []byte) error {
 // Namespace identifies a network namespace on one host, for as long as
 // something keeps it alive: device and inode of /proc/<pid>/ns/net.
 type Namespace struct {
-	Device uint64
-	Inode  uint64
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
 }
 
 // String returns the form that /proc shows, "net:[4026531840]".

@@ -58,6 +58,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -150,6 +151,9 @@ func (e *UnsupportedError) Error() string {
 }
 
 func (e *UnsupportedError) Unwrap() error { return e.Err }
+
+// ErrFlushed answers a flush: see [Probe.Flush].
+var ErrFlushed = errors.New("eBPF: flushed")
 
 // MalformedError says that a record is not what the programs write.
 type MalformedError struct {

@@ -102,12 +102,16 @@ func ringBytes(wanted int) uint32 {
 // but, once for each process name, the name.
 //
 // After Close it returns os.ErrClosed, also where it was waiting. After a
-// *[MalformedError] the record is passed over and Read can be called again. Not
-// for two goroutines at once.
+// *[MalformedError] the record is passed over, and after [ErrFlushed] all that
+// [Probe.Flush] asked for was returned; Read can be called again. Not for two
+// goroutines at once.
 func (p *Probe) Read(event *Event) error {
 	if err := p.ring.ReadInto(&p.record); err != nil {
-		if errors.Is(err, os.ErrClosed) {
+		switch {
+		case errors.Is(err, os.ErrClosed):
 			return os.ErrClosed
+		case errors.Is(err, ringbuf.ErrFlushed):
+			return ErrFlushed
 		}
 		return fmt.Errorf("read the eBPF ring buffer: %w", err)
 	}
@@ -117,6 +121,16 @@ func (p *Probe) Read(event *Event) error {
 	}
 	event.Time, err = p.clock.time(boot)
 	return err
+}
+
+// Flush has Read return [ErrFlushed] once it has returned every event of before
+// this call. Several calls may be answered by one ErrFlushed. After Close it
+// returns os.ErrClosed.
+func (p *Probe) Flush() error {
+	if err := p.ring.Flush(); err != nil {
+		return fmt.Errorf("flush the eBPF ring buffer: %w", err)
+	}
+	return nil
 }
 
 // Lost returns how many events were not reported because the ring buffer was

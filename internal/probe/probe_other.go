@@ -18,6 +18,9 @@ func Open(Options) (*Probe, error) { return nil, errLinux }
 // Read returns os.ErrClosed.
 func (*Probe) Read(*Event) error { return os.ErrClosed }
 
+// Flush returns os.ErrClosed.
+func (*Probe) Flush() error { return os.ErrClosed }
+
 // Lost returns 0.
 func (*Probe) Lost() uint64 { return 0 }
 
