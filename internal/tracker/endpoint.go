@@ -49,6 +49,7 @@ func (t *Tracker) removeSocket(ns *namespace, s *socket) {
 }
 
 func (t *Tracker) touch(e *endpoint) {
+	t.revision++
 	if !e.dirty {
 		e.dirty = true
 		t.dirty = append(t.dirty, e)
@@ -69,6 +70,9 @@ func (t *Tracker) settle(dst []Change, at time.Time, source port.Source) []Chang
 }
 
 func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at time.Time, source port.Source) []Change {
+	if e.unconfirmed() {
+		return dst // the first snapshot tells whether it has been open all the time
+	}
 	if len(e.sockets) == 0 {
 		return t.close(dst, e, at, source)
 	}

@@ -41,6 +41,9 @@ type Snapshot struct {
 	Began, Time time.Time
 	Source      port.Source
 	Sockets     []port.Socket
+	// Resumed says that nobody looked for a while: what differs from the state
+	// happened meanwhile, and has the source [port.SourceRestart].
+	Resumed bool
 	// New has the owners of the sockets that [Tracker.Unknown] named, by index
 	// in Sockets. A new socket that is missing here is passed over until a
 	// later snapshot.
@@ -77,6 +80,7 @@ type Tracker struct {
 	namespaces map[port.Namespace]*namespace
 	endpoints  map[port.Endpoint]*endpoint
 	dirty      []*endpoint // touched since the last settle
+	revision   uint64      // of what [Tracker.Sockets] and Open say
 }
 
 type namespace struct {
@@ -98,6 +102,7 @@ type socket struct {
 	generation uint64    // of the last snapshot that had it
 	settled    bool      // counted in what was reported of its endpoint
 	exact      bool      // opened is the very moment
+	restored   bool      // no snapshot has had it yet
 	fresh      bool      // its processes have not been looked up a second time
 }
 
@@ -114,6 +119,7 @@ type endpoint struct {
 	openedAt  time.Time
 
 	reported bool // an opened change has been made
+	restored bool // it was open before the first snapshot of its namespace
 	dirty    bool
 	// closedAt and closedBy are set while the close grace runs.
 	closedAt time.Time
@@ -176,6 +182,9 @@ func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change
 		if known.generation != ns.generation {
 			known.generation = ns.generation
 			seen++
+			if known.restored {
+				t.confirm(known)
+			}
 		}
 	}
 	if seen < len(ns.sockets) {
@@ -186,7 +195,11 @@ func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change
 			}
 		}
 	}
-	return t.settle(dst, s.Time, s.Source)
+	source := s.Source
+	if s.Resumed {
+		source = port.SourceRestart
+	}
+	return t.settle(dst, s.Time, source)
 }
 
 // Failed marks a namespace's state as stale: a snapshot of it failed. It says
@@ -239,6 +252,7 @@ func (t *Tracker) Describe(id port.Namespace, cookie uint64, processes []port.Pr
 	}
 	if s := ns.sockets[cookie]; s != nil {
 		s.processes = processes
+		t.revision++
 		if s.endpoint != nil && s.endpoint.reported {
 			s.endpoint.processes = s.endpoint.holders()
 		}
