@@ -1,16 +1,15 @@
-// Package config turns the command line and the environment into checked
-// settings. One table holds each setting with its names, default, bounds and
-// help.
+// Package config turns the command line, the environment and a YAML file into
+// checked settings. One table holds each setting with its names, default, bounds
+// and help.
 //
 // A flag wins over a variable with the prefix PORTWATCHER_, that one over the
-// short name that people know from the shell tool. Only the value that wins is
-// checked. The package reads no environment and writes nothing: both are
-// passed in and out.
+// short name that people know from the shell tool, that one over the file. Of
+// flags and variables only the value that wins is checked; the file is checked
+// as a whole, also the keys that a command does not use. The package reads no
+// environment and prints nothing: both are passed in and out.
 package config
 
 import (
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -48,25 +47,24 @@ type Settings struct {
 	// HealthSocket is a path, "@name" for a Linux abstract socket, or empty for
 	// none.
 	HealthSocket string
+	// ConfigFile is where the file of settings is looked for, or empty for
+	// nowhere.
+	ConfigFile string
+	// State is the path of the journal's database, or [StateMemory].
+	State string
+	// Retain is how long events are kept: 0 for ever, or 1 h to 3650 days.
+	Retain time.Duration
+	// RetainSize is how many bytes the journal may take: 0 without limit, or
+	// 1 MB to 1000 TB.
+	RetainSize int64
 	// Warnings are lines to log: variables that look like settings and are not.
 	Warnings []string
+
+	// origins says for the name of each setting where its value came from.
+	origins map[string]string
+	// loaded is what the file was.
+	loaded state
 }
-
-// Error is an invalid value: an exit status of 2. It is one line.
-type Error struct {
-	// Setting is the name in the form that the user used, as in
-	// "--scan-interval" or "SCAN_INTERVAL".
-	Setting string
-	Value   string
-	// Err says what is wrong, or what is allowed.
-	Err error
-}
-
-// Error implements error.
-func (e *Error) Error() string { return fmt.Sprintf("%s: %q: %v", e.Setting, e.Value, e.Err) }
-
-// Unwrap returns the reason.
-func (e *Error) Unwrap() error { return e.Err }
 
 // Register adds the flags of the named settings, in the order of the table. It
 // panics on a name that is not in the table, which is a programming error.
@@ -88,6 +86,27 @@ func Register(flags *pflag.FlagSet, names ...string) {
 	for name := range wanted {
 		panic("config: no such setting: " + name)
 	}
+}
+
+// Names returns the names of all settings, in the order of the table.
+func Names() []string {
+	names := make([]string, len(table))
+	for i, s := range table {
+		names[i] = s.name
+	}
+	return names
+}
+
+// Restart returns the names of the settings that differ from old ones and
+// cannot change without a restart, in the order of the table.
+func (s *Settings) Restart(old *Settings) []string {
+	var names []string
+	for _, one := range table {
+		if !one.reloadable && one.get(s) != one.get(old) {
+			names = append(names, one.name)
+		}
+	}
+	return names
 }
 
 // flagValue keeps a flag's text; Load checks it, so that an error has the same
@@ -113,54 +132,4 @@ func (v *flagValue) Type() string {
 		return v.setting.kind
 	}
 	return "bool"
-}
-
-// Load returns the settings of a parsed command line and an environment in the
-// form of [os.Environ]. Only settings that were registered on flags are looked
-// at. An empty variable is one that is not set, except for the health socket.
-// The error is an [*Error].
-func Load(flags *pflag.FlagSet, environ []string) (*Settings, error) {
-	variables := make(map[string]string, len(environ))
-	for _, entry := range environ {
-		name, value, _ := strings.Cut(entry, "=")
-		if _, twice := variables[name]; !twice {
-			variables[name] = value
-		}
-	}
-	settings := &Settings{Warnings: unknownVariables(variables)}
-	for _, s := range table {
-		if err := s.set(settings, s.standard); err != nil {
-			return nil, &Error{Setting: "--" + s.name, Value: s.standard, Err: err}
-		}
-		flag := flags.Lookup(s.name)
-		if flag == nil {
-			continue
-		}
-		if err := s.load(settings, flag, variables); err != nil {
-			return nil, err
-		}
-	}
-	return settings, nil
-}
-
-// load takes the value of the form that wins, if there is one.
-func (s *setting) load(settings *Settings, flag *pflag.Flag, variables map[string]string) error {
-	name, value, set := "--"+s.name, flag.Value.String(), s.set
-	if !flag.Changed {
-		var found bool
-		name = s.variable()
-		value, found = variables[name]
-		if found = found && (value != "" || s.emptyCounts); !found && s.short != nil {
-			name, set = s.short.name, s.short.set
-			value = variables[name]
-			found = value != ""
-		}
-		if !found {
-			return nil
-		}
-	}
-	if err := set(settings, value); err != nil {
-		return &Error{Setting: name, Value: value, Err: err}
-	}
-	return nil
 }

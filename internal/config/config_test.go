@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -20,27 +19,39 @@ import (
 // load parses a command line with all settings, and an environment.
 func load(t *testing.T, arguments, environ []string) (*Settings, error) {
 	t.Helper()
+	return loader(t, arguments, environ).Load()
+}
+
+// loader makes a loader of all settings whose standard file does not exist.
+func loader(t testing.TB, arguments, environ []string) *Loader {
+	t.Helper()
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	Register(flags, allNames()...)
+	Register(flags, Names()...)
 	if err := flags.Parse(arguments); err != nil {
 		t.Fatalf("%q: %v", arguments, err)
 	}
-	return Load(flags, environ)
+	l := NewLoader(flags, environ)
+	l.standardFile = filepath.Join(t.TempDir(), "none.yaml")
+	return l
 }
 
-func allNames() []string {
-	var names []string
-	for _, s := range table {
-		names = append(names, s.name)
+// texts returns each setting but the file's name, as it would be written.
+func texts(s *Settings) map[string]string {
+	all := map[string]string{}
+	for _, one := range table {
+		if one.name != ConfigFile {
+			all[one.name] = one.get(s)
+		}
 	}
-	return names
+	return all
 }
 
 func defaults() *Settings {
 	return &Settings{
 		Source: "auto", BurstScans: 1, BurstDelay: 10 * time.Millisecond, ScanInterval: 500 * time.Millisecond, Format: "text", LogFormat: "text", LogLevel: logrus.InfoLevel,
 		ProcRoot: "/proc", CgroupRoot: "/sys/fs/cgroup", HealthSocket: "@portwatcher",
+		State: "/var/lib/portwatcher/portwatcher.db", Retain: 30 * 24 * time.Hour, RetainSize: 1e9,
 	}
 }
 
@@ -53,20 +64,22 @@ func TestLoad(t *testing.T) {
 	}{
 		{"nothing", nil, nil, func(*Settings) {}},
 		{"sources by flags", []string{"--source", "netlink", "--burst-scans=3", "--burst-delay", "0", "--watch-ports=80", "--watch-ports", "443"}, []string{"USE_PROC=1"}, func(s *Settings) {
-			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "netlink", 3, 0, Ports{[][2]uint16{{80, 80}, {443, 443}}}
+			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "netlink", 3, 0, Ports{Rules{[]portRange{{80, 80, 0}, {443, 443, 0}}}}
 		}},
 		{"sources by short variables", nil, []string{"USE_PROC=1", "BURST_SCANS=5", "BURST_DELAY=0.05", "WATCH_PORTS=80 8000-8100"}, func(s *Settings) {
-			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "proc", 5, 50*time.Millisecond, Ports{[][2]uint16{{80, 80}, {8000, 8100}}}
+			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "proc", 5, 50*time.Millisecond, Ports{Rules{[]portRange{{80, 80, 0}, {8000, 8100, 0}}}}
 		}},
 		{"empty variables", nil, []string{"PORTWATCHER_SCAN_INTERVAL=", "SCAN_INTERVAL=", "CLOSE_GRACE_MS=", "DOCKER_HOST=", "MONITOR_CONTAINERS="}, func(*Settings) {}},
 		{"flags", []string{
 			"--scan-interval", "10ms", "--close-grace=1h", "--udp-clients", "--format", "json", "--log-format=json", "--log-level=trace",
 			"--docker-host", "tcp://h:1", "--host-name", "node1", "--proc-root", "/host/proc/", "--cgroup-root", "/host/cgroup", "--health-socket=/run/health",
+			"--state=memory", "--retain=1w2d12h", "--retain-size", "1.5 gib",
 		}, nil, func(s *Settings) {
 			*s = Settings{
 				Source: "auto", BurstScans: 1, BurstDelay: 10 * time.Millisecond,
 				ScanInterval: 10 * time.Millisecond, CloseGrace: time.Hour, UDPClients: true, Format: "json", LogFormat: "json",
 				LogLevel: logrus.TraceLevel, DockerHost: "tcp://h:1", HostName: "node1", ProcRoot: "/host/proc", CgroupRoot: "/host/cgroup", HealthSocket: "/run/health",
+				State: "memory", Retain: (9*24 + 12) * time.Hour, RetainSize: 3 << 29,
 			}
 		}},
 		{"variables", nil, []string{
@@ -84,6 +97,13 @@ func TestLoad(t *testing.T) {
 		{"long before short", nil, []string{"SCAN_INTERVAL=nonsense", "PORTWATCHER_SCAN_INTERVAL=2s"}, func(s *Settings) { s.ScanInterval = 2 * time.Second }},
 		{"flag before all", []string{"--scan-interval=3s"}, []string{"SCAN_INTERVAL=0", "PORTWATCHER_SCAN_INTERVAL=x"}, func(s *Settings) { s.ScanInterval = 3 * time.Second }},
 		{"flag before a variable, by its default", []string{"--udp-clients=false"}, []string{"PORTWATCHER_UDP_CLIENTS=true"}, func(*Settings) {}},
+		{"USE_PROC=0 says nothing", []string{}, []string{"USE_PROC=0"}, func(*Settings) {}},
+		{"journal by variables", nil, []string{"PORTWATCHER_STATE=/a//b.db", "SNAPSHOT_PATH=/other", "PORTWATCHER_RETAIN=0", "PORTWATCHER_RETAIN_SIZE=0"}, func(s *Settings) {
+			s.State, s.Retain, s.RetainSize = "/a/b.db", 0, 0
+		}},
+		{"snapshot in a folder", nil, []string{"SNAPSHOT_PATH=/var/lib/"}, func(s *Settings) { s.State = "/var/lib/portwatcher.db" }},
+		{"snapshot in a folder that exists", nil, []string{"SNAPSHOT_PATH=/etc"}, func(s *Settings) { s.State = "/etc/portwatcher.db" }},
+		{"snapshot as JSON", nil, []string{"SNAPSHOT_PATH=/data/snapshot.json"}, func(s *Settings) { s.State = "/data/snapshot.db" }},
 		{"health off by variable", nil, []string{"PORTWATCHER_HEALTH_SOCKET="}, func(s *Settings) { s.HealthSocket = "" }},
 		{"health off by flag", []string{"--health-socket="}, []string{"PORTWATCHER_HEALTH_SOCKET=@x"}, func(s *Settings) { s.HealthSocket = "" }},
 		{"first of two", nil, []string{"SCAN_INTERVAL=1", "SCAN_INTERVAL=2"}, func(s *Settings) { s.ScanInterval = time.Second }},
@@ -95,6 +115,7 @@ func TestLoad(t *testing.T) {
 			}
 			want := defaults()
 			test.change(want)
+			got.origins, got.ConfigFile, got.loaded = nil, "", state{}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
@@ -105,6 +126,8 @@ func TestLoad(t *testing.T) {
 func TestLoadErrors(t *testing.T) {
 	const scan, grace = "allowed are 10ms to 1h", "allowed are 0 to 1h"
 	const withUnit = ", with a unit as in 500ms or 2s"
+	const retain = "allowed are 0 (for ever) and 1h to 3650d, with units as in 36h, 30d and 2w"
+	const size = "allowed are 0 (unlimited) and 1MB to 1000TB: bytes, or with kB, MB, GB, TB, KiB, MiB, GiB, TiB"
 	const health = "allowed are an absolute path and @name, each up to 107 bytes, and empty for none"
 	for _, test := range []struct{ argument, variable, want string }{
 		{variable: "SCAN_INTERVAL=0.001", want: `SCAN_INTERVAL: "0.001": allowed are 0.01 to 3600 (seconds)`},
@@ -126,6 +149,20 @@ func TestLoadErrors(t *testing.T) {
 		{argument: "--host-name=a\nb", want: `--host-name: "a\nb": allowed are up to 253 bytes without blanks and control characters`},
 		{argument: "--proc-root=proc", want: `--proc-root: "proc": allowed is an absolute path`},
 		{argument: "--cgroup-root=", want: `--cgroup-root: "": allowed is an absolute path`},
+		{argument: "--docker-host=unix:///a\nb", want: `--docker-host: "unix:///a\nb": allowed is text without control characters`},
+		{argument: "--proc-root=/\xff", want: `--proc-root: "/\xff": allowed is text in UTF-8`},
+		{argument: "--state=memry", want: `--state: "memry": allowed are an absolute path and the word memory`},
+		{variable: "SNAPSHOT_PATH=state.json", want: `SNAPSHOT_PATH: "state.json": allowed are an absolute path and the word memory`},
+		{argument: "--retain=59m", want: `--retain: "59m": ` + retain},
+		{argument: "--retain=3650d1ns", want: `--retain: "3650d1ns": ` + retain},
+		{argument: "--retain=1y", want: `--retain: "1y": ` + retain},
+		{argument: "--retain=30", want: `--retain: "30": ` + retain},
+		{argument: "--retain=2d-1h", want: `--retain: "2d-1h": ` + retain},
+		{argument: "--retain-size=1GBit", want: `--retain-size: "1GBit": ` + size},
+		{argument: "--retain-size=999999", want: `--retain-size: "999999": ` + size},
+		{argument: "--retain-size=1001TB", want: `--retain-size: "1001TB": ` + size},
+		{argument: "--retain-size=" + strings.Repeat("9", 400), want: `--retain-size: "` + strings.Repeat("9", 300) + `"...: ` + size},
+		{argument: "--retain-size=-1MB", want: `--retain-size: "-1MB": ` + size},
 		{argument: "--health-socket=@", want: `--health-socket: "@": ` + health},
 		{argument: "--health-socket=name", want: `--health-socket: "name": ` + health},
 		{argument: "--health-socket=@" + strings.Repeat("x", 108), want: `--health-socket: "@` + strings.Repeat("x", 108) + `": ` + health},
@@ -160,6 +197,7 @@ func TestLoadOnlyRegistered(t *testing.T) {
 	got, err := Load(flags, []string{"SCAN_INTERVAL=nonsense", "PORTWATCHER_FORMAT=xml", "PORTWATCHER_HEALTH_SOCKET=@other"})
 	want := defaults()
 	want.HealthSocket = "@other"
+	got.origins, got.ConfigFile, got.loaded = nil, "", state{}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -224,13 +262,6 @@ func TestDistance(t *testing.T) {
 func TestHelp(t *testing.T) {
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	flags.SortFlags = false
-	Register(flags, allNames()...)
-	golden := filepath.Join("testdata", "help.txt")
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := flags.FlagUsages(); got != string(want) {
-		t.Errorf("differs from %s:\n%s", golden, got)
-	}
+	Register(flags, Names()...)
+	golden(t, "help.txt", flags.FlagUsages())
 }

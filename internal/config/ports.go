@@ -4,30 +4,56 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"portwatcher/internal/port"
 )
 
-// Ports is a set of port numbers. The zero value is the set of all.
-type Ports struct {
-	ranges [][2]uint16 // first and last
+// Rules are a set of ports, each of one protocol or of both. The zero value is
+// the empty set. It is immutable.
+type Rules struct {
+	ranges []portRange
 }
 
-// ParsePorts reads port numbers and ranges (8000-8100), separated by commas or
-// blanks. Empty text means all ports. The error names the entry that is wrong.
-func ParsePorts(text string) (Ports, error) {
-	var p Ports
+// portRange are the ports from first to last; protocol 0 means both.
+type portRange struct {
+	first, last uint16
+	protocol    port.Protocol
+}
+
+// ParseRules reads ports and ranges (8000-8100), each with /tcp or /udp behind
+// it or for both, separated by commas or blanks. The error names the entry that
+// is wrong.
+func ParseRules(text string) (Rules, error) {
+	var rules Rules
 	for _, word := range strings.FieldsFunc(text, isSeparator) {
-		low, high, isRange := strings.Cut(word, "-")
-		first, err := parsePort(low)
-		last := first
-		if err == nil && isRange {
-			last, err = parsePort(high)
+		r, err := parseRange(word)
+		if err != nil {
+			return Rules{}, fmt.Errorf("%q: allowed are ports from 1 to 65535 and ranges such as 8000-8100, each with /tcp, /udp or neither, separated by commas or blanks", word)
 		}
-		if err != nil || first > last {
-			return Ports{}, fmt.Errorf("%q: allowed are ports from 1 to 65535 and ranges such as 8000-8100, separated by commas or blanks", word)
-		}
-		p.ranges = append(p.ranges, [2]uint16{first, last})
+		rules.ranges = append(rules.ranges, r)
 	}
-	return p, nil
+	return rules, nil
+}
+
+func parseRange(word string) (r portRange, err error) {
+	numbers, protocol, limited := strings.Cut(word, "/")
+	if limited {
+		if err := r.protocol.UnmarshalText([]byte(protocol)); err != nil {
+			return r, err
+		}
+	}
+	low, high, isRange := strings.Cut(numbers, "-")
+	if r.first, err = parsePort(low); err != nil {
+		return r, err
+	}
+	r.last = r.first
+	if isRange {
+		r.last, err = parsePort(high)
+	}
+	if err == nil && r.first > r.last {
+		err = strconv.ErrRange
+	}
+	return r, err
 }
 
 func parsePort(text string) (uint16, error) {
@@ -38,12 +64,54 @@ func parsePort(text string) (uint16, error) {
 	return uint16(number), err
 }
 
+// Each calls f for each range, with protocol 0 for both.
+func (r Rules) Each(f func(first, last uint16, protocol port.Protocol)) {
+	for _, one := range r.ranges {
+		f(one.first, one.last, one.protocol)
+	}
+}
+
 // Contains says whether a port is in the set.
-func (p Ports) Contains(number uint16) bool {
-	for _, r := range p.ranges {
-		if number >= r[0] && number <= r[1] {
+func (r Rules) Contains(protocol port.Protocol, number uint16) bool {
+	for _, one := range r.ranges {
+		if number >= one.first && number <= one.last && (one.protocol == 0 || one.protocol == protocol) {
 			return true
 		}
 	}
-	return len(p.ranges) == 0
+	return false
 }
+
+// String returns the form that [ParseRules] reads.
+func (r Rules) String() string {
+	words := make([]string, len(r.ranges))
+	for i, one := range r.ranges {
+		words[i] = strconv.Itoa(int(one.first))
+		if one.last != one.first {
+			words[i] += "-" + strconv.Itoa(int(one.last))
+		}
+		if one.protocol != 0 {
+			words[i] += "/" + one.protocol.String()
+		}
+	}
+	return strings.Join(words, ",")
+}
+
+// Ports are the ports to report: those of its rules, or all where there is
+// none, as in the zero value.
+type Ports struct {
+	rules Rules
+}
+
+// ParsePorts reads what [ParseRules] reads. Empty text means all ports.
+func ParsePorts(text string) (Ports, error) {
+	rules, err := ParseRules(text)
+	return Ports{rules}, err
+}
+
+// Contains says whether a port is to be reported.
+func (p Ports) Contains(protocol port.Protocol, number uint16) bool {
+	return len(p.rules.ranges) == 0 || p.rules.Contains(protocol, number)
+}
+
+// String returns the form that [ParsePorts] reads.
+func (p Ports) String() string { return p.rules.String() }

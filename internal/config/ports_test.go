@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"portwatcher/internal/port"
 )
 
 func TestParsePorts(t *testing.T) {
@@ -18,29 +20,66 @@ func TestParsePorts(t *testing.T) {
 		if err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
-		for _, number := range want.in {
-			if !p.Contains(number) {
-				t.Errorf("%q lacks %d", text, number)
+		for _, protocol := range []port.Protocol{port.TCP, port.UDP} {
+			for _, number := range want.in {
+				if !p.Contains(protocol, number) {
+					t.Errorf("%q lacks %d/%v", text, number, protocol)
+				}
 			}
-		}
-		for _, number := range want.out {
-			if p.Contains(number) {
-				t.Errorf("%q contains %d", text, number)
+			for _, number := range want.out {
+				if p.Contains(protocol, number) {
+					t.Errorf("%q contains %d/%v", text, number, protocol)
+				}
 			}
 		}
 	}
-	for _, text := range []string{"0", "65536", "http", "80-", "-80", "90-80", "80:90", "1-2-3", "+80", "80.5"} {
+	for _, text := range []string{"0", "65536", "http", "80-", "-80", "90-80", "80:90", "1-2-3", "+80", "80.5", "80/", "80/sctp", "80/TCP", "/tcp", "80/tcp/udp", "1-2/tcp-3"} {
 		if _, err := ParsePorts("443," + text); err == nil || !strings.Contains(err.Error(), text) || !strings.Contains(err.Error(), "65535") {
 			t.Errorf("%q: error %v, want one that names it and what is allowed", text, err)
 		}
 	}
 }
 
-func FuzzParsePorts(f *testing.F) {
-	f.Add("80,443 8000-8002")
-	f.Fuzz(func(t *testing.T, text string) {
-		if p, err := ParsePorts(text); err == nil && p.Contains(0) && len(p.ranges) > 0 {
+func TestRules(t *testing.T) {
+	rules, err := ParseRules("53/udp 80/tcp,9000-9100/tcp 123")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		number   uint16
+		tcp, udp bool
+	}{{53, false, true}, {80, true, false}, {8999, false, false}, {9000, true, false}, {9100, true, false}, {9101, false, false}, {123, true, true}} {
+		if rules.Contains(port.TCP, test.number) != test.tcp || rules.Contains(port.UDP, test.number) != test.udp {
+			t.Errorf("%d: tcp is %v, udp is %v", test.number, !test.tcp, !test.udp)
+		}
+	}
+	if got, want := rules.String(), "53/udp,80/tcp,9000-9100/tcp,123"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if (Rules{}).Contains(port.TCP, 80) {
+		t.Error("no rules contain a port")
+	}
+}
+
+func FuzzParseRules(f *testing.F) {
+	f.Add("80,443 8000-8002", uint16(80))
+	f.Add("53/udp 9000-9100/tcp", uint16(53))
+	f.Fuzz(func(t *testing.T, text string, number uint16) {
+		rules, err := ParseRules(text)
+		if err != nil {
+			return
+		}
+		if rules.Contains(port.TCP, 0) || rules.Contains(port.UDP, 0) {
 			t.Errorf("%q contains port 0", text)
+		}
+		again, err := ParseRules(rules.String())
+		if err != nil {
+			t.Fatalf("%q gives %q: %v", text, rules, err)
+		}
+		for _, protocol := range []port.Protocol{port.TCP, port.UDP} {
+			if rules.Contains(protocol, number) != again.Contains(protocol, number) {
+				t.Errorf("%q and %q differ in %d/%v", text, rules, number, protocol)
+			}
 		}
 	})
 }

@@ -9,10 +9,6 @@ import (
 	"portwatcher/internal/port"
 )
 
-// LabelEnable is the container label that excludes a container by "false",
-// "0" or "no".
-const LabelEnable = "portwatcher.enable"
-
 // Selection says which containers are monitored. Its zero value selects all
 // but those whose label [LabelEnable] excludes them. It is immutable.
 type Selection struct {
@@ -229,19 +225,16 @@ next:
 	return unmatched
 }
 
-// Enabled returns what a container's label [LabelEnable] says; without it, a
-// container is enabled. A value that is not understood gives true and an
-// [*Error] that names the container.
-func Enabled(c *port.Container) (bool, error) {
-	value, found := c.Labels[LabelEnable]
-	if !found {
-		return true, nil
+// String returns the form that [ParseSelection] reads.
+func (s Selection) String() string {
+	words := make([]string, 0, len(s.include)+len(s.exclude))
+	for _, e := range s.include {
+		words = append(words, e.text)
 	}
-	enabled, err := parseSwitch(value)
-	if err != nil {
-		return true, &Error{Setting: "container " + c.Name + ": label " + LabelEnable, Value: value, Err: err}
+	for _, e := range s.exclude {
+		words = append(words, e.text)
 	}
-	return enabled, nil
+	return strings.Join(words, ",")
 }
 
 // isSeparator says what stands between the entries of a list.

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -114,40 +113,6 @@ func TestSelectionErrors(t *testing.T) {
 		if _, err := ParseSelection(text); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: got %v, want %q in it", text, err, want)
 		}
-	}
-}
-
-func TestEnabled(t *testing.T) {
-	for value, want := range map[string]bool{"true": true, "1": true, "YES": true, "false": false, "0": false, "No": false} {
-		c := &port.Container{Name: "web", Labels: map[string]string{LabelEnable: value}}
-		if got, err := Enabled(c); got != want || err != nil {
-			t.Errorf("%q: got %v, %v", value, got, err)
-		}
-		if got := (Selection{}).Matches(c); got != want {
-			t.Errorf("%q: matches is %v", value, got)
-		}
-	}
-	if got, err := Enabled(&port.Container{}); !got || err != nil {
-		t.Errorf("no label: got %v, %v", got, err)
-	}
-	for _, value := range []string{"", "off", "falsch"} {
-		c := &port.Container{Name: "web", Labels: map[string]string{LabelEnable: value}}
-		got, err := Enabled(c)
-		var invalid *Error
-		if !got || !errors.As(err, &invalid) || !strings.HasPrefix(err.Error(), "container web: label portwatcher.enable: ") {
-			t.Errorf("%q: got %v, %v", value, got, err)
-		}
-		if !(Selection{}).Matches(c) {
-			t.Errorf("%q: not matched", value)
-		}
-	}
-	// The label wins over the selection, not the other way round.
-	excluding, err := ParseSelection("!web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if excluding.Matches(&port.Container{Name: "web", Labels: map[string]string{LabelEnable: "true"}}) {
-		t.Error("a label includes what the selection excludes")
 	}
 }
 

@@ -1,15 +1,13 @@
 package config
 
 import (
+	"errors"
 	"fmt"
-	"math"
-	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/sirupsen/logrus"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Prefix begins the name of each setting's environment variable.
@@ -17,6 +15,7 @@ const Prefix = "PORTWATCHER_"
 
 // The names of the settings, for [Register]: the flag without its dashes.
 const (
+	ConfigFile        = "config"
 	MonitorContainers = "monitor-containers"
 	WatchPorts        = "watch-ports"
 	Source            = "source"
@@ -33,6 +32,9 @@ const (
 	ProcRoot          = "proc-root"
 	CgroupRoot        = "cgroup-root"
 	HealthSocket      = "health-socket"
+	State             = "state"
+	Retain            = "retain"
+	RetainSize        = "retain-size"
 )
 
 // setting is one row of the table that flags, variables and help come from.
@@ -43,6 +45,8 @@ type setting struct {
 	usage    string
 	// set checks a value and takes it over. Its error says what is allowed.
 	set func(*Settings, string) error
+	// get returns the value in a form that set takes.
+	get func(*Settings) string
 	// short is a variable that people know from the shell tool, and unit how
 	// it differs.
 	short *shortForm
@@ -50,311 +54,208 @@ type setting struct {
 	list bool
 	// emptyCounts says that an empty variable is a value and not "unset".
 	emptyCounts bool
+	// reloadable says that a change takes effect without a restart.
+	reloadable bool
+	// secret says that the value is not shown.
+	secret bool
+	// outside says that the setting cannot be made in the file.
+	outside bool
 }
 
 // shortForm is a variable without the prefix.
 type shortForm struct {
 	name string
 	unit string // for the help; empty: written as in the long form
-	set  func(*Settings, string) error
+	// set may return errNoValue.
+	set func(*Settings, string) error
 }
+
+// errNoValue says that a variable's value leaves the setting as it is.
+var errNoValue = errors.New("no value")
 
 // variable returns the name of the environment variable.
 func (s *setting) variable() string {
 	return Prefix + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
 }
 
+// key returns the name in the file.
+func (s *setting) key() string { return strings.ReplaceAll(s.name, "-", "_") }
+
 // help returns the usage with the names of the variables.
 func (s *setting) help() string {
-	text := s.usage + " [" + s.variable()
+	text := s.usage + " [" + s.variables()
+	if s.reloadable {
+		text += "; reloadable"
+	}
+	return text + "]"
+}
+
+// variables returns the names of the environment variables.
+func (s *setting) variables() string {
+	text := s.variable()
 	if s.short != nil {
 		text += ", " + s.short.name
 		if s.short.unit != "" {
 			text += " in " + s.short.unit
 		}
 	}
-	return text + "]"
+	return text
 }
 
-// Bounds of the settings that are times.
-const (
-	minScanInterval = 10 * time.Millisecond
-	maxScanInterval = time.Hour
-	maxBurstScans   = 100
-	maxBurstDelay   = time.Minute
-	maxCloseGrace   = time.Hour
-)
+// apply checks a value and takes it over by one of its setters. What could not
+// be shown in one line, or not be written in the file, is refused.
+func (s *setting) apply(settings *Settings, value string, set func(*Settings, string) error) error {
+	if err := set(settings, value); err != nil {
+		return err
+	}
+	if !utf8.ValidString(value) {
+		return fmt.Errorf("allowed is text in UTF-8")
+	}
+	if !s.list && strings.ContainsFunc(value, unicode.IsControl) {
+		return fmt.Errorf("allowed is text without control characters")
+	}
+	return nil
+}
 
 // table holds every setting, in the order of the help.
 var table = []*setting{
 	{
-		name: MonitorContainers, kind: "list", list: true,
+		name: ConfigFile, outside: true, kind: "path", standard: DefaultFile, emptyCounts: true,
+		usage: "YAML file with settings, read where it exists; one that is named must exist; empty means none",
+		set:   (*Settings).setConfigFile,
+		get:   func(s *Settings) string { return s.ConfigFile },
+		short: &shortForm{name: "CONFIG_FILE", set: (*Settings).setConfigFile},
+	},
+	{
+		name: MonitorContainers, reloadable: true, kind: "list", list: true,
 		usage: "containers to monitor: names, * patterns, project/service, label:key=value; ! excludes; empty means all",
 		set:   (*Settings).setContainers,
+		get:   func(s *Settings) string { return s.Containers.String() },
 		short: &shortForm{name: "MONITOR_CONTAINERS", set: (*Settings).setContainers},
 	},
 	{
-		name: WatchPorts, kind: "list", list: true,
-		usage: "ports and ranges to report, such as 80,8000-8100; empty means all",
+		name: WatchPorts, reloadable: true, kind: "list", list: true,
+		usage: "ports and ranges to report, such as 80,8000-8100/tcp,53/udp; empty means all",
 		set:   (*Settings).setWatchPorts,
+		get:   func(s *Settings) string { return s.WatchPorts.String() },
 		short: &shortForm{name: "WATCH_PORTS", set: (*Settings).setWatchPorts},
 	},
 	{
 		name: Source, kind: "name", standard: "auto",
 		usage: "where to look: auto (the best that works), ebpf, netlink or proc",
 		set:   choice(func(s *Settings) *string { return &s.Source }, "auto", "ebpf", "netlink", "proc"),
+		get:   func(s *Settings) string { return s.Source },
 		short: &shortForm{name: "USE_PROC", unit: "0 or 1 (proc)", set: (*Settings).setUseProc},
 	},
 	{
-		name: ScanInterval, kind: "duration", standard: "500ms",
+		name: ScanInterval, reloadable: true, kind: "duration", standard: "500ms",
 		usage: "time between two scans, 10ms to 1h",
 		set:   durationSetter(minScanInterval, maxScanInterval, scanInterval),
+		get:   func(s *Settings) string { return short(s.ScanInterval) },
 		short: &shortForm{
 			name: "SCAN_INTERVAL", unit: "seconds",
 			set: numberSetter(time.Second, "seconds", minScanInterval, maxScanInterval, scanInterval),
 		},
 	},
 	{
-		name: BurstScans, kind: "count", standard: "1",
+		name: BurstScans, reloadable: true, kind: "count", standard: "1",
 		usage: "scans in a row at each scan interval, 1 to 100; without effect where eBPF tells",
 		set:   (*Settings).setBurstScans,
+		get:   func(s *Settings) string { return strconv.Itoa(s.BurstScans) },
 		short: &shortForm{name: "BURST_SCANS", set: (*Settings).setBurstScans},
 	},
 	{
-		name: BurstDelay, kind: "duration", standard: "10ms",
+		name: BurstDelay, reloadable: true, kind: "duration", standard: "10ms",
 		usage: "time between the scans of a burst, 0 to 1m",
 		set:   durationSetter(0, maxBurstDelay, burstDelay),
+		get:   func(s *Settings) string { return short(s.BurstDelay) },
 		short: &shortForm{
 			name: "BURST_DELAY", unit: "seconds",
 			set: numberSetter(time.Second, "seconds", 0, maxBurstDelay, burstDelay),
 		},
 	},
 	{
-		name: CloseGrace, kind: "duration", standard: "0",
+		name: CloseGrace, reloadable: true, kind: "duration", standard: "0",
 		usage: "how long a port must stay closed before its close is reported, 0 to 1h",
 		set:   durationSetter(0, maxCloseGrace, closeGrace),
+		get:   func(s *Settings) string { return short(s.CloseGrace) },
 		short: &shortForm{
 			name: "CLOSE_GRACE_MS", unit: "milliseconds",
 			set: numberSetter(time.Millisecond, "milliseconds", 0, maxCloseGrace, closeGrace),
 		},
 	},
 	{
-		name: UDPClients, standard: "false",
+		name: UDPClients, reloadable: true, standard: "false",
 		usage: "report UDP sockets whose port the kernel chose, too",
 		set:   (*Settings).setUDPClients,
+		get:   func(s *Settings) string { return strconv.FormatBool(s.UDPClients) },
 	},
 	{
 		name: Format, kind: "text|json", standard: "text",
 		usage: "form of the output",
 		set:   choice(func(s *Settings) *string { return &s.Format }, "text", "json"),
+		get:   func(s *Settings) string { return s.Format },
 	},
 	{
-		name: LogFormat, kind: "text|json", standard: "text",
+		name: LogFormat, reloadable: true, kind: "text|json", standard: "text",
 		usage: "form of the log",
 		set:   choice(func(s *Settings) *string { return &s.LogFormat }, "text", "json"),
+		get:   func(s *Settings) string { return s.LogFormat },
 	},
 	{
-		name: LogLevel, kind: "level", standard: "info",
+		name: LogLevel, reloadable: true, kind: "level", standard: "info",
 		usage: "what to log: error, warn, info, debug or trace, each with those before it",
 		set:   (*Settings).setLogLevel,
+		get:   (*Settings).logLevel,
 	},
 	{
 		name: DockerHost, kind: "address",
 		usage: "address of the Docker Engine; empty means unix:///var/run/docker.sock",
 		set:   (*Settings).setDockerHost,
+		get:   func(s *Settings) string { return s.DockerHost },
 		short: &shortForm{name: "DOCKER_HOST", set: (*Settings).setDockerHost},
 	},
 	{
 		name: HostName, kind: "name",
 		usage: "name of this host in events; empty means the name that the engine tells",
 		set:   (*Settings).setHostName,
+		get:   func(s *Settings) string { return s.HostName },
 	},
 	{
 		name: ProcRoot, kind: "folder", standard: "/proc",
 		usage: "where the host's /proc is mounted",
 		set:   folder(func(s *Settings) *string { return &s.ProcRoot }),
+		get:   func(s *Settings) string { return s.ProcRoot },
 	},
 	{
 		name: CgroupRoot, kind: "folder", standard: "/sys/fs/cgroup",
 		usage: "where the host's cgroup file system is mounted",
 		set:   folder(func(s *Settings) *string { return &s.CgroupRoot }),
+		get:   func(s *Settings) string { return s.CgroupRoot },
 	},
 	{
 		name: HealthSocket, kind: "socket", standard: "@portwatcher", emptyCounts: true,
 		usage: "socket for health checks, a path or @name for an abstract one; empty switches it off",
 		set:   (*Settings).setHealthSocket,
+		get:   func(s *Settings) string { return s.HealthSocket },
 	},
-}
-
-func scanInterval(s *Settings) *time.Duration { return &s.ScanInterval }
-func burstDelay(s *Settings) *time.Duration   { return &s.BurstDelay }
-func closeGrace(s *Settings) *time.Duration   { return &s.CloseGrace }
-
-// durationSetter takes Go durations within bounds.
-func durationSetter(low, high time.Duration, field func(*Settings) *time.Duration) func(*Settings, string) error {
-	return func(s *Settings, value string) error {
-		parsed, err := time.ParseDuration(value)
-		if err != nil {
-			return fmt.Errorf("allowed are %s to %s, with a unit as in 500ms or 2s", short(low), short(high))
-		}
-		if parsed < low || parsed > high {
-			return fmt.Errorf("allowed are %s to %s", short(low), short(high))
-		}
-		*field(s) = parsed
-		return nil
-	}
-}
-
-// numberSetter takes decimal numbers of a unit within bounds.
-func numberSetter(unit time.Duration, name string, low, high time.Duration, field func(*Settings) *time.Duration) func(*Settings, string) error {
-	lowest, highest := float64(low)/float64(unit), float64(high)/float64(unit)
-	return func(s *Settings, value string) error {
-		number, err := strconv.ParseFloat(value, 64)
-		// A comparison with NaN is false.
-		if err != nil || !(number >= lowest && number <= highest) {
-			return fmt.Errorf("allowed are %s to %s (%s)",
-				strconv.FormatFloat(lowest, 'f', -1, 64), strconv.FormatFloat(highest, 'f', -1, 64), name)
-		}
-		*field(s) = time.Duration(math.Round(number * float64(unit)))
-		return nil
-	}
-}
-
-// short writes a duration without zero parts: 1h, not 1h0m0s.
-func short(d time.Duration) string {
-	text := d.String()
-	if d == 0 {
-		return "0"
-	}
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
-}
-
-// choice takes one of a few words.
-func choice(field func(*Settings) *string, words ...string) func(*Settings, string) error {
-	return func(s *Settings, value string) error {
-		if !slices.Contains(words, value) {
-			return fmt.Errorf("allowed are %s", strings.Join(words, ", "))
-		}
-		*field(s) = value
-		return nil
-	}
-}
-
-// folder takes an absolute path.
-func folder(field func(*Settings) *string) func(*Settings, string) error {
-	return func(s *Settings, value string) error {
-		if !path.IsAbs(value) || strings.ContainsRune(value, 0) {
-			return fmt.Errorf("allowed is an absolute path")
-		}
-		*field(s) = path.Clean(value)
-		return nil
-	}
-}
-
-func (s *Settings) setContainers(value string) error {
-	selection, err := ParseSelection(value)
-	if err != nil {
-		return err
-	}
-	s.Containers = selection
-	return nil
-}
-
-func (s *Settings) setWatchPorts(value string) error {
-	ports, err := ParsePorts(value)
-	if err != nil {
-		return err
-	}
-	s.WatchPorts = ports
-	return nil
-}
-
-func (s *Settings) setUseProc(value string) error {
-	proc, err := parseSwitch(value)
-	if err != nil {
-		return err
-	}
-	if proc {
-		s.Source = "proc"
-	}
-	return nil
-}
-
-func (s *Settings) setBurstScans(value string) error {
-	count, err := strconv.Atoi(value)
-	if err != nil || count < 1 || count > maxBurstScans {
-		return fmt.Errorf("allowed are 1 to %d", maxBurstScans)
-	}
-	s.BurstScans = count
-	return nil
-}
-
-func (s *Settings) setUDPClients(value string) error {
-	enabled, err := parseSwitch(value)
-	if err != nil {
-		return err
-	}
-	s.UDPClients = enabled
-	return nil
-}
-
-// parseSwitch takes the words for on and off.
-func parseSwitch(value string) (bool, error) {
-	switch strings.ToLower(value) {
-	case "true", "1", "yes":
-		return true, nil
-	case "false", "0", "no":
-		return false, nil
-	}
-	return false, fmt.Errorf("allowed are true, 1, yes, false, 0, no")
-}
-
-func (s *Settings) setLogLevel(value string) error {
-	levels := []logrus.Level{logrus.ErrorLevel, logrus.WarnLevel, logrus.InfoLevel, logrus.DebugLevel, logrus.TraceLevel}
-	level, err := logrus.ParseLevel(value)
-	if err != nil || !slices.Contains(levels, level) {
-		return fmt.Errorf("allowed are error, warn, info, debug, trace")
-	}
-	s.LogLevel = level
-	return nil
-}
-
-// setDockerHost checks the form alone; the engine package knows the rest.
-func (s *Settings) setDockerHost(value string) error {
-	scheme, address, _ := strings.Cut(value, "://")
-	if value != "" && (address == "" || !slices.Contains([]string{"unix", "tcp", "http", "https"}, scheme)) {
-		return fmt.Errorf("allowed are unix:///PATH, tcp://HOST:PORT, http://HOST:PORT and https://HOST:PORT")
-	}
-	s.DockerHost = value
-	return nil
-}
-
-func (s *Settings) setHostName(value string) error {
-	// It stands in each line of output.
-	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == 0x7f }) || len(value) > 253 {
-		return fmt.Errorf("allowed are up to 253 bytes without blanks and control characters")
-	}
-	s.HostName = value
-	return nil
-}
-
-// maxSocketName is the space for a socket's name in struct sockaddr_un, less
-// one byte: the zero that ends a path, or begins an abstract name.
-// Source: unix(7).
-const maxSocketName = 107
-
-func (s *Settings) setHealthSocket(value string) error {
-	name, abstract := strings.CutPrefix(value, "@")
-	valid := value == "" || abstract && name != "" || path.IsAbs(value)
-	if !valid || len(name) > maxSocketName || strings.ContainsRune(value, 0) {
-		return fmt.Errorf("allowed are an absolute path and @name, each up to %d bytes, and empty for none", maxSocketName)
-	}
-	s.HealthSocket = value
-	return nil
+	{
+		name: State, kind: "path", standard: "/var/lib/portwatcher/portwatcher.db",
+		usage: "the journal's database, or memory to keep none on disk; a folder means portwatcher.db in it",
+		set:   (*Settings).setState,
+		get:   func(s *Settings) string { return s.State },
+		short: &shortForm{name: "SNAPSHOT_PATH", unit: "the same form, NAME.json meaning NAME.db", set: (*Settings).setSnapshotPath},
+	},
+	{
+		name: Retain, reloadable: true, kind: "age", standard: "30d",
+		usage: "how long events are kept, 1h to 3650d, with the units of durations, d and w; 0 means for ever",
+		set:   (*Settings).setRetain,
+		get:   func(s *Settings) string { return age(s.Retain) },
+	},
+	{
+		name: RetainSize, reloadable: true, kind: "size", standard: "1GB",
+		usage: "how large the journal may grow, 1MB to 1000TB, in bytes, kB to TB or KiB to TiB; 0 means unlimited",
+		set:   (*Settings).setRetainSize,
+		get:   func(s *Settings) string { return size(s.RetainSize) },
+	},
 }

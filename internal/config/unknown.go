@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,7 +18,7 @@ var serviceLink = regexp.MustCompile(`^` + Prefix + `(\w+_)?(` +
 // notYet are variables of the shell tool that this version does not act on.
 // Whoever sets one must learn that it has no effect.
 var notYet = []string{
-	"SNAPSHOT_PATH", "CONFIG_FILE", "LISTENER_URL", "ALERT_WEBHOOK", "ALERT_EMAIL",
+	"LISTENER_URL", "ALERT_WEBHOOK", "ALERT_EMAIL",
 }
 
 // foreign are variables with the prefix that belong to the project's own tests.
@@ -40,22 +39,33 @@ func unknownVariables(variables map[string]string) []string {
 		if !strings.HasPrefix(name, Prefix) || slices.Contains(foreign, name) || slices.Contains(known, name) || serviceLink.MatchString(name) {
 			continue
 		}
-		warning := fmt.Sprintf("%s: no such setting, ignored", name)
-		if near := nearest(name, known); near != "" {
-			warning += "; did you mean " + near + "?"
-		}
-		warnings = append(warnings, warning)
+		warnings = append(warnings, unknown(name+": no such setting, ignored", name, Prefix, known))
 	}
 	slices.Sort(warnings)
 	return warnings
 }
 
-// nearest returns the word that takes the fewest edits, up to a third of the
-// name without its prefix, or "".
-func nearest(name string, words []string) string {
-	best, least := "", (len(name)-len(Prefix))/3+1
+// maxName is the length up to which a name is looked at: work is quadratic.
+const maxName = 100
+
+// unknown returns a message with the known name that the user may have meant,
+// if one is near. The known names have the prefix, and the name may have it.
+func unknown(message, name, prefix string, known []string) string {
+	if near := nearest(strings.TrimPrefix(name, prefix), prefix, known); near != "" {
+		message += "; did you mean " + near + "?"
+	}
+	return message
+}
+
+// nearest returns the word that takes the fewest edits behind its prefix, up to
+// a third of the name and 10, or "". The name is given without the prefix.
+func nearest(name, prefix string, words []string) string {
+	best, least := "", min(len(name)/3, 10)+1
+	if len(name) > maxName {
+		return ""
+	}
 	for _, word := range words {
-		if d := distance(name, word); d < least {
+		if d := distance(name, strings.TrimPrefix(word, prefix)); d < least {
 			best, least = word, d
 		}
 	}
