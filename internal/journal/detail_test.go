@@ -1,0 +1,174 @@
+package journal
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"portwatcher/internal/port"
+)
+
+// randomEvent makes an event of any form, also of those that the controller
+// never makes.
+func randomEvent(r *rand.Rand, id uint64) *port.Event {
+	e := &port.Event{ID: id, Time: randomTime(r), Type: pick(r, port.Opened, port.Closed, port.Changed, port.Gap, "forgotten"), Transient: r.IntN(4) == 0}
+	e.Host = pick(r, "", "node1")
+	if r.IntN(5) > 0 {
+		e.Container = &port.ContainerRef{
+			ID: pick(r, "", strings.Repeat("ab", 32)), Name: pick(r, "", "web", "db\x00\xff"), Image: pick(r, "", "nginx:1.27"),
+			Project: pick(r, "", "shop"), Service: pick(r, "", "web"),
+		}
+	}
+	e.Protocol = pick(r, port.TCP, port.UDP, 0, 132)
+	e.Address = pick(r, netip.Addr{}, netip.IPv4Unspecified(), netip.IPv6Unspecified(), netip.MustParseAddr("fe80::1%eth0"),
+		netip.MustParseAddr("::ffff:10.0.0.1"), netip.MustParseAddr("fe80::1").WithZone(strings.Repeat("z", 300)))
+	e.Port = uint16(r.Uint32())
+	for range r.IntN(4) {
+		uid := pick(r, 0, 1000, uint32(math.MaxUint32))
+		p := port.Process{PID: int(int32(r.Uint32())), ContainerPID: r.IntN(100), Name: pick(r, "", "nginx", "a b\n"), Executable: pick(r, "", "/usr/sbin/nginx")}
+		if r.IntN(3) > 0 {
+			p.UID = &uid
+		}
+		e.Processes = append(e.Processes, p)
+	}
+	e.Exposure = pick(r, "", port.Loopback, port.Network, port.Published, port.Host, "world")
+	e.Source = pick(r, "", port.SourceEBPF, port.SourceSockDiag, port.SourceDestroy, port.SourceProc, port.SourceEngine, port.SourceRestart, "telepathy")
+	for range r.IntN(3) {
+		e.Published = append(e.Published, pick(r, "", "0.0.0.0:8080", "[::]:8080"))
+	}
+	if r.IntN(2) == 0 {
+		e.OpenedAt = randomTime(r)
+	}
+	switch r.IntN(3) {
+	case 0:
+		seconds := r.ExpFloat64()
+		e.OpenSeconds = &seconds
+	case 1:
+		seconds := max(e.Time.Sub(e.OpenedAt), 0).Seconds()
+		e.OpenSeconds = &seconds
+	}
+	e.Reason = pick(r, "", "3 events were dropped", strings.Repeat("x", 1000))
+	return e
+}
+
+func randomTime(r *rand.Rand) time.Time {
+	return pick(r, time.Time{}, earliestTime.UTC(), latestTime.UTC(), time.Unix(0, 0).UTC(), time.Unix(1_800_000_000, r.Int64N(1e9)).UTC(), time.Unix(0, r.Int64()-math.MaxInt64/2).UTC())
+}
+
+func pick[T any](r *rand.Rand, values ...T) T { return values[r.IntN(len(values))] }
+
+func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
+
+func TestDetailKeepsAll(t *testing.T) {
+	r := newRandom(1)
+	for i := range 50_000 {
+		want := randomEvent(r, uint64(i+1))
+		got := &port.Event{ID: want.ID, Time: want.Time, Transient: want.Transient}
+		got.Listener = port.Listener{Host: want.Host, Container: want.Container}
+		err := decodeColumns(got, int64(codeOf(types, want.Type)), int64(want.Protocol), int64(want.Port), int64(codeOf(exposures, want.Exposure)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := decodeDetail(appendDetail(nil, want), got); err != nil {
+			t.Fatalf("%s: %v", asJSON(t, want), err)
+		}
+		if asJSON(t, got) != asJSON(t, want) || !reflect.DeepEqual(got.Processes, want.Processes) {
+			t.Fatalf("written %s\nread    %s", asJSON(t, want), asJSON(t, got))
+		}
+	}
+}
+
+func asJSON(t testing.TB, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatalf("%+v: %v", value, err)
+	}
+	return string(text)
+}
+
+func TestDetailIsSmall(t *testing.T) {
+	e := newTraffic(1, 1, time.Now(), time.Millisecond).next()
+	// Fields, address, source, one process with its name and executable.
+	if size, want := len(appendDetail(nil, e)), 50; size > want {
+		t.Errorf("%s takes %d bytes: want at most %d", asJSON(t, e), size, want)
+	}
+}
+
+func TestDetailTellsWhatIsDamaged(t *testing.T) {
+	for _, test := range []struct {
+		detail []byte
+		want   string
+	}{
+		{nil, "fields: the end comes too early"},
+		{[]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, "fields: a number is too large"},
+		{[]byte{0x80, 0x40}, "fields: 0x2000 is not known"},
+		{[]byte{fieldAddress, 5, 1, 2, 3, 4, 5}, "address: it has 5 bytes"},
+		{[]byte{fieldAddress, 16, 1}, "address: the end comes too early"},
+		{[]byte{fieldSource, 9}, "source: code 9 is not known"},
+		{[]byte{fieldSource}, "source: the end comes too early"},
+		{[]byte{fieldProcesses, 0xff, 0xff, 0xff, 0xff, 0x0f}, "processes: the end comes too early"},
+		{[]byte{fieldProcesses, 1, 2, 2, 0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0}, "uid: a number is too large"},
+		{[]byte{0, 1}, "end: 1 bytes too many"},
+	} {
+		err := decodeDetail(test.detail, &port.Event{})
+		if err == nil || err.Error() != test.want {
+			t.Errorf("% x: %v; want %s", test.detail, err, test.want)
+		}
+	}
+}
+
+// FuzzDetail holds that damaged bytes are an error or an event, never a panic,
+// and that what is read is written the same again.
+func FuzzDetail(f *testing.F) {
+	r := newRandom(2)
+	for i := range 50 {
+		f.Add(appendDetail(nil, randomEvent(r, uint64(i+1))))
+	}
+	f.Fuzz(func(t *testing.T, detail []byte) {
+		e := &port.Event{ID: 1, Time: time.Unix(1_800_000_000, 0).UTC(), Type: port.Closed}
+		if decodeDetail(detail, e) != nil {
+			return
+		}
+		again := &port.Event{ID: 1, Time: e.Time, Type: port.Closed}
+		if codeOf(exposures, e.Exposure) != 0 {
+			again.Exposure = e.Exposure // it is in a column
+		}
+		if err := decodeDetail(appendDetail(nil, e), again); err != nil {
+			t.Fatal(err)
+		}
+		// NaN is not equal to itself, and JSON has none.
+		if got, want := fmt.Sprintf("%+v", plain(again)), fmt.Sprintf("%+v", plain(e)); got != want {
+			t.Fatalf("read %s, written and read again %s", want, got)
+		}
+	})
+}
+
+// plain is an event without pointers.
+func plain(e *port.Event) any {
+	seconds := -1.0
+	if e.OpenSeconds != nil {
+		seconds = *e.OpenSeconds
+	}
+	var processes []string
+	for _, p := range e.Processes {
+		uid := "none"
+		if p.UID != nil {
+			uid = fmt.Sprint(*p.UID)
+		}
+		processes = append(processes, fmt.Sprintf("%d %d %q %q %s", p.PID, p.ContainerPID, p.Name, p.Executable, uid))
+	}
+	c := *e
+	c.OpenSeconds, c.Processes = nil, nil
+	return struct {
+		event     port.Event
+		seconds   float64
+		processes []string
+	}{c, seconds, processes}
+}

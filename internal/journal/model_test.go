@@ -1,0 +1,301 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"portwatcher/internal/port"
+)
+
+// model is what a journal should know, told plainly.
+type model struct {
+	t       *testing.T
+	random  *rand.Rand
+	clock   *clock
+	nextID  uint64
+	events  []*port.Event
+	open    map[port.Endpoint]*opening
+	history []*opening // all that ever were
+	runs    []span
+}
+
+type span struct{ from, until time.Time }
+
+// opening is an endpoint from when it opened to when it ended.
+type opening struct {
+	state  port.State
+	until  time.Time // zero: it is open
+	told   bool      // its closed event tells of it
+	owners []owner   // rising; the first is empty where no event tells of it
+}
+
+type owner struct {
+	from      time.Time
+	processes []port.Process
+}
+
+// TestModel applies random records, reopens now and then, and compares all that
+// can be asked with the model.
+func TestModel(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			m := &model{t: t, random: newRandom(seed), clock: newClock(), nextID: 1, open: map[port.Endpoint]*opening{}}
+			if seed == 3 {
+				m.live("", 0)
+				return
+			}
+			path := temporary(t)
+			for life := range 3 {
+				m.live(path, life)
+				m.clock.add(time.Duration(m.random.Int64N(int64(time.Hour))))
+			}
+		})
+	}
+}
+
+// live is one run of the journal.
+func (m *model) live(path string, life int) {
+	j := start(m.t, Options{Path: path, Now: m.clock.Now, BootID: "boot"})
+	defer j.stop()
+	if path == "" {
+		m.nextID = j.NextID()
+	}
+	if j.NextID() != m.nextID {
+		m.t.Fatalf("next id %d after a clean stop, want %d", j.NextID(), m.nextID)
+	}
+	if life > 0 {
+		m.checkPrevious(j.Previous())
+	}
+	m.runs = append(m.runs, span{from: m.clock.Now()})
+	for range 10 {
+		for range m.random.IntN(60) {
+			m.clock.add(1 + time.Duration(m.random.Int64N(int64(time.Second))))
+			j.offer(m.record())
+		}
+		m.clock.add(1)
+		j.write(m.add(&port.Event{Type: port.Gap, Reason: "a mark"}))
+		for range 3 {
+			m.checkQuery(j.Reader())
+			m.checkAt(j.Reader())
+		}
+	}
+	m.runs[life].until = m.clock.Now()
+}
+
+// add gives an event its id and time.
+func (m *model) add(e *port.Event) *port.Event {
+	e.ID, e.Time = m.nextID, m.clock.Now()
+	m.nextID++
+	m.events = append(m.events, e)
+	return e
+}
+
+// record makes the next record, and applies it.
+func (m *model) record() Record {
+	endpoint := m.endpoint()
+	known := m.open[endpoint]
+	switch n := m.random.IntN(100); {
+	case n < 3:
+		return m.full()
+	case n < 6:
+		return m.forget(endpoint.Container)
+	case n < 9:
+		return Record{Event: m.add(&port.Event{Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "a storm"})}
+	case known == nil && n < 20:
+		return Record{State: []port.State{m.put(endpoint).state}}
+	case known == nil || n < 12:
+		return m.opened(endpoint)
+	case n < 40:
+		return m.changed(endpoint)
+	}
+	return m.closed(endpoint)
+}
+
+func (m *model) endpoint() port.Endpoint {
+	return port.Endpoint{
+		Container: pick(m.random, containerIDs...), Protocol: pick(m.random, port.TCP, port.UDP),
+		Address: pick(m.random, netip.IPv4Unspecified(), netip.IPv6Loopback()), Port: pick[uint16](m.random, 53, 80, 8080),
+	}
+}
+
+var containerIDs = []string{fmt.Sprintf("%064x", 1<<200>>190), fmt.Sprintf("aaaabbbbcccc%052x", 2), fmt.Sprintf("%064x", 3)}
+
+// listener tells of an endpoint, with some processes.
+func (m *model) listener(of port.Endpoint) port.Listener {
+	at := slices.Index(containerIDs, of.Container)
+	l := port.Listener{
+		Host: "node1", Protocol: of.Protocol, Address: of.Address, Port: of.Port,
+		Container: &port.ContainerRef{ID: of.Container, Name: []string{"web", "db-1", "db-2"}[at], Project: []string{"", "shop", "shop"}[at], Service: []string{"", "db", "db"}[at]},
+		Exposure:  pick(m.random, port.Loopback, port.Network), Source: port.SourceEBPF,
+	}
+	for range m.random.IntN(3) {
+		l.Processes = append(l.Processes, port.Process{PID: 1 + m.random.IntN(1000), Name: "nginx"})
+	}
+	return l
+}
+
+func (m *model) sockets() *port.Sockets {
+	return &port.Sockets{Namespace: port.Namespace{Device: 4, Inode: 5}, Cookies: []uint64{m.random.Uint64()}, Inodes: []uint32{m.random.Uint32()}}
+}
+
+// put opens an endpoint now, without an event.
+func (m *model) put(endpoint port.Endpoint) *opening {
+	m.end(endpoint)
+	now := m.clock.Now()
+	o := &opening{state: port.State{Open: port.Open{Time: now, Listener: m.listener(endpoint), OpenedAt: now}, Sockets: m.sockets()}}
+	o.owners = []owner{{from: now}}
+	m.open[endpoint] = o
+	m.history = append(m.history, o)
+	return o
+}
+
+func (m *model) end(endpoint port.Endpoint) *opening {
+	o := m.open[endpoint]
+	if o != nil {
+		o.until = m.clock.Now()
+		delete(m.open, endpoint)
+	}
+	return o
+}
+
+func (m *model) opened(endpoint port.Endpoint) Record {
+	o := m.put(endpoint)
+	o.owners[0].processes = o.state.Processes
+	return Record{Event: m.add(&port.Event{Type: port.Opened, Listener: o.state.Listener}), Sockets: o.state.Sockets}
+}
+
+func (m *model) changed(endpoint port.Endpoint) Record {
+	o := m.open[endpoint]
+	o.state.Time, o.state.Listener, o.state.Sockets = m.clock.Now(), m.listener(endpoint), m.sockets()
+	o.owners = append(o.owners, owner{m.clock.Now(), o.state.Processes})
+	return Record{Event: m.add(&port.Event{Type: port.Changed, Listener: o.state.Listener}), Sockets: o.state.Sockets}
+}
+
+func (m *model) closed(endpoint port.Endpoint) Record {
+	o := m.end(endpoint)
+	e := m.add(&port.Event{Type: port.Closed, Listener: o.state.Listener})
+	e.Source = port.SourceDestroy
+	if m.random.IntN(8) > 0 {
+		seconds := e.Time.Sub(o.state.OpenedAt).Seconds()
+		e.OpenedAt, e.OpenSeconds = o.state.OpenedAt, &seconds
+		o.told = true
+	}
+	return Record{Event: e}
+}
+
+func (m *model) forget(container string) Record {
+	for endpoint := range m.open {
+		if endpoint.Container == container {
+			m.end(endpoint)
+		}
+	}
+	return Record{Forget: container}
+}
+
+// full tells all that is open: some of what the journal knows, and some more.
+func (m *model) full() Record {
+	for endpoint := range m.open {
+		if m.random.IntN(3) == 0 {
+			m.end(endpoint)
+		}
+	}
+	for range m.random.IntN(3) {
+		m.put(m.endpoint())
+	}
+	r := Record{Full: true}
+	for _, o := range m.open {
+		r.State = append(r.State, o.state)
+	}
+	return r
+}
+
+func (m *model) checkPrevious(p *Previous) {
+	m.t.Helper()
+	last := m.runs[len(m.runs)-1]
+	if p == nil || !p.Clean || !p.SameBoot || p.Corrupt != "" || !p.LastAlive.Equal(last.until) {
+		m.t.Fatalf("previous %+v: want a clean stop at %v in the same boot", p, last.until)
+	}
+	want := make([]port.State, 0, len(m.open))
+	for _, o := range m.open {
+		want = append(want, o.state)
+	}
+	slices.SortFunc(want, func(a, b port.State) int { return endpointOf(&a.Listener).Compare(endpointOf(&b.Listener)) })
+	if got, want := asJSON(m.t, p.Open), asJSON(m.t, want); got != want {
+		m.t.Fatalf("open before\n%s, want\n%s", got, want)
+	}
+}
+
+// moment is a time of the record, and now and then one that is not.
+func (m *model) moment() time.Time {
+	first, last := m.runs[0].from, m.clock.Now()
+	return first.Add(time.Duration(m.random.Int64N(int64(last.Sub(first))+2)) - 1)
+}
+
+func (m *model) checkAt(r *Reader) {
+	m.t.Helper()
+	at := m.moment()
+	got, watching, err := r.At(context.Background(), at)
+	if at.Before(m.runs[0].from) {
+		if unknown, ok := errors.AsType[*UnknownTimeError](err); !ok || !unknown.From.Equal(m.runs[0].from) {
+			m.t.Fatalf("at %v, before the first run at %v: %v", at, m.runs[0].from, err)
+		}
+		return
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	want := make([]port.Open, 0, len(got))
+	for _, o := range m.history {
+		if !o.state.OpenedAt.After(at) && (o.until.IsZero() || o.until.After(at)) {
+			want = append(want, o.at(at))
+		}
+	}
+	sortOpen(want)
+	if g, w := asJSON(m.t, got), asJSON(m.t, want); g != w {
+		m.t.Fatalf("open at %v\n%s, want\n%s", at, g, w)
+	}
+	if w := m.watching(at); watching != w {
+		m.t.Fatalf("watching at %v: %+v, want %+v (runs %v)", at, watching, w, m.runs)
+	}
+}
+
+// at is the opening as it was at a time.
+func (o *opening) at(at time.Time) port.Open {
+	open := o.state.Open
+	open.Time = at
+	if o.told {
+		open.Source = ""
+	}
+	if o.owners[len(o.owners)-1].from.After(at) {
+		for _, owner := range o.owners {
+			if !owner.from.After(at) {
+				open.Processes = owner.processes
+			}
+		}
+	}
+	return open
+}
+
+func (m *model) watching(at time.Time) Watching {
+	var w Watching
+	for _, run := range m.runs {
+		switch {
+		case run.from.After(at):
+			if w.Started.IsZero() {
+				w.Started = run.from
+			}
+		case run.until.IsZero() || !run.until.Before(at):
+			return Watching{Running: true}
+		default:
+			w.Stopped = run.until
+		}
+	}
+	return w
+}

@@ -1,0 +1,75 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"portwatcher/internal/port"
+)
+
+// origin is what is the same in many events.
+type origin struct {
+	host      string
+	known     bool // an event may name no container
+	container port.ContainerRef
+}
+
+func originOf(l *port.Listener) origin {
+	o := origin{host: l.Host}
+	if l.Container != nil {
+		o.known, o.container = true, *l.Container
+	}
+	return o
+}
+
+// maxOrigins bounds what origins remembers; what was forgotten is found in the
+// database.
+const maxOrigins = 1 << 14
+
+// origins numbers origins by the table of that name.
+type origins struct {
+	rows map[origin]int64
+	// added are in the running transaction.
+	added []origin
+}
+
+// row returns the number of an origin, which it adds if it is new.
+func (o *origins) row(ctx context.Context, tx *sql.Tx, of origin) (int64, error) {
+	if row, ok := o.rows[of]; ok {
+		return row, nil
+	}
+	id := sql.NullString{String: of.container.ID, Valid: of.known}
+	c := &of.container
+	var row int64
+	err := tx.QueryRowContext(ctx, "SELECT id FROM origins WHERE container IS ? AND host = ? AND name = ? AND image = ? AND project = ? AND service = ?",
+		id, of.host, c.Name, c.Image, c.Project, c.Service).Scan(&row)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = tx.QueryRowContext(ctx, "INSERT INTO origins (container, host, name, image, project, service) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+			id, of.host, c.Name, c.Image, c.Project, c.Service).Scan(&row)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("number the container %s: %w", c.Name, err)
+	}
+	if o.rows == nil || len(o.rows) >= maxOrigins {
+		o.rows = map[origin]int64{}
+	}
+	o.rows[of] = row
+	o.added = append(o.added, of)
+	return row, nil
+}
+
+// committed keeps what was added.
+func (o *origins) committed() { clear(o.added); o.added = o.added[:0] }
+
+// rolledBack forgets what was added.
+func (o *origins) rolledBack() {
+	for _, added := range o.added {
+		delete(o.rows, added)
+	}
+	o.committed()
+}
+
+// forget forgets everything: rows were deleted.
+func (o *origins) forget() { o.rows, o.added = nil, nil }

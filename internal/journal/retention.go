@@ -1,0 +1,118 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+)
+
+const (
+	// trimRows is how many events a step of retention deletes, unless more than
+	// half as many came since the last step: what comes must not outrun what goes.
+	trimRows, trimRowsMost = 500, 20_000
+	// trimPause is the time between two steps, trimIdle that between two looks
+	// whether there is something to do. trimWritten events call for one earlier.
+	trimPause, trimIdle = 100 * time.Millisecond, time.Minute
+	trimWritten         = 20_000
+	// trimPages is how many free pages may stay in the file to be used again, and
+	// how many a step gives back to the file system at most.
+	trimPages = 256
+	// rowBytes is less than an event takes, so that not too many are deleted.
+	rowBytes = 50
+)
+
+// trimmer says when retention has its next step. Its zero value is due.
+type trimmer struct {
+	last, next time.Time
+	clock      *time.Timer
+	written    int // events since the last step
+	// sweeping says that containers are looked through, up to the row swept.
+	sweeping bool
+	swept    int64
+	failing  bool
+}
+
+// timer fires when a step is due.
+func (t *trimmer) timer() <-chan time.Time {
+	if t.clock == nil {
+		t.clock = time.NewTimer(time.Until(t.next))
+	}
+	return t.clock.C
+}
+
+// due says in a storm whether a step is due.
+func (t *trimmer) due() bool {
+	return time.Since(t.last) >= trimPause && (t.written >= trimWritten || time.Since(t.next) >= 0)
+}
+
+func (t *trimmer) schedule(pause time.Duration) {
+	t.last, t.written = time.Now(), 0
+	t.next = t.last.Add(pause)
+	if t.clock != nil {
+		t.clock.Reset(pause)
+	}
+}
+
+// retain does one step of retention.
+func (w *writer) retain(context.Context) {
+	more, err := w.trimStep()
+	if isCorrupt(err) {
+		err = w.replace(err)
+	}
+	switch {
+	case err == nil:
+		w.trim.failing = false
+	case !w.trim.failing:
+		w.trim.failing = true
+		w.j.options.Logger.WithError(err).Warnf("Old events cannot be deleted from the journal %s. It is tried every minute.", w.j.place)
+	}
+	pause := trimIdle
+	if more {
+		pause = trimPause
+	}
+	w.trim.schedule(pause)
+}
+
+// trimStep deletes a little of what is too old or too much, and says whether
+// there is more of it.
+func (w *writer) trimStep() (more bool, err error) {
+	w.j.swap.RLock()
+	defer w.j.swap.RUnlock()
+	s := w.j.store
+	if s == nil {
+		return false, nil
+	}
+	ctx := context.Background()
+	size, free, err := s.size(ctx)
+	if err != nil {
+		return false, err
+	}
+	w.j.status.size.Store(size)
+	t := trimming{
+		w: w, cutoff: math.MinInt64, now: nanos(w.j.options.Now()),
+		rows: min(max(trimRows, 2*w.trim.written), trimRowsMost),
+	}
+	if w.j.options.Retain > 0 {
+		t.cutoff = nanos(w.j.options.Now().Add(-w.j.options.Retain))
+	}
+	if limit := w.j.options.RetainSize; limit > 0 && size > limit {
+		t.tooLarge = true
+		t.rows = min(t.rows, int((size-limit)/rowBytes)+1)
+	}
+	if more, err = t.transact(ctx, s.db); err != nil {
+		return false, err
+	}
+	return s.shrink(ctx, free, more)
+}
+
+// shrink gives free pages back to the file system.
+func (s *store) shrink(ctx context.Context, free int64, more bool) (bool, error) {
+	if free <= trimPages {
+		return more, nil
+	}
+	if _, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", trimPages)); err != nil {
+		return false, fmt.Errorf("give free pages back: %w", err)
+	}
+	return more || free > 2*trimPages, nil
+}

@@ -1,0 +1,126 @@
+package journal
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// status is what others may know of the writer.
+type status struct {
+	lastID, written, lost atomic.Uint64
+	size                  atomic.Int64
+
+	mutex     sync.Mutex
+	committed chan struct{}
+	// oldest is when the first record arrived of the batch that is being written;
+	// zero: none is.
+	oldest  time.Time
+	failure error
+	since   time.Time
+}
+
+// Stats are the journal's numbers.
+type Stats struct {
+	// Queued is how many records wait, Capacity how many can.
+	Queued, Capacity int
+	// Written counts events of this run that are in the journal; Dropped,
+	// records that were refused or could not be written.
+	Written, Dropped uint64
+	// Lag is the age of the oldest record that is not written.
+	Lag time.Duration
+	// Size is the database's size in bytes, without free pages, when it was last
+	// looked at.
+	Size     int64
+	InMemory bool
+}
+
+// Stats returns the journal's numbers.
+func (j *Journal) Stats() Stats {
+	queued, dropped := j.queue.counts()
+	s := Stats{
+		Queued: queued, Capacity: j.queue.limit,
+		Written: j.status.written.Load(), Dropped: dropped + j.status.lost.Load(),
+		Size: j.status.size.Load(), InMemory: j.place.Path == "",
+	}
+	oldest := j.status.writing()
+	if oldest.IsZero() {
+		oldest = j.queue.oldest()
+	}
+	if !oldest.IsZero() {
+		s.Lag = j.options.Now().Sub(oldest)
+	}
+	return s
+}
+
+// LastID returns the id of the last event that is in the journal, or 0.
+func (j *Journal) LastID() uint64 { return j.status.lastID.Load() }
+
+// Committed returns a channel that is closed when the next events are in the
+// journal. A follower takes it, reads, and then waits for it.
+func (j *Journal) Committed() <-chan struct{} {
+	j.status.mutex.Lock()
+	defer j.status.mutex.Unlock()
+	return j.status.committed
+}
+
+// Err returns nil while writing works, and otherwise since when it does not,
+// and why. A journal that is in memory for lack of a place works.
+func (j *Journal) Err() error {
+	j.status.mutex.Lock()
+	defer j.status.mutex.Unlock()
+	if j.status.failure == nil {
+		return nil
+	}
+	return fmt.Errorf("the journal %s cannot be written since %s: %w", j.place, j.status.since.UTC().Format(time.RFC3339), j.status.failure)
+}
+
+// begin notes that a batch is to be written.
+func (s *status) begin(oldest time.Time) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.oldest = oldest
+}
+
+func (s *status) writing() time.Time {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.oldest
+}
+
+// end notes that the batch is written, and wakes the followers if there were
+// events in it.
+func (s *status) end(events int) {
+	s.written.Add(uint64(events))
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.oldest = time.Time{}
+	if events > 0 {
+		close(s.committed)
+		s.committed = make(chan struct{})
+	}
+}
+
+// fail notes that writing does not work; it says whether that is new.
+func (s *status) fail(err error, now time.Time) (isNew bool) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	isNew = s.failure == nil
+	if isNew {
+		s.since = now
+	}
+	s.failure = err
+	return isNew
+}
+
+// recover notes that writing works; it says for how long it did not.
+func (s *status) recover(now time.Time) (was time.Duration, failed bool) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.failure == nil {
+		return 0, false
+	}
+	s.failure = nil
+	return now.Sub(s.since), true
+}
