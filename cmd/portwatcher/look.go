@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,10 +18,63 @@ import (
 )
 
 func portsCommand() *cobra.Command {
-	return settingsCommand("ports", "Print what is open now, and exit", []string{
-		config.MonitorContainers, config.WatchPorts, config.Source, config.UDPClients, config.Format,
-		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot,
-	}, ports)
+	var at string
+	cmd := settingsCommand("ports", "Print what is open now, and exit", []string{
+		config.MonitorContainers, config.WatchPorts, config.Source, config.UDPClients, config.Format, config.State,
+		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
+	}, func(ctx context.Context, s *config.Settings) error {
+		if at != "" {
+			return portsAt(ctx, s, at)
+		}
+		return ports(ctx, s)
+	})
+	cmd.Flags().StringVar(&at, "at", "", "what was open then, from the journal: a duration back from now (1h, 7d) or a time")
+	return cmd
+}
+
+// portsAt prints what the journal knows to have been open at a time.
+func portsAt(ctx context.Context, s *config.Settings, text string) (err error) {
+	log := newLogger(s)
+	at, err := moment("at", text, time.Now())
+	if err != nil {
+		return err
+	}
+	reader, err := openReader(s)
+	if err != nil {
+		return err
+	}
+	defer closeWith(&err, reader)
+	open, watching, err := reader.At(ctx, at)
+	if err != nil {
+		return err
+	}
+	if !watching.Running {
+		log.Warnf("portwatcher was not running at %s: this is what it knew when it had last run (%s).",
+			at.UTC().Format(time.RFC3339), watching.Stopped.UTC().Format(time.RFC3339))
+	}
+	chosen := []port.Open{} // an empty list, not none
+	for _, o := range open {
+		if s.Containers.Matches(described(o.Container)) && s.WatchPorts.Contains(o.Protocol, o.Port) {
+			chosen = append(chosen, o)
+		}
+	}
+	return output.WriteOpen(os.Stdout, output.Format(s.Format), chosen)
+}
+
+// described is what the journal knows of a container: of its labels, only
+// those of Compose.
+func described(ref *port.ContainerRef) *port.Container {
+	if ref == nil {
+		return &port.Container{}
+	}
+	labels := map[string]string{}
+	if ref.Project != "" {
+		labels[port.LabelProject] = ref.Project
+	}
+	if ref.Service != "" {
+		labels[port.LabelService] = ref.Service
+	}
+	return &port.Container{ID: ref.ID, Name: ref.Name, Image: ref.Image, Labels: labels}
 }
 
 func ports(ctx context.Context, s *config.Settings) (err error) {
@@ -29,7 +83,7 @@ func ports(ctx context.Context, s *config.Settings) (err error) {
 		return err
 	}
 	defer closeWith(&err, docker)
-	open, failed := newController(s, log, docker, func(*port.Event) bool { return true }).Once(ctx)
+	open, failed := newController(s, log, docker, nil).Once(ctx)
 	if open == nil && failed != nil {
 		return failed
 	}
@@ -38,7 +92,7 @@ func ports(ctx context.Context, s *config.Settings) (err error) {
 
 func checkCommand() *cobra.Command {
 	return settingsCommand("check", "Tell what works on this host, and what to do about the rest", []string{
-		config.Source, config.LogFormat, config.LogLevel, config.DockerHost, config.ProcRoot, config.CgroupRoot,
+		config.Source, config.LogFormat, config.LogLevel, config.DockerHost, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
 	}, check)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -26,7 +27,9 @@ func main() {
 	err := root().ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "portwatcher: "+err.Error())
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintln(os.Stderr, "portwatcher: "+strings.TrimSuffix(line, "\n"))
+		}
 		os.Exit(status(err))
 	}
 }
@@ -58,26 +61,33 @@ func root() *cobra.Command {
 which port opened or closed, when, on which address, in which container, by
 which process, and whether it can be reached from outside.
 
-Each setting is a flag or the environment variable named in brackets; the flag
-wins.`,
+Each setting is a flag, the environment variable named in brackets, or a line of
+the file that --config names; the flag wins over the variable, and that over the
+file.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
-	cmd.AddCommand(runCommand(), portsCommand(), checkCommand(), healthcheckCommand(), versionCommand())
+	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
 	return cmd
 }
 
 // settingsCommand makes a command that takes settings and no arguments.
 func settingsCommand(use, short string, names []string, run func(context.Context, *config.Settings) error) *cobra.Command {
+	return loaderCommand(use, short, names, func(ctx context.Context, _ *config.Loader, s *config.Settings) error { return run(ctx, s) })
+}
+
+// loaderCommand is [settingsCommand] for what loads its settings again.
+func loaderCommand(use, short string, names []string, run func(context.Context, *config.Loader, *config.Settings) error) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			settings, err := config.Load(cmd.Flags(), os.Environ())
+			loader := config.NewLoader(cmd.Flags(), os.Environ())
+			settings, err := loader.Load()
 			if err != nil {
 				return err
 			}
-			if err := run(cmd.Context(), settings); err != nil {
+			if err := run(cmd.Context(), loader, settings); err != nil {
 				return runtimeError{err}
 			}
 			return nil

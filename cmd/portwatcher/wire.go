@@ -18,16 +18,21 @@ import (
 func newLogger(s *config.Settings) *logrus.Logger {
 	log := logrus.New()
 	log.SetOutput(os.Stderr)
+	setLogger(log, s)
+	for _, warning := range s.Warnings {
+		log.Warn(warning)
+	}
+	return log
+}
+
+// setLogger applies the settings of the log.
+func setLogger(log *logrus.Logger, s *config.Settings) {
 	log.SetLevel(s.LogLevel)
 	if s.LogFormat == "json" {
 		log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
 	} else {
 		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
 	}
-	for _, warning := range s.Warnings {
-		log.Warn(warning)
-	}
-	return log
 }
 
 // prepare finds out whether anything can be watched here, and prepares the
@@ -53,20 +58,31 @@ func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, erro
 	return e, nil
 }
 
-func newController(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, sink controller.Sink) *controller.Controller {
+// newController prepares the capture. The caller adds where events go.
+func newController(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, change func(*controller.Options)) *controller.Controller {
 	finder := process.NewFinder(s.ProcRoot)
 	cgroups, err := process.OpenCgroups(s.CgroupRoot)
 	if err != nil {
 		cgroups = nil // preflight has told of it
 	}
-	return controller.New(controller.Options{
-		Engine: e, Logger: log, Sink: sink,
-		Monitored: monitored(s.Containers, log), Unmatched: s.Containers.Unmatched,
-		HostName: s.HostName, ScanInterval: s.ScanInterval, BurstScans: s.BurstScans, BurstDelay: s.BurstDelay,
-		CloseGrace: s.CloseGrace, UDPClients: s.UDPClients, Watched: s.WatchPorts.Contains,
+	options := controller.Options{
+		Tuning: tuning(s, log), Engine: e, Logger: log, HostName: s.HostName,
 		ProcRoot: s.ProcRoot, Finder: finder, Attributor: process.NewAttributor(finder, cgroups),
 		Source: controller.Source(s.Source), OpenProbe: openProbe(s, log),
-	})
+	}
+	if change != nil {
+		change(&options)
+	}
+	return controller.New(options)
+}
+
+// tuning is what can change while the program runs.
+func tuning(s *config.Settings, log logrus.FieldLogger) controller.Tuning {
+	return controller.Tuning{
+		Monitored: monitored(s.Containers, log), Unmatched: s.Containers.Unmatched, Reported: reported(s.WatchPorts, log),
+		ScanInterval: s.ScanInterval, BurstScans: s.BurstScans, BurstDelay: s.BurstDelay,
+		CloseGrace: s.CloseGrace, UDPClients: s.UDPClients,
+	}
 }
 
 func openProbe(s *config.Settings, log logrus.FieldLogger) func() (controller.Probe, error) {
@@ -79,16 +95,54 @@ func openProbe(s *config.Settings, log logrus.FieldLogger) func() (controller.Pr
 	}
 }
 
-// monitored decides by the selection and the container's own label; a bad
-// label is told once for each container.
+// monitored decides by the selection and the container's own label; labels that
+// are not understood are told once for each container.
 func monitored(selection config.Selection, log logrus.FieldLogger) func(*port.Container) bool {
 	told := map[string]bool{} // used under the controller's lock
 	return func(c *port.Container) bool {
-		if _, err := config.Enabled(c); err != nil && !told[c.ID] {
+		if !told[c.ID] {
 			told[c.ID] = true
-			log.WithField("container", c.Name).WithError(err).Warn("The container's label is not understood; it is ignored.")
+			tellLabels(c, log)
 		}
 		return selection.Matches(c)
+	}
+}
+
+func tellLabels(c *port.Container, log logrus.FieldLogger) {
+	log = log.WithField("container", c.Name)
+	for _, check := range []func(*port.Container) error{
+		func(c *port.Container) error { _, err := config.Enabled(c); return err },
+		func(c *port.Container) error { _, err := config.Ignored(c); return err },
+	} {
+		if err := check(c); err != nil {
+			log.WithError(err).Warn("The container's label is not understood; it is ignored.")
+		}
+	}
+	for _, label := range config.UnknownLabels(c) {
+		log.Warnf("The container's label %s is no setting of portwatcher; it is ignored.", label)
+	}
+}
+
+// reported decides by the ports to watch and the container's own label.
+func reported(watched config.Ports, log logrus.FieldLogger) func(*port.Container, port.Protocol, uint16) bool {
+	ignored := map[string]config.Rules{} // by the label's text; used under the controller's lock
+	return func(c *port.Container, protocol port.Protocol, number uint16) bool {
+		if !watched.Contains(protocol, number) {
+			return false
+		}
+		if c == nil || c.Labels[config.LabelIgnore] == "" {
+			return true
+		}
+		text := c.Labels[config.LabelIgnore]
+		rules, known := ignored[text]
+		if !known {
+			var err error
+			if rules, err = config.Ignored(c); err != nil {
+				log.WithField("container", c.Name).WithError(err).Debug("The label is ignored.") // monitored has told
+			}
+			ignored[text] = rules
+		}
+		return !rules.Contains(protocol, number)
 	}
 }
 

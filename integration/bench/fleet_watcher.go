@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +23,7 @@ const stopPatience = 10 * time.Second
 // A watcher is a running `portwatcher run` whose list is complete.
 type watcher struct {
 	process  *exec.Cmd
+	folder   string        // of its journal
 	complete time.Duration // from the start to the complete list
 	lines    atomic.Int64  // read from its standard output
 	log      bytes.Buffer  // its standard error; complete once it has ended
@@ -41,9 +43,13 @@ func (w *watcher) observe(o observer) { w.observer.Store(&o) }
 // returns when its list is complete. The caller stops it.
 func startWatcher(ctx context.Context, binary, source string, f *fleet) (*watcher, error) {
 	// The bench, not the terminal, tells it to stop.
-	w := &watcher{read: make(chan error, 1)}
+	folder, err := os.MkdirTemp("", "portwatcher-bench-")
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{read: make(chan error, 1), folder: folder}
 	w.process = exec.Command(binary, "run", "--source", source, "--format", "json", "--monitor-containers", "label:"+f.label(),
-		"--health-socket", "")
+		"--health-socket", "", "--state", folder)
 	w.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	w.process.Stderr = &w.log
 	output, err := w.process.StdoutPipe()
@@ -53,7 +59,7 @@ func startWatcher(ctx context.Context, binary, source string, f *fleet) (*watche
 	first := make(chan [][]byte, 1)
 	begin := time.Now()
 	if err := w.process.Start(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(folder))
 	}
 	go w.follow(output, f.endpoints(), begin, first)
 	deadline := time.NewTimer(completePatience)
@@ -131,10 +137,11 @@ func (w *watcher) stop() (time.Duration, error) {
 	kill := time.AfterFunc(stopPatience, func() { _ = w.process.Process.Kill() })
 	readErr := <-w.read
 	err := w.process.Wait()
-	if elapsed := time.Since(begin); err == nil && readErr == nil {
-		kill.Stop()
+	elapsed := time.Since(begin)
+	kill.Stop()
+	err = errors.Join(err, os.RemoveAll(w.folder))
+	if err == nil && readErr == nil {
 		return elapsed, nil
 	}
-	kill.Stop()
 	return 0, fmt.Errorf("portwatcher's end: %w; its log:\n%s", errors.Join(readErr, err), w.log.String())
 }

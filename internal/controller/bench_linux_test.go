@@ -18,7 +18,7 @@ func BenchmarkFact(b *testing.B) {
 	logger.SetLevel(logrus.ErrorLevel)
 	c := New(Options{
 		Logger: logger, Sink: func(*port.Event) bool { return true }, ProcRoot: "/proc", HostName: "node1",
-		Monitored: func(*port.Container) bool { return true }, Finder: finder, Attributor: process.NewAttributor(finder, nil),
+		Tuning: Tuning{Monitored: func(*port.Container) bool { return true }}, Finder: finder, Attributor: process.NewAttributor(finder, nil),
 	})
 	web := container([]string{"172.17.0.2"}, "0.0.0.0:8080")
 	g := newGroup(port.Namespace{Inode: 1})

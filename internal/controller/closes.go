@@ -72,14 +72,15 @@ func (w *watcher) closeDeferred() {
 // loopback, port 0, without listening (ipStackCapabilities.probe in package
 // net): no message tells those from listeners, so they are left out too.
 func (w *watcher) wasListening(s *session, d *sockdiag.Destroyed) bool {
-	if d.Client || !w.c.watches(d.Socket.Port) || d.Socket.Address == process.EngineResolver {
+	container, _ := w.onlyMember()
+	if d.Client || !w.c.reported(container, d.Socket.Protocol, d.Socket.Port) || d.Socket.Address == process.EngineResolver {
 		return false
 	}
 	if !s.ephemeral.Holds(d.Socket.Port) {
 		return true
 	}
 	if d.Socket.Protocol == port.UDP {
-		return w.c.UDPClients
+		return s.tuning.UDPClients
 	}
 	return !d.IPv6 || !d.Socket.Address.IsLoopback()
 }
@@ -200,6 +201,7 @@ func (w *watcher) overrun() {
 	if w.group.watcher != w {
 		return
 	}
+	w.c.counts.overruns++
 	container, _ := w.onlyMember()
 	w.c.gap(container, "destroy notifications were lost: sockets closed faster than they could be read; scanned again")
 	signal(w.poke)

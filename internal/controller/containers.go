@@ -37,7 +37,9 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	g.host = g.host || container.NetworkMode == "host"
 	g.members[container.ID] = m
 	m.group = g
+	g.resumed = g.resumed || c.resumes()
 	c.reconsider(g)
+	c.restore(m)
 	c.choose(ctx, m)
 	c.placePending()
 }
@@ -57,7 +59,8 @@ func (c *Controller) choose(ctx context.Context, m *member) {
 		c.reconsider(m.group)
 	} else {
 		log.Info("Not watching container any more.")
-		c.tracker.DropContainer(m.ID)
+		c.tracker.Drop(func(e port.Endpoint) bool { return e.Container == m.ID })
+		c.forget(m.ID)
 	}
 	c.adjust(ctx, m.group)
 }
@@ -88,6 +91,7 @@ func (c *Controller) remove(id string, at time.Time) {
 		c.placeLast(m.Container, m.group)
 	}
 	c.publish(c.tracker.CloseContainer(c.changes[:0], id, at, port.SourceEngine))
+	c.closeRemembered(id, at, port.SourceEngine)
 	if m.monitored {
 		c.log.WithField("container", m.Name).Info("The container has ended.")
 	}
@@ -147,9 +151,6 @@ func (c *Controller) lookup(id string) *port.Container {
 	defer c.mutex.Unlock()
 	return c.find(id)
 }
-
-// watches says whether a port is reported.
-func (c *Controller) watches(number uint16) bool { return c.Watched == nil || c.Watched(number) }
 
 // find finds a running container by its id.
 func (c *Controller) find(id string) *port.Container {

@@ -38,29 +38,25 @@ type Engine interface {
 	Follow(ctx context.Context, changes chan<- engine.Change) error
 }
 
-// Sink takes an event, or says at once that it cannot.
-type Sink func(*port.Event) (accepted bool)
-
 // Options are the controller's surroundings and settings.
 type Options struct {
+	Tuning
 	Engine Engine
 	Logger logrus.FieldLogger
-	Sink   Sink
-	// Monitored says whether a container is watched.
-	Monitored func(*port.Container) bool
-	// Unmatched returns what the user asked for and no container matches; nil
-	// means that nothing was asked for.
-	Unmatched func([]*port.Container) []string
+	// Sink takes the events for standard output; nil where nobody reads them.
+	Sink Sink
+	// SinkQueue returns how full the queue behind Sink is; nil where there is
+	// none.
+	SinkQueue func() (length, capacity int)
+	// Journal takes the record; nil where there is none.
+	Journal Journal
+	Resume  Resume
 	// HostName is put into events; empty takes the engine's.
-	HostName     string
-	ScanInterval time.Duration
-	// BurstScans is how many scans make one, BurstDelay the time between them.
-	BurstScans int
-	BurstDelay time.Duration
-	CloseGrace time.Duration
-	UDPClients bool
-	// Watched says which ports are reported; nil is all.
-	Watched    func(port uint16) bool
+	HostName string
+	// EngineAddress is told in the status.
+	EngineAddress string
+	// Observer is told how long things took; nil where nobody measures.
+	Observer   Observer
 	ProcRoot   string
 	Attributor *process.Attributor
 	Finder     *process.Finder
@@ -83,10 +79,12 @@ type Controller struct {
 	changes    []tracker.Change // reused
 	hostName   string
 	lastID     uint64
-	dropped    uint64 // events that the sink did not take
-	still      bool   // watchers do not run: Once looks by itself
+	outlets    []*outlet
+	startedAt  time.Time
+	counts     counts
+	still      bool // watchers do not run: Once looks by itself
 	synced     bool
-	lost       error // why the engine cannot be reached, nil while it can
+	link       link
 	said       map[string]struct{}
 
 	probing  bool                // eBPF tells of every change
@@ -97,8 +95,13 @@ type Controller struct {
 	// toldOverflow is when a gap told of facts that pending gave up.
 	toldOverflow time.Time
 
-	watchers sync.WaitGroup
-	wake     chan struct{} // the close grace of an endpoint began
+	resume memory
+	kept   uint64 // the tracker's revision that the journal has
+
+	watchers   sync.WaitGroup
+	stuckAfter time.Duration
+	wake       chan struct{} // the close grace of an endpoint began
+	tunings    chan Tuning   // of capacity 1: the newest counts
 }
 
 // member is a running container.
@@ -120,6 +123,11 @@ type group struct {
 	// netnsCookie is the namespace's in eBPF events, 0 until it is known.
 	netnsCookie uint64
 	watcher     *watcher // nil while no member is monitored
+	// resumed says that the first scan finds what happened while portwatcher did
+	// not run.
+	resumed bool
+	// abandoned are watchers that were stuck and have not ended.
+	abandoned int
 }
 
 // ErrNoHostPIDNamespace says that no container's process can be seen.
@@ -127,7 +135,7 @@ var ErrNoHostPIDNamespace = errors.New("no container's process can be seen here:
 
 // New returns a controller that does nothing yet.
 func New(o Options) *Controller {
-	return &Controller{
+	c := &Controller{
 		Options:    o,
 		log:        o.Logger,
 		tracker:    tracker.New(o.CloseGrace),
@@ -139,8 +147,14 @@ func New(o Options) *Controller {
 		byCookie:   map[uint64]*watcher{},
 		calm:       calm{timer: stoppedTimer()},
 		wake:       make(chan struct{}, 1),
-		lost:       errors.New("not connected yet"),
+		tunings:    make(chan Tuning, 1),
+		stuckAfter: stuckAfter,
+		link:       link{lost: errors.New("not connected yet"), since: time.Now()},
+		startedAt:  time.Now(),
+		outlets:    newOutlets(o),
 	}
+	c.recall()
+	return c
 }
 
 // Run watches until ctx ends, and returns nil then. All its goroutines have
@@ -159,7 +173,8 @@ func (c *Controller) Run(ctx context.Context) error {
 		cancel(nil)
 		following.Wait()
 		c.stopWatchers()
-		c.watchers.Wait()
+		c.awaitWatchers()
+		c.keepState()
 	}()
 	// While the engine lists its containers; before any of them is watched.
 	first, err := c.startProbe()
@@ -171,6 +186,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	expiry := time.NewTimer(time.Hour)
 	defer expiry.Stop()
+	rounds := time.NewTicker(roundInterval)
+	defer rounds.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -185,10 +202,24 @@ func (c *Controller) Run(ctx context.Context) error {
 		case <-c.wake:
 		case <-c.calm.timer.C:
 			c.settleDown()
+		case tuning := <-c.tunings:
+			c.tune(ctx, tuning)
+		case <-rounds.C:
+			c.round(ctx)
 		case <-expiry.C:
 		}
 		expiry.Reset(c.expire())
 	}
+}
+
+// roundInterval is the time between two looks at what nothing else notices.
+const roundInterval = 10 * time.Second
+
+// round restarts watchers that are stuck, tells of what was dropped, and has the
+// journal learn of sockets that came and went without an event.
+func (c *Controller) round(ctx context.Context) {
+	c.restartStuck(ctx)
+	c.keepState()
 }
 
 // expire closes what the close grace has run out for, and returns how long to
@@ -210,9 +241,9 @@ func (c *Controller) apply(ctx context.Context, change engine.Change) error {
 	c.learnHostName(ctx)
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
+	c.tellAway()
 	switch change.Kind {
 	case engine.Started:
-		c.lost = nil
 		c.add(ctx, change.Container)
 	case engine.Stopped:
 		c.remove(change.Container.ID, change.Time)
@@ -221,14 +252,17 @@ func (c *Controller) apply(ctx context.Context, change engine.Change) error {
 	case engine.Updated:
 		c.update(ctx, change.Container)
 	case engine.Lost:
-		c.lost = change.Err
+		c.link.lose(change.Err)
 	case engine.Synced:
-		c.lost = nil
+		c.link.connect()
 		first := !c.synced
 		c.synced = true
 		c.tellUnmatched()
 		if first {
-			return c.blind()
+			if err := c.blind(); err != nil {
+				return err
+			}
+			c.closeForgone()
 		}
 	}
 	return nil
@@ -252,7 +286,7 @@ func (c *Controller) blind() error {
 }
 
 func (c *Controller) learnHostName(ctx context.Context) {
-	if c.hostName != "" { // written by this goroutine alone
+	if c.hostName != "" && c.link.version != "" { // written by this goroutine alone
 		return
 	}
 	info, err := c.Engine.Info(ctx)
@@ -261,7 +295,10 @@ func (c *Controller) learnHostName(ctx context.Context) {
 		return
 	}
 	c.mutex.Lock()
-	c.hostName = info.Name
+	c.link.name, c.link.version = info.Name, info.Version
+	if c.hostName == "" {
+		c.hostName = info.Name
+	}
 	c.mutex.Unlock()
 }
 
@@ -297,10 +334,10 @@ func (c *Controller) Ready() error {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if !c.synced {
-		return fmt.Errorf("the containers are not known yet: %w", c.lost)
+		return fmt.Errorf("the containers are not known yet: %w", c.link.lost)
 	}
-	if c.lost != nil {
-		return fmt.Errorf("the Docker Engine cannot be reached: %w", c.lost)
+	if c.link.lost != nil {
+		return fmt.Errorf("the Docker Engine cannot be reached: %w", c.link.lost)
 	}
 	limit := max(3*c.scanInterval(c.probing), 10*time.Second)
 	for _, g := range c.groups {

@@ -75,9 +75,12 @@ func start(t *testing.T, change func(*Options)) *rig {
 	r := &rig{t: t, engine: &fakeEngine{changes: make(chan engine.Change)}, logs: hook, done: make(chan struct{})}
 	finder := process.NewFinder("/proc")
 	options := Options{
-		Engine: r.engine, Logger: logger, Sink: r.take, ScanInterval: 10 * time.Millisecond, ProcRoot: "/proc",
-		Monitored: func(c *port.Container) bool { return c.Labels["watch"] != "no" },
-		Finder:    finder, Attributor: process.NewAttributor(finder, nil),
+		Engine: r.engine, Logger: logger, Sink: r.take, ProcRoot: "/proc",
+		Finder: finder, Attributor: process.NewAttributor(finder, nil),
+		Tuning: Tuning{
+			ScanInterval: 10 * time.Millisecond,
+			Monitored:    func(c *port.Container) bool { return c.Labels["watch"] != "no" },
+		},
 	}
 	if change != nil {
 		change(&options)
@@ -323,7 +326,7 @@ func TestFullSink(t *testing.T) {
 	kerneltest.Eventually(t, "both ports are known", func() bool { return len(r.Open()) == 2 })
 	r.setFull(false)
 	b.listen(82)
-	r.wait("gap: 2 events were dropped: they were not read in time", "opened web 82/tcp loopback sock_diag")
+	r.wait("gap: 2 events are missing from standard output, which was not read in time", "opened web 82/tcp loopback sock_diag")
 	if r.all()[0].ID != 3 || r.all()[1].ID != 4 {
 		t.Errorf("ids %d and %d, want 3 and 4", r.all()[0].ID, r.all()[1].ID)
 	}

@@ -101,7 +101,7 @@ func (c *Controller) placeOpen(w *watcher, f *fact, owner tracker.Owner) {
 		signal(w.poke)
 		return
 	}
-	if !c.watches(f.Socket.Port) {
+	if !c.reported(owner.Container, f.Socket.Protocol, f.Socket.Port) {
 		owner = tracker.Owner{}
 	}
 	c.publish(c.tracker.Opened(c.changes[:0], g.id, f.Socket, owner, f.Time, port.SourceEBPF))
@@ -111,7 +111,7 @@ func (c *Controller) placeOpen(w *watcher, f *fact, owner tracker.Owner) {
 func (c *Controller) placeClose(g *group, f *fact) {
 	if late, ok := g.unbound[f.Socket.Cookie]; ok {
 		delete(g.unbound, f.Socket.Cookie)
-		if f.Socket.Port != 0 && c.watches(f.Socket.Port) {
+		if f.Socket.Port != 0 && c.reported(late.owner.Container, f.Socket.Protocol, f.Socket.Port) {
 			c.publish(c.tracker.Opened(c.changes[:0], g.id, f.Socket, late.owner, late.at, port.SourceEBPF))
 		}
 	}
@@ -138,34 +138,33 @@ func (w *watcher) nameUnbound(sockets []port.Socket) {
 			continue
 		}
 		delete(w.group.unbound, sockets[i].Cookie)
-		if !c.watches(sockets[i].Port) {
+		if !c.reported(late.owner.Container, sockets[i].Protocol, sockets[i].Port) {
 			late.owner = tracker.Owner{}
 		}
 		c.publish(c.tracker.Opened(c.changes[:0], w.group.id, sockets[i], late.owner, late.at, port.SourceEBPF))
 	}
 }
 
-// register makes a namespace known to eBPF's events, and places those that
-// waited for it.
-func (c *Controller) register(w *watcher, cookie uint64) {
-	if cookie == 0 {
-		return
-	}
+// register notes that a session is open, makes its namespace known to eBPF's
+// events, and places those that waited for it.
+func (c *Controller) register(w *watcher, s *session) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	if w.group.watcher != w {
+	w.source, w.destroy = s.source, s.closes != nil
+	if s.netnsCookie == 0 || w.group.watcher != w {
 		return
 	}
-	c.byCookie[cookie] = w
-	w.group.netnsCookie = cookie
+	c.byCookie[s.netnsCookie] = w
+	w.group.netnsCookie = s.netnsCookie
 	c.placePending()
 }
 
-func (c *Controller) unregister(w *watcher, cookie uint64) {
+func (c *Controller) unregister(w *watcher, s *session) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	if c.byCookie[cookie] == w {
-		delete(c.byCookie, cookie)
+	w.source, w.destroy = "", false
+	if c.byCookie[s.netnsCookie] == w {
+		delete(c.byCookie, s.netnsCookie)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ type fakeProbe struct {
 	flush  chan struct{}
 	held   chan probe.Event // read only by a flush, before its end
 	closed chan struct{}
-	lost   uint64
+	lost   atomic.Uint64
 }
 
 func newFakeProbe() *fakeProbe {
@@ -67,7 +68,7 @@ func (p *fakeProbe) Flush() error {
 	}
 }
 
-func (p *fakeProbe) Lost() uint64 { return p.lost }
+func (p *fakeProbe) Lost() uint64 { return p.lost.Load() }
 func (p *fakeProbe) Alive() error { return nil }
 func (p *fakeProbe) Close() error {
 	select {
@@ -295,7 +296,7 @@ func TestLossIsAGap(t *testing.T) {
 	cookie := b.netnsCookie()
 	r.tell(engine.Started, b.container("web"))
 	r.registered(cookie)
-	p.lost = 7 // set before the reader looks, which it does after each event
+	p.lost.Store(7) // set before the reader looks, which it does after each event
 	p.events <- tell(b, cookie, probe.Closed, 1, 1)
 	b.listen(80)
 	r.wait("gap: 7 socket events were lost: they came faster than they could be read; scanned again",

@@ -65,7 +65,7 @@ func (c *Controller) addAll(containers []*port.Container) []*watcher {
 // look scans one time.
 func (w *watcher) look() (err error) {
 	for range 2 { // once more through /proc where sock_diag fails
-		if w.session, err = w.open(false); err == nil {
+		if w.session, err = w.open(false, w.c.Tuning); err == nil {
 			err = w.scan()
 			w.session.close()
 		}

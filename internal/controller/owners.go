@@ -60,7 +60,7 @@ func (w *watcher) settleOwners(owners map[int]tracker.Owner, epoch uint64) {
 		switch {
 		case m == nil || m.PID != owner.Container.PID: // it has ended
 			delete(owners, i)
-		case !m.monitored || !w.c.watches(w.sockets[i].Port):
+		case !m.monitored || !w.c.reported(m.Container, w.sockets[i].Protocol, w.sockets[i].Port):
 			owners[i] = tracker.Owner{}
 		default:
 			owners[i] = tracker.Owner{Container: m.Container, Processes: owner.Processes}
@@ -92,6 +92,7 @@ func (w *watcher) lookAgain() {
 	}
 	var holders process.Holders
 	if len(inodes) > 0 {
+		defer w.busy()()
 		var err error
 		holders, err = c.Finder.Find(inodes)
 		c.tellTrouble(0, err)

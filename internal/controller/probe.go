@@ -32,11 +32,11 @@ type Probe interface {
 	Close() error
 }
 
-// exact says whether eBPF tells of every change.
-func (c *Controller) exact() bool {
+// now says whether eBPF tells of every change, and returns the settings.
+func (c *Controller) now() (exact bool, tuning Tuning) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	return c.probing
+	return c.probing, c.Tuning
 }
 
 func (c *Controller) setProbing(on bool) {
@@ -248,6 +248,7 @@ func (r *factReader) tellLoss() {
 	r.told, r.toldAt = lost, time.Now()
 	r.again.Reset(2 * gapInterval)
 	r.c.mutex.Lock()
+	r.c.counts.overruns++
 	r.c.gap(nil, reason)
 	r.c.mutex.Unlock()
 	r.c.scanAll()

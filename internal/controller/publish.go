@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -26,7 +25,7 @@ func (c *Controller) publish(changes []tracker.Change) {
 		if change.Type == port.Closed {
 			delete(c.reaches, change.Endpoint)
 		}
-		c.send(c.event(change, r))
+		c.send(c.event(change, r), c.socketsOf(change))
 	}
 	if c.CloseGrace > 0 {
 		select {
@@ -36,6 +35,15 @@ func (c *Controller) publish(changes []tracker.Change) {
 	}
 	clear(changes)
 	c.changes = changes[:0]
+}
+
+// socketsOf returns what an endpoint that has just opened is recognised by at
+// the next start.
+func (c *Controller) socketsOf(change *tracker.Change) *port.Sockets {
+	if c.Journal == nil || change.Type == port.Closed || change.Transient {
+		return nil
+	}
+	return c.tracker.Sockets(change.Endpoint)
 }
 
 func where(change *tracker.Change, g *group) listening {
@@ -71,8 +79,11 @@ func (c *Controller) event(change *tracker.Change, r reach) *port.Event {
 		Listener: c.listener(change, r), Transient: change.Transient,
 	}
 	if change.Type == port.Closed && !change.OpenedAt.IsZero() {
-		seconds := max(change.Time.Sub(change.OpenedAt), 0).Seconds()
-		e.OpenedAt, e.OpenSeconds = change.OpenedAt.UTC(), &seconds
+		e.OpenedAt = change.OpenedAt.UTC()
+		if change.Source != port.SourceRestart { // else only the latest moment is known
+			seconds := max(change.Time.Sub(change.OpenedAt), 0).Seconds()
+			e.OpenSeconds = &seconds
+		}
 	}
 	return e
 }
@@ -85,35 +96,6 @@ func (c *Controller) listener(change *tracker.Change, r reach) port.Listener {
 	}
 }
 
-// gap reports that something may have been missed, in one container or
-// anywhere.
-func (c *Controller) gap(container *port.Container, reason string) {
-	e := &port.Event{Time: time.Now().UTC(), Type: port.Gap, Listener: port.Listener{Host: c.hostName}, Reason: reason}
-	if container != nil {
-		e.Container = container.Ref()
-	}
-	c.send(e)
-}
-
-// send numbers an event and hands it on. What the sink does not take is told
-// by a gap as soon as it takes events again.
-func (c *Controller) send(e *port.Event) {
-	if c.dropped > 0 {
-		gap := &port.Event{
-			ID: c.lastID + 1, Time: time.Now().UTC(), Type: port.Gap, Listener: port.Listener{Host: c.hostName},
-			Reason: fmt.Sprintf("%d events were dropped: they were not read in time", c.dropped),
-		}
-		if c.Sink(gap) {
-			c.lastID, c.dropped = gap.ID, 0
-		}
-	}
-	c.lastID++
-	e.ID = c.lastID
-	if !c.Sink(e) {
-		c.dropped++
-	}
-}
-
 // Open returns what is open now, ordered by container name and port.
 func (c *Controller) Open() []port.Open {
 	c.mutex.Lock()
@@ -121,17 +103,22 @@ func (c *Controller) Open() []port.Open {
 	now := time.Now().UTC()
 	var open []port.Open
 	for _, change := range c.tracker.Open() {
-		r, ok := c.reaches[change.Endpoint]
-		if !ok {
-			r = unseen(&change)
-			if g := c.groups[change.Namespace]; g != nil {
-				r = reachOf(where(&change, g), g.containers())
-			}
-		}
-		open = append(open, port.Open{Time: now, Listener: c.listener(&change, r), OpenedAt: change.OpenedAt.UTC()})
+		open = append(open, c.open(&change, now))
 	}
 	slices.SortStableFunc(open, func(a, b port.Open) int {
 		return compareListeners(&a.Listener, &b.Listener)
 	})
 	return open
+}
+
+// open completes an endpoint that is open. The caller holds the lock.
+func (c *Controller) open(change *tracker.Change, now time.Time) port.Open {
+	r, ok := c.reaches[change.Endpoint]
+	if !ok {
+		r = unseen(change)
+		if g := c.groups[change.Namespace]; g != nil {
+			r = reachOf(where(change, g), g.containers())
+		}
+	}
+	return port.Open{Time: now, Listener: c.listener(change, r), OpenedAt: change.OpenedAt.UTC()}
 }

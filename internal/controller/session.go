@@ -39,31 +39,33 @@ type session struct {
 	// netnsCookie is the namespace's in eBPF events; 0 where it is not known.
 	netnsCookie uint64
 	ephemeral   procnet.Range
+	tuning      Tuning // of its beginning: another begins a session
 	close       func()
 }
 
 // open opens the way that the settings and the host allow.
-func (w *watcher) open(exact bool) (*session, error) {
+func (w *watcher) open(exact bool, tuning Tuning) (*session, error) {
+	defer w.busy()()
 	if w.usesProc() {
-		return w.openProc()
+		return w.openProc(tuning)
 	}
-	return w.openNetlink(exact)
+	return w.openNetlink(exact, tuning)
 }
 
 // openNetlink opens sock_diag in the namespace, through the first member that
 // leads there. Without eBPF it listens for closes too.
-func (w *watcher) openNetlink(exact bool) (*session, error) {
+func (w *watcher) openNetlink(exact bool, tuning Tuning) (*session, error) {
 	handle, pid, err := w.c.openNamespace(w.group)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{source: port.SourceSockDiag}
+	s := &session{source: port.SourceSockDiag, tuning: tuning}
 	if !exact && !w.c.still {
 		// Before the first dump, so that no close falls between them.
 		s.closes = w.listen(handle)
 		s.ephemeral = w.c.ephemeralPorts(pid)
 	}
-	conn, err := sockdiag.Dial(handle.FD(), sockdiag.Options{UDPClients: w.c.UDPClients})
+	conn, err := sockdiag.Dial(handle.FD(), sockdiag.Options{UDPClients: tuning.UDPClients})
 	err = errors.Join(err, handle.Close())
 	if err == nil && exact {
 		s.netnsCookie, err = netnsCookie(conn)
@@ -130,7 +132,7 @@ func (c *Controller) openNamespace(g *group) (*netns.Handle, int, error) {
 }
 
 // openProc reads /proc/<pid>/net of a member.
-func (w *watcher) openProc() (*session, error) {
+func (w *watcher) openProc(tuning Tuning) (*session, error) {
 	w.c.mutex.Lock()
 	pids := w.group.pids()
 	w.c.mutex.Unlock()
@@ -139,8 +141,14 @@ func (w *watcher) openProc() (*session, error) {
 	}
 	ephemeral := w.c.ephemeralPorts(pids[0])
 	return &session{
-		source: port.SourceProc, ephemeral: ephemeral, close: func() {},
-		dump: func(dst []port.Socket) ([]port.Socket, error) { return w.readProc(dst, ephemeral) },
+		source: port.SourceProc, ephemeral: ephemeral, tuning: tuning, close: func() {},
+		dump: func(dst []port.Socket) ([]port.Socket, error) {
+			dst, err := w.readProc(dst, ephemeral)
+			if err == nil && !tuning.UDPClients {
+				dst = withoutClients(dst)
+			}
+			return dst, err
+		},
 	}, nil
 }
 
@@ -155,7 +163,7 @@ func (w *watcher) readProc(dst []port.Socket, ephemeral procnet.Range) ([]port.S
 		sockets, err = procnet.Read(dst, w.c.ProcRoot, pid, ephemeral)
 		switch {
 		case err == nil:
-			return w.c.withoutClients(sockets), nil
+			return sockets, nil
 		case !errors.Is(err, netns.ErrProcessGone):
 			return dst, err
 		}
@@ -163,10 +171,7 @@ func (w *watcher) readProc(dst []port.Socket, ephemeral procnet.Range) ([]port.S
 	return dst, err
 }
 
-func (c *Controller) withoutClients(sockets []port.Socket) []port.Socket {
-	if c.UDPClients {
-		return sockets
-	}
+func withoutClients(sockets []port.Socket) []port.Socket {
 	kept := sockets[:0]
 	for _, s := range sockets {
 		if s.Protocol != port.UDP || !s.AutoBound {

@@ -38,17 +38,21 @@ var errRetune = errors.New("the sources have changed")
 // efficient is watcher.scan: where nothing opened or closed it allocates
 // nothing.
 type watcher struct {
-	c      *Controller
-	group  *group
-	cancel context.CancelFunc
-	first  chan struct{} // closed after the first scan
-	once   sync.Once     // closes it
-	last   atomic.Int64  // when the last scan ended, Unix nanoseconds
-	poke   chan struct{} // scan now
-	retune chan struct{} // the controller's sources have changed
-	second *time.Timer   // when to take a second look
-	armed  bool          // second is running; under the controller's lock
+	c         *Controller
+	group     *group
+	cancel    context.CancelFunc
+	first     chan struct{} // closed after the first scan
+	once      sync.Once     // closes it
+	last      atomic.Int64  // when the last scan ended, Unix nanoseconds
+	busySince atomic.Int64  // when it began to wait for the kernel, Unix nanoseconds, or 0
+	abandoned bool          // another has taken its place; under the controller's lock
+	poke      chan struct{} // scan now
+	retune    chan struct{} // the controller's sources have changed
+	second    *time.Timer   // when to take a second look
+	armed     bool          // second is running; under the controller's lock
 
+	source  port.Source // of the session; under the controller's lock, as destroy
+	destroy bool        // destroy notifications are received
 	session *session
 	sockets []port.Socket // reused
 	unknown []int         // reused
@@ -71,7 +75,10 @@ func (c *Controller) startWatcher(ctx context.Context, g *group) *watcher {
 	ctx, w.cancel = context.WithCancel(ctx)
 	w.last.Store(time.Now().UnixNano())
 	if !c.still {
-		c.watchers.Go(func() { w.supervise(ctx) })
+		c.watchers.Go(func() {
+			w.supervise(ctx)
+			c.ended(w)
+		})
 	}
 	return w
 }
@@ -179,9 +186,9 @@ func (w *watcher) run(ctx context.Context) (err error) {
 			err = errors.Join(err, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 		}
 	}()
-	exact := w.c.exact()
+	exact, tuning := w.c.now()
 	w.scanned = false
-	s, err := w.open(exact)
+	s, err := w.open(exact, tuning)
 	if err != nil {
 		return err
 	}
@@ -192,9 +199,9 @@ func (w *watcher) run(ctx context.Context) (err error) {
 	if s.closes != nil {
 		receiving.Go(func() { w.receiveCloses(s) })
 	}
-	w.c.register(w, s.netnsCookie)
+	w.c.register(w, s)
 	defer func() {
-		w.c.unregister(w, s.netnsCookie)
+		w.c.unregister(w, s)
 		stopClosing()
 		s.close()
 		receiving.Wait()
@@ -204,16 +211,17 @@ func (w *watcher) run(ctx context.Context) (err error) {
 
 // scanInterval is the time between scans: while eBPF tells of every change they
 // are a reconciliation.
-func (c *Controller) scanInterval(exact bool) time.Duration {
+func (t *Tuning) scanInterval(exact bool) time.Duration {
 	if exact {
-		return max(c.ScanInterval, reconcileInterval)
+		return max(t.ScanInterval, reconcileInterval)
 	}
-	return c.ScanInterval
+	return t.ScanInterval
 }
 
 // loop scans at once, and then whenever it is time to.
 func (w *watcher) loop(ctx context.Context, exact bool) error {
-	interval, bursts := w.c.scanInterval(exact), w.c.BurstScans
+	tuning := &w.session.tuning
+	interval, bursts := tuning.scanInterval(exact), tuning.BurstScans
 	if exact {
 		bursts = 1
 	}
@@ -263,7 +271,7 @@ func (w *watcher) burst(ctx context.Context, count int) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-time.After(w.c.BurstDelay):
+			case <-time.After(w.session.tuning.BurstDelay):
 			}
 		}
 		if err := w.scan(); err != nil {
@@ -275,7 +283,9 @@ func (w *watcher) burst(ctx context.Context, count int) error {
 
 // scan takes one snapshot and publishes what changed.
 func (w *watcher) scan() error {
+	defer w.busySince.Store(0)
 	began := time.Now()
+	w.busySince.Store(began.UnixNano())
 	sockets, err := w.session.dump(w.sockets[:0])
 	w.sockets = sockets
 	if err != nil {
@@ -283,6 +293,9 @@ func (w *watcher) scan() error {
 	}
 	snapshot := tracker.Snapshot{Began: began, Time: time.Now(), Source: w.session.source, Sockets: sockets}
 	c, id := w.c, w.group.id
+	if c.Observer != nil {
+		c.Observer.ObserveScan(snapshot.Source, snapshot.Time.Sub(began))
+	}
 
 	c.mutex.Lock()
 	if facts := c.facts; facts != nil && w.session.netnsCookie != 0 {
@@ -303,6 +316,7 @@ func (w *watcher) scan() error {
 		w.arm()
 	}
 	if w.group.watcher == w { // else it was stopped meanwhile
+		snapshot.Resumed, w.group.resumed = w.group.resumed, false
 		c.publish(c.tracker.Snapshot(c.changes[:0], id, snapshot))
 		w.closeDeferred()
 	}

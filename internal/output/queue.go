@@ -48,6 +48,9 @@ func (q *Queue) Offer(e *port.Event) bool {
 	}
 }
 
+// Fill returns how many events wait, and how many can.
+func (q *Queue) Fill() (length, capacity int) { return len(q.events), cap(q.events) }
+
 // Run writes events as they come until ctx ends, and then those that are
 // waiting. It returns the first error of the writer. A writer that blocks
 // holds it up: who cannot wait does not wait for Run.

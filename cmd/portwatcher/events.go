@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"portwatcher/internal/config"
+	"portwatcher/internal/journal"
+	"portwatcher/internal/output"
+	"portwatcher/internal/port"
+	"portwatcher/internal/when"
+)
+
+// followed is how many events --follow begins with, like tail.
+const followed = 10
+
+// eventsQuery is what the flags of `portwatcher events` ask for.
+type eventsQuery struct {
+	since, until             string
+	containers, ports, types []string
+	limit                    int
+	follow                   bool
+}
+
+func eventsCommand() *cobra.Command {
+	var q eventsQuery
+	cmd := settingsCommand("events", "Read the journal: what happened", []string{
+		config.State, config.Format, config.LogFormat, config.LogLevel, config.ConfigFile,
+	}, func(ctx context.Context, s *config.Settings) error { return events(ctx, s, &q) })
+	cmd.Long = `Reads what happened from the journal that "portwatcher run" writes, also while
+it is running. In Compose: docker compose exec portwatcher /portwatcher events`
+	cmd.Example = `  portwatcher events --since 1h --container web
+  portwatcher events --since 2026-11-22 --until 2026-11-23 --port 80/tcp --type opened,closed
+  portwatcher events --follow`
+	flags := cmd.Flags()
+	flags.StringVar(&q.since, "since", "", "from this time on: a duration back from now (1h, 7d) or a time")
+	flags.StringVar(&q.until, "until", "", "up to this time, and not including it")
+	flags.StringSliceVar(&q.containers, "container", nil, "of these containers: name, * pattern, project/service, or the beginning of an id; may be repeated")
+	flags.StringSliceVar(&q.ports, "port", nil, "of these ports and ranges, such as 80, 53/udp, 8000-8100/tcp; may be repeated")
+	flags.StringSliceVar(&q.types, "type", nil, "of these types: opened, closed, changed, gap; may be repeated")
+	flags.IntVar(&q.limit, "limit", 0, "the last so many; 0 is all")
+	flags.BoolVarP(&q.follow, "follow", "f", false, fmt.Sprintf("go on with what happens; begins with the last %d unless --since or --limit is given", followed))
+	return cmd
+}
+
+func events(ctx context.Context, s *config.Settings, q *eventsQuery) (err error) {
+	query, err := q.parse(time.Now())
+	if err != nil {
+		return err
+	}
+	reader, err := openReader(s)
+	if err != nil {
+		return err
+	}
+	defer closeWith(&err, reader)
+	w := bufio.NewWriterSize(os.Stdout, 64<<10)
+	read := reader.Events
+	if q.follow {
+		read = reader.Follow
+	}
+	for e, err := range read(ctx, query) {
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := output.WriteEvent(w, output.Format(s.Format), e); err != nil {
+			return fmt.Errorf("write event: %w", err)
+		}
+		if q.follow {
+			if err := w.Flush(); err != nil {
+				return fmt.Errorf("write event: %w", err)
+			}
+		}
+	}
+	return w.Flush()
+}
+
+// openReader opens the journal of a running or stopped instance to read it.
+func openReader(s *config.Settings) (*journal.Reader, error) {
+	if s.State == config.StateMemory {
+		return nil, usageError{fmt.Errorf("--state is %q: such a journal can only be read through the running instance's API", s.State)}
+	}
+	return journal.OpenReader(s.State)
+}
+
+// flagError is a bad value of a flag that is no setting.
+func flagError(name, value string, format string, arguments ...any) error {
+	return usageError{&config.Error{Setting: "--" + name, Value: value, Err: fmt.Errorf(format, arguments...)}}
+}
+
+func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
+	query := journal.Query{Containers: q.containers, Limit: q.limit}
+	var err error
+	if query.Since, err = moment("since", q.since, now); err != nil {
+		return query, err
+	}
+	if query.Until, err = moment("until", q.until, now); err != nil {
+		return query, err
+	}
+	if !query.Since.IsZero() && !query.Until.IsZero() && !query.Until.After(query.Since) {
+		return query, flagError("until", q.until, "allowed is a time after --since %s", q.since)
+	}
+	if q.limit < 0 {
+		return query, flagError("limit", strconv.Itoa(q.limit), "allowed are 0 (all) and more")
+	}
+	if len(q.ports) > 0 {
+		rules, err := config.ParseRules(strings.Join(q.ports, ","))
+		if err != nil {
+			return query, flagError("port", strings.Join(q.ports, ","), "%w", err)
+		}
+		rules.Each(func(first, last uint16, protocol port.Protocol) {
+			query.Ports = append(query.Ports, journal.PortRange{First: first, Last: last, Protocol: protocol})
+		})
+	}
+	for _, text := range q.types {
+		kind := port.Type(text)
+		switch kind {
+		case port.Opened, port.Closed, port.Changed, port.Gap:
+			query.Types = append(query.Types, kind)
+		default:
+			return query, flagError("type", text, "allowed are opened, closed, changed, gap")
+		}
+	}
+	if q.follow && q.since == "" && q.limit == 0 {
+		query.Limit = followed
+	}
+	return query, nil
+}
+
+// moment reads the time that a flag names; empty is none.
+func moment(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := when.Parse(text, now)
+	if err != nil {
+		return at, flagError(flag, text, "%w", err)
+	}
+	return at, nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"portwatcher/internal/config"
+	"portwatcher/internal/controller"
+	"portwatcher/internal/journal"
+	"portwatcher/internal/version"
+)
+
+// openJournal opens the record. The caller closes it. setAside is told when a
+// damaged file was moved away while in use.
+func openJournal(s *config.Settings, log logrus.FieldLogger, setAside func(string)) (*journal.Journal, error) {
+	path := s.State
+	if path == config.StateMemory {
+		path = ""
+	}
+	j, err := journal.Open(journal.Options{
+		Path: path, Retain: s.Retain, RetainSize: s.RetainSize, BootID: bootID(s.ProcRoot), Version: version.String(),
+		Logger: log, SetAside: setAside,
+	})
+	if err != nil {
+		return nil, err
+	}
+	log.Infof("The journal is in %s.", j.Place())
+	return j, nil
+}
+
+// bootID identifies this boot of the host, or is empty where it is not known:
+// nothing is taken for the same as before then.
+func bootID(procRoot string) string {
+	text, err := os.ReadFile(filepath.Join(procRoot, "sys/kernel/random/boot_id"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// resume tells the controller what the journal knows of an earlier run.
+func resume(j *journal.Journal, now time.Time) controller.Resume {
+	r := controller.Resume{FirstID: j.NextID()}
+	before := j.Previous()
+	switch {
+	case before == nil:
+	case before.Corrupt != "":
+		r.Gap = damaged(before.Corrupt)
+	default:
+		r.Again, r.SameBoot, r.Open = true, before.SameBoot, before.Open
+		r.Gap = away(before, now)
+	}
+	return r
+}
+
+func damaged(aside string) string {
+	return fmt.Sprintf("the journal was damaged, and has been moved to %s: what was known before is not in it any more", aside)
+}
+
+// away says since when nobody watched.
+func away(before *journal.Previous, now time.Time) string {
+	text := "portwatcher was not running"
+	if !before.SameBoot {
+		text += ", and the host was started anew"
+	}
+	if gone := now.Sub(before.LastAlive); gone >= 0 {
+		text += fmt.Sprintf(", from %s to %s", before.LastAlive.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	text += ": ports that opened and closed in that time are not known"
+	if !before.Clean {
+		text += "; it had not stopped in order, and its last events may be missing from the journal"
+	}
+	return text
+}
