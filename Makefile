@@ -58,11 +58,11 @@ logs: ## Follow portwatcher's events (FOLLOW=0: print and return)
 	@deploy/demo.sh logs
 
 .PHONY: stop
-stop: ## Stop and remove the containers and networks
+stop: ## Stop and remove the containers and networks; the journal stays
 	@deploy/demo.sh stop
 
 .PHONY: clean
-clean: ## stop, and remove the images built here and the build folder
+clean: ## stop, and remove the journal, the images built here and the build folder
 	@deploy/demo.sh clean
 	rm -rf build
 

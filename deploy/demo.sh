@@ -137,12 +137,12 @@ stop() {
     echo "no Docker engine answers: there is nothing of it to stop or remove"
     return
   fi
-  compose down --remove-orphans -t 5
+  compose down --remove-orphans -t 10 "$@"
 }
 
 clean() {
   local image
-  stop
+  stop --volumes
   docker version >/dev/null 2>&1 || return 0
   for image in "$portwatcher_image" "$workload_image"; do
     if docker image inspect "$image" >/dev/null 2>&1; then docker rmi "$image"; fi

@@ -111,7 +111,7 @@ func TestText(t *testing.T) {
 	t.Parallel()
 	container := start(t, "web", 1, []string{"--publish", "127.0.0.1::80"}, "--tcp", "0.0.0.0:80")
 	command := exec.Command(harness.Portwatcher(t), "run")
-	command.Env = append(os.Environ(), "MONITOR_CONTAINERS="+container.Name)
+	command.Env = append(os.Environ(), "MONITOR_CONTAINERS="+container.Name, harness.StateOf(t))
 	stdout, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
