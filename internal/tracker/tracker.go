@@ -136,6 +136,9 @@ func New(closeGrace time.Duration) *Tracker {
 	}
 }
 
+// SetGrace changes the close grace, also for endpoints that wait for its end.
+func (t *Tracker) SetGrace(closeGrace time.Duration) { t.grace = closeGrace }
+
 // Unknown appends to dst the indices of those sockets that the tracker does not
 // know, and whose owner it needs. It allocates nothing where there are none.
 func (t *Tracker) Unknown(dst []int, id port.Namespace, sockets []port.Socket) []int {
@@ -295,13 +298,14 @@ func (t *Tracker) CloseContainer(dst []Change, id string, at time.Time, source p
 	return t.settle(dst, at, source)
 }
 
-// DropContainer forgets the endpoints of a container without a change: it is
-// not monitored any more. Its sockets are of no interest from then on.
-func (t *Tracker) DropContainer(id string) {
+// Drop forgets endpoints without a change: they are not to be reported any
+// more. Their sockets are of no interest until [Tracker.Reconsider].
+func (t *Tracker) Drop(which func(port.Endpoint) bool) {
 	for key, e := range t.endpoints {
-		if key.Container != id {
+		if !which(key) {
 			continue
 		}
+		t.revision++
 		for _, s := range e.sockets {
 			s.endpoint = nil
 		}

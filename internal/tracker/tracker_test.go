@@ -206,11 +206,11 @@ func TestContainerEnds(t *testing.T) {
 func TestContainerIsDropped(t *testing.T) {
 	tr := New(0)
 	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
-	tr.DropContainer("web")
+	tr.Drop(func(e port.Endpoint) bool { return e.Container == "web" })
 	expect(t, describe(tr.Open()))
 	expect(t, look(tr, ns1, 2))
 	look(tr, ns1, 3, seen{2, 80, web, []int{10}})
-	tr.DropContainer("web")
+	tr.Drop(func(e port.Endpoint) bool { return e.Container == "web" })
 	tr.Reconsider(ns1)
 	expect(t, look(tr, ns1, 4, seen{2, 80, web, []int{10}}), "4 opened web:80 [10] sock_diag")
 }
