@@ -12,7 +12,13 @@ import (
 	"portwatcher/integration/internal/harness"
 )
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+func TestMain(m *testing.M) {
+	// Of many at a time only one could serve at the default address.
+	if err := os.Setenv("PORTWATCHER_LISTEN", ""); err != nil {
+		panic(err)
+	}
+	os.Exit(harness.Main(m))
+}
 
 // start starts a container of the workload that listens as the arguments say
 // and waits until it has opened its ports, as many as there are lines of facts.

@@ -32,8 +32,8 @@ const imageFolder = "build/image"
 
 var (
 	portwatcher = sync.OnceValues(func() (string, error) {
-		if binary := os.Getenv("PORTWATCHER_BINARY"); binary != "" {
-			return copyBinary(binary)
+		if givenBinary != "" {
+			return copyBinary(givenBinary)
 		}
 		return build("portwatcher/cmd/portwatcher", imageFolder+"/portwatcher")
 	})
@@ -104,6 +104,7 @@ func cleanUp() error {
 	for _, kind := range []struct{ list, remove []string }{
 		{[]string{"ps", "--all"}, []string{"rm", "--force", "--volumes"}},
 		{[]string{"network", "ls"}, []string{"network", "rm"}},
+		{[]string{"volume", "ls"}, []string{"volume", "rm"}},
 		{[]string{"images"}, []string{"rmi", "--force"}},
 	} {
 		found, listErr := Default.Docker(append(kind.list, mine...)...)
@@ -120,4 +121,4 @@ func cleanUp() error {
 }
 
 // runLabel marks what this run of the tests makes.
-func runLabel() string { return "portwatcher.test.run=" + run }
+func runLabel() string { return "test.portwatcher.run=" + run }

@@ -36,8 +36,11 @@ func finish(t testing.TB, command *exec.Cmd) Result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
 	late := time.AfterFunc(Patience, func() { _ = command.Process.Kill() })
-	err := command.Run()
+	err := command.Wait()
 	if !late.Stop() {
 		t.Fatalf("%s: still running after %v\n%s%s", strings.Join(command.Args, " "), Patience, &stdout, &stderr)
 	}

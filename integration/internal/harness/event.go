@@ -75,8 +75,9 @@ func parseEvent(line string, now time.Time) (Event, string) {
 		return event, "no host, source or transient"
 	case age < -time.Second || age > time.Hour || event.Time.Location() != time.UTC:
 		return event, fmt.Sprintf("its time is %v from now, or not UTC", age)
-	// Nobody saw when a transient opened.
-	case event.Type == "closed" && !*event.Transient && (event.OpenedAt == nil || event.OpenSeconds == nil):
+	// Nobody saw when a transient opened, or for how long open was what closed
+	// while portwatcher did not run.
+	case event.Type == "closed" && !*event.Transient && (event.OpenedAt == nil || event.OpenSeconds == nil && event.Source != "restart"):
 		return event, "closed without opened_at or open_seconds"
 	}
 	return event, ""

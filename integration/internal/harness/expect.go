@@ -52,10 +52,7 @@ func (w *Watch) WaitEvent(t testing.TB, after uint64, match Match) Event {
 func (w *Watch) lastID() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.events) == 0 {
-		return 0
-	}
-	return w.events[len(w.events)-1].ID
+	return w.last
 }
 
 // WaitOpen waits until exactly these listeners are open by what was reported.

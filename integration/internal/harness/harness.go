@@ -5,7 +5,7 @@
 // environment, the exit status and the JSON events are all that a test sees.
 //
 // Everything that a run of the tests makes on an engine has the label
-// "portwatcher.test=1", and the run's own name in it, so that two runs do not
+// "test.portwatcher=1", and the run's own name in it, so that two runs do not
 // meet. It is removed when its test ends, and by [Main] at the latest.
 package harness
 
@@ -27,7 +27,7 @@ import (
 const Patience = 20 * time.Second
 
 // Label marks everything that the tests make on an engine.
-const Label = "portwatcher.test=1"
+const Label = "test.portwatcher=1"
 
 // run names this run of the tests in names of containers and images.
 var run = func() string {
@@ -76,11 +76,23 @@ func Require(t testing.TB) {
 	}
 }
 
+// These are for the tests: portwatcher would wonder at them.
+var required, givenBinary = take("PORTWATCHER_REQUIRE"), take("PORTWATCHER_BINARY")
+
+// take takes a variable out of the environment.
+func take(name string) string {
+	value := os.Getenv(name)
+	if err := os.Unsetenv(name); err != nil {
+		panic(err) // the name is a constant
+	}
+	return value
+}
+
 // Unavailable ends the test for want of something: as skipped, or as failed
 // where PORTWATCHER_REQUIRE is 1.
 func Unavailable(t testing.TB, reason string) {
 	t.Helper()
-	if os.Getenv("PORTWATCHER_REQUIRE") == "1" {
+	if required == "1" {
 		t.Fatalf("PORTWATCHER_REQUIRE=1, but this test %s", reason)
 	}
 	t.Skipf("this test %s", reason)

@@ -20,14 +20,24 @@ import (
 // is a file: it is read no slower than it is written, so that the test itself
 // is not what a storm of events is too fast for.
 type Recording struct {
+	// HealthSocket is its --health-socket.
+	HealthSocket string
+
 	command *exec.Cmd
 	output  *os.File // a descriptor of its own, to read from
-	stderr  bytes.Buffer
+	stderr  logBuffer
 	partial []byte // what WaitLine has not looked at yet
 }
 
-// StartRecording starts portwatcher. When the test ends it is stopped.
+// StartRecording starts portwatcher with a journal of its own. When the test
+// ends it is stopped.
 func StartRecording(t testing.TB, monitor string, arguments ...string) *Recording {
+	t.Helper()
+	return StartRecordingIn(t, filepath.Join(t.TempDir(), "portwatcher.db"), monitor, arguments...)
+}
+
+// StartRecordingIn is [StartRecording] with the journal in the file state.
+func StartRecordingIn(t testing.TB, state, monitor string, arguments ...string) *Recording {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "events")
 	written, err := os.Create(path)
@@ -35,12 +45,12 @@ func StartRecording(t testing.TB, monitor string, arguments ...string) *Recordin
 		t.Fatal(err)
 	}
 	defer written.Close()
-	r := &Recording{command: exec.Command(Portwatcher(t), slices.Concat(
+	r := &Recording{HealthSocket: fmt.Sprintf("@%s%d", Name(t, ""), watches.Add(1)), command: exec.Command(Portwatcher(t), slices.Concat(
 		[]string{"run", "--format", "json", "--scan-interval", ScanInterval.String()}, arguments)...)}
 	if r.output, err = os.Open(path); err != nil {
 		t.Fatal(err)
 	}
-	r.command.Env = append(os.Environ(), "MONITOR_CONTAINERS="+monitor, "PORTWATCHER_HEALTH_SOCKET=")
+	r.command.Env = append(os.Environ(), "MONITOR_CONTAINERS="+monitor, "PORTWATCHER_HEALTH_SOCKET="+r.HealthSocket, "PORTWATCHER_STATE="+state)
 	r.command.Stdout, r.command.Stderr = written, &r.stderr
 	r.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := r.command.Start(); err != nil {
@@ -55,7 +65,7 @@ func StartRecording(t testing.TB, monitor string, arguments ...string) *Recordin
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("log of portwatcher:\n%s", &r.stderr)
+			t.Logf("log of portwatcher:\n%s", r.stderr.String())
 		}
 	})
 	return r

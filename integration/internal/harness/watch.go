@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +29,14 @@ type WatchSpec struct {
 	InContainer bool
 	// Engine is the engine to watch; nil is the default one.
 	Engine *Engine
+	// Options are more options of docker run, in its own container.
+	Options []string
+	// State is the journal's file; empty is one of its own. A container has its
+	// journal where its options put it.
+	State string
+	// After is the watch that wrote this journal before, and has ended: what it
+	// reported open is so at first, and its ids go on.
+	After *Watch
 }
 
 // Watch is a running `portwatcher run --format json`.
@@ -44,6 +54,9 @@ type Watch struct {
 	open   map[string]Event // by endpoint
 	broken []string         // what breaks the contract
 	told   chan struct{}    // closed and replaced at each line
+	last   uint64           // the id of the last event; 0 before the first
+	jumps  bool             // the next id may leave some out
+	killed bool             // by the test
 }
 
 // ScanInterval is the scan interval that [StartWatch] sets.
@@ -61,17 +74,31 @@ func StartWatch(t testing.TB, spec WatchSpec) *Watch {
 	arguments := slices.Concat(
 		[]string{"run", "--format", "json", "--scan-interval", ScanInterval.String()}, spec.Arguments)
 	if spec.InContainer {
-		command := inContainer(t, "self-"+Name(t, "watch"), spec.Monitor, Rights, arguments)
-		return start(t, command, "")
+		command := inContainer(t, SelfName(t), spec.Monitor, slices.Concat(Rights, spec.Options), arguments)
+		return startAfter(t, command, "", spec.After)
 	}
 	// Of two with the default health socket only the first would get it.
 	socket := fmt.Sprintf("@%s%d", Name(t, ""), watches.Add(1))
 	command := exec.Command(Portwatcher(t), arguments...)
-	command.Env = append(os.Environ(), "MONITOR_CONTAINERS="+spec.Monitor, "PORTWATCHER_HEALTH_SOCKET="+socket)
+	state := "PORTWATCHER_STATE=" + spec.State
+	if spec.State == "" {
+		state = StateOf(t)
+	}
+	command.Env = append(os.Environ(), "MONITOR_CONTAINERS="+spec.Monitor, "PORTWATCHER_HEALTH_SOCKET="+socket, state)
 	if spec.Engine != nil {
 		command.Env = append(command.Env, "DOCKER_HOST="+spec.Engine.Host)
 	}
-	return start(t, command, socket)
+	return startAfter(t, command, socket, spec.After)
+}
+
+// SelfName is the name of portwatcher's own container.
+func SelfName(t testing.TB) string { return "self-" + Name(t, "watch") }
+
+// StateOf is the setting, as NAME=value, that gives a portwatcher of the host a
+// journal of its own, which is gone after the test.
+func StateOf(t testing.TB) string {
+	t.Helper()
+	return "PORTWATCHER_STATE=" + filepath.Join(t.TempDir(), "portwatcher.db")
 }
 
 // running are the process groups that an interrupt of the tests has to end.
@@ -82,9 +109,17 @@ var watches atomic.Int64
 
 func start(t testing.TB, command *exec.Cmd, socket string) *Watch {
 	t.Helper()
+	return startAfter(t, command, socket, nil)
+}
+
+func startAfter(t testing.TB, command *exec.Cmd, socket string, after *Watch) *Watch {
+	t.Helper()
 	w := &Watch{
 		HealthSocket: socket, command: command, ended: make(chan struct{}),
 		open: make(map[string]Event), told: make(chan struct{}),
+	}
+	if after != nil {
+		w.open, w.last, w.jumps = maps.Clone(after.open), after.last, after.killed
 	}
 	stdout, err := command.StdoutPipe()
 	if err != nil {
@@ -133,11 +168,10 @@ func (w *Watch) read(stream io.Reader, each func(string)) {
 // event keeps one event and holds it against those before it.
 func (w *Watch) event(line string) {
 	event, problem := parseEvent(line, time.Now())
-	if problem == "" && len(w.events) > 0 {
-		if last := w.events[len(w.events)-1].ID; event.ID != last+1 {
-			problem = fmt.Sprintf("its id is not one more than %d", last)
-		}
+	if problem == "" && w.last != 0 && event.ID != w.last+1 && !(w.jumps && event.ID > w.last) {
+		problem = fmt.Sprintf("its id is not one more than %d", w.last)
 	}
+	w.last, w.jumps = event.ID, false
 	w.events = append(w.events, event)
 	if event.Container != nil {
 		endpoint := event.endpoint()
@@ -168,6 +202,7 @@ func (w *Watch) PID() int { return w.command.Process.Pid }
 func (w *Watch) Stop(t testing.TB, signal syscall.Signal) (time.Duration, int) {
 	t.Helper()
 	begin := time.Now()
+	w.killed = signal == syscall.SIGKILL
 	if err := w.command.Process.Signal(signal); err != nil {
 		t.Fatalf("stop portwatcher: %v", err)
 	}
@@ -196,7 +231,7 @@ func (w *Watch) waitEnd(t testing.TB, begin time.Time) (time.Duration, int) {
 func (w *Watch) finish(t testing.TB) {
 	t.Helper()
 	_ = w.command.Process.Signal(syscall.SIGTERM) // ended already: the status says how
-	if _, status := w.waitEnd(t, time.Now()); status != 0 {
+	if _, status := w.waitEnd(t, time.Now()); status != 0 && !w.killed {
 		t.Errorf("portwatcher ended with exit status %d", status)
 	}
 	w.mu.Lock()

@@ -17,7 +17,7 @@ func StartWatchWith(t testing.TB, environment []string, arguments ...string) *Wa
 	socket := fmt.Sprintf("@%s%d", Name(t, ""), watches.Add(1))
 	command := exec.Command(Portwatcher(t), slices.Concat([]string{"run", "--format", "json"}, arguments)...)
 	command.Env = slices.Concat(os.Environ(),
-		[]string{"MONITOR_CONTAINERS=" + Pattern(t), "PORTWATCHER_HEALTH_SOCKET=" + socket}, environment)
+		[]string{"MONITOR_CONTAINERS=" + Pattern(t), "PORTWATCHER_HEALTH_SOCKET=" + socket, StateOf(t)}, environment)
 	return start(t, command, socket)
 }
 
@@ -26,7 +26,7 @@ func StartWatchWith(t testing.TB, environment []string, arguments ...string) *Wa
 func StartWatchInContainer(t testing.TB, rights []string, arguments ...string) *Watch {
 	t.Helper()
 	arguments = slices.Concat([]string{"run", "--format", "json", "--scan-interval", ScanInterval.String()}, arguments)
-	return start(t, inContainer(t, "self-"+Name(t, "watch"), Pattern(t), rights, arguments), "")
+	return start(t, inContainer(t, SelfName(t), Pattern(t), rights, arguments), "")
 }
 
 // WaitLogWithin is [Watch.WaitLog] for what takes its time.
