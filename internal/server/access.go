@@ -1,0 +1,140 @@
+package server
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+
+	"portwatcher/internal/server/api"
+)
+
+// tokenSum is the SHA-256 of the token: comparing sums takes the same time
+// whatever the length, and the token itself is not kept.
+type tokenSum [sha256.Size]byte
+
+// maxToken bounds the token file, in bytes.
+const maxToken = 4096
+
+func (s *Server) readToken() (err error) {
+	if s.TokenFile == "" {
+		return nil
+	}
+	s.token, err = newReloaded(s.log, func() (tokenSum, error) { return readToken(s.TokenFile) }, s.TokenFile)
+	return err
+}
+
+func readToken(path string) (tokenSum, error) {
+	content, err := readBounded(path, maxToken)
+	if err != nil {
+		return tokenSum{}, fmt.Errorf("--token-file: %w", err)
+	}
+	token := strings.TrimSpace(string(content))
+	switch {
+	case token == "":
+		return tokenSum{}, fmt.Errorf("--token-file: %s is empty: it has to hold the token", path)
+	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return tokenSum{}, fmt.Errorf("--token-file: %s: allowed is one token of printable ASCII characters without blanks", path)
+	}
+	return sha256.Sum256([]byte(token)), nil
+}
+
+// readBounded reads a file that must not have more than most bytes.
+func readBounded(path string, most int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	content, err := io.ReadAll(io.LimitReader(file, most+1))
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, err
+	}
+	if int64(len(content)) > most {
+		return nil, fmt.Errorf("%s: it has more than %d bytes", path, most)
+	}
+	return content, nil
+}
+
+// authorized returns nil for a request that carries the token.
+func (s *Server) authorized(r *http.Request) error {
+	if s.token == nil {
+		return nil
+	}
+	want := s.token.get()
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	sum := sha256.Sum256([]byte(strings.TrimSpace(given)))
+	if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], want[:]) == 1 {
+		return nil
+	}
+	return newProblem(http.StatusUnauthorized, "a token is needed: send it as the header Authorization: Bearer TOKEN")
+}
+
+// hostAllowed guards against DNS rebinding, by which a page of another site
+// would read what listens here: its requests carry that site's name. A token
+// guards better, and makes this check needless.
+func (s *Server) hostAllowed(r *http.Request) error {
+	if s.token != nil {
+		return nil
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	// An address cannot be rebound, and a name without a dot is none that a site
+	// on the Internet has.
+	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") ||
+		strings.HasSuffix(host, ".localhost") || s.hosts[host] {
+		return nil
+	}
+	return newProblem(http.StatusForbidden,
+		fmt.Sprintf("Host: %q: without a token, allowed are addresses, names without a dot, this host's name and those of --allowed-hosts", host))
+}
+
+// certificate is a pair of certificate and key.
+type certificate = tls.Certificate
+
+func (s *Server) readCertificate() (err error) {
+	if s.TLSCert == "" && s.TLSKey == "" {
+		return nil
+	}
+	if s.TLSCert == "" || s.TLSKey == "" {
+		return errors.New("--tls-cert and --tls-key: each needs the other")
+	}
+	load := func() (*certificate, error) {
+		pair, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", s.TLSCert, s.TLSKey, err)
+		}
+		return &pair, nil
+	}
+	s.pair, err = newReloaded(s.log, load, s.TLSCert, s.TLSKey)
+	return err
+}
+
+func (s *Server) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.get(), nil },
+	}
+}
+
+// challenge completes an answer to a request without the token.
+// Source: RFC 6750, section 3.
+func challenge(w http.ResponseWriter, r *http.Request, p *api.Problem) {
+	if p.Status != http.StatusUnauthorized {
+		return
+	}
+	value := `Bearer realm="portwatcher"`
+	if r.Header.Get("Authorization") != "" {
+		value += `, error="invalid_token"`
+	}
+	w.Header().Set("WWW-Authenticate", value)
+}

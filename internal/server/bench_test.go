@@ -1,0 +1,82 @@
+package server
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"portwatcher/internal/port"
+)
+
+// benchmark asks for a path over loopback with 3,000 open ports, and reports
+// requests a second and the slowest in a hundred.
+func benchmark(b *testing.B, path, encoding string) {
+	s := start(b, nil)
+	s.capture.open = manyPorts(3000)
+	transport := &http.Transport{MaxIdleConnsPerHost: 16, DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	var mutex sync.Mutex
+	var all []time.Duration
+	var size int64
+	b.SetParallelism(4)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		var took []time.Duration
+		for pb.Next() {
+			began := time.Now()
+			request, err := http.NewRequestWithContext(b.Context(), http.MethodGet, s.url+path, nil)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			request.Header.Set("Accept-Encoding", encoding)
+			response, err := client.Do(request)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			read, err := io.Copy(io.Discard, response.Body)
+			response.Body.Close()
+			if err != nil || response.StatusCode != http.StatusOK {
+				b.Errorf("%s: %v", response.Status, err)
+				return
+			}
+			took = append(took, time.Since(began))
+			mutex.Lock()
+			size = read
+			mutex.Unlock()
+		}
+		mutex.Lock()
+		defer mutex.Unlock()
+		all = append(all, took...)
+	})
+	b.StopTimer()
+	slices.Sort(all)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds())/1000, "p99-ms")
+	b.ReportMetric(float64(size), "bytes")
+}
+
+func BenchmarkPorts(b *testing.B) { benchmark(b, "/api/v1/ports", "identity") }
+func BenchmarkPortsOfOne(b *testing.B) {
+	benchmark(b, "/api/v1/ports?container=shop_web_7", "identity")
+}
+func BenchmarkPortsGzip(b *testing.B)     { benchmark(b, "/api/v1/ports", "gzip") }
+func BenchmarkMetrics(b *testing.B)       { benchmark(b, "/metrics", "identity") }
+func BenchmarkMetricsGzip(b *testing.B)   { benchmark(b, "/metrics", "gzip") }
+func BenchmarkContainerList(b *testing.B) { benchmark(b, "/api/v1/containers", "identity") }
+
+// BenchmarkEventWithoutReaders is what the capture pays for each event.
+func BenchmarkEventWithoutReaders(b *testing.B) {
+	s := start(b, nil)
+	e := event(port.Opened, openPort(web, port.TCP, "0.0.0.0", 80, port.Published))
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Event(e)
+	}
+}

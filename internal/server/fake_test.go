@@ -1,0 +1,382 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"portwatcher/internal/journal"
+	"portwatcher/internal/port"
+	"portwatcher/internal/server/api"
+	"portwatcher/internal/server/metrics"
+)
+
+// fakeCapture holds what a test says is so.
+type fakeCapture struct {
+	mutex      sync.Mutex
+	open       []port.Open
+	containers []port.ContainerState
+	status     port.CaptureStatus
+	notReady   error
+}
+
+func (f *fakeCapture) Open() []port.Open {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return slices.Clone(f.open)
+}
+
+func (f *fakeCapture) Containers() []port.ContainerState { return f.containers }
+func (f *fakeCapture) Status() port.CaptureStatus        { return f.status }
+
+func (f *fakeCapture) Ready() error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return f.notReady
+}
+
+func (f *fakeCapture) set(change func(*fakeCapture)) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	change(f)
+}
+
+// fakeHistory is a journal in a slice.
+type fakeHistory struct {
+	mutex     sync.Mutex
+	events    []*port.Event
+	last      uint64
+	committed chan struct{}
+	failure   error // of reading and writing
+	queries   int
+	past      []port.Open
+	watching  bool
+}
+
+func newFakeHistory() *fakeHistory { return &fakeHistory{committed: make(chan struct{})} }
+
+// record takes events as one commit, and gives those without an id the next.
+func (f *fakeHistory) record(events ...*port.Event) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	for _, e := range events {
+		if e.ID == 0 {
+			e.ID = f.last + 1
+		}
+		f.last = e.ID
+	}
+	f.events = append(f.events, events...)
+	close(f.committed)
+	f.committed = make(chan struct{})
+}
+
+// forget removes events up to an id, as retention does.
+func (f *fakeHistory) forget(upTo uint64) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.events = slices.DeleteFunc(slices.Clone(f.events), func(e *port.Event) bool { return e.ID <= upTo })
+}
+
+func (f *fakeHistory) fail(err error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.failure = err
+}
+
+func (f *fakeHistory) Events(ctx context.Context, q journal.Query) iter.Seq2[*port.Event, error] {
+	return func(yield func(*port.Event, error) bool) {
+		f.mutex.Lock()
+		f.queries++
+		events, err := f.events, f.failure
+		f.mutex.Unlock()
+		if err = errors.Join(err, ctx.Err(), q.Check()); err != nil {
+			yield(nil, err)
+			return
+		}
+		filter := Filter{Containers: q.Containers, Project: q.Project, Protocols: q.Protocols, Ports: q.Ports,
+			Exposures: q.Exposures, Types: q.Types, Transient: q.Transient}
+		first, _ := slices.BinarySearchFunc(events, q.AfterID+1, func(e *port.Event, id uint64) int { return int(int64(e.ID) - int64(id)) })
+		var wanted []*port.Event
+		for _, e := range events[first:] {
+			if (q.BeforeID == 0 || e.ID < q.BeforeID) && !e.Time.Before(q.Since) && (q.Until.IsZero() || e.Time.Before(q.Until)) && filter.Event(e) {
+				wanted = append(wanted, e)
+				if q.FromStart && len(wanted) == q.Limit {
+					break
+				}
+			}
+		}
+		if q.Limit > 0 && len(wanted) > q.Limit {
+			wanted = wanted[len(wanted)-q.Limit:]
+		}
+		for _, e := range wanted {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (f *fakeHistory) At(_ context.Context, t time.Time) ([]port.Open, bool, error) {
+	if t.After(time.Now()) {
+		return nil, false, newProblem(http.StatusNotFound, "the future")
+	}
+	return slices.Clone(f.past), f.watching, nil
+}
+
+func (f *fakeHistory) FirstID(context.Context) (uint64, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if len(f.events) == 0 {
+		return 0, f.failure
+	}
+	return f.events[0].ID, f.failure
+}
+
+func (f *fakeHistory) LastID() uint64 {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return f.last
+}
+
+func (f *fakeHistory) Committed() <-chan struct{} {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return f.committed
+}
+
+func (f *fakeHistory) Err() error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return f.failure
+}
+
+func (f *fakeHistory) Stats() api.Journal {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return api.Journal{Path: "/state/journal.db", LastID: f.last, LagSeconds: 0.25, SizeBytes: 4096, Queued: 3, Capacity: 65536, Written: uint64(len(f.events)), Dropped: 1}
+}
+
+// The words of the tests.
+var (
+	web = &port.ContainerRef{ID: strings.Repeat("a", 64), Name: "shop_web_1", Image: "nginx:1.27", Project: "shop", Service: "web"}
+	db  = &port.ContainerRef{ID: strings.Repeat("b", 64), Name: "db", Image: "postgres:17"}
+)
+
+var testTime = time.Date(2026, 11, 22, 18, 36, 28, 123456789, time.UTC)
+
+func openPort(c *port.ContainerRef, protocol port.Protocol, address string, number uint16, exposure port.Exposure) port.Open {
+	uid := uint32(0)
+	o := port.Open{Time: testTime.Add(time.Minute), OpenedAt: testTime, Listener: port.Listener{
+		Host: "node1", Container: c, Protocol: protocol, Address: netip.MustParseAddr(address), Port: number,
+		Processes: []port.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid}},
+		Exposure:  exposure, Source: port.SourceEBPF,
+	}}
+	if exposure == port.Published {
+		o.Published = []string{"0.0.0.0:8080", "[::]:8080"}
+	}
+	return o
+}
+
+func event(kind port.Type, o port.Open) *port.Event {
+	e := &port.Event{Time: o.OpenedAt, Type: kind, Listener: o.Listener}
+	if kind == port.Closed {
+		seconds := 1.5
+		e.OpenedAt, e.OpenSeconds = o.OpenedAt, &seconds
+	}
+	return e
+}
+
+func gap() *port.Event {
+	return &port.Event{Time: testTime, Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "the kernel had more to tell than was read in time"}
+}
+
+// manyPorts are open endpoints of containers of 15 each.
+func manyPorts(count int) []port.Open {
+	var open []port.Open
+	for i := range count {
+		name := fmt.Sprintf("shop_web_%d", i/15)
+		c := &port.ContainerRef{ID: fmt.Sprintf("%064x", i/15), Name: name, Image: "nginx:1.27", Project: "shop", Service: "web"}
+		open = append(open, openPort(c, port.TCP, "0.0.0.0", uint16(1000+i%15), port.Network))
+	}
+	return open
+}
+
+func realisticCapture() *fakeCapture {
+	state := func(ref *port.ContainerRef) port.ContainerState {
+		labels := map[string]string{}
+		if ref.Project != "" {
+			labels[port.LabelProject], labels[port.LabelService] = ref.Project, ref.Service
+		}
+		return port.ContainerState{
+			Container: &port.Container{ID: ref.ID, Name: ref.Name, Image: ref.Image, Labels: labels, NetworkMode: "bridge",
+				Addresses: []netip.Addr{netip.MustParseAddr("172.18.0.2")}},
+			Monitored: true, Namespace: port.Namespace{Device: 4, Inode: 4026532201}, Source: port.SourceEBPF, LastScan: testTime,
+		}
+	}
+	first, second := state(web), state(db)
+	second.Namespace.Inode++
+	first.Ports = []port.PublishedPort{
+		{Protocol: port.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")},
+		{Protocol: port.TCP, Port: 80, Host: netip.MustParseAddrPort("[::]:8080")},
+		{Protocol: port.TCP, Port: 443, Host: netip.MustParseAddrPort("0.0.0.0:8443")},
+	}
+	first.Exposed = []port.ExposedPort{{Protocol: port.TCP, Port: 80}, {Protocol: port.UDP, Port: 443}}
+	return &fakeCapture{
+		open: []port.Open{
+			openPort(web, port.TCP, "0.0.0.0", 80, port.Published), openPort(web, port.TCP, "::", 80, port.Published),
+			openPort(web, port.TCP, "127.0.0.1", 9000, port.Loopback), openPort(db, port.TCP, "0.0.0.0", 5432, port.Network),
+			openPort(db, port.UDP, "0.0.0.0", 5353, port.Network),
+		},
+		containers: []port.ContainerState{first, second},
+		status: port.CaptureStatus{
+			Host: "node1", StartedAt: testTime,
+			Engine:   port.EngineStatus{Connected: true, Since: testTime, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Reconnects: 2},
+			Source:   port.SourceStatus{Wanted: "auto", EBPF: true},
+			Watchers: []port.WatcherStatus{{Name: "net:[4026532201]", Source: port.SourceEBPF, LastScan: testTime, Containers: []string{"shop_web_1"}}, {Name: "net:[4026532202]", Source: port.SourceEBPF, Stale: true, Containers: []string{"db"}}},
+			Gaps:     1, Overruns: 2, Lost: 3,
+			Queues: []port.QueueStatus{{Name: "output", Length: 1, Capacity: 131072, Dropped: 4}},
+		},
+	}
+}
+
+// running is a server that serves for as long as the test runs.
+type running struct {
+	*Server
+	capture *fakeCapture
+	history *fakeHistory
+	logs    *logtest.Hook
+	url     string
+	client  *http.Client
+	stop    func() error
+}
+
+func quietLogger() (*logrus.Logger, *logtest.Hook) {
+	logger, hook := logtest.NewNullLogger()
+	logger.SetLevel(logrus.DebugLevel)
+	return logger, hook
+}
+
+// start serves with options and limits that change may alter.
+func start(t testing.TB, change func(*Options, *limits)) *running {
+	t.Helper()
+	logger, hook := quietLogger()
+	run := &running{capture: realisticCapture(), history: newFakeHistory(), logs: hook}
+	o := Options{Listen: "127.0.0.1:0", Capture: run.capture, History: run.history, Logger: logger, Version: "1.2.3",
+		Metrics: metrics.New(metrics.Options{MaxSeries: 5000, Version: "1.2.3", Commit: "abc", Logger: logger})}
+	l := defaultLimits
+	if change != nil {
+		change(&o, &l)
+	}
+	var err error
+	if run.Server, err = newServer(o, l); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	run.url = "http://" + run.Addr().String()
+	if run.pair != nil {
+		run.url = "https://" + run.Addr().String()
+	}
+	run.client = &http.Client{Transport: &http.Transport{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- run.Serve(ctx) }()
+	run.stop = sync.OnceValue(func() error {
+		cancel()
+		select {
+		case err := <-served:
+			return err
+		case <-time.After(20 * time.Second):
+			return errors.New("the server does not stop")
+		}
+	})
+	t.Cleanup(func() {
+		run.client.CloseIdleConnections()
+		if err := run.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return run
+}
+
+// get asks for a path and returns the whole answer.
+func (r *running) get(t testing.TB, path string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	return r.request(t, http.MethodGet, path, nil, headers...)
+}
+
+func (r *running) request(t testing.TB, method, path string, body io.Reader, headers ...string) (*http.Response, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, r.url+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			request.Host = headers[i+1]
+			continue
+		}
+		request.Header.Add(headers[i], headers[i+1])
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return response, string(content)
+}
+
+// decode asks for a path that answers with 200.
+func decode[T any](t testing.TB, r *running, path string, headers ...string) T {
+	t.Helper()
+	response, body := r.get(t, path, headers...)
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s: %s", path, response.Status, body)
+	}
+	var value T
+	decoder := json.NewDecoder(strings.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&value); err != nil {
+		t.Fatalf("%s: %v: %s", path, err, body)
+	}
+	return value
+}
+
+// problem asks for a path that answers with a problem of this status.
+func (r *running) problem(t testing.TB, status int, path string, headers ...string) api.Problem {
+	t.Helper()
+	response, body := r.get(t, path, headers...)
+	return asProblem(t, status, response, body)
+}
+
+func asProblem(t testing.TB, status int, response *http.Response, body string) api.Problem {
+	t.Helper()
+	var p api.Problem
+	if err := json.Unmarshal([]byte(body), &p); err != nil {
+		t.Fatalf("%s: %v: %q", response.Status, err, body)
+	}
+	if got := response.Header.Get("Content-Type"); got != api.MediaTypeProblem || response.StatusCode != status || p.Status != status || p.Title == "" || p.Detail == "" {
+		t.Fatalf("status %d, type %s, want %d: %s", response.StatusCode, got, status, body)
+	}
+	return p
+}

@@ -1,0 +1,60 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"portwatcher/internal/journal"
+	"portwatcher/internal/port"
+	"portwatcher/internal/server/api"
+)
+
+// FromJournal makes a [History] of this process's journal.
+func FromJournal(j *journal.Journal) History { return recorded{j.Reader(), j} }
+
+type recorded struct {
+	*journal.Reader
+	journal *journal.Journal
+}
+
+// At implements [History].
+func (h recorded) At(ctx context.Context, t time.Time) ([]port.Open, bool, error) {
+	open, watching, err := h.Reader.At(ctx, t)
+	if unknown, ok := errors.AsType[*journal.UnknownTimeError](err); ok {
+		p := newProblem(http.StatusNotFound, unknown.Error())
+		p.Parameter, p.Value = "at", t.Format(time.RFC3339Nano)
+		return nil, false, p
+	}
+	return open, watching.Running, err
+}
+
+// FirstID implements [History].
+func (h recorded) FirstID(ctx context.Context) (uint64, error) {
+	first, _, err := h.Bounds(ctx)
+	return first, err
+}
+
+// LastID implements [History].
+func (h recorded) LastID() uint64 { return h.journal.LastID() }
+
+// Committed implements [History].
+func (h recorded) Committed() <-chan struct{} { return h.journal.Committed() }
+
+// Err implements [History].
+func (h recorded) Err() error { return h.journal.Err() }
+
+// Stats implements [History].
+func (h recorded) Stats() api.Journal {
+	stats := h.journal.Stats()
+	answer := api.Journal{
+		Path: h.journal.Place().Path, InMemory: stats.InMemory, LastID: h.journal.LastID(),
+		LagSeconds: stats.Lag.Seconds(), SizeBytes: stats.Size,
+		Queued: stats.Queued, Capacity: stats.Capacity, Written: stats.Written, Dropped: stats.Dropped,
+	}
+	if err := h.journal.Err(); err != nil {
+		answer.Error = err.Error()
+	}
+	return answer
+}

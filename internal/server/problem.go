@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"portwatcher/internal/server/api"
+)
+
+// newProblem returns an error that becomes the answer.
+func newProblem(status int, detail string) *api.Problem {
+	return &api.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail}
+}
+
+// badParameter says what is wrong with a query parameter.
+func badParameter(name, value, allowed string) *api.Problem {
+	// A long value is told in part: the answer is no place for it.
+	const most = 200
+	if len(value) > most {
+		value = strings.ToValidUTF8(value[:most], "") + "…"
+	}
+	value = strings.ToValidUTF8(value, "\uFFFD")
+	p := newProblem(http.StatusBadRequest, fmt.Sprintf("%s: %q: allowed are %s", name, value, allowed))
+	p.Parameter, p.Value = name, value
+	return p
+}
+
+// tryLater is the seconds after which a client that was turned away may return.
+const tryLater = 5
+
+// fail answers with an error. One that is none of the client's is logged.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var p *api.Problem
+	switch {
+	case errors.As(err, &p):
+	case r.Context().Err() != nil:
+		return // nobody is there to read it
+	case errors.Is(err, context.DeadlineExceeded):
+		p = newProblem(http.StatusServiceUnavailable, "the answer took too long to find: ask for less")
+	default:
+		s.log.WithError(err).WithField("path", r.URL.Path).Error("A request could not be answered.")
+		p = newProblem(http.StatusInternalServerError, err.Error())
+	}
+	writeProblem(w, r, p)
+}
+
+func writeProblem(w http.ResponseWriter, r *http.Request, p *api.Problem) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	challenge(w, r, p)
+	header := w.Header()
+	if p.Status == http.StatusServiceUnavailable {
+		header.Set("Retry-After", strconv.Itoa(tryLater))
+	}
+	header.Set("Content-Type", api.MediaTypeProblem)
+	header.Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(p.Status)
+	// Who does not read the answer does not miss it.
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// newErrorLog takes what net/http logs: broken handshakes and connections, which
+// are the client's affair.
+func newErrorLog(to logrus.FieldLogger) *log.Logger { return log.New(debugWriter{to}, "", 0) }
+
+type debugWriter struct{ log logrus.FieldLogger }
+
+func (w debugWriter) Write(line []byte) (int, error) {
+	w.log.Debug(strings.TrimSpace(string(line)))
+	return len(line), nil
+}
