@@ -1,0 +1,283 @@
+package page
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/port"
+)
+
+const row = "#groups tbody tr"
+
+func TestPortsOpenAndCloseLive(t *testing.T) {
+	f := newFake(t)
+	web := f.add(container{Name: "shop_web_1", Image: "nginx:1.27", Project: "shop", Service: "web", Declared: []declared{
+		{Protocol: "tcp", Port: 80, Exposed: true, Published: []string{"0.0.0.0:8080", "[::]:8080"}}}})
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	p.waitText("#groups", "published, nobody listens")
+	p.waitText("[data-counter=silent] .number", "1")
+
+	f.emit(event(port.Opened, web, "0.0.0.0", 80, by("nginx", 17), published("0.0.0.0:8080", "[::]:8080")))
+	p.waitText(row+"[data-state=open]", "nginx (17)")
+	p.waitText(row+" .badge.published", "published")
+	p.waitText(row+" .at-host", "*:8080")
+	p.waitText("[data-counter=outside] .number", "1")
+	p.waitText("#events li", "shop_web_1 80/tcp")
+	f.emit(event(port.Opened, web, "::", 80, by("nginx", 17), published("[::]:8080")))
+	p.waitText(row+" .address", "0.0.0.0, ::") // both wildcards are one row
+	if rows := eval[int](p, "document.querySelectorAll('#groups tbody tr').length"); rows != 1 {
+		t.Errorf("%d rows for one port; want 1", rows)
+	}
+
+	f.emit(event(port.Changed, web, "0.0.0.0", 80, by("caddy", 99), published("0.0.0.0:8080", "[::]:8080")))
+	p.waitText(row+" .process", "caddy (99)")
+	f.emit(event(port.Closed, web, "0.0.0.0", 80), event(port.Closed, web, "::", 80))
+	p.waitText("#groups", "published, nobody listens")
+
+	// A port that nothing declares stays for a moment as closed, then goes.
+	f.emit(event(port.Opened, web, "0.0.0.0", 9000))
+	p.waitText("#groups", "not declared")
+	f.emit(event(port.Closed, web, "0.0.0.0", 9000))
+	p.waitText(row+"[data-state=closed]", "9000/tcp")
+	p.wait("!document.querySelector('#groups').innerText.includes('9000')")
+	if kinds := eval[string](p, "[...document.querySelectorAll('#events .type')].map((e) => e.textContent).join(' ')"); kinds != "closed opened closed closed changed opened opened" {
+		t.Errorf("the time line has %s", kinds)
+	}
+}
+
+func TestContainersComeAndGo(t *testing.T) {
+	f := newFake(t)
+	f.add(container{Name: "first", Image: "redis:7"})
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	// An event of a container that is not listed yet shows at once, and has the
+	// list asked for.
+	second := f.add(container{Name: "second", Image: "nginx:1.27", Project: "shop"})
+	f.emit(event(port.Opened, second, "0.0.0.0", 80))
+	p.waitText("#groups [aria-label='Project shop']", "second")
+	f.set(func() { f.containers = f.containers[:1] })
+	f.emit(event(port.Closed, second, "0.0.0.0", 80))
+	third := container{ID: strings.Repeat("f", 64), Name: "third"}
+	f.emit(event(port.Opened, third, "0.0.0.0", 80)) // never listed: has the list asked for again
+	p.wait("!document.querySelector('#groups').innerText.includes('second')")
+}
+
+func TestResumesAfterTheServerWasAway(t *testing.T) {
+	f := newFake(t)
+	web := f.add(container{Name: "web"})
+	f.emit(event(port.Opened, web, "0.0.0.0", 80))
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	f.mu.Lock()
+	before := count(f.asked, "/api/v1/ports")
+	f.mu.Unlock()
+	f.stop()
+	p.waitText("#connection", "server away since")
+	p.waitText("#connection", "reconnecting in")
+	p.waitText("#announce", "The connection is lost")
+	p.wait("document.title.startsWith('(not live)')")
+	p.shoot("away")
+	p.wait("!document.querySelector('#retry').hidden")
+
+	f.emit(event(port.Opened, web, "0.0.0.0", 81), event(port.Closed, web, "0.0.0.0", 80))
+	f.start(f.address)
+	p.waitText(row+"[data-state=open]", "81/tcp")
+	p.waitText("#connection", "live")
+	p.waitText("#announce", "Connected")
+	if ids := eval[string](p, "[...document.querySelectorAll('#events .subject')].map((e) => e.textContent).join(', ')"); ids != "web 80/tcp, web 81/tcp, web 80/tcp" {
+		t.Errorf("the time line has %s; want each event once", ids)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.resumed) < 2 || !slices.Equal(slices.Compact(f.resumed), []string{"1"}) {
+		t.Errorf("the streams began after %v; want 1 each time", f.resumed)
+	}
+	if n := count(f.asked, "/api/v1/ports"); n != before {
+		t.Errorf("/ports was asked %d times after the server was back; want none, the events tell it", n-before)
+	}
+}
+
+func count(asked []string, path string) int {
+	n := 0
+	for _, a := range asked {
+		if a == path {
+			n++
+		}
+	}
+	return n
+}
+
+func TestLoadsAnewAfterAReset(t *testing.T) {
+	f := newFake(t)
+	web := f.add(container{Name: "web"})
+	f.emit(event(port.Opened, web, "0.0.0.0", 80))
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	f.stop()
+	p.waitText("#connection", "server away since")
+	for number := 1000; number < 1010; number++ {
+		f.emit(event(port.Opened, web, "0.0.0.0", number))
+	}
+	f.set(func() { f.firstID = 8 })
+	f.start(f.address)
+	p.waitText("#notices", "no longer had the events")
+	p.wait("document.querySelectorAll('#groups tr[data-state=open]').length === 11")
+	p.waitText("#reach", "all that was kept")
+	// The first event is still here, but not those between: it must not look as
+	// if there were none.
+	if n := eval[int](p, "document.querySelectorAll('#events li').length"); n != 4 && n != 5 {
+		t.Errorf("%d events are shown; want the 4 kept", n)
+	}
+}
+
+func TestTellsWhatItCannotSee(t *testing.T) {
+	f := newFake(t)
+	f.add(container{Name: "web", Paused: true, Stale: true, NetworkMode: "host"})
+	f.set(func() { f.notReady = "no connection to the engine at unix:///var/run/docker.sock" })
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	p.waitText(".notice.blind", "no connection to the engine")
+	p.waitText("#groups .marks", "stale")
+	p.waitText("#groups .marks", "paused")
+	f.emit(port.Event{Type: port.Gap, Reason: "217 notifications were lost"})
+	p.waitText("#events li.gap", "217 notifications were lost")
+	p.shoot("blind")
+	f.set(func() { f.notReady = ""; f.version = "1.1.0" })
+	p.wait("!document.querySelector('.notice.blind')") // status is asked every 10 s
+	f.stop()
+	f.start(f.address)
+	p.waitText(".notice.version", "1.1.0")
+}
+
+func TestAsksForTheToken(t *testing.T) {
+	f := newFake(t)
+	web := f.add(container{Name: "web"})
+	f.emit(event(port.Opened, web, "0.0.0.0", 80))
+	f.set(func() { f.token = "s3cret" })
+	p := newTab(t, 1280, 900)
+	p.visit(f.url("/"))
+	p.wait("document.querySelector('#login').open && document.activeElement.id === 'token'")
+	p.keys("\x1b")
+	p.keys("wrong\r")
+	p.waitText("#login-error", "not accepted")
+	p.shoot("login")
+	p.keys("bad token\r")
+	p.waitText("#login-error", "ASCII")
+	eval[bool](p, "document.querySelector('#token').value = '', true")
+	p.keys("s3cret\r")
+	p.waitText(row, "80/tcp")
+	p.wait("!document.querySelector('#login').open && !document.querySelector('#forget').hidden")
+	f.emit(event(port.Opened, web, "0.0.0.0", 81))
+	p.waitText("#groups", "81/tcp")
+	if where := eval[string](p, "location.href + document.cookie + JSON.stringify(localStorage)"); strings.Contains(where, "s3cret") {
+		t.Errorf("the token is in %s", where)
+	}
+
+	// It survives a reload, and its replacement on the server asks again.
+	p.live(f, "/")
+	f.set(func() { f.token = "other" })
+	f.stop()
+	f.start(f.address)
+	p.waitText("#login-error", "not accepted")
+	p.keys("other\r")
+	p.waitText("#connection", "live")
+	p.click("#forget")
+	p.wait("document.querySelector('#login')?.open && sessionStorage.length === 0")
+}
+
+func TestUntrustedTextStaysText(t *testing.T) {
+	f := newFake(t)
+	evil := `<img src=x onerror=alert(1)><b>bold</b>`
+	web := f.add(container{Name: "web", Image: evil, Project: evil, Service: evil})
+	f.emit(event(port.Opened, web, "0.0.0.0", 80, by(evil, 7)), port.Event{Type: port.Gap, Reason: evil})
+	p := newTab(t, 1280, 900)
+	p.live(f, "/?container=web&port=80/tcp")
+	p.waitText("#detail .processes", evil)
+	p.waitText("#groups h2", evil)
+	p.wait("document.querySelectorAll('#events li').length === 2")
+	if n := eval[int](p, "document.querySelectorAll('b, img:not([src=\"/assets/icon.svg\"])').length"); n != 0 {
+		t.Errorf("%d elements were made of text", n)
+	}
+}
+
+// The connection's own rules, with times that a test can wait for.
+func TestStreamGivesUpASilentConnection(t *testing.T) {
+	f := newFake(t)
+	web := f.add(container{Name: "web"})
+	f.emit(event(port.Opened, web, "0.0.0.0", 80))
+	p := newTab(t, 800, 600)
+	p.live(f, "/")
+	eval[bool](p, `(async () => {
+		const { Stream } = await import('/assets/stream.js');
+		const { API } = await import('/assets/api.js');
+		window.seen = { states: [], ids: [] };
+		const stream = new Stream(new API(() => {}), {
+			prepare: async () => 0, opened() {}, reset() {}, events: (events) => seen.ids.push(...events.map((e) => e.id)),
+			state: ({ state, reason }) => seen.states.push(state + (reason ? ': ' + reason : '')),
+		}, { watchdog: 300, base: 50, max: 100 });
+		stream.start();
+		return true;
+	})()`)
+	p.wait("seen.states.includes('waiting: nothing was heard from the server') && seen.states.filter((s) => s === 'live').length >= 2")
+	f.emit(event(port.Opened, web, "0.0.0.0", 81))
+	p.wait("seen.ids.includes(2)")
+	if ids := eval[string](p, "seen.ids.join()"); ids != "1,2" {
+		t.Errorf("events %s were handed on; want each once", ids)
+	}
+}
+
+func TestParserReadsAnyChunks(t *testing.T) {
+	f := newFake(t)
+	p := newTab(t, 800, 600)
+	p.live(f, "/")
+	got := eval[string](p, `(async () => {
+		const { Parser } = await import('/assets/sse.js');
+		const text = '\ufeff: comment\r\nretry: 250\nid: 7\nevent: opened\ndata: {"a":1}\n\n' + 'data\rdata:x\rdata:  y\r\r' + 'event: end\r\ndata: ü\r\nignored: 1\r\n\r\n' + 'data: unfinished\n';
+		const all = new Set();
+		for (let size = 1; size <= text.length; size++) {
+			const parser = new Parser();
+			const messages = [];
+			for (let at = 0; at < text.length; at += size) messages.push(...parser.push(text.slice(at, at + size)));
+			all.add(JSON.stringify(messages));
+		}
+		return [...all].join(' AND ');
+	})()`)
+	want := `[{"retry":250},{"type":"opened","data":"{\"a\":1}","id":"7"},{"type":"message","data":"\nx\n y","id":null},{"type":"end","data":"ü","id":null}]`
+	if got != want {
+		t.Errorf("the parser read %s; want %s", got, want)
+	}
+}
+
+// The page comes to the same state as the server by any sequence of events.
+func TestEventsAndListAgree(t *testing.T) {
+	f := newFake(t)
+	var all []container
+	for i := range 5 {
+		all = append(all, f.add(container{Name: fmt.Sprintf("c%d", i), Declared: []declared{{Protocol: "tcp", Port: 1002, Exposed: true}}}))
+	}
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	kinds := []port.Type{port.Opened, port.Closed, port.Opened, port.Changed}
+	for i := range 400 {
+		// Any fixed mixture does; it needs no chance.
+		f.emit(event(kinds[i*7%4], all[i*i%5], []string{"0.0.0.0", "::", "127.0.0.1"}[i*3%7%3], 1000+i*11%6))
+	}
+	want := map[string]bool{}
+	f.mu.Lock()
+	for e := range f.open {
+		address := e.Address.String()
+		if e.Address.IsUnspecified() {
+			address = "*"
+		}
+		want[fmt.Sprintf("%s %d %s", e.Container[60:], e.Port, address)] = true
+	}
+	f.mu.Unlock()
+	kerneltest.Eventually(t, fmt.Sprintf("%d rows are open", len(want)), func() bool {
+		return eval[int](p, "document.querySelectorAll('#groups tr[data-state=open]').length") == len(want)
+	})
+	p.wait(fmt.Sprintf("document.querySelector('[data-counter=open] .number').textContent === '%d'", len(want)))
+}

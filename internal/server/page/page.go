@@ -1,0 +1,111 @@
+// Package page is the live page: static files, embedded, and the handler that
+// serves them. The page itself reads the API under /api/v1 from the browser.
+//
+// The files hold nothing secret and are served without the token. There is no
+// build step: static/ is what the browser gets. Security headers (the content
+// security policy among them) are set by the server around this handler; the
+// files keep to it: no inline script, no inline style, nothing from elsewhere.
+package page
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+)
+
+//go:embed static
+var files embed.FS
+
+// contentTypes are the kinds of file that static may hold. They are written
+// down because mime.TypeByExtension depends on the machine.
+var contentTypes = map[string]string{
+	".css":  "text/css; charset=utf-8",
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
+
+type asset struct {
+	body        []byte
+	contentType string
+	etag        string
+}
+
+// Handler serves the page at "/" and its files at "/assets/<name>", to GET and
+// HEAD. Every answer carries an ETag made from the content and must be
+// revalidated, so that a new version shows at once and an unchanged one costs
+// no transfer. It is safe for concurrent use. It panics when the embedded
+// files are not what the package expects, which its tests rule out.
+func Handler() http.Handler {
+	assets, err := load(files)
+	if err != nil {
+		panic(err)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("method %q: allowed are GET and HEAD", r.Method))
+			return
+		}
+		a, found := assets[r.URL.Path]
+		if !found {
+			problem(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q; the page is at \"/\"", r.URL.Path))
+			return
+		}
+		header := w.Header()
+		header.Set("Content-Type", a.contentType)
+		header.Set("Cache-Control", "no-cache")
+		header.Set("ETag", a.etag)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.body))
+	})
+}
+
+// load reads every file once and returns them by URL path.
+func load(files fs.FS) (map[string]asset, error) {
+	entries, err := fs.ReadDir(files, "static")
+	if err != nil {
+		return nil, fmt.Errorf("read the page's files: %w", err)
+	}
+	assets := make(map[string]asset, len(entries))
+	for _, entry := range entries {
+		name := entry.Name()
+		body, err := fs.ReadFile(files, path.Join("static", name))
+		if err != nil {
+			return nil, fmt.Errorf("read the page's file %s: %w", name, err)
+		}
+		contentType, known := contentTypes[path.Ext(name)]
+		if !known {
+			return nil, fmt.Errorf("the page's file %s: no content type is known for it", name)
+		}
+		sum := sha256.Sum256(body)
+		at := "/assets/" + name
+		if name == "index.html" {
+			at = "/"
+		}
+		assets[at] = asset{body: body, contentType: contentType, etag: `"` + hex.EncodeToString(sum[:16]) + `"`}
+	}
+	if _, found := assets["/"]; !found {
+		return nil, fmt.Errorf("the page's files: index.html is missing")
+	}
+	return assets, nil
+}
+
+// problem answers as the API does. Source: RFC 9457.
+func problem(w http.ResponseWriter, status int, detail string) {
+	var body strings.Builder
+	// A map of strings and numbers always encodes, and a Builder always writes.
+	_ = json.NewEncoder(&body).Encode(map[string]any{
+		"type": "about:blank", "title": http.StatusText(status), "status": status, "detail": detail,
+	})
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	fmt.Fprint(w, body.String())
+}

@@ -1,0 +1,45 @@
+// One event as a line of a list.
+
+import { h } from './dom.js';
+import { clock, exposureKind, fromOutside, isWildcard, lasted, processesText, processText } from './format.js';
+import { badge, publishedText } from './row.js';
+
+const signs = { opened: '+', closed: '−', changed: '~', gap: '!' };
+
+// eventRow makes the item. href(container, port) gives the details' URL; where
+// short, the container is not named (its own history).
+export function eventRow(event, href, short = false) {
+  const type = Object.hasOwn(signs, event.type) ? event.type : 'other';
+  const sign = h('span', { class: 'sign', 'aria-hidden': 'true' }, signs[type] ?? '·');
+  const time = h('time', { datetime: event.time, title: event.time }, clock(event.time));
+  const word = h('span', { class: 'type' }, event.type);
+  return h('li', { class: `event ${type}` }, sign, h('div', { class: 'what' }, link(event, href, short), time),
+    h('div', { class: 'how' }, word, ...detailsOf(event)));
+}
+
+function link(event, href, short) {
+  const name = event.container?.name ?? (event.type === 'gap' ? 'all containers' : 'the host itself');
+  const port = event.port ? `${event.port}/${event.protocol}` : '';
+  const text = [short && port ? '' : name, port].filter(Boolean).join(' ');
+  if (!event.container) return h('span', { class: 'subject' }, text);
+  return h('a', { class: 'subject', href: href(event.container, port), 'data-nav': true, 'data-detail': true, tabindex: '-1' }, text);
+}
+
+function detailsOf(event) {
+  if (event.type === 'gap') return [`Something may have been missed: ${event.reason ?? 'no reason was given'}`];
+  const kind = exposureKind(event.exposure, event.published);
+  // What is reached from outside is told by its outer address.
+  const outer = event.type !== 'closed' && fromOutside(kind) && isWildcard(event.address) && event.published;
+  const parts = outer ? [] : [h('span', { class: 'at' }, event.address ?? '')];
+  const processes = event.processes ?? [];
+  if (processes.length) parts.push(h('span', { class: 'by', title: processes.map(processText).join(', ') }, processesText(processes)));
+  if (event.type === 'closed') {
+    if (event.open_seconds !== undefined) parts.push(h('span', { class: 'lasted' }, `after ${lasted(event.open_seconds)}`));
+  } else if (event.exposure) {
+    parts.push(badge(kind));
+    if (event.published?.length) parts.push(h('span', { class: 'at-host', title: event.published.join(', ') }, publishedText(event.published)));
+  }
+  if (event.transient) parts.push(h('span', { class: 'mark', title: 'It opened and closed between two looks.' }, 'transient'));
+  if (event.source === 'restart') parts.push(h('span', { class: 'mark', title: 'Found at the start: it happened while portwatcher did not run.' }, 'while away'));
+  return parts;
+}

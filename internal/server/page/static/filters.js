@@ -1,0 +1,130 @@
+// The filters and their life in the URL: /?q=web&project=shop&exposure=outside.
+
+import { exposureKind, fromOutside } from './format.js';
+
+// choices are the allowed values; the first is the default, which is left out
+// of the URL. project is free: it is whatever the containers say.
+export const choices = {
+  protocol: { '': 'Any protocol', tcp: 'TCP', udp: 'UDP' },
+  exposure: { '': 'Any exposure', outside: 'From outside', published: 'Published', host: 'Host', network: 'Network', loopback: 'Loopback' },
+  state: { '': 'Any state', listening: 'Listening', silent: 'Published, nobody listens', undeclared: 'Listening, not declared', unwatched: 'Not watched' },
+  type: { '': 'All events', opened: 'Opened', closed: 'Closed', changed: 'Changed', gap: 'Gaps', transient: 'Transient' },
+  view: { ports: 'Ports', events: 'Events' },
+};
+
+const names = ['q', 'project', 'protocol', 'exposure', 'state', 'type', 'view', 'container', 'port'];
+
+// filtering are those that Clear takes away.
+export const filtering = ['q', 'project', 'protocol', 'exposure', 'state', 'type'];
+
+// noProject is the value of project for containers outside Compose.
+export const noProject = '(none)';
+
+// parse reads a query string and returns {filter, errors}: what is not allowed
+// is left at its default and named.
+export function parse(search) {
+  const query = new URLSearchParams(search);
+  const filter = Object.fromEntries(names.map((name) => [name, choices[name] ? Object.keys(choices[name])[0] : '']));
+  const errors = [];
+  for (const [name, value] of query) {
+    const bad = fault(name, value);
+    if (bad) errors.push(bad);
+    else filter[name] = value;
+  }
+  if (filter.port && !filter.container) {
+    errors.push('port: it belongs to a container, which is not given');
+    filter.port = '';
+  }
+  return { filter, errors };
+}
+
+function fault(name, value) {
+  if (!names.includes(name)) return `${name}: unknown; allowed are ${names.join(', ')}`;
+  if (choices[name] && !Object.hasOwn(choices[name], value)) {
+    return `${name}: "${value}": allowed are ${Object.keys(choices[name]).filter(Boolean).join(', ')}`;
+  }
+  if (name === 'port' && value && !validPort(value)) return `port: "${value}": allowed are 1 to 65535, with /tcp or /udp`;
+  return '';
+}
+
+function validPort(value) {
+  const [, number] = /^(\d{1,5})\/(tcp|udp)$/.exec(value) ?? [];
+  return number >= 1 && number <= 65535;
+}
+
+// format is the inverse of parse: the shortest query string, or "/".
+export function format(filter) {
+  const query = new URLSearchParams();
+  for (const name of names) {
+    const byDefault = choices[name] ? Object.keys(choices[name])[0] : '';
+    if (filter[name] !== byDefault) query.set(name, filter[name]);
+  }
+  return query.size ? `/?${query}`.replaceAll('%2F', '/') : '/';
+}
+
+// words is the search text as lower-case words, all of which must be found.
+export const words = (filter) => filter.q.toLowerCase().split(/\s+/).filter(Boolean);
+
+// found says whether the text has each word. A word like 80/tcp is a whole
+// port, and pid:17 a whole pid.
+export function found(text, wanted) {
+  return wanted.every((word) => {
+    if (!/^\d+\/(tcp|udp)$|^pid:\d+$/.test(word)) return text.includes(word);
+    return `\n${text}\n`.includes(`\n${word}\n`);
+  });
+}
+
+const inProject = (filter, project) => !filter.project || filter.project === (project || noProject);
+
+const exposed = (filter, kind) => !filter.exposure || (filter.exposure === 'outside' ? fromOutside(kind) : kind.startsWith(filter.exposure));
+
+// matchRow says whether a row of a container is wanted.
+export function matchRow(row, entry, filter, wanted) {
+  if (!inProject(filter, entry.info.project)) return false;
+  if (filter.protocol && row.protocol !== filter.protocol) return false;
+  if (filter.exposure && (row.exposed || !exposed(filter, row.kind))) return false;
+  if (filter.state === 'listening' && row.state === 'declared') return false;
+  if (filter.state === 'silent' && !row.silent) return false;
+  if (filter.state === 'undeclared' && !row.undeclared) return false;
+  return found(row.text, wanted);
+}
+
+// matchEmpty says whether a container is wanted without any of its rows.
+export function matchEmpty(entry, filter, wanted) {
+  if (filter.protocol || filter.exposure || (filter.state && filter.state !== 'unwatched')) return false;
+  const { name, image, project, service } = entry.info;
+  return inProject(filter, project) && found([name, image, project, service].filter(Boolean).join('\n').toLowerCase(), wanted);
+}
+
+// matchEvent says whether an event is wanted in the time line. A gap that names
+// no container concerns them all.
+export function matchEvent(event, filter, wanted) {
+  if (filter.type && (filter.type === 'transient' ? !event.transient : event.type !== filter.type)) return false;
+  const container = event.container;
+  if (event.type === 'gap' && !container) return true;
+  if (!inProject(filter, container?.project)) return false;
+  if (event.type !== 'gap') {
+    if (filter.protocol && event.protocol !== filter.protocol) return false;
+    if (filter.exposure && !exposed(filter, exposureKind(event.exposure, event.published))) return false;
+  }
+  return found(eventText(event), wanted);
+}
+
+function eventText(event) {
+  const { name, image, project, service } = event.container ?? {};
+  return [
+    name, image, project, service, `${event.port}/${event.protocol}`, event.address, ...(event.published ?? []),
+    ...(event.processes ?? []).flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), event.exposure, event.reason,
+  ].filter(Boolean).join('\n').toLowerCase();
+}
+
+// query is what the server can do of the filter on /events.
+export function query(filter) {
+  const exposure = filter.exposure === 'outside' ? 'published,host' : filter.exposure;
+  return {
+    project: filter.project === noProject ? '' : filter.project,
+    protocol: filter.protocol, exposure,
+    type: filter.type === 'transient' ? '' : filter.type,
+    transient: filter.type === 'transient' ? 'true' : '',
+  };
+}
