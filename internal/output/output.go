@@ -48,7 +48,7 @@ func EventText(e *port.Event) string {
 	var b strings.Builder
 	b.WriteString(e.Time.UTC().Format(timeLayout) + " ")
 	if e.Container != nil {
-		b.WriteString(printable(e.Container.Name) + ": ")
+		b.WriteString(Printable(e.Container.Name) + ": ")
 	}
 	place := fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, e.Address)
 	switch e.Type {
@@ -58,13 +58,13 @@ func EventText(e *port.Event) string {
 	case port.Closed:
 		b.WriteString("Port closed: " + place + processesText(" (last pids: ", e.Processes))
 		if e.OpenSeconds != nil {
-			b.WriteString(" after " + durationText(*e.OpenSeconds))
+			b.WriteString(" after " + DurationText(*e.OpenSeconds))
 		}
 	case port.Changed:
 		b.WriteString("Port changed owner: " + place + processesText(" (pids: ", e.Processes))
 		b.WriteString(exposureText(&e.Listener))
 	case port.Gap:
-		b.WriteString("Gap: " + printable(e.Reason))
+		b.WriteString("Gap: " + Printable(e.Reason))
 	default:
 		b.WriteString(string(e.Type) + ": " + place)
 	}
@@ -95,7 +95,7 @@ func ProcessList(processes []port.Process, most int) string {
 		}
 		b.WriteString(strconv.Itoa(p.PID))
 		if p.Name != "" {
-			b.WriteString(" " + printable(p.Name))
+			b.WriteString(" " + Printable(p.Name))
 		}
 	}
 	return b.String()
@@ -113,8 +113,8 @@ func exposureText(l *port.Listener) string {
 	return ""
 }
 
-// durationText is short and exact enough for people: "12.3s", "4m10s", "26h3m".
-func durationText(seconds float64) string {
+// DurationText is short and exact enough for people: "12.3s", "4m10s", "26h3m".
+func DurationText(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
 	switch {
 	case d < time.Second:
@@ -127,8 +127,9 @@ func durationText(seconds float64) string {
 	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 }
 
-// printable replaces what could steer a terminal or break the line.
-func printable(s string) string {
+// Printable replaces what could steer a terminal or break the line: text from a
+// container is not trusted.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
 			return '?'

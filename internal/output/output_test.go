@@ -93,7 +93,7 @@ func TestEventText(t *testing.T) {
 
 func TestDurationText(t *testing.T) {
 	for s, want := range map[float64]string{0: "0.0ms", 0.0505: "50.5ms", 12.34: "12.3s", 61: "1m1s", 3600: "1h0m", 93780: "26h3m"} {
-		if got := durationText(s); got != want {
+		if got := DurationText(s); got != want {
 			t.Errorf("%v s: %q, want %q", s, got, want)
 		}
 	}

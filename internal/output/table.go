@@ -29,7 +29,7 @@ func WriteOpen(w io.Writer, format Format, open []port.Open) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "CONTAINER\tPORT\tADDRESS\tEXPOSURE\tPROCESSES")
 	for _, row := range mergeWildcards(open) {
-		fmt.Fprintf(table, "%s\t%d/%s\t%s\t%s\t%s\n", printable(row.Container.Name), row.Port, row.Protocol,
+		fmt.Fprintf(table, "%s\t%d/%s\t%s\t%s\t%s\n", Printable(row.Container.Name), row.Port, row.Protocol,
 			row.addresses, exposureCell(&row.Listener), processesCell(row.Processes))
 	}
 	return table.Flush()

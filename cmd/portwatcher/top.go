@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"portwatcher/internal/config"
+	"portwatcher/internal/controller"
+	"portwatcher/internal/port"
+	"portwatcher/internal/top"
+)
+
+func topCommand() *cobra.Command {
+	var instance instanceFlags
+	var cmd *cobra.Command
+	cmd = settingsCommand("top", "Show live in the terminal what is open and what happens", []string{
+		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.CloseGrace, config.UDPClients,
+		config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
+	}, func(ctx context.Context, s *config.Settings) error { return showTop(ctx, cmd, s, &instance) })
+	cmd.Long = `Shows live in the terminal what is open and what happens: from a running
+"portwatcher run", or by itself where none answers at the default address. Its
+first line says which. ? shows the keys, q quits.
+
+The settings below from --monitor-containers on count only while it watches by
+itself; it prints no events and keeps no journal then.`
+	instance.register(cmd)
+	return cmd
+}
+
+func showTop(ctx context.Context, cmd *cobra.Command, s *config.Settings, instance *instanceFlags) (err error) {
+	if err := top.CheckTerminal(os.Stdout); err != nil {
+		return usageError{err}
+	}
+	c, err := instance.connect(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	board := top.NewBoard()
+	options := top.Options{Board: board, Output: os.Stdout, Input: os.Stdin, Environment: os.Environ()}
+	if c != nil {
+		defer c.Close()
+		options.Source = top.Remote(c)
+		return top.Run(ctx, options)
+	}
+	log, docker, err := prepare(s)
+	if err != nil {
+		return err
+	}
+	defer closeWith(&err, docker)
+	// The log would be written across the view.
+	warnings := &boardLog{board: board}
+	log.SetOutput(io.Discard)
+	log.AddHook(warnings)
+	defer warnings.print(os.Stderr)
+	capture := newController(s, log, docker, func(o *controller.Options) {
+		o.Sink = func(e *port.Event) bool { board.Event(e); return true }
+	})
+	options.Source = top.Local(capture, board, instance.why())
+	return top.Run(ctx, options)
+}
+
+// boardLog shows warnings in the view while it is there, and keeps the last of
+// them until it has ended. It implements [logrus.Hook].
+type boardLog struct {
+	board *top.Board
+
+	mutex sync.Mutex
+	kept  []string
+}
+
+// maxWarnings is how many are kept.
+const maxWarnings = 20
+
+// Levels implements [logrus.Hook].
+func (l *boardLog) Levels() []logrus.Level {
+	return []logrus.Level{logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel, logrus.WarnLevel}
+}
+
+// Fire implements [logrus.Hook].
+func (l *boardLog) Fire(entry *logrus.Entry) error {
+	text := entry.Message
+	if container, ok := entry.Data["container"]; ok {
+		text = fmt.Sprintf("%v: %s", container, text)
+	}
+	if err, ok := entry.Data[logrus.ErrorKey]; ok {
+		text += fmt.Sprintf(" (%v)", err)
+	}
+	l.board.Note("%s", text)
+	line, err := entry.String()
+	if err != nil {
+		return err
+	}
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if l.kept = append(l.kept, line); len(l.kept) > maxWarnings {
+		l.kept = l.kept[1:]
+	}
+	return nil
+}
+
+// print writes what was kept, after the view has ended.
+func (l *boardLog) print(w io.Writer) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	for _, line := range l.kept {
+		fmt.Fprint(w, line)
+	}
+}

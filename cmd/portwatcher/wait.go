@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"portwatcher/internal/config"
+	"portwatcher/internal/controller"
+	"portwatcher/internal/port"
+	"portwatcher/internal/wait"
+)
+
+const (
+	// maxTimeout bounds --timeout of `portwatcher wait`.
+	maxTimeout = 24 * time.Hour
+	// maxTargets bounds the ports of one call: each is a request that an instance
+	// keeps open.
+	maxTargets = 50
+)
+
+// waitFlags are what `portwatcher wait` is asked for.
+type waitFlags struct {
+	instance instanceFlags
+	timeout  time.Duration
+	exposure []string
+	quiet    bool
+}
+
+func waitCommand() *cobra.Command {
+	var flags waitFlags
+	var cmd *cobra.Command
+	cmd = settingsCommand("wait CONTAINER:PORT[/PROTOCOL] ...", "Wait until ports of containers are open", []string{
+		config.Source, config.UDPClients, config.DockerHost, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
+	}, func(ctx context.Context, s *config.Settings) error { return waitFor(ctx, cmd, s, &flags) })
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.Long = `Waits until each of the ports is open, and prints a line for each. It needs no
+shell inside the container. CONTAINER is a name, a name with * for any
+characters, project/service, or the beginning of an id; where several containers
+match, one of them is enough. A container that does not exist yet is waited for.
+
+It asks a running "portwatcher run", or watches by itself where none answers at
+the default address; the settings below from --source on count only then.
+
+The exit status is 0 when all were open, 1 at the timeout, 2 for wrong usage.`
+	cmd.Example = `  portwatcher wait web:80 db:5432/tcp --timeout 30s
+  portwatcher wait shop/web:80 --exposure published
+  portwatcher wait web:80 --timeout 0 --quiet && echo "it is up"`
+	own := cmd.Flags()
+	own.DurationVar(&flags.timeout, "timeout", 30*time.Second, "how long to wait at most, 0 to 24h; 0 looks once")
+	own.StringSliceVar(&flags.exposure, "exposure", nil, "count only ports that can be reached so: loopback, network, published, host; may be repeated")
+	own.BoolVarP(&flags.quiet, "quiet", "q", false, "print nothing when a port is open")
+	flags.instance.register(cmd)
+	return cmd
+}
+
+func waitFor(ctx context.Context, cmd *cobra.Command, s *config.Settings, flags *waitFlags) error {
+	targets, options, err := flags.parse(cmd.Flags().Args())
+	if err != nil {
+		return err
+	}
+	client, err := flags.instance.connect(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	if client != nil {
+		defer client.Close()
+		return wait.Run(ctx, wait.Remote(client), targets, options)
+	}
+	return waitHere(ctx, s, targets, options)
+}
+
+func (f *waitFlags) parse(arguments []string) ([]wait.Target, wait.Options, error) {
+	o := wait.Options{Timeout: f.timeout}
+	if !f.quiet {
+		o.Output = os.Stdout
+	}
+	if f.timeout < 0 || f.timeout > maxTimeout {
+		return nil, o, flagError("timeout", f.timeout.String(), "allowed are 0 (look once) to %s", maxTimeout)
+	}
+	for _, text := range f.exposure {
+		exposure, err := wait.ParseExposure(text)
+		if err != nil {
+			return nil, o, flagError("exposure", text, "%w", err)
+		}
+		o.Exposures = append(o.Exposures, exposure)
+	}
+	if len(arguments) == 0 {
+		return nil, o, usageError{errors.New("no port to wait for: allowed are CONTAINER:PORT and CONTAINER:PORT/PROTOCOL, such as web:80")}
+	}
+	if len(arguments) > maxTargets {
+		return nil, o, usageError{fmt.Errorf("%d ports to wait for: allowed are at most %d", len(arguments), maxTargets)}
+	}
+	targets := make([]wait.Target, len(arguments))
+	for i, text := range arguments {
+		var err error
+		if targets[i], err = wait.ParseTarget(text); err != nil {
+			return nil, o, usageError{err}
+		}
+	}
+	return targets, o, nil
+}
+
+// waitHere waits with a capture of its own.
+func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, options wait.Options) (err error) {
+	var names []string
+	for _, t := range targets {
+		names = append(names, t.Container)
+	}
+	if s.Containers, err = config.ParseSelection(strings.Join(names, ",")); err != nil {
+		return usageError{err}
+	}
+	s.LogLevel = logrus.ErrorLevel // a script reads what is open, not how it is found
+	log, docker, err := prepare(s)
+	if err != nil {
+		return err
+	}
+	defer closeWith(&err, docker)
+
+	// One look is quick, and often enough.
+	local := wait.NewLocal()
+	first := newController(s, log, docker, nil)
+	open, failed := first.Once(ctx)
+	if options.Timeout == 0 {
+		local.Use(looked{first, failed})
+		return wait.Run(ctx, local, targets, options)
+	}
+	c := newController(s, log, docker, func(o *controller.Options) {
+		o.Sink = func(*port.Event) bool { local.Event(); return true }
+	})
+	local.Use(starting{c, open})
+	ctx, cancel := context.WithCancelCause(ctx)
+	watching := start(ctx, func(ctx context.Context) error {
+		err := c.Run(ctx)
+		cancel(err)
+		return err
+	})
+	err = wait.Run(ctx, local, targets, options)
+	watching.stop()
+	<-watching.done
+	return err
+}
+
+// looked is a controller that has looked once.
+type looked struct {
+	*controller.Controller
+	failed error
+}
+
+// Ready returns why the look may not have seen all.
+func (l looked) Ready() error { return l.failed }
+
+// starting is a controller that may not have looked yet, with what was open
+// before.
+type starting struct {
+	*controller.Controller
+	before []port.Open
+}
+
+// Open returns what is open, and until that is known, what was.
+func (s starting) Open() []port.Open {
+	open := s.Controller.Open()
+	if s.Ready() != nil {
+		return slices.Concat(s.before, open)
+	}
+	return open
+}

@@ -1,0 +1,94 @@
+package top
+
+import (
+	"testing"
+	"time"
+
+	"portwatcher/internal/port"
+)
+
+// A list that was asked for before an event, and comes after it, does not undo
+// the event.
+func TestListDoesNotUndoEvents(t *testing.T) {
+	b := NewBoard()
+	b.Begin()
+	b.Event(event(1, port.Closed, web))
+	b.Event(event(2, port.Opened, db))
+	if !b.Replace([]port.Open{openAt(web, begin)}, begin) {
+		t.Fatal("the list is refused")
+	}
+	s, _ := b.look(0)
+	if len(s.rows) != 1 || s.rows[0].key.Port != 5432 || len(s.events) != 2 {
+		t.Errorf("rows %v, events %v; want what the events made", s.rows, s.events)
+	}
+	if _, changed := b.look(s.revision); changed {
+		t.Error("a change without a change")
+	}
+}
+
+// Events of an earlier life do not end the one that a newer list knows.
+func TestOldEventsAfterANewerList(t *testing.T) {
+	b := NewBoard()
+	b.Begin()
+	again := begin.Add(time.Hour)
+	b.Replace([]port.Open{openAt(web, again)}, again)
+	closed := event(2, port.Closed, web)
+	closed.OpenedAt = begin
+	b.Event(event(1, port.Opened, web))
+	b.Event(closed)
+	s, _ := b.look(0)
+	if len(s.rows) != 1 || !s.rows[0].openedAt.Equal(again) {
+		t.Errorf("rows %v, want the one of the list", s.rows)
+	}
+	closed = event(3, port.Closed, web)
+	closed.OpenedAt = again
+	b.Event(closed)
+	if s, _ = b.look(0); len(s.rows) != 0 {
+		t.Errorf("rows %v, want none", s.rows)
+	}
+}
+
+func TestListIsRefusedAfterAStorm(t *testing.T) {
+	b := NewBoard()
+	b.Begin()
+	for id := range uint64(maxWaiting) {
+		b.Event(event(id+1, port.Opened, web))
+	}
+	if b.Replace(nil, begin) {
+		t.Error("the list is taken")
+	}
+	if b.Begin(); !b.Replace(nil, begin) {
+		t.Error("the next list is refused")
+	}
+}
+
+func TestEventsAreBoundedAndOnce(t *testing.T) {
+	b := NewBoard()
+	for id := range uint64(5 * maxEvents) {
+		b.Event(event(id+1, port.Opened, web))
+	}
+	b.Event(event(5, port.Opened, web))
+	b.Past([]*port.Event{event(4999, port.Opened, web), event(1, port.Opened, web)})
+	s, _ := b.look(0)
+	if len(s.events) != maxEvents || s.events[0].ID != 4001 || s.events[maxEvents-1].ID != 5000 {
+		t.Errorf("%d events from %d; want %d from 4001", len(s.events), s.events[0].ID, maxEvents)
+	}
+	b.Forget()
+	b.Past([]*port.Event{event(2, port.Opened, web), event(1, port.Opened, web)})
+	b.Event(event(3, port.Opened, web))
+	if s, _ = b.look(0); len(s.events) != 3 || s.events[0].ID != 1 || s.events[2].ID != 3 {
+		t.Errorf("events %v; want 1, 2 and 3", s.events)
+	}
+}
+
+// How long a port is open is told by the clock that says since when.
+func TestOtherClock(t *testing.T) {
+	v := newView(t)
+	for _, behind := range []time.Duration{time.Hour, -time.Hour, 0} {
+		now := v.clock.Add(-behind)
+		v.board.Begin()
+		v.board.Replace([]port.Open{openAt(web, now.Add(-5*time.Minute))}, now)
+		v.tick()
+		v.wants("5m00s")
+	}
+}

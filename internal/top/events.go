@@ -1,0 +1,91 @@
+package top
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"portwatcher/internal/output"
+	"portwatcher/internal/port"
+)
+
+// eventLines are the title of the events and the latest of them, the newest
+// last.
+func (m *model) eventLines(height int) []string {
+	lines := append(make([]string, 0, height), m.paint.text(cut("EVENTS (UTC)", m.width), bold))
+	wanted := strings.ToLower(m.filter)
+	var chosen []string
+	for _, e := range slices.Backward(m.shown.events) {
+		if len(chosen) == height-1 {
+			break
+		}
+		if !isShown(e) {
+			continue
+		}
+		if text := eventText(e, true); strings.Contains(strings.ToLower(text), wanted) {
+			chosen = append(chosen, m.paint.text(cut(text, m.width), eventStyle(e)))
+		}
+	}
+	slices.Reverse(chosen)
+	lines = append(lines, chosen...)
+	if len(chosen) == 0 {
+		why := "Nothing has happened yet."
+		if m.filter != "" {
+			why = fmt.Sprintf("None of the last %d events has %q in it.", len(m.shown.events), m.filter)
+		}
+		lines = append(lines, m.paint.text(cut("  "+why, m.width), faint))
+	}
+	for len(lines) < height {
+		lines = append(lines, "")
+	}
+	return lines
+}
+
+// isShown leaves the opening of a transient out: its close tells the whole.
+func isShown(e *port.Event) bool { return !e.Transient || e.Type != port.Opened }
+
+func eventStyle(e *port.Event) style {
+	switch {
+	case e.Transient:
+		return cyan
+	case e.Type == port.Opened:
+		return green
+	case e.Type == port.Gap:
+		return red
+	case e.Type == port.Changed:
+		return yellow
+	}
+	return plain
+}
+
+// eventText is an event in one line. The name of its container is left out where
+// it is known from elsewhere.
+func eventText(e *port.Event, named bool) string {
+	kind := string(e.Type)
+	if e.Transient {
+		kind = "transient"
+	}
+	parts := []string{fmt.Sprintf("  %s %-9s", e.Time.UTC().Format("15:04:05.000"), output.Printable(kind))}
+	if named && e.Container != nil {
+		parts = append(parts, output.Printable(e.Container.Name))
+	}
+	if e.Type == port.Gap {
+		return strings.Join(append(parts, output.Printable(e.Reason)), " ")
+	}
+	parts = append(parts, fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, addressText(e.Address)))
+	if e.OpenSeconds != nil {
+		parts = append(parts, "after "+output.DurationText(*e.OpenSeconds))
+	}
+	if e.Type != port.Closed && e.Exposure != "" {
+		parts = append(parts, exposureText(&e.Listener))
+	}
+	if len(e.Processes) > 0 {
+		parts = append(parts, "by "+processText(e.Processes))
+	}
+	return strings.Join(parts, " ")
+}
+
+// printableError is an error in one line that is safe to show.
+func printableError(err error) string {
+	return output.Printable(strings.ReplaceAll(err.Error(), "\n", "; "))
+}

@@ -1,0 +1,254 @@
+package top
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+
+	"portwatcher/internal/port"
+)
+
+var (
+	web  = listener("web", 80, "0.0.0.0", port.Published, "0.0.0.0:8080", "[::]:8080")
+	db   = listener("db", 5432, "127.0.0.1", port.Loopback)
+	back = listener("api", 9000, "fd00::1234:5678:9abc:def0", port.Network)
+)
+
+func three(t *testing.T) *view {
+	t.Helper()
+	v := newView(t, openAt(web, begin.Add(-90*time.Second)), openAt(db, begin.Add(-26*time.Hour)), openAt(back, begin.Add(-5*time.Second)))
+	v.board.SetStatus(newStatus(&port.CaptureStatus{
+		Host: "node1", Gaps: 2, Watchers: []port.WatcherStatus{{Source: port.SourceEBPF}, {Source: port.SourceSockDiag}, {Source: port.SourceEBPF}},
+	}, 3, ""))
+	v.tick()
+	return v
+}
+
+func TestTable(t *testing.T) {
+	v := three(t)
+	v.wants("portwatcher on node1  live from the test", "3 open ports, 3 containers, 3 network namespaces  source ebpf, sock_diag  2 gaps",
+		"CONTAINER↑", "published *:8080", "1880 nginx", "1m30s", "1d02h", "Nothing has happened yet", "q quit", "1/3")
+	v.order("api", "db", "web")
+	v.clock = v.clock.Add(2 * time.Second)
+	v.tick()
+	v.wants("1m32s")
+}
+
+func TestSort(t *testing.T) {
+	v := three(t)
+	for _, test := range []struct {
+		title string
+		rows  []string
+	}{
+		{"PORT↑", []string{"web", "db", "api"}},
+		{"ADDRESS↑", []string{"web", "db", "api"}},
+		{"EXPOSURE↑", []string{"web", "api", "db"}},
+		{"PROCESS↑", []string{"api", "db", "web"}},
+		{"OPEN FOR↑", []string{"api", "web", "db"}},
+		{"CONTAINER↑", []string{"api", "db", "web"}},
+	} {
+		v.key("s")
+		v.wants(test.title)
+		v.order(test.rows...)
+	}
+	v.key("S")
+	v.wants("CONTAINER↓")
+	v.order("web", "db", "api")
+}
+
+func TestFilter(t *testing.T) {
+	v := three(t)
+	v.board.Event(event(1, port.Opened, web))
+	v.board.Event(event(2, port.Opened, db))
+	v.tick()
+	v.key("/", "L", "o", "O", "x", "backspace", "p")
+	v.wants("/LoOp_", "1/1", "db")
+	v.wantsNot("api ", "1880")
+	v.key("q") // is text now
+	v.wants("/LoOpq_", `Nothing that is open has "LoOpq" in it`)
+	v.key("backspace", "enter")
+	v.wants(`filter "LoOp": 1 of 3`, "5432/tcp on 127.0.0.1 loopback")
+	v.key("esc")
+	v.order("api", "db", "web")
+	v.key("/")
+	v.Update(tea.PasteMsg{Content: "8080\x1b[2J\n"})
+	v.wants("/8080?[2J?_")
+	v.key("ctrl+u", "[", ":", ":", "]") // an address that the table shortens
+	v.order("web")
+	v.Update(tea.PasteMsg{Content: strings.Repeat("x", 5*maxFilter)})
+	if got := len(v.filter); got != maxFilter {
+		t.Errorf("the filter has %d characters, want %d", got, maxFilter)
+	}
+	v.key("esc")
+	v.wants("3 open ports")
+}
+
+func TestLiveEvents(t *testing.T) {
+	v := three(t)
+	v.board.Event(event(1, port.Closed, db))
+	late := listener("late", 8443, "::", port.Host)
+	v.board.Event(event(2, port.Opened, late))
+	flash := listener("flash", 7, "0.0.0.0", port.Network)
+	opened, closed := event(3, port.Opened, flash), event(4, port.Closed, flash)
+	opened.Transient, closed.Transient = true, true
+	v.board.Event(opened)
+	v.board.Event(closed)
+	changed := web
+	changed.Processes = []port.Process{{PID: 77, Name: "caddy"}}
+	v.board.Event(event(5, port.Changed, changed))
+	v.board.Event(&port.Event{ID: 6, Time: begin, Type: port.Gap, Reason: "overrun"})
+	v.board.Event(event(2, port.Opened, db)) // was told before: only the list takes it
+	v.tick()
+	v.order("api", "db", "+late", "+web")
+	v.wants("77 caddy", "18:36:28.124 closed    db 5432/tcp on 127.0.0.1 after 12.3s by 7232 nginx",
+		"opened    late 8443/tcp on :: host", "transient flash 7/tcp on 0.0.0.0 after 12.3s", "changed   web 80/tcp", "gap       overrun", "1m30s")
+	if count := strings.Count(v.screen(), "flash"); count != 1 {
+		t.Errorf("the transient is told %d times, want once:\n%s", count, v.screen())
+	}
+	v.clock = v.clock.Add(newFor)
+	v.tick()
+	v.wantsNot("+late")
+	v.key("e")
+	v.wantsNot("EVENTS", "transient")
+	v.key("e")
+	v.wants("EVENTS")
+}
+
+// The cursor stays on its endpoint while the rows around it change.
+func TestCursor(t *testing.T) {
+	v := newView(t, many(100)...)
+	page := v.layout().rows
+	v.wants("> container-000", "1/100")
+	v.key("down", "j", "k")
+	v.wants("2/100", "1001/tcp")
+	v.board.Event(event(1, port.Opened, listener("a-first", 1, "::", port.Network)))
+	v.tick()
+	v.wants("3/101")
+	if v.selected.Port != 1001 {
+		t.Errorf("the cursor is at port %d, want 1001", v.selected.Port)
+	}
+	v.key("end")
+	v.wants("101/101", "> container-009  1099/tcp")
+	v.key("pgup")
+	v.wants(fmt.Sprintf("%d/101", 101-page+1))
+	v.key("pgdown", "pgdown", "down", "G")
+	v.wants("101/101")
+	v.key("home", "up")
+	v.wants("1/101", ">+a-first")
+	v.board.Event(event(2, port.Closed, listener("a-first", 1, "::", port.Network)))
+	v.tick()
+	v.wants("1/100", "> container-000  1000/tcp")
+}
+
+func TestPause(t *testing.T) {
+	v := three(t)
+	v.key("p")
+	v.wants("PAUSED")
+	v.clock = v.clock.Add(time.Minute)
+	v.board.Event(event(1, port.Closed, web))
+	v.tick()
+	v.wants("web", "1m30s")
+	v.key("p")
+	v.wantsNot("PAUSED", "1m30s")
+	v.order("api", "db")
+}
+
+func TestDetails(t *testing.T) {
+	v := three(t)
+	old := event(1, port.Closed, web)
+	old.Processes, old.Time = nil, begin.Add(-48*time.Hour)
+	other := event(3, port.Opened, db)
+	v.source.events = []*port.Event{old, event(2, port.Opened, web), other}
+	v.key("end", "enter")
+	v.wants("80/tcp on 0.0.0.0 in web, open for 1m30s", "web (shop/web) 8f8f8f8f8f8f", "nginx:1.27",
+		"published at 0.0.0.0:8080, [::]:8080", "pid 1880 nginx, 1 in the container, /usr/sbin/nginx",
+		"2026-11-20 18:36:28.123 closed    80/tcp on 0.0.0.0 after 12.3s", "2026-11-22 18:36:28.125 opened")
+	v.wantsNot("5432")
+	v.board.Event(event(9, port.Closed, web))
+	v.tick()
+	v.wants("not open any more", "18:36:28.132 closed")
+	v.key("esc")
+	v.order("api", "db")
+	v.source.err = errors.New("the instance\nis gone")
+	v.key("enter")
+	v.wants("The history cannot be read: the instance; is gone")
+	v.key("up", "pgup", "home", "down", "end", "?")
+	v.wants("KEYS", "any key leads back")
+	v.key("x", "enter")
+	v.wants("EVENTS")
+}
+
+func TestHistoryScrolls(t *testing.T) {
+	v := newView(t, openAt(web, begin))
+	for id := range uint64(100) {
+		v.source.events = append(v.source.events, event(id+1, port.Opened, web))
+	}
+	v.key("enter")
+	v.wants("28.223")
+	v.wantsNot("28.124")
+	v.key("home")
+	v.wants("28.124")
+	v.wantsNot("28.223")
+	v.key("end")
+	v.wants("28.223")
+}
+
+func TestConnection(t *testing.T) {
+	v := three(t)
+	v.board.Lost(errors.New("refused\x1b[2J"))
+	v.clock = v.clock.Add(12 * time.Second)
+	v.board.Lost(errors.New("refused\x1b[2J"))
+	v.tick()
+	v.wants("connection lost 12s ago, trying again: refused?[2J", "web")
+	v.board.Connected()
+	v.tick()
+	v.wants("live from the test")
+	v.board.SetStatus(newStatus(&port.CaptureStatus{Engine: port.EngineStatus{Error: "no engine"}}, 0, ""))
+	v.tick()
+	v.wants("the Docker Engine cannot be reached: no engine")
+	v.board.Note("a remark %d", 1)
+	v.tick()
+	v.wants("a remark 1")
+	v.clock = v.clock.Add(noteFor)
+	v.tick()
+	v.wantsNot("a remark 1")
+}
+
+func TestQuit(t *testing.T) {
+	v := three(t)
+	for _, key := range []tea.KeyPressMsg{{Code: 'q', Text: "q"}, {Code: 'c', Mod: tea.ModCtrl}} {
+		_, command := v.Update(key)
+		if command == nil {
+			t.Fatalf("%s does nothing", key)
+		}
+		if _, quits := command().(tea.QuitMsg); !quits {
+			t.Errorf("%s does not quit", key)
+		}
+	}
+	v.key("/")
+	if _, command := v.Update(tea.KeyPressMsg{Code: 'c', Mod: tea.ModCtrl}); command == nil {
+		t.Error("ctrl+c does not quit while the filter is typed")
+	}
+}
+
+func TestNoColor(t *testing.T) {
+	for environment, want := range map[string]bool{"NO_COLOR=1": true, "NO_COLOR=yes": true, "NO_COLOR=": false, "COLOR=1": false} {
+		if got := noColor([]string{"A=b", environment}); got != want {
+			t.Errorf("%s: %v, want %v", environment, got, want)
+		}
+	}
+	v := three(t)
+	if !strings.Contains(v.View().Content, "\x1b[3") {
+		t.Error("there is no color at all")
+	}
+	v.paint.colors = false
+	v.board.Event(event(1, port.Opened, web))
+	v.tick()
+	if content := v.View().Content; strings.Contains(content, "\x1b[3") || !strings.Contains(content, "\x1b[7m") {
+		t.Errorf("want no colors, and the cursor's line reversed: %q", content)
+	}
+}
