@@ -17,7 +17,9 @@ LABEL org.opencontainers.image.title="portwatcher" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${COMMIT}"
-ENV PATH=/
+# Inside the container's own network: the engine publishes it where it is asked to.
+ENV PATH=/ PORTWATCHER_LISTEN=0.0.0.0:9888
+EXPOSE 9888
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["/portwatcher", "healthcheck"]
 ENTRYPOINT ["/portwatcher"]
 CMD ["run"]
@@ -46,7 +48,9 @@ LABEL org.opencontainers.image.title="portwatcher" \
       org.opencontainers.image.revision="${COMMIT}"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /portwatcher /portwatcher
-ENV PATH=/
+# Inside the container's own network: the engine publishes it where it is asked to.
+ENV PATH=/ PORTWATCHER_LISTEN=0.0.0.0:9888
+EXPOSE 9888
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["/portwatcher", "healthcheck"]
 ENTRYPOINT ["/portwatcher"]
 CMD ["run"]

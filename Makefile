@@ -18,7 +18,7 @@ export WORKLOAD_IMAGE ?= portwatcher-workload:local
 export COMPOSE_PROJECT_NAME ?= portwatcher
 
 # Settings of the demo targets; deploy/demo.sh has the defaults and checks them.
-export PORT BURST_COUNT BASE_PORT HOLD_MS INTERVAL_S FOLLOW DEMO_PORT
+export PORT BURST_COUNT BASE_PORT HOLD_MS INTERVAL_S FOLLOW DEMO_PORT WATCHER_PORT
 
 # In CI a test whose surroundings are missing fails instead of being skipped.
 ifeq ($(CI),true)
@@ -28,13 +28,13 @@ endif
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 LDFLAGS := -s -w -X portwatcher/internal/version.Version=$(VERSION) -X portwatcher/internal/version.Commit=$(COMMIT)
 IMAGE_ARGS := --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT)
-TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates
+TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates prometheus
 BENCH_PACKAGES := iproute2 lsof libbpf-tools bpftrace
 
 ##@ Use
 
 .PHONY: run
-run: engine images ## Build, start portwatcher and the demo, follow the events (FOLLOW=0: print the first; DEMO_PORT=18080)
+run: engine images ## Build, start portwatcher and the demo, follow the events (FOLLOW=0: print the first; DEMO_PORT=18080 WATCHER_PORT=9888)
 	@deploy/demo.sh up
 
 RUN_VARIANTS := run-ebpf run-netlink run-proc run-hf

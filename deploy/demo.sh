@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 project=${COMPOSE_PROJECT_NAME:-portwatcher}
 portwatcher_image=${WATCHER_IMAGE:-portwatcher:local}
 demo_port=${DEMO_PORT:-18080}
+watcher_port=${WATCHER_PORT:-9888}
 workload_image=${WORKLOAD_IMAGE:-portwatcher-workload:local}
 
 fail() {
@@ -109,13 +110,15 @@ up() {
   local name web
   follows || true # a wrong value stops here, before anything starts
   number DEMO_PORT "$demo_port" 1 65535
+  number WATCHER_PORT "$watcher_port" 1 65535
   compose up -d --no-build --remove-orphans ||
-    fail "the containers did not start, for the reason above. If port $demo_port is in use: make run DEMO_PORT=18081"
+    fail "the containers did not start, for the reason above. If port $demo_port or $watcher_port is in use: make run DEMO_PORT=18081 WATCHER_PORT=9889"
   name=$(container portwatcher)
   web=$(container demo-web)
   wait_ready "$name"
   wait_report "$name" "$web"
   echo "portwatcher is ready: container $name"
+  echo "What listens where, live: http://127.0.0.1:$watcher_port"
   echo "The demo containers open and close ports by themselves; http://127.0.0.1:$demo_port is one of them."
   echo "Try: make test-http, make test-tcp-burst, make kill-port PORT=8080, make verify-suite"
   echo "Ctrl-C ends this log only; make stop ends the containers, make clean removes everything."
@@ -137,7 +140,7 @@ stop() {
     echo "no Docker engine answers: there is nothing of it to stop or remove"
     return
   fi
-  compose down --remove-orphans -t 10 "$@"
+  compose --profile monitoring down --remove-orphans -t 10 "$@"
 }
 
 clean() {

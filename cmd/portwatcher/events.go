@@ -100,6 +100,12 @@ func flagError(name, value string, format string, arguments ...any) error {
 func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
 	query := journal.Query{Containers: q.containers, Limit: q.limit}
 	var err error
+	for _, name := range q.containers {
+		one := journal.Query{Containers: []string{name}}
+		if err := one.Check(); err != nil {
+			return query, flagError("container", name, "%w", err)
+		}
+	}
 	if query.Since, err = moment("since", q.since, now); err != nil {
 		return query, err
 	}

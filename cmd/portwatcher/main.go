@@ -68,7 +68,7 @@ file.`,
 		SilenceErrors: true,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
-	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
+	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
 	return cmd
 }
 

@@ -16,6 +16,8 @@ import (
 	"portwatcher/internal/controller"
 	"portwatcher/internal/health"
 	"portwatcher/internal/output"
+	"portwatcher/internal/port"
+	"portwatcher/internal/server"
 	"portwatcher/internal/version"
 )
 
@@ -23,6 +25,7 @@ func runCommand() *cobra.Command {
 	return loaderCommand("run", "Watch until stopped, print events and record them", []string{
 		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.BurstScans, config.BurstDelay,
 		config.CloseGrace, config.UDPClients, config.Format, config.State, config.Retain, config.RetainSize,
+		config.Listen, config.TokenFile, config.TLSCert, config.TLSKey, config.AllowedHosts, config.MetricsMaxSeries,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.HealthSocket,
 		config.ConfigFile,
 	}, run)
@@ -46,10 +49,21 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 	}
 	defer closeWith(&err, record)
 	queue := output.NewQueue(os.Stdout, output.Format(s.Format))
+	measures := newMetrics(s, log)
+	var web *server.Server
 	c = newController(s, log, docker, func(o *controller.Options) {
-		o.Sink, o.SinkQueue = queue.Offer, queue.Fill
+		o.SinkQueue, o.Observer = queue.Fill, measures
 		o.Journal, o.Resume = record, resume(record, time.Now())
+		o.Sink = func(e *port.Event) bool {
+			if web != nil {
+				web.Event(e)
+			}
+			return queue.Offer(e)
+		}
 	})
+	if web, err = newServer(s, log, c, record, measures); err != nil {
+		return err
+	}
 
 	// These outlive the others, to write what they leave.
 	printed := start(ctx, queue.Run)
@@ -63,6 +77,9 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 	})
 	ready := func() error { return errors.Join(c.Ready(), record.Err()) }
 	group.Go(func() error { return serveHealth(watching, s, log, ready) })
+	if web != nil {
+		group.Go(func() error { return web.Serve(watching) })
+	}
 	group.Go(func() error {
 		return reload(watching, loader, s, log, hangup, func(s *config.Settings) {
 			setLogger(log, s)

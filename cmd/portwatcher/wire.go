@@ -66,7 +66,7 @@ func newController(s *config.Settings, log logrus.FieldLogger, e *engine.Engine,
 		cgroups = nil // preflight has told of it
 	}
 	options := controller.Options{
-		Tuning: tuning(s, log), Engine: e, Logger: log, HostName: s.HostName,
+		Tuning: tuning(s, log), Engine: e, EngineAddress: e.Host(), Logger: log, HostName: s.HostName,
 		ProcRoot: s.ProcRoot, Finder: finder, Attributor: process.NewAttributor(finder, cgroups),
 		Source: controller.Source(s.Source), OpenProbe: openProbe(s, log),
 	}
@@ -100,11 +100,12 @@ func openProbe(s *config.Settings, log logrus.FieldLogger) func() (controller.Pr
 func monitored(selection config.Selection, log logrus.FieldLogger) func(*port.Container) bool {
 	told := map[string]bool{} // used under the controller's lock
 	return func(c *port.Container) bool {
-		if !told[c.ID] {
+		matches := selection.Matches(c)
+		if matches && !told[c.ID] {
 			told[c.ID] = true
 			tellLabels(c, log)
 		}
-		return selection.Matches(c)
+		return matches
 	}
 }
 

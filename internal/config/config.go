@@ -57,6 +57,14 @@ type Settings struct {
 	// RetainSize is how many bytes the journal may take: 0 without limit, or
 	// 1 MB to 1000 TB.
 	RetainSize int64
+	// Listen is HOST:PORT, or empty for nowhere.
+	Listen string
+	// TokenFile, TLSCert and TLSKey are paths, or empty for none.
+	TokenFile, TLSCert, TLSKey string
+	// AllowedHosts are in lower case.
+	AllowedHosts []string
+	// MetricsMaxSeries is 1 to 1,000,000.
+	MetricsMaxSeries int
 	// Warnings are lines to log: variables that look like settings and are not.
 	Warnings []string
 

@@ -30,6 +30,12 @@ var samples = map[string]struct{ file, short, long, flag string }{
 	State:             {"memory", "/s3.json", "/s4.db", "/s5.db"},
 	Retain:            {"2d", "", "4d", "5d"},
 	RetainSize:        {"2GB", "", "4GB", "5GB"},
+	Listen:            {"':2'", "", "", "h:5"}, // an empty variable counts
+	TokenFile:         {"/t2", "", "/t4", "/t5"},
+	TLSCert:           {"/t2", "", "/t4", "/t5"},
+	TLSKey:            {"/t2", "", "/t4", "/t5"},
+	AllowedHosts:      {"[a, b.c]", "", "d", "e.f"},
+	MetricsMaxSeries:  {"2", "", "4", "5"},
 }
 
 // Each setting takes its default, the file, the short variable, the long one

@@ -35,6 +35,12 @@ const (
 	State             = "state"
 	Retain            = "retain"
 	RetainSize        = "retain-size"
+	Listen            = "listen"
+	TokenFile         = "token-file"
+	TLSCert           = "tls-cert"
+	TLSKey            = "tls-key"
+	AllowedHosts      = "allowed-hosts"
+	MetricsMaxSeries  = "metrics-max-series"
 )
 
 // setting is one row of the table that flags, variables and help come from.
@@ -257,5 +263,41 @@ var table = []*setting{
 		usage: "how large the journal may grow, 1MB to 1000TB, in bytes, kB to TB or KiB to TiB; 0 means unlimited",
 		set:   (*Settings).setRetainSize,
 		get:   func(s *Settings) string { return size(s.RetainSize) },
+	},
+	{
+		name: Listen, kind: "address", standard: "127.0.0.1:9888", emptyCounts: true,
+		usage: "where the page, the API and the metrics are served: HOST:PORT; empty for nowhere",
+		set:   (*Settings).setListen,
+		get:   func(s *Settings) string { return s.Listen },
+	},
+	{
+		name: TokenFile, kind: "path",
+		usage: "file with the token that clients must show; empty asks for none",
+		set:   pathOrNone(func(s *Settings) *string { return &s.TokenFile }),
+		get:   func(s *Settings) string { return s.TokenFile },
+	},
+	{
+		name: TLSCert, kind: "path",
+		usage: "file with the certificate to serve HTTPS, in PEM; needs tls-key; read again when it changes",
+		set:   pathOrNone(func(s *Settings) *string { return &s.TLSCert }),
+		get:   func(s *Settings) string { return s.TLSCert },
+	},
+	{
+		name: TLSKey, kind: "path",
+		usage: "file with the certificate's private key, in PEM",
+		set:   pathOrNone(func(s *Settings) *string { return &s.TLSKey }),
+		get:   func(s *Settings) string { return s.TLSKey },
+	},
+	{
+		name: AllowedHosts, kind: "list", list: true,
+		usage: "host names by which clients may ask without a token, beside addresses, names without a dot and this host's own",
+		set:   (*Settings).setAllowedHosts,
+		get:   func(s *Settings) string { return strings.Join(s.AllowedHosts, ",") },
+	},
+	{
+		name: MetricsMaxSeries, kind: "count", standard: "5000",
+		usage: "most series of a metric that has one for each port, 1 to 1000000",
+		set:   (*Settings).setMetricsMaxSeries,
+		get:   func(s *Settings) string { return strconv.Itoa(s.MetricsMaxSeries) },
 	},
 }
