@@ -23,4 +23,22 @@ fi
 echo "ensure-packages: installing ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
+
+# Only the commands are wanted: a service that comes with them (Prometheus) is
+# neither started now nor at the next boot. One that was here before is left alone.
+policy=/usr/sbin/policy-rc.d # what packages ask before they start a service
+if [ ! -e "$policy" ]; then
+  trap 'rm -f "$policy"' EXIT
+  printf '#!/bin/sh\n# Put here by ensure-packages.sh while it installs packages.\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+fi
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+files=$(dpkg-query -L "${missing[@]}")
+for script in $(sed -n 's,^/etc/init\.d/\([^/]*\)$,\1,p' <<<"$files"); do
+  update-rc.d "$script" disable
+done
+if command -v systemctl >/dev/null; then
+  for unit in $(sed -n 's,^\(/usr\)\?/lib/systemd/system/\([^/@]*\.service\)$,\2,p' <<<"$files"); do
+    systemctl --quiet disable "$unit"
+  done
+fi
