@@ -4,7 +4,7 @@
 //
 // It is a module of its own, so that the tools it compares with are no
 // dependencies of portwatcher. One file tells one theme: scan.go, fleet.go,
-// capture.go, latency.go, accept.go. A theme that cannot run on a machine is named in the output with the reason;
+// capture.go, latency.go, accept.go, journal.go. A theme that cannot run on a machine is named in the output with the reason;
 // where PORTWATCHER_REQUIRE is 1 that is a failure.
 //
 // A missed aim is reported and is no failure: times depend on the machine.
@@ -41,6 +41,8 @@ type settings struct {
 	latencyCount int
 	acceptRounds int
 	acceptTurn   time.Duration
+
+	journalEvents int
 }
 
 // A theme measures one thing and adds its tables to the report.
@@ -55,6 +57,7 @@ var themes = []theme{
 	{"capture", runCapture},
 	{"latency", runLatency},
 	{"accept", runAccept},
+	{"journal", runJournal},
 }
 
 func main() {
@@ -135,6 +138,7 @@ func parse(arguments []string) (*settings, []theme, error) {
 	set.IntVar(&s.latencyCount, "latency-count", 1000, "ports of each protocol, one each 5 ms (10 to 10,000)")
 	set.IntVar(&s.acceptRounds, "accept-rounds", 10, "rounds of the connections, in each of which every way has its turn (2 to 1000)")
 	set.DurationVar(&s.acceptTurn, "accept-turn", 800*time.Millisecond, "how long a turn is measured (200ms to 1h)")
+	set.IntVar(&s.journalEvents, "journal-events", 1_000_000, "events in the journal (10,000 to 100,000,000)")
 	if err := set.Parse(arguments); err != nil {
 		return nil, nil, err
 	}
@@ -152,6 +156,7 @@ func parse(arguments []string) (*settings, []theme, error) {
 		{"capture-count", s.captureCount, 1000, 10_000_000},
 		{"latency-count", s.latencyCount, 10, 10_000},
 		{"accept-rounds", s.acceptRounds, 2, 1000},
+		{"journal-events", s.journalEvents, 10_000, 100_000_000},
 	} {
 		if limit.value < limit.low || limit.value > limit.high {
 			return nil, nil, fmt.Errorf("--%s %d: want %d to %d", limit.name, limit.value, limit.low, limit.high)

@@ -8,7 +8,7 @@ import (
 func TestFlagsOutOfRangeAreRefused(t *testing.T) {
 	for _, arguments := range []string{
 		"--only nothing", "--scan-rounds 0", "--fleet-containers 501", "--fleet-ports 0", "--fleet-starts -1",
-		"--fleet-steady 1ms", "--fleet-network host", "--capture-count 999", "--latency-count 0", "--accept-rounds 1", "--accept-turn 1ms", "scan",
+		"--fleet-steady 1ms", "--fleet-network host", "--capture-count 999", "--latency-count 0", "--accept-rounds 1", "--accept-turn 1ms", "--journal-events 1", "scan",
 	} {
 		if _, _, err := parse(strings.Fields(arguments)); err == nil {
 			t.Errorf("%s is accepted", arguments)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -35,6 +36,9 @@ func (r *Reader) At(ctx context.Context, t time.Time) ([]port.Open, Watching, er
 		}
 		return nil
 	})
+	if unknown, ok := errors.AsType[*UnknownTimeError](err); ok {
+		err = unknown
+	}
 	if err != nil {
 		return nil, Watching{}, err
 	}
@@ -134,24 +138,19 @@ func (v *view) add(open port.Open, until int64) {
 
 // readClosed takes what closed since; see spanOf.
 func (v *view) readClosed(ctx context.Context) error {
-	for span := range 64 {
-		latest := int64(math.MaxInt64)
-		if span < 63 && v.nanos < math.MaxInt64-1<<span {
-			latest = v.nanos + 1<<span
+	closed, err := v.events(ctx, `WITH RECURSIVE spans (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM spans WHERE n < ?2)
+		SELECT `+columns+` FROM spans CROSS JOIN events INDEXED BY events_span ON span = n AND time > ?1 AND time <= ?1 + (1 << n)`, v.nanos, spanMost)
+	if err != nil {
+		return err
+	}
+	for _, c := range closed {
+		if c.err != nil {
+			return c.err
 		}
-		closed, err := v.events(ctx, "SELECT "+columns+" FROM events INDEXED BY events_span WHERE span = ? AND time > ? AND time <= ?", span, v.nanos, latest)
-		if err != nil {
-			return err
-		}
-		for _, c := range closed {
-			if c.err != nil {
-				return c.err
-			}
-			if nanos(c.event.OpenedAt) <= v.nanos && c.event.Container != nil {
-				open := port.Open{Listener: c.event.Listener, OpenedAt: c.event.OpenedAt}
-				open.Source = ""
-				v.add(open, nanos(c.event.Time))
-			}
+		if nanos(c.event.OpenedAt) <= v.nanos && c.event.Container != nil {
+			open := port.Open{Listener: c.event.Listener, OpenedAt: c.event.OpenedAt}
+			open.Source = ""
+			v.add(open, nanos(c.event.Time))
 		}
 	}
 	return nil

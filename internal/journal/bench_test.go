@@ -4,40 +4,130 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
+
+	"portwatcher/internal/journal/journaltest"
+	"portwatcher/internal/port"
 )
 
-func BenchmarkWrite(b *testing.B) {
-	path := filepath.Join(b.TempDir(), "journal.db")
-	j, err := Open(Options{Path: path, Logger: quiet()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- j.Run(ctx) }()
-	t := newTraffic(50, j.NextID(), time.Now().Add(-time.Hour), time.Millisecond)
-	b.ReportAllocs()
-	b.ResetTimer()
-	for range b.N {
-		e := t.next()
-		for !j.Offer(Record{Event: e}) {
+// offerAll hands over n events, as fast as the journal takes them, and ends it.
+func offerAll(b testing.TB, path string, all *journaltest.Traffic, n int) {
+	b.Helper()
+	began := all.Now
+	j := start(b, Options{Path: path, Now: func() time.Time { return began }})
+	for range n {
+		for r := (Record{Event: all.Next()}); !j.Offer(r); {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	stop()
-	if err := <-done; err != nil {
-		b.Fatal(err)
-	}
+	j.stop()
+}
+
+// BenchmarkWrite is the way of an event from Offer to the disk, sustained.
+func BenchmarkWrite(b *testing.B) {
+	path := temporary(b)
+	all := journaltest.New(50, 1, time.Now().Add(-time.Hour), time.Millisecond)
+	b.ReportAllocs()
+	b.ResetTimer()
+	offerAll(b, path, all, b.N)
 	b.StopTimer()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
-	if err := j.Close(); err != nil {
-		b.Fatal(err)
-	}
 	info, err := os.Stat(path)
 	if err != nil {
 		b.Fatal(err)
 	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 	b.ReportMetric(float64(info.Size())/float64(b.N), "bytes/event")
+}
+
+// million is a journal of 1,000,000 events, spread over 30 days and 50
+// containers; every benchmark of reading uses the same.
+var million = sync.OnceValues(func() (string, error) {
+	folder, err := os.MkdirTemp("", "portwatcher-journal-")
+	return filepath.Join(folder, "journal.db"), err
+})
+
+const month = 30 * 24 * time.Hour
+
+func openMillion(b *testing.B) (path string) {
+	b.Helper()
+	path, err := million()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if !exists(path) {
+		const n = 1_000_000
+		offerAll(b, path, journaltest.New(50, 1, time.Now().Add(-month), month/n), n)
+		removeAtEnd = filepath.Dir(path)
+	}
+	b.ResetTimer()
+	return path
+}
+
+// BenchmarkLastHour opens the journal and reads the last hour of one container.
+func BenchmarkLastHour(b *testing.B) {
+	path := openMillion(b)
+	n := 0
+	for b.Loop() {
+		n = readOnce(b, path, Query{Since: time.Now().Add(-time.Hour), Containers: []string{"shop_web_7"}})
+	}
+	b.ReportMetric(float64(n), "events")
+}
+
+// BenchmarkLast100 opens the journal and reads the last 100 events of one
+// container.
+func BenchmarkLast100(b *testing.B) {
+	path := openMillion(b)
+	for b.Loop() {
+		if n := readOnce(b, path, Query{Limit: 100, Containers: []string{"shop_web_7"}}); n != 100 {
+			b.Fatalf("%d events, want 100", n)
+		}
+	}
+}
+
+// BenchmarkOnePort reads all of one port, which no index knows.
+func BenchmarkOnePort(b *testing.B) {
+	path := openMillion(b)
+	n := 0
+	for b.Loop() {
+		n = readOnce(b, path, Query{Ports: []PortRange{{First: 5000, Last: 5000}}})
+	}
+	b.ReportMetric(float64(n), "events")
+}
+
+func readOnce(b *testing.B, path string, q Query) (n int) {
+	r, err := OpenReader(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, err := range r.Events(context.Background(), q) {
+		if err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+	if err := r.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+// BenchmarkAt opens the journal and asks what was open 15 days ago.
+func BenchmarkAt(b *testing.B) {
+	path := openMillion(b)
+	var open []port.Open
+	for b.Loop() {
+		r, err := OpenReader(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if open, _, err = r.At(context.Background(), time.Now().Add(-month/2)); err != nil {
+			b.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(len(open)), "open")
 }

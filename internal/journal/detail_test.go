@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/journal/journaltest"
 	"portwatcher/internal/port"
 )
 
@@ -67,7 +68,7 @@ func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 
 func TestDetailKeepsAll(t *testing.T) {
 	r := newRandom(1)
-	for i := range 50_000 {
+	for i := range 10_000 {
 		want := randomEvent(r, uint64(i+1))
 		got := &port.Event{ID: want.ID, Time: want.Time, Transient: want.Transient}
 		got.Listener = port.Listener{Host: want.Host, Container: want.Container}
@@ -94,7 +95,7 @@ func asJSON(t testing.TB, value any) string {
 }
 
 func TestDetailIsSmall(t *testing.T) {
-	e := newTraffic(1, 1, time.Now(), time.Millisecond).next()
+	e := journaltest.New(1, 1, time.Now(), time.Millisecond).Next()
 	// Fields, address, source, one process with its name and executable.
 	if size, want := len(appendDetail(nil, e)), 50; size > want {
 		t.Errorf("%s takes %d bytes: want at most %d", asJSON(t, e), size, want)

@@ -88,6 +88,13 @@ type damage struct{ error }
 
 func (d damage) Unwrap() error { return d.error }
 
+// cannotOpen says that SQLite could not open a file: the database, or what it
+// needs beside it.
+func cannotOpen(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (e.Code()&0xff == sqlite3.SQLITE_CANTOPEN || e.Code()&0xff == sqlite3.SQLITE_READONLY)
+}
+
 // isCorrupt says that a database is damaged, or none.
 func isCorrupt(err error) bool {
 	if _, ok := errors.AsType[damage](err); ok {

@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -153,8 +152,7 @@ func (p *plan) whereIn(column string, values []int64) {
 		p.args = append(p.args, values[0])
 		return
 	}
-	list := strings.Trim(strings.ReplaceAll(fmt.Sprint(values), " ", ","), "[]")
-	p.where += " AND " + column + " IN (" + list + ")"
+	p.where += " AND " + column + " IN " + listOf(values)
 }
 
 // conditions adds what the columns of events say.
@@ -284,22 +282,4 @@ func (r *Reader) countLast(ctx context.Context, p *plan, w window, limit int) (c
 			p.arguments(w, limit)...).Scan(&count, &oldest)
 	})
 	return count, oldest, err
-}
-
-// decodeColumns sets what columns say, and checks that they can say it.
-func decodeColumns(e *port.Event, kind, protocol, number, exposure int64) error {
-	switch {
-	case kind < 0 || kind >= int64(len(types)):
-		return fmt.Errorf("type %d is not known", kind)
-	case protocol < 0 || protocol > math.MaxUint8:
-		return fmt.Errorf("protocol %d is none", protocol)
-	case number < 0 || number > math.MaxUint16:
-		return fmt.Errorf("port %d is none", number)
-	case exposure < 0 || exposure >= int64(len(exposures)):
-		return fmt.Errorf("exposure %d is not known", exposure)
-	case e.ID == 0:
-		return errors.New("its id is 0")
-	}
-	e.Type, e.Protocol, e.Port, e.Exposure = types[kind], port.Protocol(protocol), uint16(number), exposures[exposure]
-	return nil
 }

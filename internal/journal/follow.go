@@ -44,18 +44,14 @@ func (f *follower) run(ctx context.Context, yield func(*port.Event, error) bool)
 			yield(nil, err)
 			return
 		}
-		if last > f.q.AfterID {
-			if !f.step(ctx, last, yield) {
-				return
-			}
+		if last > f.q.AfterID && !f.step(ctx, last, yield) {
+			return
 		}
+		f.q.Limit = max(f.left, 0) // what comes is not the last of it
 		if f.left == 0 || f.q.BeforeID > 0 && last >= f.q.BeforeID-1 {
 			return
 		}
-		if err := more(); err != nil {
-			yield(nil, err)
-			return
-		}
+		more()
 		if ctx.Err() != nil {
 			return
 		}
@@ -77,49 +73,49 @@ func (f *follower) step(ctx context.Context, last uint64, yield func(*port.Event
 		return false
 	}
 	f.q.AfterID = last
-	if f.q.Limit = 0; f.left > 0 {
-		f.q.Limit = f.left
-	}
 	return true
 }
 
 // wait returns a function that waits until there may be more than there is now.
-func (r *Reader) wait(ctx context.Context) func() error {
+func (r *Reader) wait(ctx context.Context) func() {
 	if r.j != nil {
 		committed := r.j.Committed()
-		return func() error {
+		return func() {
 			select {
 			case <-committed:
 			case <-ctx.Done():
 			}
-			return nil
 		}
 	}
-	return func() error {
+	return func() {
 		select {
 		case <-time.After(pollTime):
 		case <-ctx.Done():
-			return nil
 		}
-		return r.reopen(ctx)
 	}
 }
 
 // reopen opens the file anew if another one took its place, as happens when it
-// proved corrupt.
+// proved corrupt, or if a frozen one is written now.
 func (r *Reader) reopen(ctx context.Context) error {
+	if r.j != nil {
+		return nil
+	}
 	info, err := os.Stat(r.path)
 	if err != nil {
 		return nil // perhaps for a moment: what was opened can still be read
 	}
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if r.db == nil || os.SameFile(info, r.file) {
+	if r.db == nil || os.SameFile(info, r.file) && !(r.frozen && exists(r.path+"-wal")) {
 		return nil
 	}
 	old := r.db
 	if err := r.open(ctx); err != nil {
-		return fmt.Errorf("the journal was replaced: %w", err)
+		return err
 	}
-	return old.Close()
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("journal %s: close the file that was there before: %w", r.path, err)
+	}
+	return nil
 }

@@ -89,8 +89,12 @@ func (m *model) live(path string, life int) {
 	m.runs[life].until = m.clock.Now()
 }
 
-// add gives an event its id and time.
+// add gives an event its id and time. There are many blocks of ids: few ids are
+// used.
 func (m *model) add(e *port.Event) *port.Event {
+	if m.random.IntN(20) == 0 {
+		m.nextID += m.random.Uint64N(3000) // some were dropped
+	}
 	e.ID, e.Time = m.nextID, m.clock.Now()
 	m.nextID++
 	m.events = append(m.events, e)
@@ -232,8 +236,12 @@ func (m *model) checkPrevious(p *Previous) {
 	}
 }
 
-// moment is a time of the record, and now and then one that is not.
+// moment is a time of the record, often exactly that of an event, and now and
+// then one before it.
 func (m *model) moment() time.Time {
+	if m.random.IntN(2) == 0 {
+		return pick(m.random, m.events...).Time
+	}
 	first, last := m.runs[0].from, m.clock.Now()
 	return first.Add(time.Duration(m.random.Int64N(int64(last.Sub(first))+2)) - 1)
 }

@@ -5,12 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
-
-	"portwatcher/internal/port"
 )
 
 // Reader reads a journal. Its methods are safe for concurrent use. What it
@@ -24,6 +23,8 @@ type Reader struct {
 	mutex sync.RWMutex // held for reading while db is used
 	db    *sql.DB
 	file  os.FileInfo
+	// frozen says that it was opened as a file that nobody writes.
+	frozen bool
 }
 
 // Reader returns a reader of the journal. It needs no close, and fails once the
@@ -56,15 +57,34 @@ func (r *Reader) open(ctx context.Context) (err error) {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("journal %s: it is no file; name the database of `portwatcher run` with --state", r.path)
 	}
-	db, err := openReading(r.path)
+	options := url.Values{"mode": {"ro"}}
+	db, err := r.openWith(ctx, options)
+	frozen := cannotOpen(err) && !exists(r.path+"-wal")
+	if frozen {
+		// Nobody writes it, and where the folder is read-only SQLite cannot make
+		// sure that it stays so.
+		options.Set("immutable", "1")
+		db, err = r.openWith(ctx, options)
+	}
+	if cannotOpen(err) {
+		return fmt.Errorf("%w: run this where its folder is writable, or while `portwatcher run` writes it", err)
+	}
 	if err != nil {
 		return err
 	}
-	if err = r.checkReadable(ctx, db); err != nil {
-		return errors.Join(err, db.Close())
-	}
-	r.db, r.file = db, info
+	r.db, r.file, r.frozen = db, info, frozen
 	return nil
+}
+
+func (r *Reader) openWith(ctx context.Context, options url.Values) (*sql.DB, error) {
+	db, err := openReading(r.path, options)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.checkReadable(ctx, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 func (r *Reader) checkReadable(ctx context.Context, db *sql.DB) error {
@@ -99,6 +119,9 @@ func (r *Reader) Close() error {
 
 // reading runs f in a transaction that reads.
 func (r *Reader) reading(ctx context.Context, f func(tx *sql.Tx) error) error {
+	if err := r.reopen(ctx); err != nil {
+		return err
+	}
 	mutex := &r.mutex
 	if r.j != nil {
 		mutex = &r.j.swap
@@ -142,109 +165,6 @@ func (r *Reader) Bounds(ctx context.Context) (first, last uint64, err error) {
 		return tx.QueryRowContext(ctx, "SELECT (SELECT ifnull(min(id), 0) FROM events), (SELECT ifnull(max(id), 0) FROM events)").Scan(&first, &last)
 	})
 	return first, last, err
-}
-
-// columns are what scanEvent takes.
-const columns = "events.id, events.time, events.origin, events.type, events.transient, events.protocol, events.port, events.exposure, events.detail"
-
-// scanner turns rows into events. Those of one transaction share what they say
-// of their containers.
-type scanner struct {
-	tx      *sql.Tx
-	origins map[int64]*origin
-	detail  sql.RawBytes
-}
-
-// events runs a query for columns. A row that makes no sense gives a
-// [*DamagedError] in its place.
-func (s *scanner) events(ctx context.Context, query string, args ...any) ([]result, error) {
-	rows, err := s.tx.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var results []result
-	for rows.Next() {
-		var r result
-		if err := s.scan(rows, &r); err != nil {
-			return nil, err
-		}
-		results = append(results, r)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return nil, err
-	}
-	return results, s.fill(ctx, results)
-}
-
-// result is an event that was read, or the error that came instead.
-type result struct {
-	id     uint64
-	origin int64
-	event  *port.Event
-	err    error
-}
-
-func (s *scanner) scan(rows *sql.Rows, r *result) error {
-	var id, at, kind, protocol, number, exposure int64
-	e := &port.Event{}
-	if err := rows.Scan(&id, &at, &r.origin, &kind, &e.Transient, &protocol, &number, &exposure, &s.detail); err != nil {
-		return err
-	}
-	e.ID, r.id, e.Time = uint64(id), uint64(id), timeOf(at)
-	err := decodeColumns(e, kind, protocol, number, exposure)
-	if err == nil {
-		err = decodeDetail(s.detail, e)
-	}
-	if err != nil {
-		r.err = &DamagedError{ID: r.id, Err: err}
-		return nil
-	}
-	r.event = e
-	return nil
-}
-
-// fill adds host and container.
-func (s *scanner) fill(ctx context.Context, results []result) error {
-	for i := range results {
-		r := &results[i]
-		if r.err != nil {
-			continue
-		}
-		o, err := s.origin(ctx, r.origin)
-		if errors.Is(err, sql.ErrNoRows) {
-			r.event, r.err = nil, &DamagedError{ID: r.id, Err: fmt.Errorf("its container, row %d of origins, is missing", r.origin)}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		r.event.Host = o.host
-		if o.known {
-			r.event.Container = &o.container
-		}
-	}
-	return nil
-}
-
-func (s *scanner) origin(ctx context.Context, row int64) (*origin, error) {
-	if o := s.origins[row]; o != nil {
-		return o, nil
-	}
-	o := &origin{}
-	var id sql.NullString
-	c := &o.container
-	err := s.tx.QueryRowContext(ctx, "SELECT host, container, name, image, project, service FROM origins WHERE id = ?", row).
-		Scan(&o.host, &id, &c.Name, &c.Image, &c.Project, &c.Service)
-	if err != nil {
-		return nil, err
-	}
-	c.ID, o.known = id.String, id.Valid
-	if s.origins == nil {
-		s.origins = map[int64]*origin{}
-	}
-	s.origins[row] = o
-	return o, nil
 }
 
 // pollTime is the time between two looks at what another process writes.

@@ -10,7 +10,7 @@ import (
 const (
 	// trimRows is how many events a step of retention deletes, unless more than
 	// half as many came since the last step: what comes must not outrun what goes.
-	trimRows, trimRowsMost = 500, 20_000
+	trimRows, trimRowsMost = 1000, 20_000
 	// trimPause is the time between two steps, trimIdle that between two looks
 	// whether there is something to do. trimWritten events call for one earlier.
 	trimPause, trimIdle = 100 * time.Millisecond, time.Minute
@@ -18,8 +18,9 @@ const (
 	// trimPages is how many free pages may stay in the file to be used again, and
 	// how many a step gives back to the file system at most.
 	trimPages = 256
-	// rowBytes is less than an event takes, so that not too many are deleted.
-	rowBytes = 50
+	// rowBytes is more than an event takes, so that a step does not delete too
+	// much; trimRowsLeast are deleted however little too much there is.
+	rowBytes, trimRowsLeast = 150, 100
 )
 
 // trimmer says when retention has its next step. Its zero value is due.
@@ -30,6 +31,7 @@ type trimmer struct {
 	// sweeping says that containers are looked through, up to the row swept.
 	sweeping bool
 	swept    int64
+	touched  bool // something was deleted and is perhaps not in the file
 	failing  bool
 }
 
@@ -55,10 +57,12 @@ func (t *trimmer) schedule(pause time.Duration) {
 }
 
 // retain does one step of retention.
-func (w *writer) retain(context.Context) {
+func (w *writer) retain(ctx context.Context) {
 	more, err := w.trimStep()
 	if isCorrupt(err) {
-		err = w.replace(err)
+		if err = w.replace(err); err == nil {
+			w.attempt(ctx)
+		}
 	}
 	switch {
 	case err == nil:
@@ -84,11 +88,10 @@ func (w *writer) trimStep() (more bool, err error) {
 		return false, nil
 	}
 	ctx := context.Background()
-	size, free, err := s.size(ctx)
+	size, _, err := s.size(ctx)
 	if err != nil {
 		return false, err
 	}
-	w.j.status.size.Store(size)
 	t := trimming{
 		w: w, cutoff: math.MinInt64, now: nanos(w.j.options.Now()),
 		rows: min(max(trimRows, 2*w.trim.written), trimRowsMost),
@@ -98,21 +101,40 @@ func (w *writer) trimStep() (more bool, err error) {
 	}
 	if limit := w.j.options.RetainSize; limit > 0 && size > limit {
 		t.tooLarge = true
-		t.rows = min(t.rows, int((size-limit)/rowBytes)+1)
+		t.rows = min(t.rows, max(int((size-limit)/rowBytes), trimRowsLeast))
 	}
 	if more, err = t.transact(ctx, s.db); err != nil {
 		return false, err
 	}
-	return s.shrink(ctx, free, more)
+	size, free, err := s.size(ctx)
+	if err != nil {
+		return false, err
+	}
+	w.j.status.size.Store(size)
+	if free > trimPages {
+		more = true
+		err = s.shrink(ctx)
+	}
+	if !more && w.trim.touched {
+		err = s.checkpoint(ctx)
+	}
+	w.trim.touched = more
+	return more, err
 }
 
-// shrink gives free pages back to the file system.
-func (s *store) shrink(ctx context.Context, free int64, more bool) (bool, error) {
-	if free <= trimPages {
-		return more, nil
-	}
+// shrink gives free pages back, in the write-ahead log.
+func (s *store) shrink(ctx context.Context) error {
 	if _, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", trimPages)); err != nil {
-		return false, fmt.Errorf("give free pages back: %w", err)
+		return fmt.Errorf("give free pages back: %w", err)
 	}
-	return more || free > 2*trimPages, nil
+	return nil
+}
+
+// checkpoint brings the write-ahead log into the file, as far as no reader
+// needs it: only then the file becomes smaller.
+func (s *store) checkpoint(ctx context.Context) error {
+	if _, err := s.db.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+		return fmt.Errorf("bring the write-ahead log into the file: %w", err)
+	}
+	return nil
 }

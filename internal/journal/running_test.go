@@ -2,10 +2,13 @@ package journal
 
 import (
 	"context"
+	"io"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/port"
 )
@@ -22,6 +25,12 @@ type running struct {
 // start opens a journal and runs it until the test ends, or stop is called.
 func start(t testing.TB, o Options) *running {
 	t.Helper()
+	return startWith(t, o, queueLength)
+}
+
+// startWith is start with another length of the queue.
+func startWith(t testing.TB, o Options, length int) *running {
+	t.Helper()
 	if o.Logger == nil {
 		o.Logger = quiet()
 	}
@@ -29,6 +38,7 @@ func start(t testing.TB, o Options) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	j.queue = newQueue(length, j.options.Now)
 	ctx, end := context.WithCancel(context.Background())
 	r := &running{Journal: j, t: t, end: end, done: make(chan error, 1)}
 	go func() { r.done <- j.Run(ctx) }()
@@ -87,10 +97,10 @@ func (r *running) await(id uint64) {
 // within waits until a condition holds.
 func within(t testing.TB, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not come about within 30 s")
+			t.Fatal("it did not come about within a minute")
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -142,4 +152,11 @@ func (c *clock) add(d time.Duration) time.Time {
 	defer c.mutex.Unlock()
 	c.now = c.now.Add(d)
 	return c.now
+}
+
+// quiet is a logger that nobody reads.
+func quiet() logrus.FieldLogger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return log
 }

@@ -83,13 +83,9 @@ CREATE TABLE meta (
 INSERT INTO meta (reserved) VALUES (0);
 `
 
-// migrate brings a database to the newest schema, one transaction a step. It
-// fails with a [*NewerError] or a [*ForeignError] where it must not touch it.
-func migrate(ctx context.Context, conn *sql.Conn, path string) error {
-	version, err := schemaVersion(ctx, conn, path)
-	if err != nil {
-		return err
-	}
+// migrate brings a database from a schema version to the newest, one
+// transaction a step.
+func migrate(ctx context.Context, conn *sql.Conn, path string, version int) error {
 	for ; version < len(migrations); version++ {
 		step := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
 			migrations[version], applicationID, version+1)
@@ -100,7 +96,8 @@ func migrate(ctx context.Context, conn *sql.Conn, path string) error {
 	return nil
 }
 
-// schemaVersion returns 0 for an empty database.
+// schemaVersion returns the schema version of a database, 0 if it is empty. It
+// fails with a [*NewerError] or a [*ForeignError] where nothing may be written.
 func schemaVersion(ctx context.Context, conn *sql.Conn, path string) (int, error) {
 	var application, version, tables, ours int
 	err := conn.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),

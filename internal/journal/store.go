@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"strconv"
@@ -22,7 +23,6 @@ type store struct {
 	// db has one connection, and read some that cannot write. In memory they are
 	// the same.
 	db, read *sql.DB
-	insert   *sql.Stmt
 	file     os.FileInfo // nil in memory
 }
 
@@ -48,13 +48,13 @@ func openStore(path string) (_ *store, m *memory, err error) {
 		}
 	}()
 	if path == "" {
-		s.db, err = sql.Open("sqlite", ":memory:")
+		s.db, err = sql.Open("sqlite", dsn("", nil))
 		s.read = s.db
 	} else {
 		if err := create(path); err != nil {
 			return nil, nil, err
 		}
-		s.db, err = sql.Open("sqlite", dsn(path, "rw"))
+		s.db, err = sql.Open("sqlite", dsn(path, url.Values{"mode": {"rw"}, "_txlock": {"immediate"}}))
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("journal %s: %w", path, err)
@@ -73,7 +73,7 @@ func openStore(path string) (_ *store, m *memory, err error) {
 	if s.file, err = os.Stat(path); err != nil {
 		return nil, nil, fmt.Errorf("journal %s: %w", path, err)
 	}
-	if s.read, err = openReading(path); err != nil {
+	if s.read, err = openReading(path, url.Values{"mode": {"ro"}}); err != nil {
 		return nil, nil, err
 	}
 	return s, m, nil
@@ -91,19 +91,27 @@ func create(path string) error {
 	return nil
 }
 
-// dsn names a database file for the driver. A "?" or "%" in path is no part of
-// the options.
-// Source: https://www.sqlite.org/uri.html.
-func dsn(path, mode string) string {
-	options := url.Values{"mode": {mode}, "_pragma": {"busy_timeout(5000)", "cell_size_check(1)"}}
-	if mode == "rw" {
-		options.Set("_txlock", "immediate")
+// dsn names a database for the driver, with what each connection is set to. A
+// "?" or "%" in path is no part of the options. Nothing of it writes.
+// Sources: https://www.sqlite.org/uri.html, https://www.sqlite.org/pragma.html.
+func dsn(path string, options url.Values) string {
+	all := url.Values{"_pragma": {
+		"busy_timeout(5000)",
+		"cell_size_check(1)",
+		"synchronous(NORMAL)", // a power cut may cost the last batches, never the file
+		"wal_autocheckpoint(2000)",
+		"journal_size_limit(16777216)",
+		"temp_store(MEMORY)",
+	}}
+	maps.Copy(all, options)
+	if path == "" {
+		return ":memory:?" + all.Encode()
 	}
-	return (&url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}).String()
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: all.Encode()}).String()
 }
 
-func openReading(path string) (*sql.DB, error) {
-	read, err := sql.Open("sqlite", dsn(path, "ro"))
+func openReading(path string, options url.Values) (*sql.DB, error) {
+	read, err := sql.Open("sqlite", dsn(path, options))
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
@@ -113,28 +121,28 @@ func openReading(path string) (*sql.DB, error) {
 	return read, nil
 }
 
-// prepare sets the database up: auto_vacuum before the first table is there,
-// then the write-ahead log, then the schema.
+// prepare sets the database up. What it must not touch it does not write to.
 func (s *store) prepare(ctx context.Context) error {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("journal %s: open: %w", s.path, err)
 	}
 	defer conn.Close()
-	for _, pragma := range []string{
-		"auto_vacuum = INCREMENTAL",
-		"journal_mode = WAL",
-		"synchronous = NORMAL", // a power cut may cost the last batches, never the file
-		"wal_autocheckpoint = 2000",
-		"journal_size_limit = 16777216",
-		"foreign_keys = OFF",
-		"temp_store = MEMORY",
-	} {
+	version, err := schemaVersion(ctx, conn, s.path)
+	if err != nil {
+		return err
+	}
+	pragmas := []string{"journal_mode = WAL"}
+	if version == 0 {
+		// It has no effect once there is a table, or that mode.
+		pragmas = []string{"auto_vacuum = INCREMENTAL", "journal_mode = WAL"}
+	}
+	for _, pragma := range pragmas {
 		if _, err := conn.ExecContext(ctx, "PRAGMA "+pragma); err != nil {
 			return fmt.Errorf("journal %s: set %s: %w", s.path, pragma, err)
 		}
 	}
-	return migrate(ctx, conn, s.path)
+	return migrate(ctx, conn, s.path, version)
 }
 
 func (s *store) close() error {

@@ -39,12 +39,14 @@ func timeOf(nanos int64) time.Time {
 // An endpoint of span n that was open at t closed between t and t + 2^n: with
 // the index on (span, time), a few short ranges hold all that was open at t.
 func spanOf(e *port.Event) (n int64, told bool) {
-	if e.Type != port.Closed || e.Transient || e.OpenedAt.IsZero() {
+	if e.Type != port.Closed || e.Transient || e.OpenedAt.IsZero() || !e.OpenedAt.Before(e.Time) {
 		return 0, false
 	}
-	open := nanos(e.Time) - nanos(e.OpenedAt)
-	if open <= 0 || nanos(e.OpenedAt) == math.MinInt64+1 || nanos(e.Time) == math.MaxInt64 {
-		return 0, false
-	}
-	return int64(bits.Len64(uint64(open))), true
+	open := e.Time.Sub(e.OpenedAt)
+	n = int64(bits.Len64(uint64(open)))
+	return n, n <= spanMost
 }
+
+// spanMost is the longest span, 2^62 nanoseconds or 146 years: a time may be
+// added to it.
+const spanMost = 62

@@ -35,11 +35,12 @@ type writer struct {
 	rebased  bool // the database is another one: all that is known goes into it
 	told     bool // that ids do not rise
 
-	misplaced bool // it was told that another file is in the place of the database
+	look      chan struct{} // tests ask for a heartbeat
+	misplaced bool          // it was told that another file is in the place of the database
 }
 
 func newWriter(j *Journal, m *memory, last uint64) *writer {
-	return &writer{j: j, lastID: last, reserved: last, states: states{open: m.open}, started: j.options.Now()}
+	return &writer{j: j, look: make(chan struct{}), lastID: last, reserved: last, states: states{open: m.open}, started: j.options.Now()}
 }
 
 func (w *writer) loop(ctx context.Context) error {
@@ -55,13 +56,20 @@ func (w *writer) loop(ctx context.Context) error {
 		case s := <-w.j.suspect:
 			w.examine(ctx, s)
 		case <-alive.C:
-			w.watchFile()
-			w.attempt(ctx)
+			w.beat(ctx)
+		case <-w.look:
+			w.beat(ctx)
 		case <-w.trim.timer():
 			w.retain(ctx)
 		}
 	}
 	return w.stop()
+}
+
+// beat notes that the journal lives, and that its file does.
+func (w *writer) beat(ctx context.Context) {
+	w.watchFile()
+	w.attempt(ctx)
 }
 
 // gather waits for the records that make a batch with the first.

@@ -1,0 +1,252 @@
+package journal
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"portwatcher/internal/journal/journaltest"
+	"portwatcher/internal/port"
+)
+
+// stormVariable makes the test binary a process that writes to the journal at
+// that path until it is killed.
+const stormVariable = "PORTWATCHER_TEST_STORM"
+
+// removeAtEnd is a folder that several benchmarks share; empty: none.
+var removeAtEnd string
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(stormVariable); path != "" {
+		if err := storm(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	status := m.Run()
+	if removeAtEnd != "" {
+		if err := os.RemoveAll(removeAtEnd); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = max(status, 1)
+		}
+	}
+	os.Exit(status)
+}
+
+// storm writes as fast as it can. It prints the id that it begins with, and
+// then each that it was told is committed.
+func storm(path string) error {
+	j, err := Open(Options{Path: path, Logger: quiet()})
+	if err != nil {
+		return err
+	}
+	ctx, end := context.WithTimeout(context.Background(), time.Minute) // if nobody kills it
+	defer end()
+	done := make(chan error, 1)
+	go func() { done <- j.Run(ctx) }()
+	fmt.Println(j.NextID())
+	go func() {
+		for ctx.Err() == nil {
+			committed := j.Committed()
+			fmt.Println(j.LastID())
+			<-committed
+		}
+	}()
+	all := journaltest.New(5, j.NextID(), time.Now(), time.Microsecond)
+	for ctx.Err() == nil {
+		for r := (Record{Event: all.Next()}); !j.Offer(r) && ctx.Err() == nil; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return <-done
+}
+
+func TestKillNine(t *testing.T) {
+	path := temporary(t)
+	random := newRandom(uint64(time.Now().UnixNano()))
+	rounds := 20
+	if testing.Short() {
+		rounds = 3
+	}
+	s := survivor{path: path, open: map[port.Endpoint]*port.Event{}}
+	for range rounds {
+		first, committed := killStorm(t, path, time.Duration(random.Int64N(int64(100*time.Millisecond))))
+		if first <= s.last {
+			t.Fatalf("it began with id %d, but %d was there", first, s.last)
+		}
+		s.check(t, first, committed)
+	}
+	if got := len(events(t, s.reader(t), Query{})); got != s.count {
+		t.Errorf("%d events are there in the end, want %d", got, s.count)
+	}
+}
+
+// survivor is what a journal should have after its process was killed.
+type survivor struct {
+	path  string
+	open  map[port.Endpoint]*port.Event
+	last  uint64
+	count int
+}
+
+func (s *survivor) reader(t *testing.T) *Reader {
+	t.Helper()
+	r, err := OpenReader(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// killStorm lets a process write for a while and kills it.
+func killStorm(t *testing.T, path string, after time.Duration) (first, committed uint64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	child := exec.CommandContext(ctx, os.Args[0])
+	child.Env = append(os.Environ(), stormVariable+"="+path)
+	var failure strings.Builder
+	child.Stderr = &failure
+	out, err := child.StdoutPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	number := func() (n uint64, ok bool) {
+		if !lines.Scan() {
+			return 0, false
+		}
+		_, err := fmt.Sscan(lines.Text(), &n)
+		return n, err == nil
+	}
+	first, ok := number()
+	if !ok {
+		io.Copy(io.Discard, out)
+		t.Fatalf("the child: %v: %s", child.Wait(), failure.String())
+	}
+	for committed < first { // something is written, and then it may end anywhere
+		if committed, ok = number(); !ok {
+			t.Fatalf("the child: %v: %s", child.Wait(), failure.String())
+		}
+	}
+	timer := time.AfterFunc(after, func() { child.Process.Kill() })
+	defer timer.Stop()
+	for {
+		n, ok := number()
+		if !ok {
+			break
+		}
+		committed = n
+	}
+	child.Wait() // it was killed
+	return first, committed
+}
+
+// check checks that the ids of the last process from first to committed are
+// there, without holes and after all others, and that the state is what the
+// events say.
+func (s *survivor) check(t *testing.T, first, committed uint64) {
+	t.Helper()
+	for _, e := range events(t, s.reader(t), Query{AfterID: s.last}) {
+		if e.ID < first || e.ID > first && e.ID != s.last+1 {
+			t.Fatalf("event %d comes after %d; the last process began with %d", e.ID, s.last, first)
+		}
+		s.last = e.ID
+		s.count++
+		if e.Type == port.Opened {
+			s.open[endpointOf(&e.Listener)] = e
+		} else {
+			delete(s.open, endpointOf(&e.Listener))
+		}
+	}
+	if s.last < committed {
+		t.Fatalf("the last event is %d, but %d was committed", s.last, committed)
+	}
+	s.checkState(t)
+}
+
+func (s *survivor) checkState(t *testing.T) {
+	t.Helper()
+	copied := copyJournal(t, s.path)
+	j, err := Open(Options{Path: copied, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	p := j.Previous()
+	if p.Clean || p.Corrupt != "" || len(p.Open) != len(s.open) {
+		t.Fatalf("clean %v, corrupt %q, %d open: want an unclean stop with %d open", p.Clean, p.Corrupt, len(p.Open), len(s.open))
+	}
+	for i := range p.Open {
+		e := s.open[endpointOf(&p.Open[i].Listener)]
+		if e == nil || !e.Time.Equal(p.Open[i].OpenedAt) || asJSON(t, e.Listener) != asJSON(t, p.Open[i].Listener) {
+			t.Fatalf("open %s: the event says %s", asJSON(t, p.Open[i]), asJSON(t, e))
+		}
+	}
+	if j.NextID() <= s.last {
+		t.Fatalf("next id %d, but %d was used", j.NextID(), s.last)
+	}
+}
+
+// TestReaderDuringAStorm reads what another process writes: a hole or a repeat
+// would be an event that was missed.
+func TestReaderDuringAStorm(t *testing.T) {
+	path := temporary(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	child := exec.CommandContext(ctx, os.Args[0])
+	child.Env = append(os.Environ(), stormVariable+"="+path)
+	out, err := child.StdoutPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for committed := uint64(0); committed < 1; {
+		if !lines.Scan() {
+			t.Fatalf("the child ended: %v", child.Wait())
+		}
+		lines.Scan()
+		fmt.Sscan(lines.Text(), &committed)
+	}
+	go io.Copy(io.Discard, out)
+	r, err := OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	want := uint64(1)
+	for e, err := range r.Follow(ctx, Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.ID != want {
+			t.Fatalf("event %d came, want %d", e.ID, want)
+		}
+		if want++; want > 30_000 {
+			break
+		}
+	}
+	if want <= 30_000 {
+		t.Errorf("only %d events came", want-1)
+	}
+	child.Process.Kill()
+	child.Wait()
+}

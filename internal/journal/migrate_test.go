@@ -1,0 +1,132 @@
+package journal
+
+import (
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"portwatcher/internal/journal/journaltest"
+	"portwatcher/internal/port"
+)
+
+var update = flag.Bool("update", false, "write the fixture of the newest schema version")
+
+// fixture is what the journal of each fixture records.
+func fixture() []*port.Event {
+	all := journaltest.New(3, 1, time.Date(2026, 11, 22, 18, 0, 0, 123456789, time.UTC), 1500*time.Millisecond)
+	var made []*port.Event
+	for range 50 {
+		made = append(made, all.Next())
+	}
+	return append(made, &port.Event{ID: 51, Time: all.Now, Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "3 events were dropped"})
+}
+
+func fixturePath(version int) string {
+	return filepath.Join("testdata", fmt.Sprintf("schema-%d.db", version))
+}
+
+// TestMigrations opens a journal of each schema version that was ever released.
+// A new version comes with a fixture: go test -run Migrations -update.
+func TestMigrations(t *testing.T) {
+	if *update {
+		writeFixture(t, fixturePath(len(migrations)))
+	}
+	found, err := fs.Glob(os.DirFS("."), "testdata/schema-*.db")
+	if err != nil || len(found) != len(migrations) {
+		t.Fatalf("%d fixtures for %d schema versions (%v)", len(found), len(migrations), err)
+	}
+	for version := 1; version <= len(migrations); version++ {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			content, err := os.ReadFile(fixturePath(version))
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := temporary(t)
+			if err := os.WriteFile(path, content, 0o640); err != nil {
+				t.Fatal(err)
+			}
+			checkFixture(t, path)
+		})
+	}
+}
+
+func checkFixture(t *testing.T, path string) {
+	t.Helper()
+	j := start(t, Options{Path: path, BootID: "boot-1"})
+	want := fixture()
+	wantEvents(t, "all", events(t, j.Reader(), Query{}), want)
+	if id, found, err := j.Cursor("mail"); id != 17 || !found || err != nil {
+		t.Errorf("cursor %d, %v, %v: want 17", id, found, err)
+	}
+	if j.NextID() != 52 {
+		t.Errorf("next id %d, want 52", j.NextID())
+	}
+	p := j.Previous()
+	if p == nil || !p.Clean || !p.SameBoot || !p.LastAlive.Equal(want[50].Time) {
+		t.Fatalf("previous %+v", p)
+	}
+	open := map[uint16]bool{}
+	for _, e := range want[:50] {
+		open[e.Port] = e.Type == port.Opened
+		if !open[e.Port] {
+			delete(open, e.Port)
+		}
+	}
+	for _, s := range p.Open {
+		if !open[s.Port] || s.Sockets == nil || s.Sockets.Cookies[0] != uint64(s.Port) {
+			t.Errorf("%s is open", asJSON(t, s))
+		}
+		delete(open, s.Port)
+	}
+	if len(open) > 0 {
+		t.Errorf("ports %v are not open", open)
+	}
+	j.write(&port.Event{ID: 52, Time: time.Now(), Type: port.Gap})
+}
+
+func writeFixture(t *testing.T, path string) {
+	t.Helper()
+	made := temporary(t)
+	c := newClock()
+	j := start(t, Options{Path: made, Now: c.Now, BootID: "boot-1", Version: "fixture"})
+	all := fixture()
+	c.add(all[50].Time.Sub(c.Now()))
+	for _, e := range all {
+		j.offer(Record{Event: e, Sockets: &port.Sockets{Namespace: port.Namespace{Device: 4, Inode: 4026531840}, Cookies: []uint64{uint64(e.Port)}, Inodes: []uint32{1}}})
+	}
+	if err := j.SetCursor("mail", 17); err != nil {
+		t.Fatal(err)
+	}
+	j.stop()
+	content, err := os.ReadFile(made)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(path, content, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAMigrationThatFailsChangesNothing stops in the middle of one.
+func TestAMigrationThatFailsChangesNothing(t *testing.T) {
+	released := migrations
+	defer func() { migrations = released }()
+	path, _ := filled(t)
+	migrations = append(append([]string{}, released...), "CREATE TABLE fine (id INTEGER); CREATE TABLE events (id INTEGER);")
+	if s, _, err := openStore(path); err == nil || !strings.Contains(err.Error(), "migrate from schema version 1") {
+		t.Fatalf("%v, %v: want an error of the migration", s, err)
+	}
+	migrations = released
+	j := start(t, Options{Path: path})
+	if n := len(events(t, j.Reader(), Query{})); n != 5000 {
+		t.Errorf("%d events are left, want 5000", n)
+	}
+}
