@@ -1,0 +1,63 @@
+package wait
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"time"
+
+	"portwatcher/internal/port"
+	"portwatcher/internal/server/client"
+)
+
+// remote is a running instance.
+type remote struct{ client *client.Client }
+
+// Remote returns a running instance. The caller closes the client.
+func Remote(c *client.Client) Instance { return remote{c} }
+
+// Await implements Instance. An instance that cannot be reached may be starting:
+// it is asked again until the timeout.
+func (r remote) Await(ctx context.Context, t Target, exposures []port.Exposure, timeout time.Duration) ([]port.Open, error) {
+	query := url.Values{"container": {t.Container}, "port": {t.port()}}
+	for _, e := range exposures {
+		query.Add("exposure", string(e))
+	}
+	ports, err := r.client.Wait(ctx, query, timeout)
+	if errors.Is(err, client.ErrTimeout) {
+		return nil, ErrTimeout // where it does not answer, Containers tells why
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ports.Ports, nil
+}
+
+// Containers implements Instance.
+func (r remote) Containers(ctx context.Context, t Target) ([]Container, error) {
+	query := url.Values{"container": {t.Container}}
+	known, err := r.client.Containers(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := r.client.Ports(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]Container, len(known.Containers))
+	for i, c := range known.Containers {
+		found[i] = Container{Name: c.Name, Monitored: c.Monitored, Open: openIn(c.ID, ports.Ports)}
+	}
+	return found, nil
+}
+
+// openIn returns what is open in one container.
+func openIn(id string, all []port.Open) []port.Open {
+	var mine []port.Open
+	for _, o := range all {
+		if o.Container != nil && o.Container.ID == id {
+			mine = append(mine, o)
+		}
+	}
+	return mine
+}

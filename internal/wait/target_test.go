@@ -1,0 +1,92 @@
+package wait
+
+import (
+	"strings"
+	"testing"
+
+	"portwatcher/internal/config"
+	"portwatcher/internal/port"
+)
+
+func TestParseTarget(t *testing.T) {
+	id := strings.Repeat("0f", 32)
+	for text, want := range map[string]Target{
+		"web:80":             {"web", 80, 0},
+		"web:80/tcp":         {"web", 80, port.TCP},
+		"shop/web:53/udp":    {"shop/web", 53, port.UDP},
+		"shop*/*:65535":      {"shop*/*", 65535, 0},
+		"*:1":                {"*", 1, 0},
+		id + ":443":          {id, 443, 0},
+		"a.b_c-d:8080/tcp":   {"a.b_c-d", 8080, port.TCP},
+		"0f0f0f0f0f0f:9/udp": {"0f0f0f0f0f0f", 9, port.UDP},
+	} {
+		got, err := ParseTarget(text)
+		if err != nil || got != want {
+			t.Errorf("%q: %+v, error %v; want %+v", text, got, err, want)
+		}
+		if got.String() != text {
+			t.Errorf("%q is written as %q", text, got)
+		}
+	}
+	for text, allowed := range map[string]string{
+		"":               "CONTAINER:PORT",
+		"web":            "CONTAINER:PORT",
+		":80":            "names",
+		"web:":           "1 to 65535",
+		"web:0":          "1 to 65535",
+		"web:65536":      "1 to 65535",
+		"web:-1":         "1 to 65535",
+		"web:+80":        "1 to 65535",
+		"web:80-90":      "1 to 65535",
+		"web:http":       "1 to 65535",
+		"web:80/":        "tcp and udp",
+		"web:80/TCP":     "tcp and udp",
+		"web:80/sctp":    "tcp and udp",
+		"we b:80":        "names",
+		"!web:80":        "names",
+		"a/b/c:80":       "names",
+		"/web:80":        "names",
+		"label:a=b:80":   "names",
+		"web\x1b[2J:80":  "names",
+		"web:80/tcp/udp": "tcp and udp",
+		"wéb:80":         "names",
+	} {
+		_, err := ParseTarget(text)
+		if err == nil || !strings.Contains(err.Error(), allowed) || strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
+			t.Errorf("%q: error %v; want one line with %q in it", text, err, allowed)
+		}
+	}
+}
+
+// What is read can be asked for everywhere: it is written as it was, and a
+// selection of containers takes it.
+func FuzzParseTarget(f *testing.F) {
+	for _, text := range []string{"web:80", "shop/web:53/udp", "*:1/tcp", "a:b:80", "web:080", "", ":", "\x00:1"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		target, err := ParseTarget(text)
+		if err != nil {
+			if !strings.Contains(err.Error(), "allowed") {
+				t.Errorf("%q: the error does not say what is allowed: %v", text, err)
+			}
+			return
+		}
+		again, err := ParseTarget(target.String())
+		if err != nil || again != target {
+			t.Errorf("%q: %+v is written as %q, which is %+v, error %v", text, target, target, again, err)
+		}
+		if _, err := config.ParseSelection(target.Container); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
+}
+
+func TestParseExposure(t *testing.T) {
+	if e, err := ParseExposure("published"); err != nil || e != port.Published {
+		t.Errorf("%q, error %v", e, err)
+	}
+	if _, err := ParseExposure("public"); err == nil || !strings.Contains(err.Error(), "loopback, network, published, host") {
+		t.Errorf("error %v, want those that are allowed", err)
+	}
+}

@@ -1,0 +1,167 @@
+package wait
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"portwatcher/internal/output"
+	"portwatcher/internal/port"
+)
+
+// Instance knows what is open. Its methods are safe for concurrent use.
+type Instance interface {
+	// Await returns what is open at a target as soon as something is. After
+	// timeout it returns [ErrTimeout]; with a timeout of 0 it looks once.
+	Await(ctx context.Context, t Target, exposures []port.Exposure, timeout time.Duration) ([]port.Open, error)
+	// Containers returns the running containers that a target names, or why they
+	// are not known.
+	Containers(ctx context.Context, t Target) ([]Container, error)
+}
+
+// ErrTimeout says that nothing was open at a target in time.
+var ErrTimeout = errors.New("nothing was open in time")
+
+// Container is a running container with what is open in it.
+type Container struct {
+	Name      string
+	Monitored bool
+	Open      []port.Open
+}
+
+// Options say how to wait.
+type Options struct {
+	Timeout time.Duration
+	// Exposures are those that count; empty is all.
+	Exposures []port.Exposure
+	// Output takes a line for each target when it is open; nil is nowhere.
+	Output io.Writer
+}
+
+// explainTime bounds the question what is open instead.
+const explainTime = 5 * time.Second
+
+// Run waits for all targets and returns nil when each was open. Otherwise it
+// returns an error with a line for each that was not, which says what is open
+// there instead.
+func Run(ctx context.Context, instance Instance, targets []Target, o Options) error {
+	failures := make([]error, len(targets))
+	var waiting sync.WaitGroup
+	var printing sync.Mutex
+	for i, t := range targets {
+		waiting.Go(func() {
+			open, err := instance.Await(ctx, t, o.Exposures, o.Timeout)
+			if err != nil {
+				failures[i] = explain(ctx, instance, t, o, err)
+				return
+			}
+			if o.Output == nil {
+				return
+			}
+			printing.Lock()
+			defer printing.Unlock()
+			if _, err := fmt.Fprintln(o.Output, openLine(t, open)); err != nil {
+				failures[i] = fmt.Errorf("write that %s is open: %w", t, err)
+			}
+		})
+	}
+	waiting.Wait()
+	return errors.Join(failures...)
+}
+
+// openLine says where a target is open.
+func openLine(t Target, open []port.Open) string {
+	var places []string
+	for _, o := range open {
+		place := fmt.Sprintf("%d/%s on %s", o.Port, o.Protocol, o.Address)
+		if o.Container != nil && o.Container.Name != t.Container {
+			place += " in " + o.Container.Name
+		}
+		if len(o.Published) > 0 {
+			place += " published at " + strings.Join(o.Published, ", ")
+		}
+		if place = output.Printable(place); !slices.Contains(places, place) {
+			places = append(places, place)
+		}
+	}
+	return t.String() + " is open: " + strings.Join(most(places), "; ")
+}
+
+// maxListed bounds the lists in messages.
+const maxListed = 10
+
+func most(list []string) []string {
+	if len(list) <= maxListed {
+		return list
+	}
+	return append(slices.Clip(list[:maxListed]), fmt.Sprintf("and %d more", len(list)-maxListed))
+}
+
+// explain completes the error of a target that was not open.
+func explain(ctx context.Context, instance Instance, t Target, o Options, failed error) error {
+	if !errors.Is(failed, ErrTimeout) {
+		return fmt.Errorf("wait for %s: %w", t, failed)
+	}
+	ctx, cancel := context.WithTimeout(ctx, explainTime)
+	defer cancel()
+	what := "is not open"
+	if len(o.Exposures) > 0 {
+		what = fmt.Sprintf("is not open as %s", joined(o.Exposures))
+	}
+	if o.Timeout > 0 {
+		what += fmt.Sprintf(" after %s", o.Timeout)
+	}
+	containers, err := instance.Containers(ctx, t)
+	if err != nil {
+		return fmt.Errorf("%s %s; what is open instead is not known: %w", t, what, err)
+	}
+	return &timeoutError{fmt.Sprintf("%s %s: %s", t, what, instead(t, containers))}
+}
+
+// timeoutError is an [ErrTimeout] that says more.
+type timeoutError struct{ text string }
+
+func (e *timeoutError) Error() string { return e.text }
+
+func (e *timeoutError) Unwrap() error { return ErrTimeout }
+
+func instead(t Target, containers []Container) string {
+	if len(containers) == 0 {
+		return fmt.Sprintf("no running container matches %s", t.Container)
+	}
+	var lines []string
+	for _, c := range containers {
+		lines = append(lines, output.Printable(c.Name)+" "+openThere(&c))
+	}
+	return strings.Join(most(lines), ", ")
+}
+
+func openThere(c *Container) string {
+	switch {
+	case !c.Monitored:
+		return "is not monitored"
+	case len(c.Open) == 0:
+		return "has no port open"
+	}
+	var ports []string
+	for _, o := range c.Open {
+		text := fmt.Sprintf("%d/%s (%s)", o.Port, o.Protocol, output.Printable(string(o.Exposure)))
+		if !slices.Contains(ports, text) { // of the two wildcards
+			ports = append(ports, text)
+		}
+	}
+	return "has open " + strings.Join(most(ports), " ")
+}
+
+func joined(exposures []port.Exposure) string {
+	words := make([]string, len(exposures))
+	for i, e := range exposures {
+		words[i] = string(e)
+	}
+	return strings.Join(words, " or ")
+}
