@@ -83,6 +83,7 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 	group.Go(func() error {
 		return reload(watching, loader, s, log, hangup, func(s *config.Settings) {
 			setLogger(log, s)
+			record.SetRetention(s.Retain, s.RetainSize)
 			c.Tune(tuning(s, log))
 		})
 	})

@@ -21,8 +21,9 @@ var notYet = []string{
 	"LISTENER_URL", "ALERT_WEBHOOK", "ALERT_EMAIL",
 }
 
-// foreign are variables with the prefix that belong to the project's own tests.
-var foreign = []string{Prefix + "REQUIRE"}
+// foreign are variables with the prefix that belong to the project's own tests,
+// and to the flags of those commands that ask a running instance.
+var foreign = []string{Prefix + "REQUIRE", Prefix + "SERVER", Prefix + "CA_FILE"}
 
 // unknownVariables returns a warning for each variable with the prefix that is
 // no setting, in order.

@@ -66,8 +66,9 @@ type Journal struct {
 	previous *Previous
 	nextID   uint64
 
-	queue  *queue
-	writer *writer
+	retention limits
+	queue     *queue
+	writer    *writer
 
 	// swap guards the handles of the database, which are replaced when the file
 	// proves corrupt. Whoever uses them holds it for reading.
@@ -131,6 +132,7 @@ func Open(o Options) (*Journal, error) {
 			return nil, err
 		}
 	}
+	j.SetRetention(o.Retain, o.RetainSize)
 	return j, nil
 }
 
@@ -186,9 +188,6 @@ func (j *Journal) openMemory() error {
 	s, m, err := openStore("")
 	if err != nil {
 		return fmt.Errorf("open a journal in memory: %w", err)
-	}
-	if j.options.RetainSize == 0 || j.options.RetainSize > memorySize {
-		j.options.RetainSize = memorySize
 	}
 	j.start(s, m, idByClock(j.options.Now()))
 	return nil

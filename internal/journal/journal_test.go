@@ -187,8 +187,8 @@ func TestInMemory(t *testing.T) {
 	if j.Err() != nil || j.Previous() != nil {
 		t.Errorf("error %v, previous %v: want none", j.Err(), j.Previous())
 	}
-	if j.options.RetainSize != memorySize {
-		t.Errorf("it may grow to %d bytes, want %d", j.options.RetainSize, memorySize)
+	if _, size := j.retention.get(); size != memorySize {
+		t.Errorf("it may grow to %d bytes, want %d", size, memorySize)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 )
 
@@ -22,6 +23,34 @@ const (
 	// much; trimRowsLeast are deleted however little too much there is.
 	rowBytes, trimRowsLeast = 150, 100
 )
+
+// limits are how much is kept: an age and a size in bytes, 0 for no limit.
+type limits struct {
+	mutex sync.Mutex
+	age   time.Duration
+	size  int64
+}
+
+func (l *limits) get() (age time.Duration, size int64) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.age, l.size
+}
+
+func (l *limits) set(age time.Duration, size int64) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	l.age, l.size = age, size
+}
+
+// SetRetention changes Retain and RetainSize of the [Options]. What is too much
+// by them goes within a minute or so, in small steps.
+func (j *Journal) SetRetention(age time.Duration, size int64) {
+	if j.place.Path == "" && (size == 0 || size > memorySize) {
+		size = memorySize
+	}
+	j.retention.set(age, size)
+}
 
 // trimmer says when retention has its next step. Its zero value is due.
 type trimmer struct {
@@ -96,10 +125,11 @@ func (w *writer) trimStep() (more bool, err error) {
 		w: w, cutoff: math.MinInt64, now: nanos(w.j.options.Now()),
 		rows: min(max(trimRows, 2*w.trim.written), trimRowsMost),
 	}
-	if w.j.options.Retain > 0 {
-		t.cutoff = nanos(w.j.options.Now().Add(-w.j.options.Retain))
+	retain, retainSize := w.j.retention.get()
+	if retain > 0 {
+		t.cutoff = nanos(w.j.options.Now().Add(-retain))
 	}
-	if limit := w.j.options.RetainSize; limit > 0 && size > limit {
+	if limit := retainSize; limit > 0 && size > limit {
 		t.tooLarge = true
 		t.rows = min(t.rows, max(int((size-limit)/rowBytes), trimRowsLeast))
 	}

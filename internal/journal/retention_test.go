@@ -237,3 +237,29 @@ func TestOnlyForgottenContainers(t *testing.T) {
 		t.Errorf("%d are open (%v): what is open must stay", len(open), err)
 	}
 }
+
+// A change of the limits counts from the next step on; in memory there is
+// always one.
+func TestSetRetention(t *testing.T) {
+	clock := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	j := standing(t, Options{Path: t.TempDir() + "/j.db", Now: func() time.Time { return clock }})
+	for i := range 10 {
+		writeNow(t, j, Record{Event: &port.Event{
+			ID: j.NextID() + uint64(i), Time: clock.Add(-time.Duration(10-i) * time.Hour), Type: port.Gap, Reason: "x",
+		}})
+	}
+	trimNow(t, j)
+	if got := count(t, j, "events"); got != 10 {
+		t.Fatalf("%d events are left without a limit, want 10", got)
+	}
+	j.SetRetention(150*time.Minute, 0)
+	trimNow(t, j)
+	if got := count(t, j, "events"); got != 2 {
+		t.Errorf("%d events are left, want the 2 that are not older than 150 minutes", got)
+	}
+	inMemory := standing(t, Options{})
+	inMemory.SetRetention(0, 0)
+	if _, size := inMemory.retention.get(); size != memorySize {
+		t.Errorf("in memory it may grow to %d bytes, want %d", size, memorySize)
+	}
+}
