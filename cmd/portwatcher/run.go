@@ -9,15 +9,18 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"portwatcher/internal/config"
 	"portwatcher/internal/controller"
 	"portwatcher/internal/health"
+	"portwatcher/internal/journal"
 	"portwatcher/internal/output"
 	"portwatcher/internal/port"
 	"portwatcher/internal/server"
+	"portwatcher/internal/server/metrics"
 	"portwatcher/internal/version"
 )
 
@@ -41,52 +44,61 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 	}
 	defer closeWith(&err, docker)
 	log.Info(version.String() + " starts.")
-
-	var c *controller.Controller
-	record, err := openJournal(s, log, func(aside string) { c.Gap(damaged(aside)) })
-	if err != nil {
+	m := &monitor{settings: s, log: log, queue: output.NewQueue(os.Stdout, output.Format(s.Format)), measures: newMetrics(s, log)}
+	if m.record, err = openJournal(s, log, func(aside string) { m.controller.Gap(damaged(aside)) }); err != nil {
 		return err
 	}
-	defer closeWith(&err, record)
-	queue := output.NewQueue(os.Stdout, output.Format(s.Format))
-	measures := newMetrics(s, log)
-	var web *server.Server
-	c = newController(s, log, docker, func(o *controller.Options) {
-		o.SinkQueue, o.Observer = queue.Fill, measures
-		o.Journal, o.Resume = record, resume(record, time.Now())
-		o.Sink = func(e *port.Event) bool {
-			if web != nil {
-				web.Event(e)
-			}
-			return queue.Offer(e)
+	defer closeWith(&err, m.record)
+	m.controller = newController(s, log, docker, m.wire)
+	if m.web, err = newServer(s, log, m.controller, m.record, m.measures); err != nil {
+		return err
+	}
+	if err = m.run(ctx, loader, hangup); err == nil {
+		log.Info("Stopped.")
+	}
+	return err
+}
+
+// monitor is the capture with those who take its events.
+type monitor struct {
+	settings   *config.Settings
+	log        *logrus.Logger
+	controller *controller.Controller
+	queue      *output.Queue
+	record     *journal.Journal
+	measures   *metrics.Metrics
+	web        *server.Server // nil where nothing is served
+}
+
+// wire tells the controller where events go.
+func (m *monitor) wire(o *controller.Options) {
+	o.SinkQueue, o.Observer = m.queue.Fill, m.measures
+	o.Journal, o.Resume = m.record, resume(m.record, time.Now())
+	o.Sink = func(e *port.Event) bool {
+		if m.web != nil {
+			m.web.Event(e)
 		}
-	})
-	if web, err = newServer(s, log, c, record, measures); err != nil {
-		return err
+		return m.queue.Offer(e)
 	}
+}
 
+// run watches until ctx ends, or a part fails that the rest is of no use
+// without.
+func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan os.Signal) error {
 	// These outlive the others, to write what they leave.
-	printed := start(ctx, queue.Run)
-	recorded := start(ctx, record.Run)
-
+	printed, recorded := start(ctx, m.queue.Run), start(ctx, m.record.Run)
 	group, ctx := errgroup.WithContext(ctx)
 	watching, stopWatching := context.WithCancel(ctx)
 	group.Go(func() error {
 		defer stopWatching()
-		return c.Run(watching)
+		return m.controller.Run(watching)
 	})
-	ready := func() error { return errors.Join(c.Ready(), record.Err()) }
-	group.Go(func() error { return serveHealth(watching, s, log, ready) })
-	if web != nil {
-		group.Go(func() error { return web.Serve(watching) })
+	ready := func() error { return errors.Join(m.controller.Ready(), m.record.Err()) }
+	group.Go(func() error { return serveHealth(watching, m.settings, m.log, ready) })
+	group.Go(func() error { return reload(watching, loader, m.settings, m.log, hangup, m.apply) })
+	if m.web != nil {
+		group.Go(func() error { return m.web.Serve(watching) })
 	}
-	group.Go(func() error {
-		return reload(watching, loader, s, log, hangup, func(s *config.Settings) {
-			setLogger(log, s)
-			record.SetRetention(s.Retain, s.RetainSize)
-			c.Tune(tuning(s, log))
-		})
-	})
 	group.Go(func() error { // events that cannot be written end the program
 		select {
 		case <-printed.done:
@@ -95,21 +107,29 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 			return nil
 		}
 	})
-	err = group.Wait()
+	return m.finish(group.Wait(), printed, recorded)
+}
+
+// apply takes over what can change while running.
+func (m *monitor) apply(s *config.Settings) {
+	setLogger(m.log, s)
+	m.record.SetRetention(s.Retain, s.RetainSize)
+	m.controller.Tune(tuning(s, m.log))
+}
+
+// finish has what the capture left written, and adds what went wrong with that.
+func (m *monitor) finish(err error, printed, recorded *consumer) error {
 	recorded.stop()
 	printed.stop()
 	if !printed.wait(output.DrainTime) {
-		log.Warn("Standard output is not read; the last events are lost.")
+		m.log.Warn("Standard output is not read; the last events are lost.")
 	} else if !errors.Is(err, printed.err) {
 		err = errors.Join(err, printed.err)
 	}
 	if !recorded.wait(recordTime) {
 		return errors.Join(err, fmt.Errorf("the journal could not be written within %s: its last events are lost", recordTime))
 	}
-	if err = errors.Join(err, recorded.err); err == nil {
-		log.Info("Stopped.")
-	}
-	return err
+	return errors.Join(err, recorded.err)
 }
 
 // recordTime is how long a stop waits for the journal at most: less than the

@@ -149,3 +149,10 @@ func call[P, R any](t *Tab, command cdp.Command[P, R], params P) error {
 	_, err := chromedp.Call(ctx, command, params)
 	return err
 }
+
+// Forget drops the problems so far, which were brought about on purpose.
+func (t *Tab) Forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.problems = nil
+}

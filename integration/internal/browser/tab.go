@@ -71,14 +71,10 @@ func (t *Tab) Click(selector string) error {
 func (t *Tab) do(action chromedp.Action[chromedp.Void]) error {
 	ctx, end := context.WithTimeout(t.ctx, Patience)
 	defer end()
-	return chromedp.Do(ctx, action)
-}
-
-// Screenshot returns what the tab shows, as PNG.
-func (t *Tab) Screenshot() ([]byte, error) {
-	ctx, end := context.WithTimeout(t.ctx, Patience)
-	defer end()
-	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err := chromedp.Do(ctx, action); err != nil {
+		return fmt.Errorf("in the browser: %w", err)
+	}
+	return nil
 }
 
 // until calls try until it succeeds, and returns its last error after Patience.
