@@ -26,7 +26,7 @@ func TestPortsOpenAndCloseLive(t *testing.T) {
 	p.waitText(row+" .badge.published", "published")
 	p.waitText(row+" .at-host", "*:8080")
 	p.waitText("[data-counter=outside] .number", "1")
-	p.waitText("#events li", "shop_web_1 80/tcp")
+	p.wait(`document.querySelector("#events .subject")?.textContent === "shop_web_1 80/tcp"`)
 	f.emit(event(port.Opened, web, "::", 80, by("nginx", 17), published("[::]:8080")))
 	p.waitText(row+" .address", "0.0.0.0, ::") // both wildcards are one row
 	if rows := eval[int](p, "document.querySelectorAll('#groups tbody tr').length"); rows != 1 {

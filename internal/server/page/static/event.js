@@ -20,9 +20,11 @@ export function eventRow(event, href, short = false) {
 function link(event, href, short) {
   const name = event.container?.name ?? (event.type === 'gap' ? 'all containers' : 'the host itself');
   const port = event.port ? `${event.port}/${event.protocol}` : '';
-  const text = [short && port ? '' : name, port].filter(Boolean).join(' ');
-  if (!event.container) return h('span', { class: 'subject' }, text);
-  return h('a', { class: 'subject', href: href(event.container, port), 'data-nav': true, 'data-detail': true, tabindex: '-1' }, text);
+  const named = !(short && port);
+  // A long name is cut, the port never.
+  const parts = [named && h('span', { class: 'name', title: name }, name), port && h('span', { class: 'port' }, named ? ` ${port}` : port)].filter(Boolean);
+  if (!event.container) return h('span', { class: 'subject' }, ...parts);
+  return h('a', { class: 'subject', href: href(event.container, port), 'data-nav': true, 'data-detail': true, tabindex: '-1' }, ...parts);
 }
 
 function detailsOf(event) {
