@@ -23,6 +23,18 @@ fi
 echo "ensure-packages: installing ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
+available=()
+for package in "${missing[@]}"; do
+  if apt-cache show "$package" >/dev/null 2>&1; then
+    available+=("$package")
+  else # Ubuntu, for example, has Chromium as a snap only
+    echo "ensure-packages: there is no package $package here; what needs it is skipped, or fails with its own message" >&2
+  fi
+done
+missing=("${available[@]}")
+if [ "${#missing[@]}" = 0 ]; then
+  exit 0
+fi
 
 # Only the commands are wanted: a service that comes with them (Prometheus) is
 # neither started now nor at the next boot. One that was here before is left alone.
