@@ -1,0 +1,276 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pb33f/libopenapi"
+	validator "github.com/pb33f/libopenapi-validator"
+	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"portwatcher/internal/journal"
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/port"
+	"portwatcher/internal/server"
+	"portwatcher/internal/server/api"
+	"portwatcher/internal/server/metrics"
+)
+
+// capture has one container with all that can be said of it.
+type capture struct{ blind atomic.Bool }
+
+var (
+	when = time.Now().Add(-time.Minute).UTC()
+	web  = &port.Container{
+		ID: strings.Repeat("a", 64), Name: "web", Image: "nginx:1.27", NetworkMode: "shop_default",
+		Labels:    map[string]string{port.LabelProject: "shop", port.LabelService: "web"},
+		Addresses: []netip.Addr{netip.MustParseAddr("172.18.0.2")},
+		Ports:     []port.PublishedPort{{Protocol: port.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")}},
+		Exposed:   []port.ExposedPort{{Protocol: port.UDP, Port: 53}},
+	}
+	uid      = uint32(0)
+	listener = port.Listener{
+		Host: "node1", Container: web.Ref(), Protocol: port.TCP, Address: netip.IPv4Unspecified(), Port: 80,
+		Processes: []port.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid}},
+		Exposure:  port.Published, Published: []string{"0.0.0.0:8080"}, Source: port.SourceEBPF,
+	}
+)
+
+func (*capture) Open() []port.Open {
+	other := listener
+	other.Port, other.Exposure, other.Published = 9000, port.Network, nil
+	return []port.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}}
+}
+
+func (*capture) Containers() []port.ContainerState {
+	return []port.ContainerState{{Container: web, Monitored: true, Namespace: port.Namespace{Device: 4, Inode: 4026532201}, Source: port.SourceEBPF, LastScan: when}}
+}
+
+func (*capture) Status() port.CaptureStatus {
+	return port.CaptureStatus{
+		Host: "node1", StartedAt: when,
+		Engine:   port.EngineStatus{Since: when, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Error: "refused"},
+		Source:   port.SourceStatus{Wanted: "auto", EBPF: true},
+		Watchers: []port.WatcherStatus{{Name: "net:[4026532201]", Source: port.SourceEBPF, LastScan: when, Containers: []string{"web"}}},
+		Queues:   []port.QueueStatus{{Name: "output", Capacity: 1}},
+	}
+}
+
+func (c *capture) Ready() error {
+	if c.blind.Load() {
+		return errors.New("the Docker Engine is gone")
+	}
+	return nil
+}
+
+// begin serves until the test ends, with one event of each type recorded.
+func begin(t *testing.T) (address string, state *capture) {
+	t.Helper()
+	log, _ := logtest.NewNullLogger()
+	state = &capture{}
+	record, err := journal.Open(journal.Options{Logger: log, BootID: "boot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	written := make(chan error, 1)
+	go func() { written <- record.Run(ctx) }()
+	address, served := serve(ctx, t, state, record, log)
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-served, <-written, record.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	seconds := 1.5
+	for i, e := range []*port.Event{
+		{Type: port.Opened, Listener: listener}, {Type: port.Changed, Listener: listener},
+		{Type: port.Closed, Listener: listener, OpenedAt: when, OpenSeconds: &seconds, Transient: true},
+		{Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "an overrun"},
+	} {
+		e.ID, e.Time = record.NextID()+uint64(i), time.Now().UTC()
+		if !record.Offer(journal.Record{Event: e}) {
+			t.Fatal("the journal refuses an event")
+		}
+	}
+	kerneltest.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+3 })
+	return address, state
+}
+
+func serve(ctx context.Context, t *testing.T, state *capture, record *journal.Journal, log logrus.FieldLogger) (string, <-chan error) {
+	t.Helper()
+	s, err := server.New(server.Options{
+		Listen: "127.0.0.1:0", Capture: state, History: server.FromJournal(record), Logger: log, Version: "1.2.3",
+		Metrics: metrics.New(metrics.Options{MaxSeries: 100, Logger: log}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx) }()
+	return "http://" + s.Addr().String(), served
+}
+
+// ask returns a request, and its answer with a body that can be read again.
+func ask(t *testing.T, address string) (*http.Request, *http.Response, []byte) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	return request, response, body
+}
+
+var objects = regexp.MustCompile(`(?m)^( *)type: object$`)
+
+// description is what the server says of itself. Strict allows no property
+// that it does not name: clients have to, but the handlers must not need it.
+func description(t *testing.T, address string, strict bool) libopenapi.Document {
+	t.Helper()
+	_, _, text := ask(t, address+server.PathOpenAPI)
+	if strict {
+		if len(objects.FindAll(text, -1)) < 10 {
+			t.Fatal("the strict description would not be strict")
+		}
+		text = objects.ReplaceAll(text, []byte("${1}type: object\n${1}additionalProperties: false"))
+	}
+	document, err := libopenapi.NewDocument(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return document
+}
+
+func newValidator(t *testing.T, document libopenapi.Document) validator.Validator {
+	t.Helper()
+	v, errs := validator.NewValidator(document)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	return v
+}
+
+func TestDescriptionIsValid(t *testing.T) {
+	address, _ := begin(t)
+	if valid, problems := newValidator(t, description(t, address, false)).ValidateDocument(); !valid {
+		for _, p := range problems {
+			t.Error(p)
+		}
+	}
+}
+
+// TestParameters compares the parameters that are described with those that an
+// answer about an unknown one says are allowed.
+func TestParameters(t *testing.T) {
+	address, _ := begin(t)
+	model, err := description(t, address, false).BuildV3Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range model.Model.Paths.PathItems.FromOldest() {
+		if item.Get == nil || item.GetOperations().Len() != 1 {
+			t.Errorf("%s: allowed is get alone", path)
+		}
+		if !strings.HasPrefix(path, "/api/") {
+			continue
+		}
+		_, _, body := ask(t, address+path+"?nothing=1")
+		var p api.Problem
+		if err := json.Unmarshal(body, &p); err != nil {
+			t.Fatalf("%s: %v: %s", path, err, body)
+		}
+		slices.Sort(p.Allowed)
+		if described := queryParameters(item.Get); !reflect.DeepEqual(described, p.Allowed) {
+			t.Errorf("%s: described: %v, allowed: %v", path, described, p.Allowed)
+		}
+	}
+}
+
+func queryParameters(operation *v3.Operation) []string {
+	var names []string
+	for _, p := range operation.Parameters {
+		if p.In == "query" {
+			names = append(names, p.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestAnswers asks for everything, and validates request and answer.
+func TestAnswers(t *testing.T) {
+	address, state := begin(t)
+	v := newValidator(t, description(t, address, true))
+	for path, status := range map[string]int{
+		api.PathStatus: 200, api.PathContainers: 200, api.PathPorts: 200, api.PathEvents: 200,
+		api.PathContainers + "?container=w*&project=shop":                                     200,
+		api.PathPorts + "?container=db,shop/web&protocol=tcp&port=80,1-9000&exposure=network": 200,
+		api.PathPorts + "?at=0s":                                           200,
+		api.PathPorts + "?port=80/tcp&wait=1s":                             200,
+		api.PathPorts + "?port=1&wait=0s":                                  408,
+		api.PathPorts + "?at=2999-01-01T00:00:00Z":                         404,
+		api.PathEvents + "?limit=2&type=opened,gap,closed&transient=false": 200,
+		api.PathEvents + "?after=1&since=2020-01-01T00:00:00Z&until=0s":    200,
+		"/healthz": 200, "/readyz": 200,
+	} {
+		request, response, body := ask(t, address+path)
+		if response.StatusCode != status {
+			t.Errorf("%s: %s: %s", path, response.Status, body)
+		}
+		if valid, problems := v.ValidateHttpRequestResponse(request, response); !valid {
+			for _, p := range problems {
+				t.Errorf("%s: %v: %v\n%s", path, p, p.SchemaValidationErrors, body)
+			}
+		}
+	}
+	// Here the request is wrong, and the answer has to be right.
+	state.blind.Store(true)
+	for path, status := range map[string]int{
+		api.PathPorts + "?port=x": 400, api.PathEvents + "?nothing=1": 400, api.PathStatus + "?x=1": 400, "/readyz": 503, api.PathStatus: 200,
+	} {
+		request, response, body := ask(t, address+path)
+		if valid, problems := v.ValidateHttpResponse(request, response); !valid || response.StatusCode != status {
+			t.Errorf("%s: %s: %v: %s", path, response.Status, problems, body)
+		}
+	}
+}
+
+// TestTheValidatorSeesMistakes keeps the others from passing whatever comes.
+func TestTheValidatorSeesMistakes(t *testing.T) {
+	address, _ := begin(t)
+	v := newValidator(t, description(t, address, true))
+	for _, wrong := range []string{`{}`, `{"ports":[],"time":"2026-01-01T00:00:00Z","more":1}`, `{"ports":[{"time":1}],"time":"2026-01-01T00:00:00Z"}`} {
+		request, response, _ := ask(t, address+api.PathPorts)
+		response.Body = io.NopCloser(strings.NewReader(wrong))
+		if valid, _ := v.ValidateHttpResponse(request, response); valid {
+			t.Errorf("%s is taken for valid", wrong)
+		}
+	}
+}
