@@ -74,6 +74,10 @@ type monitor struct {
 func (m *monitor) wire(o *controller.Options) {
 	o.SinkQueue, o.Observer = m.queue.Fill, m.measures
 	o.Journal, o.Resume = m.record, resume(m.record, time.Now())
+	o.JournalQueue = func() (int, int) {
+		stats := m.record.Stats()
+		return stats.Queued, stats.Capacity
+	}
 	o.Sink = func(e *port.Event) bool {
 		if m.web != nil {
 			m.web.Event(e)

@@ -48,9 +48,10 @@ type Options struct {
 	// SinkQueue returns how full the queue behind Sink is; nil where there is
 	// none.
 	SinkQueue func() (length, capacity int)
-	// Journal takes the record; nil where there is none.
-	Journal Journal
-	Resume  Resume
+	// Journal takes the record, and JournalQueue is what SinkQueue is for Sink.
+	Journal      Journal
+	JournalQueue func() (length, capacity int)
+	Resume       Resume
 	// HostName is put into events; empty takes the engine's.
 	HostName string
 	// EngineAddress is told in the status.

@@ -43,7 +43,7 @@ func newOutlets(o Options) []*outlet {
 	}
 	if j := o.Journal; j != nil {
 		all = append(all, &outlet{
-			name:  "journal",
+			name: "journal", fill: o.JournalQueue,
 			offer: func(e *port.Event, s *port.Sockets) bool { return j.Offer(journal.Record{Event: e, Sockets: s}) },
 			slow:  "missing from the journal, which could not be written in time", stateful: true,
 		})

@@ -8,9 +8,12 @@ import (
 )
 
 const (
-	// batchTime is how long a batch gathers after its first record: with the
-	// writing, it is in the journal within 50 ms.
-	batchTime = 25 * time.Millisecond
+	// batchTime is how long a batch gathers after its first record at most: with
+	// the writing, it is in the journal within 50 ms. Where writing is quick it
+	// gathers less, so that whoever looks on sees it sooner: batchFactor times as
+	// long as the last batch took, which keeps the share of time in writing low.
+	batchTime, minBatchTime = 25 * time.Millisecond, 2 * time.Millisecond
+	batchFactor             = 8
 	// retryTime is the time between two attempts at a batch that failed.
 	retryTime = time.Second
 	// heartbeat is how often the journal notes that it lives.
@@ -32,8 +35,9 @@ type writer struct {
 	reserved uint64 // ids up to it are reserved on disk
 	run      int64  // row of this run; 0: none yet
 	started  time.Time
-	rebased  bool // the database is another one: all that is known goes into it
-	told     bool // that ids do not rise
+	took     time.Duration // by the last batch
+	rebased  bool          // the database is another one: all that is known goes into it
+	told     bool          // that ids do not rise
 
 	look      chan struct{} // tests ask for a heartbeat
 	misplaced bool          // it was told that another file is in the place of the database
@@ -81,7 +85,7 @@ func (w *writer) gather(ctx context.Context) {
 	if n, _ := w.j.queue.counts(); n >= batchLength {
 		return
 	}
-	timer := time.NewTimer(batchTime)
+	timer := time.NewTimer(min(max(batchFactor*w.took, minBatchTime), batchTime))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -94,7 +98,9 @@ func (w *writer) gather(ctx context.Context) {
 // ends.
 func (w *writer) flush(ctx context.Context) {
 	for ctx.Err() == nil && w.next() {
+		began := time.Now()
 		w.attempt(ctx)
+		w.took = time.Since(began)
 		if w.trim.due() {
 			w.retain(ctx)
 		}
@@ -197,11 +203,11 @@ func (w *writer) stop() error {
 	deadline := time.Now().Add(stopTime)
 	var err error
 	for len(w.batch) > 0 || w.next() || !w.j.queue.closeEmpty() {
-		if err = w.write(); err != nil {
-			break
-		}
 		if time.Now().After(deadline) {
 			err = fmt.Errorf("there was more than can be written in %s", stopTime)
+			break
+		}
+		if err = w.write(); err != nil {
 			break
 		}
 	}
