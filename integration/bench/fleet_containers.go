@@ -49,7 +49,7 @@ func newFleet(theme string, containers, ports int, network string) *fleet {
 }
 
 // label marks what this run makes on the engine.
-func (f *fleet) label() string { return "portwatcher.bench.run=" + f.run }
+func (f *fleet) label() string { return "bench.portwatcher.run=" + f.run }
 
 func (f *fleet) image() string { return "portwatcher-bench:" + f.run }
 

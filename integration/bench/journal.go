@@ -104,7 +104,7 @@ func awaitID(ctx context.Context, j *journal.Journal, id uint64) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(time.Minute):
-			return fmt.Errorf("event %d is not in the journal after a minute: %w", id, errors.Join(j.Err()))
+			return errors.Join(fmt.Errorf("event %d is not in the journal after a minute", id), j.Err())
 		}
 	}
 }

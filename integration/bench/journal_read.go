@@ -128,8 +128,8 @@ func (n *journalNumbers) table() table {
 			"another process looks each 200 ms. Questions are asked of all events by a process that opens the journal first; median of %d. The disk is that of the temporary folder.",
 		grouped(int64(n.events)), journalContainers, grouped(journalBurst), grouped(journalBurstRate), grouped(journalSteadyRate), journalSteady, journalRounds)},
 		[]aim{
-			{"events a second, sustained", grouped(int64(events / n.sustained.Seconds())), "at least 50,000", events/n.sustained.Seconds() >= journalBurstRate},
-			{"events of the burst that were refused", grouped(int64(n.refused)), "0", n.refused == 0},
+			{"events a second, sustained", grouped(int64(events / n.sustained.Seconds())), "", false},
+			{fmt.Sprintf("events that were refused of a burst of %s a second", grouped(journalBurstRate)), grouped(int64(n.refused)), "0", n.refused == 0},
 			{"from the end of the burst to its last event in the journal", showTime(n.burstBehind), "", false},
 			{"what an event adds to the way to standard output (Offer), mean", fmt.Sprintf("%d ns", n.offer.Nanoseconds()), "", false},
 			{"slowest Offer of the burst", showTime(n.offerSlowest), "", false},

@@ -4,8 +4,9 @@
 //
 // It is a module of its own, so that the tools it compares with are no
 // dependencies of portwatcher. One file tells one theme: scan.go, fleet.go,
-// capture.go, latency.go, accept.go, journal.go. A theme that cannot run on a machine is named in the output with the reason;
-// where PORTWATCHER_REQUIRE is 1 that is a failure.
+// capture.go, latency.go, accept.go, journal.go, web.go. A theme that cannot run
+// on a machine is named in the output with the reason; where PORTWATCHER_REQUIRE
+// is 1 that is a failure.
 //
 // A missed aim is reported and is no failure: times depend on the machine.
 // Exit status 2 is a wrong flag, 1 a failure, 130 an interrupt.
@@ -58,6 +59,7 @@ var themes = []theme{
 	{"latency", runLatency},
 	{"accept", runAccept},
 	{"journal", runJournal},
+	{"web", runWeb},
 }
 
 func main() {
@@ -68,6 +70,11 @@ func main() {
 		case holderCommand:
 			os.Exit(helperStatus(holdSockets(os.Args[2:])))
 		}
+	}
+	// Only web.go asks what portwatcher serves, at an address of its own.
+	if err := os.Setenv(listenVariable, ""); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	status := run(ctx, os.Args[1:])

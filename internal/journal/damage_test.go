@@ -17,18 +17,37 @@ import (
 	"portwatcher/internal/port"
 )
 
+// filledLast is the last id of a journal that filled makes.
+const filledLast = 5000
+
+// template is the database and the lock file of such a journal.
+var template [2][]byte
+
 // filled makes a journal with some thousands of events, which was stopped in
 // order.
 func filled(t *testing.T) (path string, last uint64) {
 	t.Helper()
 	path = temporary(t)
-	j := start(t, Options{Path: path})
-	all := journaltest.New(5, 1, time.Now().Add(-time.Hour), time.Millisecond)
-	for range 5000 {
-		j.offer(Record{Event: all.Next()})
+	if template[0] == nil {
+		j := start(t, Options{Path: path})
+		all := journaltest.New(5, 1, time.Now().Add(-time.Hour), time.Millisecond)
+		for range filledLast {
+			j.offer(Record{Event: all.Next()})
+		}
+		j.stop()
 	}
-	j.stop()
-	return path, all.ID
+	for i, name := range []string{path, path + ".lock"} {
+		var err error
+		if template[i] == nil {
+			template[i], err = os.ReadFile(name)
+		} else {
+			err = os.WriteFile(name, template[i], 0o640)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path, filledLast
 }
 
 func damaged(t *testing.T, path string, damage func(content []byte) []byte) {

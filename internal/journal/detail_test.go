@@ -151,6 +151,19 @@ func FuzzDetail(f *testing.F) {
 	})
 }
 
+// FuzzState holds that a damaged state is an error or one that has a place, and
+// never a panic.
+func FuzzState(f *testing.F) {
+	f.Add([]byte(`{"container":{"id":"a"},"protocol":"tcp","address":"::1","port":80,"sockets":{"cookies":[1],"inodes":[2]}}`))
+	f.Add([]byte(`{"container":null}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var state port.State
+		if decodeState(text, &state) == nil {
+			endpointOf(&state.Listener)
+		}
+	})
+}
+
 // plain is an event without pointers.
 func plain(e *port.Event) any {
 	seconds := -1.0

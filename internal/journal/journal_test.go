@@ -233,7 +233,7 @@ func TestStopWritesWhatIsQueued(t *testing.T) {
 	j := start(t, Options{Path: path})
 	all := journaltest.New(3, 1, time.Now(), time.Millisecond)
 	var want []*port.Event
-	for range 2*batchLength + 10 {
+	for range batchLength + 10 {
 		want = append(want, all.Next())
 		j.offer(Record{Event: want[len(want)-1]})
 	}

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "write the fixture of the newest schema version")
 
-// fixture is what the journal of each fixture records.
+// fixture is what a new fixture records.
 func fixture() []*port.Event {
 	all := journaltest.New(3, 1, time.Date(2026, 11, 22, 18, 0, 0, 123456789, time.UTC), 1500*time.Millisecond)
 	var made []*port.Event
@@ -50,15 +51,15 @@ func TestMigrations(t *testing.T) {
 			if err := os.WriteFile(path, content, 0o640); err != nil {
 				t.Fatal(err)
 			}
-			checkFixture(t, path)
+			checkFixture(t, path, version)
 		})
 	}
 }
 
-func checkFixture(t *testing.T, path string) {
+func checkFixture(t *testing.T, path string, version int) {
 	t.Helper()
 	j := start(t, Options{Path: path, BootID: "boot-1"})
-	want := fixture()
+	want := readEvents(t, strings.TrimSuffix(fixturePath(version), ".db")+".jsonl")
 	wantEvents(t, "all", events(t, j.Reader(), Query{}), want)
 	if id, found, err := j.Cursor("mail"); id != 17 || !found || err != nil {
 		t.Errorf("cursor %d, %v, %v: want 17", id, found, err)
@@ -89,6 +90,23 @@ func checkFixture(t *testing.T, path string) {
 	j.write(&port.Event{ID: 52, Time: time.Now(), Type: port.Gap})
 }
 
+// readEvents reads events from a file of JSON lines.
+func readEvents(t *testing.T, path string) (read []*port.Event) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(content)) {
+		e := &port.Event{}
+		if err := json.Unmarshal([]byte(line), e); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		read = append(read, e)
+	}
+	return read
+}
+
 func writeFixture(t *testing.T, path string) {
 	t.Helper()
 	made := temporary(t)
@@ -105,10 +123,14 @@ func writeFixture(t *testing.T, path string) {
 	j.stop()
 	content, err := os.ReadFile(made)
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(path), 0o755)
+		err = os.WriteFile(path, content, 0o644)
+	}
+	var lines []byte
+	for _, e := range all {
+		lines = append(lines, asJSON(t, e)+"\n"...)
 	}
 	if err == nil {
-		err = os.WriteFile(path, content, 0o644)
+		err = os.WriteFile(strings.TrimSuffix(path, ".db")+".jsonl", lines, 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)

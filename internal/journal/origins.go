@@ -50,7 +50,7 @@ func (o *origins) row(ctx context.Context, tx *sql.Tx, of origin) (int64, error)
 			id, of.host, c.Name, c.Image, c.Project, c.Service).Scan(&row)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("number the container %s: %w", c.Name, err)
+		return 0, fmt.Errorf("find or add its host %q and container %q: %w", of.host, c.Name, err)
 	}
 	if o.rows == nil || len(o.rows) >= maxOrigins {
 		o.rows = map[origin]int64{}

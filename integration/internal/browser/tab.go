@@ -8,17 +8,20 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
+// visitTime is how long a page that was loaded has to become ready, before it is
+// loaded again.
+const visitTime = 5 * time.Second
+
 // Visit loads a page and waits until the expression ready is true in it. It
 // tries again when that fails: a browser gives up its requests whenever a
 // network interface comes or goes (ERR_NETWORK_CHANGED), as they do with each
 // container that starts or ends.
 func (t *Tab) Visit(url, ready string) error {
-	return t.until("the page at "+url+" runs", func(ctx context.Context) error {
+	return t.until("the page at "+url+" runs", Patience, func(ctx context.Context) error {
 		if err := chromedp.Do(ctx, chromedp.Navigate(url)); err != nil {
 			return err
 		}
-		// Navigate waits for the load event, which modules come before.
-		return truth(ctx, ready)
+		return t.until(ready, visitTime, func(ctx context.Context) error { return truth(ctx, ready) })
 	})
 }
 
@@ -35,7 +38,7 @@ func Eval[T any](t *Tab, expression string) (T, error) {
 
 // Wait waits until a JavaScript expression is true.
 func (t *Tab) Wait(expression string) error {
-	return t.until(expression, func(ctx context.Context) error { return truth(ctx, expression) })
+	return t.until(expression, Patience, func(ctx context.Context) error { return truth(ctx, expression) })
 }
 
 // WaitText waits until the first element that the selector finds has the text
@@ -77,18 +80,23 @@ func (t *Tab) do(action chromedp.Action[chromedp.Void]) error {
 	return nil
 }
 
-// until calls try until it succeeds, and returns its last error after Patience.
-func (t *Tab) until(what string, try func(ctx context.Context) error) error {
-	ctx, end := context.WithTimeout(t.ctx, Patience)
+// until calls try until it succeeds, and returns what it said last where it has
+// not in time.
+func (t *Tab) until(what string, patience time.Duration, try func(ctx context.Context) error) error {
+	ctx, end := context.WithTimeout(t.ctx, patience)
 	defer end()
+	var last error
 	for {
 		err := try(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err // not that the time is over
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: not within %v: %w", what, Patience, err)
+			return fmt.Errorf("%s: not within %v: %w", what, patience, last)
 		case <-time.After(20 * time.Millisecond): // between two looks
 		}
 	}
