@@ -106,8 +106,8 @@ image: engine build ## Build portwatcher's image from source in the golang image
 test: go ## All tests: unit, kernel, integration (as root, with an engine)
 	@deploy/ensure-packages.sh $(TEST_PACKAGES)
 	@deploy/ensure-engine.sh
-	$(GO) test -race -timeout 12m $$($(GO) list ./... | grep -v '/conformance$$')
-	$(GO) test ./internal/server/conformance # the validator takes minutes to compile with -race
+	$(GO) test -race -timeout 12m $$($(GO) list ./... | grep -v -e '/integration$$' -e '/conformance$$')
+	$(GO) test -timeout 12m -parallel 4 ./integration ./internal/server/conformance # they drive what -race has been through
 	cd integration/bench && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: unit

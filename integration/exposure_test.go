@@ -37,12 +37,12 @@ func TestExposure(t *testing.T) {
 	watch.WaitOpen(t, open)
 
 	// What is published and leads nowhere is said once, whatever comes later.
-	watch.WaitLog(t, container.Name, "83")
+	watch.WaitLog(t, container.Name, "Port 83/tcp")
 	again := container.Exec(t, "listen", "--tcp", "127.0.0.2:83")
 	watch.WaitOpen(t, truth(t, container, 9))
 	again.Stop(t)
 	watch.Marker(t, container, 1000)
-	if count := watch.Logs(container.Name, "83"); count != 1 {
+	if count := watch.Logs(container.Name, "Port 83/tcp"); count != 1 {
 		t.Errorf("%d log lines about the published port 83, want 1", count)
 	}
 }

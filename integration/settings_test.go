@@ -82,8 +82,9 @@ func TestMissingRights(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			idle(t, "web")
-			for _, command := range []string{"run", "ports"} {
-				result := harness.RunInContainer(t, test.rights, command)
+			for _, arguments := range [][]string{{"run", "--state", "memory", "--listen", ""}, {"ports"}} {
+				command := arguments[0]
+				result := harness.RunInContainer(t, test.rights, arguments...)
 				if result.Status != 1 || result.Stdout != "" {
 					t.Errorf("%s: exit status %d, want 1; standard output %q", command, result.Status, result.Stdout)
 				}

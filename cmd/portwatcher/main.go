@@ -66,6 +66,8 @@ the file that --config names; the flag wins over the variable, and that over the
 file.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		// An error is one line.
+		DisableSuggestions: true,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())

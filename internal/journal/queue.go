@@ -25,9 +25,9 @@ type Record struct {
 }
 
 const (
-	// queueLength is how many records wait for the disk at most: more than a
-	// second of the worst storm.
-	queueLength = 1 << 16
+	// queueLength is how many records wait for the disk at most: several seconds
+	// of the worst storm, at 176 bytes each and what the events take.
+	queueLength = 1 << 18
 	// batchLength is how many records are one transaction at most.
 	batchLength = 4096
 	// queueIdle is the capacity that an empty queue keeps.
