@@ -29,12 +29,7 @@ func filled(t *testing.T) (path string, last uint64) {
 	t.Helper()
 	path = temporary(t)
 	if template[0] == nil {
-		j := start(t, Options{Path: path})
-		all := journaltest.New(5, 1, time.Now().Add(-time.Hour), time.Millisecond)
-		for range filledLast {
-			j.offer(Record{Event: all.Next()})
-		}
-		j.stop()
+		writeTemplate(t, path)
 	}
 	for i, name := range []string{path, path + ".lock"} {
 		var err error
@@ -48,6 +43,30 @@ func filled(t *testing.T) (path string, last uint64) {
 		}
 	}
 	return path, filledLast
+}
+
+// writeTemplate writes a journal in batches of the same size each time, so that
+// the same things are in the same places of the file.
+func writeTemplate(t *testing.T, path string) {
+	t.Helper()
+	j, err := Open(Options{Path: path, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := journaltest.New(5, 1, time.Now().Add(-time.Hour), time.Millisecond)
+	for range filledLast {
+		if !j.Offer(Record{Event: all.Next()}) {
+			t.Fatal("the queue is full")
+		}
+	}
+	for j.writer.next() {
+		if err := j.writer.write(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(j.writer.stop(), j.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func damaged(t *testing.T, path string, damage func(content []byte) []byte) {

@@ -152,7 +152,7 @@ func TestTimeLinePausesAndLoadsOlder(t *testing.T) {
 		t.Errorf("%d events are shown while paused; want the 450 of before", n)
 	}
 	p.click("#pause")
-	p.waitText("#events li", "1001/tcp")
+	p.waitText("#events li .subject", "1001/tcp")
 	if n := eval[int](p, "new Set([...document.querySelectorAll('#events .subject')].map((e) => e.textContent)).size"); n != 452 {
 		t.Errorf("%d different events; want 452", n)
 	}

@@ -86,7 +86,7 @@ func TestStaysResponsiveInAStorm(t *testing.T) {
 	}
 	last := event(port.Opened, all[0], "0.0.0.0", 9999)
 	f.emit(last)
-	p.waitText("#events li", "service-000 9999/tcp")
+	p.wait(`document.querySelector("#events .subject")?.textContent === "service-000 9999/tcp"`)
 	p.shoot("storm")
 	type lags struct{ P50, P99, Most float64 }
 	got := eval[lags](p, "endLags()")
