@@ -106,8 +106,8 @@ image: engine build ## Build portwatcher's image from source in the golang image
 test: go ## All tests: unit, kernel, integration (as root, with an engine)
 	@deploy/ensure-packages.sh $(TEST_PACKAGES)
 	@deploy/ensure-engine.sh
-	$(GO) test -race -timeout 12m $$($(GO) list ./... | grep -v -e '/integration$$' -e '/conformance$$')
-	$(GO) test -timeout 12m -parallel 4 ./integration ./internal/server/conformance # they drive what -race has been through
+	$(GO) test -race -short -timeout 12m $$($(GO) list ./... | grep -v -e '/integration$$' -e '/conformance$$')
+	$(GO) test -timeout 12m -parallel 4 ./integration ./internal/journal ./internal/server/conformance # in full, without -race
 	cd integration/bench && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: unit

@@ -30,6 +30,7 @@ type fakeProbe struct {
 	held   chan probe.Event // read only by a flush, before its end
 	closed chan struct{}
 	lost   atomic.Uint64
+	behind atomic.Bool // a flush is not answered
 }
 
 func newFakeProbe() *fakeProbe {
@@ -63,7 +64,9 @@ func (p *fakeProbe) Flush() error {
 	case <-p.closed:
 		return os.ErrClosed
 	default:
-		signal(p.flush)
+		if !p.behind.Load() {
+			signal(p.flush)
+		}
 		return nil
 	}
 }
@@ -197,6 +200,38 @@ func TestFactsBeforeTheScan(t *testing.T) {
 	}
 	p.held <- tell(b, cookie, probe.Opened, sockets[0].Cookie, 80)
 	r.scanAll()
+	r.wait("opened web 80/tcp loopback ebpf")
+}
+
+// In a storm, where eBPF's events wait long, a scan is put off.
+func TestScanIsPutOff(t *testing.T) {
+	r, p := startProbed(t, nil)
+	b := newBox(t)
+	cookie := b.netnsCookie()
+	r.tell(engine.Started, b.container("web"))
+	r.registered(cookie)
+	r.Controller.mutex.Lock()
+	first, facts := r.onlyGroup().watcher.first, r.facts
+	r.Controller.mutex.Unlock()
+	<-first
+	p.behind.Store(true)
+	b.listen(80)
+	r.Controller.mutex.Lock()
+	sockets, err := r.onlyGroup().watcher.session.dump(nil)
+	r.Controller.mutex.Unlock()
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("%v, error %v", sockets, err)
+	}
+	p.held <- tell(b, cookie, probe.Opened, sockets[0].Cookie, 80)
+	r.scanAll()
+	kerneltest.Eventually(t, "the namespace is scanned again", func() bool {
+		facts.mutex.Lock()
+		defer facts.mutex.Unlock()
+		return len(facts.flushes.next) > 0
+	})
+	r.wait() // nothing so far
+	p.behind.Store(false)
+	signal(p.flush)
 	r.wait("opened web 80/tcp loopback ebpf")
 }
 

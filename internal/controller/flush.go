@@ -1,8 +1,6 @@
 package controller
 
-import (
-	"time"
-)
+import "time"
 
 // flushTime is how long a snapshot waits at most for what eBPF has told before
 // it: longer only in a storm.
@@ -24,20 +22,50 @@ func (f *flushes) take() []chan struct{} {
 }
 
 // flush waits, for flushTime at most, until the tracker has what eBPF has told
-// so far. A snapshot that was taken before then knows no socket earlier than
-// eBPF, and only finds what that has missed.
-func (r *factReader) flush() {
-	done := make(chan struct{})
+// so far, and says whether it has. A snapshot that was taken before then knows no
+// socket earlier than eBPF, and only finds what that has missed.
+func (r *factReader) flush() (done bool) {
+	flushed := make(chan struct{})
 	r.mutex.Lock()
-	r.flushes.next = append(r.flushes.next, done)
+	r.flushes.next = append(r.flushes.next, flushed)
 	r.startFlush()
 	r.mutex.Unlock()
 	late := time.NewTimer(flushTime)
 	defer late.Stop()
 	select {
-	case <-done:
+	case <-flushed:
+		return true
 	case <-late.C:
+		return false
 	}
+}
+
+// In a storm the tracker is behind what eBPF tells. A snapshot from the future
+// would open what it is about to be told, and hide all that happened there
+// before: it is put off, but not for ever.
+const (
+	postponeTime      = 500 * time.Millisecond
+	maxPostponed      = 60
+	maxPostponedFirst = 4 // before anything is known of the namespace
+)
+
+// inOrder waits until the tracker has what eBPF told before now. Where that
+// takes too long it has the namespace scanned later, and returns false.
+func (w *watcher) inOrder(facts *factReader) bool {
+	if facts == nil || w.session.netnsCookie == 0 || facts.flush() {
+		w.postponed = 0
+		return true
+	}
+	limit := maxPostponed
+	if w.scannedAt().IsZero() {
+		limit = maxPostponedFirst
+	}
+	if w.postponed++; w.postponed > limit {
+		w.postponed = 0
+		return true
+	}
+	time.AfterFunc(postponeTime, func() { signal(w.poke) })
+	return false
 }
 
 // startFlush begins the next flush unless one is under way. The caller holds

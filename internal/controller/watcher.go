@@ -66,6 +66,7 @@ type watcher struct {
 	ownerless, hidden doubt
 
 	scanned   bool      // since the session began
+	postponed int       // scans in a row that came too early
 	procUntil time.Time // /proc stands in for sock_diag until then
 }
 
@@ -298,11 +299,13 @@ func (w *watcher) scan() error {
 	}
 
 	c.mutex.Lock()
-	if facts := c.facts; facts != nil && w.session.netnsCookie != 0 {
-		c.mutex.Unlock()
-		facts.flush()
-		c.mutex.Lock()
+	facts := c.facts
+	c.mutex.Unlock()
+	if !w.inOrder(facts) {
+		w.last.Store(snapshot.Time.UnixNano())
+		return nil
 	}
+	c.mutex.Lock()
 	w.nameUnbound(sockets)
 	w.unknown = c.tracker.Unknown(w.unknown[:0], id, sockets)
 	if len(w.unknown) > 0 {

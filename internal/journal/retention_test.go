@@ -159,6 +159,9 @@ func TestClockSetBack(t *testing.T) {
 }
 
 func TestRetentionBySizeUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute with -race; make test runs it without")
+	}
 	const limit = 1 << 20
 	path := temporary(t)
 	j := start(t, Options{Path: path, RetainSize: limit})
