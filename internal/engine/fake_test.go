@@ -191,14 +191,10 @@ func (f *fakeEngine) Events(ctx context.Context, _ events.ListOptions) (<-chan e
 	f.mu.Unlock()
 	messages, errs := make(chan events.Message), make(chan error, 1)
 	answered := make(chan struct{})
+	answer := sync.OnceFunc(func() { close(answered) })
 	go func() {
 		defer close(errs)
-		err := stream.serve(ctx, messages, func() {
-			if late {
-				close(answered)
-				late = false
-			}
-		})
+		err := stream.serve(ctx, messages, answer)
 		f.change(func() { delete(f.streams, stream) })
 		errs <- err
 	}()
