@@ -22,6 +22,7 @@ func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
 	}
 	c.calm.count()
 	w.rate.count(at)
+	w.closes++
 	if w.isInFlight(d.Socket.Cookie) {
 		w.deferred = append(w.deferred, deferredClose{d.Socket.Cookie, at})
 		return
@@ -202,6 +203,7 @@ func (w *watcher) overrun() {
 		return
 	}
 	w.c.counts.overruns++
+	w.closes++
 	container, _ := w.onlyMember()
 	w.c.gap(container, "destroy notifications were lost: sockets closed faster than they could be read; scanned again")
 	signal(w.poke)

@@ -36,6 +36,7 @@ type session struct {
 	dump   func([]port.Socket) ([]port.Socket, error)
 	// closes is nil where destroy notifications are not used.
 	closes *sockdiag.Listener
+	quiet  quiet
 	// netnsCookie is the namespace's in eBPF events; 0 where it is not known.
 	netnsCookie uint64
 	ephemeral   procnet.Range
@@ -65,6 +66,10 @@ func (w *watcher) openNetlink(exact bool, tuning Tuning) (*session, error) {
 		s.closes = w.listen(handle)
 		s.ephemeral = w.c.ephemeralPorts(pid)
 	}
+	if s.closes != nil {
+		s.quiet.counter = w.c.count(w.group.id, pid)
+	}
+	counter := s.quiet.counter
 	conn, err := sockdiag.Dial(handle.FD(), sockdiag.Options{UDPClients: tuning.UDPClients})
 	err = errors.Join(err, handle.Close())
 	if err == nil && exact {
@@ -78,8 +83,11 @@ func (w *watcher) openNetlink(exact bool, tuning Tuning) (*session, error) {
 		if s.closes != nil {
 			errs = append(errs, s.closes.Close())
 		}
+		if counter != nil {
+			errs = append(errs, counter.Close())
+		}
 		if err := errors.Join(errs...); err != nil {
-			w.c.log.WithError(err).Warn("A netlink socket could not be closed.")
+			w.c.log.WithError(err).Warn("A network namespace could not be let go completely.")
 		}
 	})
 	if err != nil {

@@ -57,7 +57,8 @@ type watcher struct {
 	sockets []port.Socket // reused
 	unknown []int         // reused
 
-	rate rate // of destroy notifications; under the controller's lock
+	rate   rate   // of destroy notifications; under the controller's lock
+	closes uint64 // destroy notifications, and overruns; under the controller's lock
 	// inFlight is the dump that is being attributed; deferred are closes of its
 	// new sockets meanwhile. Under the controller's lock.
 	inFlight []port.Socket
@@ -265,7 +266,8 @@ func untilTick(interval time.Duration) time.Duration {
 	return interval - time.Duration(time.Now().UnixNano()%int64(interval))
 }
 
-// burst scans several times in a row.
+// burst scans several times in a row, each time only if there may be something
+// new.
 func (w *watcher) burst(ctx context.Context, count int) error {
 	for i := range max(count, 1) {
 		if i > 0 {
@@ -274,6 +276,10 @@ func (w *watcher) burst(ctx context.Context, count int) error {
 				return ctx.Err()
 			case <-time.After(w.session.tuning.BurstDelay):
 			}
+		}
+		if w.unchanged() {
+			w.last.Store(time.Now().UnixNano())
+			continue
 		}
 		if err := w.scan(); err != nil {
 			return err
@@ -287,13 +293,16 @@ func (w *watcher) scan() error {
 	defer w.busySince.Store(0)
 	began := time.Now()
 	w.busySince.Store(began.UnixNano())
+	c, id := w.c, w.group.id
+	c.mutex.Lock()
+	closes := w.closes
+	c.mutex.Unlock()
 	sockets, err := w.session.dump(w.sockets[:0])
 	w.sockets = sockets
 	if err != nil {
 		return err
 	}
 	snapshot := tracker.Snapshot{Began: began, Time: time.Now(), Source: w.session.source, Sockets: sockets}
-	c, id := w.c, w.group.id
 	if c.Observer != nil {
 		c.Observer.ObserveScan(snapshot.Source, snapshot.Time.Sub(began))
 	}
@@ -308,6 +317,7 @@ func (w *watcher) scan() error {
 	c.mutex.Lock()
 	w.nameUnbound(sockets)
 	w.unknown = c.tracker.Unknown(w.unknown[:0], id, sockets)
+	w.session.quiet.dumped(w, began, closes, sockets)
 	if len(w.unknown) > 0 {
 		w.inFlight = sockets
 		w.catchUp()

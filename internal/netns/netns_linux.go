@@ -78,39 +78,43 @@ func (h *Handle) FD() int { return int(h.ns) }
 // ID returns the namespace's identity.
 func (h *Handle) ID() port.Namespace { return h.id }
 
-// TryEnter enters the namespace with a thread of its own and leaves it again, to
-// find out whether that is allowed. It takes CAP_SYS_ADMIN; the error wraps the
-// errno.
-func (h *Handle) TryEnter() error {
+// TryEnter enters the namespace and leaves it again, to find out whether that is
+// allowed. Its error is that of [Handle.Do].
+func (h *Handle) TryEnter() error { return h.Do(func() error { return nil }) }
+
+// Do calls f on a thread of its own in the namespace, and returns its error. f
+// must not start goroutines that rely on the namespace, nor change it. Entering
+// takes CAP_SYS_ADMIN; the error wraps the errno.
+func (h *Handle) Do(f func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		home, err := visit(h.ns)
+		home, err := h.visit(f)
 		if home { // otherwise the thread ends with the goroutine
 			runtime.UnlockOSThread()
 		}
 		result <- err
 	}()
-	if err := <-result; err != nil {
-		return fmt.Errorf("enter network namespace %s: %w (it needs CAP_SYS_ADMIN; cap_add: SYS_ADMIN)", h.id, err)
-	}
-	return nil
+	return <-result
 }
 
-// visit enters a namespace and returns; home says that the thread is back.
-func visit(there netns.NsHandle) (home bool, err error) {
+// visit enters the namespace, calls f and returns; home says that the thread is
+// back. That matters: it may be the main thread, whose namespace is what others
+// see as the process's.
+func (h *Handle) visit(f func() error) (home bool, err error) {
 	back, err := netns.Get()
 	if err != nil {
-		return true, err
+		return true, fmt.Errorf("open this thread's network namespace: %w", err)
 	}
 	defer back.Close()
-	if err := netns.Set(there); err != nil {
-		return true, err
+	if err := netns.Set(h.ns); err != nil {
+		return true, fmt.Errorf("enter network namespace %s: %w (it needs CAP_SYS_ADMIN; cap_add: SYS_ADMIN)", h.id, err)
 	}
-	if err := netns.Set(back); err != nil {
-		return false, err
+	err = f()
+	if backErr := netns.Set(back); backErr != nil {
+		return false, errors.Join(err, fmt.Errorf("leave network namespace %s: %w", h.id, backErr))
 	}
-	return true, nil
+	return true, err
 }
 
 // Close releases the namespace.

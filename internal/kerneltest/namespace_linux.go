@@ -1,27 +1,13 @@
-// Package kerneltest helps tests that need the real kernel: it makes network
-// namespaces, and says why a test cannot run.
 package kerneltest
 
 import (
 	"errors"
-	"os"
 	"runtime"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
-
-// Skip skips a test whose surroundings are missing, or fails it where
-// PORTWATCHER_REQUIRE=1 says that they must be there.
-func Skip(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("PORTWATCHER_REQUIRE") == "1" {
-		t.Fatalf("%s (and PORTWATCHER_REQUIRE=1)", why)
-	}
-	t.Skip(why)
-}
 
 // Namespace is a fresh network namespace with its loopback interface up.
 type Namespace struct {
@@ -33,14 +19,10 @@ func NewNamespace(t testing.TB) *Namespace {
 	t.Helper()
 	n := &Namespace{}
 	failed := OnThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
+		err := EnterNew()
+		if err == nil {
+			n.handle, err = netns.Get()
 		}
-		if err := loopbackUp(); err != nil {
-			return err
-		}
-		var err error
-		n.handle, err = netns.Get()
 		return err
 	})
 	if errors.Is(failed, unix.EPERM) {
@@ -92,7 +74,19 @@ func OnThread(f func() error) error {
 	return <-result
 }
 
-func loopbackUp() error {
+// LoopbackUp brings the loopback interface of the thread's namespace up.
+// EnterNew puts the calling thread, which its goroutine has locked and never
+// unlocks, into a network namespace of its own with its loopback interface up.
+func EnterNew() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	return LoopbackUp()
+}
+
+// LoopbackUp brings the loopback interface of the calling thread's network
+// namespace up.
+func LoopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -104,17 +98,4 @@ func loopbackUp() error {
 	}
 	request.SetUint16(unix.IFF_UP)
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
-}
-
-// Eventually waits until f returns true, and fails the test after a deadline
-// that no healthy machine needs.
-func Eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 s in vain: %s", what)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
 }
