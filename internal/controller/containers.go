@@ -32,6 +32,7 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	g := c.groups[id]
 	if g == nil {
 		g = newGroup(id)
+		g.host = c.isHost(id)
 		c.groups[id] = g
 	}
 	g.host = g.host || container.NetworkMode == "host"
@@ -42,6 +43,18 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	c.restore(m)
 	c.choose(ctx, m)
 	c.placePending()
+}
+
+// isHost says whether a namespace is that of the host's first process. A
+// container can be there without saying so: by network_mode: container:x, when x
+// has ended since.
+func (c *Controller) isHost(id port.Namespace) bool {
+	host, err := netns.Identify(c.ProcRoot, 1)
+	if err != nil {
+		// Then no container's namespace can be identified either, which is told.
+		c.log.WithError(err).Debug("The host's network namespace is not known.")
+	}
+	return err == nil && host == id
 }
 
 // choose starts or stops to monitor a container, as the settings say.

@@ -33,15 +33,21 @@ func reachOf(l listening, containers []*port.Container) reach {
 	if l.host {
 		return reach{exposure: port.Host}
 	}
-	var onNetwork, hasIPv6 bool
+	var onNetwork, hasIPv6, engines bool
 	for _, c := range containers {
 		for _, a := range c.Addresses {
 			onNetwork = true
 			hasIPv6 = hasIPv6 || a.Is6()
+			engines = engines || a == l.address
 		}
 	}
+	if !l.address.IsUnspecified() && !engines {
+		// Nothing is forwarded to an address that the engine does not know.
+		return reach{exposure: networkOrLoopback(onNetwork)}
+	}
 	// The engine forwards to the container's IPv4 address, except from IPv6 to a
-	// container that has an IPv6 address.
+	// container that has an IPv6 address. To which of several networks is not
+	// known here: any of their addresses counts.
 	published := publishedAt(l.protocol, l.port, containers, func(host netip.AddrPort) bool {
 		if host.Addr().Is6() && hasIPv6 {
 			return l.address.Is6()

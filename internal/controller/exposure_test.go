@@ -39,6 +39,8 @@ func TestReach(t *testing.T) {
 		{"network", listening{port.TCP, netip.IPv4Unspecified(), 80, false, false}, []*port.Container{plain}, port.Network, nil},
 		{"published", listening{port.TCP, netip.IPv4Unspecified(), 80, false, false}, []*port.Container{open}, port.Published, sorted},
 		{"published on the container's own address", listening{port.TCP, netip.MustParseAddr("172.17.0.2"), 80, false, false}, []*port.Container{open}, port.Published, sorted},
+		{"published, on an address of its own making", listening{port.TCP, netip.MustParseAddr("192.0.2.7"), 80, false, false}, []*port.Container{open}, port.Network, nil},
+		{"published, on its IPv6 address", listening{port.TCP, netip.MustParseAddr("fd00::2"), 80, false, false}, []*port.Container{open6}, port.Published, []string{"[::]:8080"}},
 		{"dual stack", listening{port.TCP, netip.IPv6Unspecified(), 80, false, false}, []*port.Container{open}, port.Published, sorted},
 		{"other port", listening{port.TCP, netip.IPv4Unspecified(), 81, false, false}, []*port.Container{open}, port.Network, nil},
 		{"other protocol", listening{port.UDP, netip.IPv4Unspecified(), 80, false, false}, []*port.Container{open}, port.Network, nil},
