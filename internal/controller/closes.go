@@ -14,7 +14,7 @@ import (
 // destroyed takes a destroy notification over. A socket that nobody had seen
 // was open between two looks, unless it was a client's.
 func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
-	c, id := w.c, w.group.id
+	c := w.c
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if w.group.watcher != w {
@@ -23,10 +23,19 @@ func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
 	c.calm.count()
 	w.rate.count(at)
 	w.closes++
+	if w.rate.storm(at) {
+		w.hot.mark(&d.Socket, at)
+	}
 	if w.isInFlight(d.Socket.Cookie) {
-		w.deferred = append(w.deferred, deferredClose{d.Socket.Cookie, at})
+		w.deferred = append(w.deferred, deferredClose{*d, at})
 		return
 	}
+	w.close(s, d, at)
+}
+
+// close takes over that a socket is gone. The caller holds the lock.
+func (w *watcher) close(s *session, d *sockdiag.Destroyed, at time.Time) {
+	c, id := w.c, w.group.id
 	changes, known := c.tracker.Closed(c.changes[:0], id, d.Socket.Cookie, at, port.SourceDestroy)
 	if !known && w.wasListening(s, d) {
 		container, certain := w.onlyMember()
@@ -45,8 +54,8 @@ func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
 // deferredClose is the close of a socket that a dump has just shown, and whose
 // opening is about to be reported.
 type deferredClose struct {
-	cookie uint64
-	at     time.Time
+	sockdiag.Destroyed
+	at time.Time
 }
 
 // isInFlight says whether a socket is new in the dump that is being attributed.
@@ -60,9 +69,9 @@ func (w *watcher) isInFlight(cookie uint64) bool {
 // closeDeferred closes what was closed while it was in flight. The caller holds
 // the lock.
 func (w *watcher) closeDeferred() {
-	for _, d := range w.deferred {
-		changes, _ := w.c.tracker.Closed(w.c.changes[:0], w.group.id, d.cookie, d.at, port.SourceDestroy)
-		w.c.publish(changes)
+	for i := range w.deferred {
+		d := &w.deferred[i]
+		w.close(w.session, &d.Destroyed, d.at)
 	}
 	w.deferred = nil
 }
@@ -156,6 +165,8 @@ const (
 	caughtUp    = 30 * time.Millisecond // without a notification
 	maxCatchUp  = 250 * time.Millisecond
 	catchUpStep = 5 * time.Millisecond
+	hotTime     = time.Second // since the last close at a port
+	maxHot      = 4096        // ports
 )
 
 // rate tells a storm of destroy notifications from everyday life.
@@ -182,17 +193,49 @@ func (r *rate) storm(now time.Time) bool {
 	return now.Sub(r.last) < rateWindow && max(r.before, r.current) >= stormRate
 }
 
-// catchUp waits, in a storm, until no destroy notification has come for a
-// moment. The caller holds the lock, which is released meanwhile.
-func (w *watcher) catchUp() {
-	if w.session.closes == nil || !w.rate.storm(time.Now()) {
-		return
+// hotPorts are those at which sockets close in a storm, each with the last time.
+type hotPorts map[hotPort]time.Time
+
+type hotPort struct {
+	protocol port.Protocol
+	number   uint16
+}
+
+func (h *hotPorts) mark(s *port.Socket, at time.Time) {
+	if *h == nil || len(*h) >= maxHot {
+		*h = hotPorts{}
 	}
-	for began := time.Now(); time.Since(began) < maxCatchUp && time.Since(w.rate.last) < caughtUp; {
+	(*h)[hotPort{s.Protocol, s.Port}] = at
+}
+
+// catchUp waits, in a storm, until no destroy notification has come for a
+// moment, and says whether there was such a moment. The caller holds the lock,
+// which is released meanwhile.
+func (w *watcher) catchUp() bool {
+	if w.session.closes == nil || !w.rate.storm(time.Now()) {
+		w.hot = nil
+		return true
+	}
+	for began := time.Now(); time.Since(w.rate.last) < caughtUp; {
+		if time.Since(began) >= maxCatchUp {
+			return false
+		}
 		w.c.mutex.Unlock()
 		time.Sleep(catchUpStep)
 		w.c.mutex.Lock()
 	}
+	return true
+}
+
+// passOverHot takes those sockets from the unknown at whose ports others have
+// closed just now: more such closes are on their way, and a later scan will do.
+// The caller holds the lock.
+func (w *watcher) passOverHot(sockets []port.Socket) {
+	now := time.Now()
+	w.unknown = slices.DeleteFunc(w.unknown, func(i int) bool {
+		last, hot := w.hot[hotPort{sockets[i].Protocol, sockets[i].Port}]
+		return hot && now.Sub(last) < hotTime
+	})
 }
 
 // overrun reports that closes were lost, and has the namespace scanned.

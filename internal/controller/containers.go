@@ -32,10 +32,9 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	g := c.groups[id]
 	if g == nil {
 		g = newGroup(id)
-		g.host = c.isHost(id)
 		c.groups[id] = g
 	}
-	g.host = g.host || container.NetworkMode == "host"
+	g.host = g.host || c.isHost(id, container)
 	g.members[container.ID] = m
 	m.group = g
 	g.resumed = g.resumed || c.resumes()
@@ -45,16 +44,21 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	c.placePending()
 }
 
-// isHost says whether a namespace is that of the host's first process. A
-// container can be there without saying so: by network_mode: container:x, when x
-// has ended since.
-func (c *Controller) isHost(id port.Namespace) bool {
-	host, err := netns.Identify(c.ProcRoot, 1)
-	if err != nil {
-		// Then no container's namespace can be identified either, which is told.
-		c.log.WithError(err).Debug("The host's network namespace is not known.")
+// isHost says whether a namespace is the host's: that of the host's first
+// process, or of a container that says so. Others can be there without saying so,
+// by network_mode: container:x, when x has ended since.
+func (c *Controller) isHost(id port.Namespace, container *port.Container) bool {
+	if container.NetworkMode == "host" {
+		c.hostNamespace = id
+	} else if c.hostNamespace == (port.Namespace{}) {
+		host, err := netns.Identify(c.ProcRoot, 1)
+		if err != nil {
+			c.log.WithError(err).Debug("The host's network namespace is not known yet.")
+			return false
+		}
+		c.hostNamespace = host
 	}
-	return err == nil && host == id
+	return id == c.hostNamespace
 }
 
 // choose starts or stops to monitor a container, as the settings say.

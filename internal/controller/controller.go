@@ -79,14 +79,16 @@ type Controller struct {
 	reaches    map[port.Endpoint]reach
 	changes    []tracker.Change // reused
 	hostName   string
-	lastID     uint64
-	outlets    []*outlet
-	startedAt  time.Time
-	counts     counts
-	still      bool // watchers do not run: Once looks by itself
-	synced     bool
-	link       link
-	said       map[string]struct{}
+	// hostNamespace is the host's own, zero until it is known.
+	hostNamespace port.Namespace
+	lastID        uint64
+	outlets       []*outlet
+	startedAt     time.Time
+	counts        counts
+	still         bool // watchers do not run: Once looks by itself
+	synced        bool
+	link          link
+	said          map[string]struct{}
 
 	probing  bool                // eBPF tells of every change
 	facts    *factReader         // nil while eBPF is not read
@@ -99,6 +101,8 @@ type Controller struct {
 	resume memory
 	kept   uint64 // the tracker's revision that the journal has
 
+	endings    endings
+	background sync.WaitGroup // what Run has started, but for watchers
 	watchers   sync.WaitGroup
 	stuckAfter time.Duration
 	wake       chan struct{} // the close grace of an endpoint began
@@ -149,6 +153,7 @@ func New(o Options) *Controller {
 		calm:       calm{timer: stoppedTimer()},
 		wake:       make(chan struct{}, 1),
 		tunings:    make(chan Tuning, 1),
+		endings:    endings{waiting: map[string][]engine.Change{}, over: make(chan string)},
 		stuckAfter: stuckAfter,
 		link:       link{lost: errors.New("not connected yet"), since: time.Now()},
 		startedAt:  time.Now(),
@@ -163,8 +168,7 @@ func New(o Options) *Controller {
 func (c *Controller) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	changes := make(chan engine.Change, 64)
-	var following sync.WaitGroup
-	following.Go(func() {
+	c.background.Go(func() {
 		err := c.Engine.Follow(ctx, changes)
 		if ctx.Err() == nil {
 			cancel(fmt.Errorf("following the Docker Engine ended: %w", err))
@@ -172,7 +176,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	})
 	defer func() {
 		cancel(nil)
-		following.Wait()
+		c.background.Wait()
+		c.endAll()
 		c.stopWatchers()
 		c.awaitWatchers()
 		c.keepState()
@@ -183,7 +188,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		return err
 	}
 	if first != nil {
-		following.Go(func() { c.runProbe(ctx, first) })
+		c.background.Go(func() { c.runProbe(ctx, first) })
 	}
 	expiry := time.NewTimer(time.Hour)
 	defer expiry.Stop()
@@ -197,7 +202,11 @@ func (c *Controller) Run(ctx context.Context) error {
 			}
 			return nil
 		case change := <-changes:
-			if err := c.apply(ctx, change); err != nil {
+			if err := c.take(ctx, change); err != nil {
+				return err
+			}
+		case id := <-c.endings.over:
+			if err := c.end(ctx, id); err != nil {
 				return err
 			}
 		case <-c.wake:
@@ -246,10 +255,8 @@ func (c *Controller) apply(ctx context.Context, change engine.Change) error {
 	switch change.Kind {
 	case engine.Started:
 		c.add(ctx, change.Container)
-	case engine.Stopped:
-		c.remove(change.Container.ID, change.Time)
-	case engine.Passed:
-		c.passed(change.Container, change.Time)
+	case engine.Stopped, engine.Passed:
+		c.finish(change)
 	case engine.Updated:
 		c.update(ctx, change.Container)
 	case engine.Lost:
@@ -303,8 +310,8 @@ func (c *Controller) learnHostName(ctx context.Context) {
 	c.mutex.Unlock()
 }
 
-// tellUnmatched says once of each name asked for that it is waited for, and
-// once that it is there.
+// tellUnmatched says once of each name asked for that nothing has it, and that
+// it is waited for where that is so.
 func (c *Controller) tellUnmatched() {
 	if c.Unmatched == nil {
 		return
@@ -315,7 +322,11 @@ func (c *Controller) tellUnmatched() {
 	}
 	for _, entry := range c.Unmatched(all) {
 		c.once("unmatched "+entry, func() {
-			c.log.Warnf("No running container matches %q yet; waiting for it.", entry)
+			if c.still {
+				c.log.Warnf("No running container matches %q.", entry)
+			} else {
+				c.log.Warnf("No running container matches %q yet; waiting for it.", entry)
+			}
 		})
 	}
 }
@@ -340,7 +351,11 @@ func (c *Controller) Ready() error {
 	if c.link.lost != nil {
 		return fmt.Errorf("the Docker Engine cannot be reached: %w", c.link.lost)
 	}
-	limit := max(3*c.scanInterval(c.probing), 10*time.Second)
+	between := c.scanInterval(c.probing)
+	if c.BurstScans > 1 {
+		between = max(between, c.BurstDelay)
+	}
+	limit := max(3*between, 10*time.Second)
 	for _, g := range c.groups {
 		if g.watcher == nil {
 			continue

@@ -20,8 +20,8 @@ type fact struct {
 	arrived time.Time
 }
 
-func (r *factReader) fact(e *probe.Event) *fact {
-	f := &fact{Event: *e, arrived: time.Now()}
+func (r *factReader) fact(e *probe.Event) fact {
+	f := fact{Event: *e, arrived: time.Now()}
 	f.cgroups = [2]string{r.cgroup(e.Socket.Cgroup), r.cgroup(e.TaskCgroup)}
 	if e.Kind == probe.Opened {
 		f.processes = r.processes.describe(e.PID, e.Name)
@@ -35,13 +35,14 @@ func (r *factReader) cgroup(id uint64) string {
 	return path
 }
 
-// take places a fact, or keeps it until its container is announced.
-func (c *Controller) take(f *fact) {
+// takeFact places a fact, or keeps a copy until its container is announced.
+func (c *Controller) takeFact(f *fact) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.calm.count()
 	if !c.place(f) {
-		c.pending.add(f)
+		kept := *f
+		c.pending.add(&kept)
 	}
 	if c.pending.overflow > 0 && time.Since(c.toldOverflow) >= gapInterval {
 		c.gap(nil, fmt.Sprintf("%d socket events of containers that the engine has not announced were given up: there were too many to keep", c.pending.overflow))
@@ -150,7 +151,7 @@ func (w *watcher) nameUnbound(sockets []port.Socket) {
 func (c *Controller) register(w *watcher, s *session) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	w.source, w.destroy = s.source, s.closes != nil
+	w.source, w.closing = s.source, s.closes
 	if s.netnsCookie == 0 || w.group.watcher != w {
 		return
 	}
@@ -162,7 +163,7 @@ func (c *Controller) register(w *watcher, s *session) {
 func (c *Controller) unregister(w *watcher, s *session) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	w.source, w.destroy = "", false
+	w.source, w.closing = "", nil
 	if c.byCookie[s.netnsCookie] == w {
 		delete(c.byCookie, s.netnsCookie)
 	}

@@ -1,6 +1,9 @@
 package controller
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // flushTime is how long a snapshot waits at most for what eBPF has told before
 // it: longer only in a storm.
@@ -21,23 +24,30 @@ func (f *flushes) take() []chan struct{} {
 	return done
 }
 
-// flush waits, for flushTime at most, until the tracker has what eBPF has told
+// flush waits, until ctx ends at most, until the tracker has what eBPF has told
 // so far, and says whether it has. A snapshot that was taken before then knows no
 // socket earlier than eBPF, and only finds what that has missed.
-func (r *factReader) flush() (done bool) {
+func (r *factReader) flush(ctx context.Context) (done bool) {
 	flushed := make(chan struct{})
 	r.mutex.Lock()
 	r.flushes.next = append(r.flushes.next, flushed)
 	r.startFlush()
 	r.mutex.Unlock()
-	late := time.NewTimer(flushTime)
-	defer late.Stop()
 	select {
 	case <-flushed:
 		return true
-	case <-late.C:
+	case <-r.stopped: // nothing more will come
+		return true
+	case <-ctx.Done():
 		return false
 	}
+}
+
+// flushSoon is flush for flushTime at most.
+func (r *factReader) flushSoon() (done bool) {
+	soon, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	return r.flush(soon)
 }
 
 // In a storm the tracker is behind what eBPF tells. A snapshot from the future
@@ -52,7 +62,7 @@ const (
 // inOrder waits until the tracker has what eBPF told before now. Where that
 // takes too long it has the namespace scanned later, and returns false.
 func (w *watcher) inOrder(facts *factReader) bool {
-	if facts == nil || w.session.netnsCookie == 0 || facts.flush() {
+	if facts == nil || w.session.netnsCookie == 0 || facts.flushSoon() {
 		w.postponed = 0
 		return true
 	}

@@ -117,16 +117,18 @@ func (c *Controller) setFacts(r *factReader) {
 }
 
 // factReader turns the probe's events into facts. One goroutine receives them,
-// so that the kernel's ring buffer is emptied at once whatever else is to do, one
-// takes them over, and one watches over both.
+// so that the kernel's ring buffer is emptied at once whatever else is to do, and
+// reads what there is to read of their processes while these live; one takes them
+// over, and one watches over both.
 type factReader struct {
 	c         *Controller
 	probe     Probe
 	processes processCache
 	received  chan struct{} // there is something in waiting
+	stopped   chan struct{} // closed when nothing is taken over any more
 
 	mutex    sync.Mutex
-	waiting  []probe.Event
+	waiting  []fact
 	overflow uint64      // events that found no room in waiting
 	ended    bool        // receive is
 	told     uint64      // lost events that gaps have told of
@@ -135,14 +137,14 @@ type factReader struct {
 	flushes  flushes
 }
 
-// maxWaiting bounds the events between the ring buffer and the tracker, at 200
+// maxWaiting bounds the facts between the ring buffer and the tracker, at 300
 // bytes each: several seconds of a storm at a machine's full speed.
 const maxWaiting = 1 << 18
 
 func newFactReader(c *Controller, p Probe) *factReader {
 	return &factReader{
 		c: c, probe: p, processes: processCache{finder: c.Finder},
-		received: make(chan struct{}, 1), again: stoppedTimer(),
+		received: make(chan struct{}, 1), stopped: make(chan struct{}), again: stoppedTimer(),
 	}
 }
 
@@ -181,9 +183,10 @@ func (r *factReader) receive() error {
 		var bad *probe.MalformedError
 		switch {
 		case err == nil:
+			f := r.fact(&event)
 			r.mutex.Lock()
 			if len(r.waiting) < maxWaiting {
-				r.waiting = append(r.waiting, event)
+				r.waiting = append(r.waiting, f)
 			} else {
 				r.overflow++
 			}
@@ -204,7 +207,8 @@ func (r *factReader) receive() error {
 
 // run takes over what is received, until receive or ctx ends.
 func (r *factReader) run(ctx context.Context) error {
-	var batch []probe.Event
+	defer close(r.stopped)
+	var batch []fact
 	for {
 		select {
 		case <-ctx.Done():
@@ -220,11 +224,12 @@ func (r *factReader) run(ctx context.Context) error {
 			if i%256 == 0 && ctx.Err() != nil {
 				return nil
 			}
-			r.c.take(r.fact(&batch[i]))
+			r.c.takeFact(&batch[i])
 		}
 		for _, done := range flushed {
 			close(done)
 		}
+		clear(batch)
 		if cap(batch) > 4096 { // a storm's memory is given back
 			batch = nil
 		}

@@ -109,7 +109,7 @@ func (c *Controller) Status() port.CaptureStatus {
 func (c *Controller) watcherStatus(g *group) port.WatcherStatus {
 	w := g.watcher
 	return port.WatcherStatus{
-		Namespace: g.id, Name: g.id.String(), Host: g.host, Source: c.sourceOf(w), Destroy: w.destroy,
+		Namespace: g.id, Name: g.id.String(), Host: g.host, Source: c.sourceOf(w), Destroy: w.closing != nil,
 		LastScan: w.scannedAt(), Stale: c.tracker.Stale(g.id), Containers: strings.Split(g.names(), ", "),
 	}
 }

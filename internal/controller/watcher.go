@@ -11,6 +11,7 @@ import (
 
 	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
+	"portwatcher/internal/sockdiag"
 	"portwatcher/internal/tracker"
 )
 
@@ -51,14 +52,15 @@ type watcher struct {
 	second    *time.Timer   // when to take a second look
 	armed     bool          // second is running; under the controller's lock
 
-	source  port.Source // of the session; under the controller's lock, as destroy
-	destroy bool        // destroy notifications are received
+	source  port.Source        // of the session; under the controller's lock, as closing
+	closing *sockdiag.Listener // tells of closes; nil where nothing does
 	session *session
 	sockets []port.Socket // reused
 	unknown []int         // reused
 
-	rate   rate   // of destroy notifications; under the controller's lock
-	closes uint64 // destroy notifications, and overruns; under the controller's lock
+	hot    hotPorts // under the controller's lock, as rate
+	rate   rate     // of destroy notifications; under the controller's lock
+	closes uint64   // destroy notifications, and overruns; under the controller's lock
 	// inFlight is the dump that is being attributed; deferred are closes of its
 	// new sockets meanwhile. Under the controller's lock.
 	inFlight []port.Socket
@@ -320,7 +322,9 @@ func (w *watcher) scan() error {
 	w.session.quiet.dumped(w, began, closes, sockets)
 	if len(w.unknown) > 0 {
 		w.inFlight = sockets
-		w.catchUp()
+		if !w.catchUp() {
+			w.passOverHot(sockets)
+		}
 		members, epoch := w.group.ownership(c), w.group.epoch
 		c.mutex.Unlock()
 		snapshot.New = w.attribute(sockets, members)

@@ -29,6 +29,7 @@ type Listener struct {
 	netlink *netlink.Conn
 	raw     syscall.RawConn
 	closed  atomic.Bool
+	empty   atomic.Bool // the queue was when it was last looked at
 
 	buffer  [destroyBuffer]byte
 	count   int
@@ -128,6 +129,7 @@ func (l *Listener) Receive(d *Destroyed) error {
 func (l *Listener) receiveOnce(fd uintptr) bool {
 	for {
 		l.count, l.errno = receiveFrom(fd, l.buffer[:])
+		l.empty.Store(l.errno == unix.EAGAIN)
 		switch {
 		case l.errno == unix.ENOBUFS:
 			l.overrun = true
@@ -137,6 +139,22 @@ func (l *Listener) receiveOnce(fd uintptr) bool {
 		}
 		return l.errno != unix.EAGAIN
 	}
+}
+
+// Empty says whether Receive has returned everything that the kernel has sent so
+// far, and its caller has come back for more. It is safe to call from any
+// goroutine; a Listener that is closed is empty.
+func (l *Listener) Empty() bool {
+	if !l.empty.Load() {
+		return l.closed.Load()
+	}
+	queued := false
+	err := l.raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		queued = err != nil || n > 0
+	})
+	return err != nil || !queued
 }
 
 // Close ends the subscription and lets go of the namespace.
