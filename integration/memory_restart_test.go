@@ -13,20 +13,12 @@ import (
 // everyRestart runs a test for each source, with the function that starts
 // portwatcher on the journal that it wrote before.
 func everyRestart(t *testing.T, test func(t *testing.T, state string, run func(t *testing.T, after *harness.Watch) *harness.Watch)) {
-	harness.Require(t)
-	t.Parallel()
-	for _, source := range []string{ebpf, netlink, proc} {
-		t.Run(source, func(t *testing.T) {
-			t.Parallel()
-			if source == ebpf {
-				requireEBPF(t)
-			}
-			state := t.TempDir() + "/portwatcher.db"
-			test(t, state, func(t *testing.T, after *harness.Watch) *harness.Watch {
-				return harness.StartWatch(t, harness.WatchSpec{State: state, After: after, Arguments: []string{"--source", source}})
-			})
+	eachSource(t, func(t *testing.T, source string) {
+		state := t.TempDir() + "/portwatcher.db"
+		test(t, state, func(t *testing.T, after *harness.Watch) *harness.Watch {
+			return harness.StartWatch(t, harness.WatchSpec{State: state, After: after, Arguments: []string{"--source", source}})
 		})
-	}
+	})
 }
 
 // What opened and closed while portwatcher did not run is told at its next

@@ -174,34 +174,26 @@ func TestProcRoot(t *testing.T) {
 
 // WATCH_PORTS selects what is reported, however short it lives.
 func TestWatchPorts(t *testing.T) {
-	harness.Require(t)
-	t.Parallel()
-	for _, source := range []string{ebpf, netlink, proc} {
-		t.Run(source, func(t *testing.T) {
-			t.Parallel()
-			if source == ebpf {
-				requireEBPF(t)
+	eachSource(t, func(t *testing.T, source string) {
+		watch := harness.StartWatchWith(t, []string{"WATCH_PORTS=80, 8000-8100 1000"}, "--source", source)
+		container := start(t, "web", 7, nil, "--tcp", "0.0.0.0:79,0.0.0.0:80,0.0.0.0:7999,0.0.0.0:8000,0.0.0.0:8101",
+			"--udp", "0.0.0.0:8100,0.0.0.0:81")
+		var open []harness.Listener
+		for _, listener := range truth(t, container, 7) {
+			if listener.Port == 80 || listener.Port >= 8000 && listener.Port <= 8100 {
+				open = append(open, listener)
 			}
-			watch := harness.StartWatchWith(t, []string{"WATCH_PORTS=80, 8000-8100 1000"}, "--source", source)
-			container := start(t, "web", 7, nil, "--tcp", "0.0.0.0:79,0.0.0.0:80,0.0.0.0:7999,0.0.0.0:8000,0.0.0.0:8101",
-				"--udp", "0.0.0.0:8100,0.0.0.0:81")
-			var open []harness.Listener
-			for _, listener := range truth(t, container, 7) {
-				if listener.Port == 80 || listener.Port >= 8000 && listener.Port <= 8100 {
-					open = append(open, listener)
-				}
-			}
-			watch.WaitOpen(t, open)
-			container.Lives(t, "burst", "--count", "10", "--base-port", "30000")
-			container.Lives(t, "listen", "--mptcp=false", "--listen-without-bind", "--tcp", "0.0.0.0:0", "--for", "1ms")
-			watch.Marker(t, container, 1000)
-			watch.Expect(t, 3+1, harness.Match{Type: "opened"})
-			watch.Expect(t, 3+2, harness.Match{})
-			for _, listener := range open {
-				watch.Expect(t, 1, harness.Opened(container.Name, listener.Protocol, listener.Address, listener.Port))
-			}
-		})
-	}
+		}
+		watch.WaitOpen(t, open)
+		container.Lives(t, "burst", "--count", "10", "--base-port", "30000")
+		container.Lives(t, "listen", "--mptcp=false", "--listen-without-bind", "--tcp", "0.0.0.0:0", "--for", "1ms")
+		watch.Marker(t, container, 1000)
+		watch.Expect(t, 3+1, harness.Match{Type: "opened"})
+		watch.Expect(t, 3+2, harness.Match{})
+		for _, listener := range open {
+			watch.Expect(t, 1, harness.Opened(container.Name, listener.Protocol, listener.Address, listener.Port))
+		}
+	})
 }
 
 // The settings of the shell tool: bursts of scans see what single ones at the

@@ -12,7 +12,7 @@ import (
 
 // One of a group of sockets on one port leaves: that is no event.
 func TestGroupLeaves(t *testing.T) {
-	eachSource(t, func(t *testing.T, _ string, watch *harness.Watch) {
+	watchEachSource(t, func(t *testing.T, _ string, watch *harness.Watch) {
 		container := watched(t, watch, "group")
 		group := container.Exec(t, "listen", "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81",
 			"--reuseport", "8", "--leave-after", "1500ms")
@@ -36,7 +36,7 @@ func TestGroupLeaves(t *testing.T) {
 // A port that another process opens again within the close grace has changed
 // its owner, and nothing else happened.
 func TestReopenedWithinGrace(t *testing.T) {
-	eachSource(t, func(t *testing.T, _ string, watch *harness.Watch) {
+	watchEachSource(t, func(t *testing.T, _ string, watch *harness.Watch) {
 		container := idle(t, "web")
 		endpoints := []string{"listen", "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81"}
 		first := container.Exec(t, endpoints...)
@@ -62,7 +62,7 @@ func TestReopenedWithinGrace(t *testing.T) {
 // What looks like a port and is none: refused connects, UDP clients, and the
 // connections of a busy server. Ports that open and close beside them are seen.
 func TestNoFalseEvents(t *testing.T) {
-	eachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		container := watched(t, watch, "busy")
 		var mutex sync.Mutex
 		var lives []harness.Life
@@ -101,7 +101,7 @@ func TestNoFalseEvents(t *testing.T) {
 // on a network of the user's. It is no port of the container, from its first
 // moment on, and when it goes.
 func TestEmbeddedDNS(t *testing.T) {
-	eachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		network := harness.Default.Network(t, "net")
 		var open [][]harness.Listener
 		for i := range 2 {

@@ -34,8 +34,8 @@ var requireEBPF = func() func(t *testing.T) {
 	}
 }()
 
-// eachSource runs a test for each source, with a watch that is forced to it.
-func eachSource(t *testing.T, test func(t *testing.T, source string, watch *harness.Watch), arguments ...string) {
+// eachSource runs a test for each source.
+func eachSource(t *testing.T, test func(t *testing.T, source string)) {
 	harness.Require(t)
 	t.Parallel()
 	for _, source := range []string{ebpf, netlink, proc} {
@@ -44,11 +44,18 @@ func eachSource(t *testing.T, test func(t *testing.T, source string, watch *harn
 			if source == ebpf {
 				requireEBPF(t)
 			}
-			test(t, source, harness.StartWatch(t, harness.WatchSpec{
-				Arguments: append([]string{"--source", source}, arguments...),
-			}))
+			test(t, source)
 		})
 	}
+}
+
+// watchEachSource runs a test for each source, with a watch that is forced to it.
+func watchEachSource(t *testing.T, test func(t *testing.T, source string, watch *harness.Watch), arguments ...string) {
+	eachSource(t, func(t *testing.T, source string) {
+		test(t, source, harness.StartWatch(t, harness.WatchSpec{
+			Arguments: append([]string{"--source", source}, arguments...),
+		}))
+	})
 }
 
 // watched starts a container of the workload that opens nothing, and waits
@@ -152,7 +159,7 @@ var demand = map[string]every{ebpf: exact, netlink: seen, proc: some}
 
 // Twenty ports, each held 50 ms, one each 10 ms.
 func TestShortTCP(t *testing.T) {
-	eachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		container := watched(t, watch, "burst")
 		reports(t, watch, container, shortPorts(t, container, "tcp", 20000), demand[source])
 	})
@@ -161,7 +168,7 @@ func TestShortTCP(t *testing.T) {
 // The same with UDP. Among the ports that the kernel gives to clients, a
 // destroy notification cannot tell one that was bound on purpose.
 func TestShortUDP(t *testing.T) {
-	eachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		container := watched(t, watch, "burst")
 		reports(t, watch, container, shortPorts(t, container, "udp", 20000), demand[source])
 		ephemeral := watched(t, watch, "ephemeral")
@@ -186,7 +193,7 @@ func shortPorts(t *testing.T, container *harness.Container, protocol string, bas
 // A port that the kernel chose, closed at once, as Java's JMX does. With UDP it
 // is a client's.
 func TestKernelChosenPort(t *testing.T) {
-	eachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		container := watched(t, watch, "jmx")
 		var lives []harness.Life
 		for range 3 {
@@ -199,7 +206,7 @@ func TestKernelChosenPort(t *testing.T) {
 
 // A socket that listens without bind has the port that the kernel chose.
 func TestListenWithoutBind(t *testing.T) {
-	eachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		container := watched(t, watch, "unbound")
 		for _, mptcp := range []string{"--mptcp=true", "--mptcp=false"} {
 			run := container.Exec(t, "listen", "--listen-without-bind", mptcp, "--tcp", "0.0.0.0:0")
@@ -217,7 +224,7 @@ func TestListenWithoutBind(t *testing.T) {
 // The first that a container does is to open and close a port, before the
 // engine can have told of it.
 func TestFirstAct(t *testing.T) {
-	eachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		clock := watched(t, watch, "clock")
 		want := some
 		if source == ebpf {

@@ -8,8 +8,8 @@ import (
 	"syscall"
 	"testing"
 
-	"portwatcher/integration/internal/browser"
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/browser"
 )
 
 // page is a tab of a real browser with the page in it.

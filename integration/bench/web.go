@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"portwatcher/integration/internal/browser"
+	"portwatcher/internal/browser"
 )
 
 const (

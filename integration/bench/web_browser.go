@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"portwatcher/integration/internal/browser"
+	"portwatcher/internal/browser"
 	"portwatcher/internal/port"
 )
 

@@ -3,7 +3,6 @@ package controller
 import (
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,32 +13,13 @@ import (
 )
 
 // fakeJournal keeps what it is told.
-type fakeJournal struct {
-	mutex   sync.Mutex
-	records []journal.Record
-	full    bool // it takes nothing
-}
+type fakeJournal struct{ collector[journal.Record] }
 
-func (j *fakeJournal) Offer(r journal.Record) bool {
-	j.mutex.Lock()
-	defer j.mutex.Unlock()
-	if !j.full {
-		j.records = append(j.records, r)
-	}
-	return !j.full
-}
-
-func (j *fakeJournal) setFull(full bool) {
-	j.mutex.Lock()
-	defer j.mutex.Unlock()
-	j.full = full
-}
+func (j *fakeJournal) Offer(r journal.Record) bool { return j.offer(r) }
 
 // state returns the last whole state, and how many there were.
 func (j *fakeJournal) state() (last []port.State, count int) {
-	j.mutex.Lock()
-	defer j.mutex.Unlock()
-	for _, r := range j.records {
+	for _, r := range j.all() {
 		if r.Full {
 			last = r.State
 			count++
@@ -50,10 +30,8 @@ func (j *fakeJournal) state() (last []port.State, count int) {
 
 // described tells the records but for whole states in words.
 func (j *fakeJournal) described() []string {
-	j.mutex.Lock()
-	defer j.mutex.Unlock()
 	var all []string
-	for _, r := range j.records {
+	for _, r := range j.all() {
 		switch {
 		case r.Forget != "":
 			all = append(all, "forget")
@@ -194,9 +172,7 @@ func TestFullJournal(t *testing.T) {
 		t.Errorf("the journal's state is %+v, want port 80", state)
 	}
 	_, count := j.state()
-	kerneltest.Eventually(t, "the second look is over", func() bool {
-		r.Controller.mutex.Lock()
-		defer r.Controller.mutex.Unlock()
+	r.eventually("the second look is over", func() bool {
 		w := r.onlyGroup().watcher
 		fresh, _ := r.tracker.Fresh(nil, w.group.id, time.Time{})
 		return !w.armed && len(fresh) == 0

@@ -61,9 +61,7 @@ func TestStuckWatcher(t *testing.T) {
 	root, release := blockedProc(t, b.Process.Pid)
 	r := start(t, func(o *Options) { o.ProcRoot, o.Source = root, Proc })
 	t.Cleanup(release)
-	r.Controller.mutex.Lock()
-	r.stuckAfter = 20 * time.Millisecond
-	r.Controller.mutex.Unlock()
+	r.locked(func() { r.stuckAfter = 20 * time.Millisecond })
 	r.tell(engine.Started, b.container("web"))
 	r.tell(engine.Synced, nil)
 	kerneltest.Eventually(t, "as many watchers are abandoned as may be", func() bool {
@@ -72,9 +70,7 @@ func TestStuckWatcher(t *testing.T) {
 		defer r.Controller.mutex.Unlock()
 		return r.onlyGroup() != nil && r.onlyGroup().abandoned == maxAbandoned
 	})
-	kerneltest.Eventually(t, "the last of them is stuck too", func() bool {
-		r.Controller.mutex.Lock()
-		defer r.Controller.mutex.Unlock()
+	r.eventually("the last of them is stuck too", func() bool {
 		return r.onlyGroup().watcher.stuckFor(time.Now()) > r.stuckAfter
 	})
 	r.restartStuck(t.Context())
@@ -89,9 +85,5 @@ func TestStuckWatcher(t *testing.T) {
 		t.Error("the log does not tell that a watcher was left behind")
 	}
 	release()
-	kerneltest.Eventually(t, "the watchers have ended", func() bool {
-		r.Controller.mutex.Lock()
-		defer r.Controller.mutex.Unlock()
-		return r.onlyGroup().abandoned == 0
-	})
+	r.eventually("the watchers have ended", func() bool { return r.onlyGroup().abandoned == 0 })
 }

@@ -13,7 +13,6 @@ import (
 
 	"portwatcher/internal/engine"
 	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
 	"portwatcher/internal/procnet"
 )
@@ -97,33 +96,6 @@ func manual(t *testing.T, b *box) (*watcher, *rig) {
 		receiving.Wait()
 	})
 	return w, r
-}
-
-// do calls f in the box's namespace.
-func (b *box) do(f func() error) {
-	b.t.Helper()
-	handle, err := netns.Open("/proc", b.Process.Pid)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer handle.Close()
-	if err := handle.Do(f); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
-// socket makes a socket in the box's namespace.
-func (b *box) socket(kind int, use func(fd int) error) (fd int, close func()) {
-	b.t.Helper()
-	b.do(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0); err != nil {
-			return err
-		}
-		return use(fd)
-	})
-	close = sync.OnceFunc(func() { unix.Close(fd) })
-	b.t.Cleanup(close)
-	return fd, close
 }
 
 // TestUnchangedIsTrue does what programs do to sockets, at random, and compares

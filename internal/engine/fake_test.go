@@ -253,6 +253,21 @@ func follow(t *testing.T, f *fakeEngine) *following {
 	return w
 }
 
+// running follows an engine that runs these containers, the first with process
+// 10, the next with 20 and so on, until they are known.
+func running(t *testing.T, ids ...string) (*fakeEngine, *following) {
+	t.Helper()
+	f := newFakeEngine()
+	var wanted []string
+	for i, id := range ids {
+		f.run(id, 10*(i+1))
+		wanted = append(wanted, "started "+id)
+	}
+	w := follow(t, f)
+	w.want(append(wanted, "synced")...)
+	return f, w
+}
+
 // next waits for a change, for up to two minutes of the bubble's time.
 func (w *following) next() Change {
 	w.t.Helper()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -110,44 +111,60 @@ func (s *survivor) reader(t *testing.T) *Reader {
 	return r
 }
 
+// stormProcess is a process that writes to a journal until it is killed.
+type stormProcess struct {
+	*exec.Cmd
+	out     io.ReadCloser
+	lines   *bufio.Scanner // of out
+	failure strings.Builder
+}
+
+// startStorm starts a process that writes to the journal at path, and waits
+// until it has committed something. It ends with ctx.
+func startStorm(ctx context.Context, t *testing.T, path string) (s *stormProcess, first, committed uint64) {
+	t.Helper()
+	s = &stormProcess{Cmd: exec.CommandContext(ctx, os.Args[0])}
+	s.Env = append(os.Environ(), stormVariable+"="+path)
+	s.Stderr = &s.failure
+	var err error
+	if s.out, err = s.StdoutPipe(); err == nil {
+		err = s.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.lines = bufio.NewScanner(s.out)
+	first, ok := s.number()
+	for ok && committed < first {
+		committed, ok = s.number()
+	}
+	if !ok {
+		io.Copy(io.Discard, s.out)
+		t.Fatalf("the child: %v: %s", s.Wait(), s.failure.String())
+	}
+	return s, first, committed
+}
+
+// number returns the next number that the process tells: its first id, and after
+// that the last one that it has committed.
+func (s *stormProcess) number() (n uint64, ok bool) {
+	if !s.lines.Scan() {
+		return 0, false
+	}
+	_, err := fmt.Sscan(s.lines.Text(), &n)
+	return n, err == nil
+}
+
 // killStorm lets a process write for a while and kills it.
 func killStorm(t *testing.T, path string, after time.Duration) (first, committed uint64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	child := exec.CommandContext(ctx, os.Args[0])
-	child.Env = append(os.Environ(), stormVariable+"="+path)
-	var failure strings.Builder
-	child.Stderr = &failure
-	out, err := child.StdoutPipe()
-	if err == nil {
-		err = child.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	number := func() (n uint64, ok bool) {
-		if !lines.Scan() {
-			return 0, false
-		}
-		_, err := fmt.Sscan(lines.Text(), &n)
-		return n, err == nil
-	}
-	first, ok := number()
-	if !ok {
-		io.Copy(io.Discard, out)
-		t.Fatalf("the child: %v: %s", child.Wait(), failure.String())
-	}
-	for committed < first { // something is written, and then it may end anywhere
-		if committed, ok = number(); !ok {
-			t.Fatalf("the child: %v: %s", child.Wait(), failure.String())
-		}
-	}
+	child, first, committed := startStorm(ctx, t, path) // and then it may end anywhere
 	timer := time.AfterFunc(after, func() { child.Process.Kill() })
 	defer timer.Stop()
 	for {
-		n, ok := number()
+		n, ok := child.number()
 		if !ok {
 			break
 		}
@@ -209,24 +226,14 @@ func TestReaderDuringAStorm(t *testing.T) {
 	path := temporary(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	child := exec.CommandContext(ctx, os.Args[0])
-	child.Env = append(os.Environ(), stormVariable+"="+path)
-	out, err := child.StdoutPipe()
-	if err == nil {
-		err = child.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	for committed := uint64(0); committed < 1; {
-		if !lines.Scan() {
-			t.Fatalf("the child ended: %v", child.Wait())
-		}
-		lines.Scan()
-		fmt.Sscan(lines.Text(), &committed)
-	}
-	go io.Copy(io.Discard, out)
+	child, _, _ := startStorm(ctx, t, path)
+	var draining sync.WaitGroup
+	draining.Go(func() { io.Copy(io.Discard, child.out) })
+	defer func() {
+		child.Process.Kill()
+		draining.Wait()
+		child.Wait() // it was killed
+	}()
 	r, err := OpenReader(path)
 	if err != nil {
 		t.Fatal(err)
@@ -247,6 +254,4 @@ func TestReaderDuringAStorm(t *testing.T) {
 	if want <= 30_000 {
 		t.Errorf("only %d events came", want-1)
 	}
-	child.Process.Kill()
-	child.Wait()
 }

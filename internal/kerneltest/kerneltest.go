@@ -28,15 +28,33 @@ func RequireRoot(t testing.TB, whatFor string) {
 	}
 }
 
-// Eventually waits until f returns true, and fails the test after a deadline
-// that no healthy machine needs.
+// patience is how long what must happen may take: no healthy machine needs it.
+const patience = 20 * time.Second
+
+// Eventually waits until f returns true, and fails the test after 20 s.
 func Eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 s in vain: %s", what)
+	Await(t, what, func() string {
+		if f() {
+			return ""
 		}
-		time.Sleep(2 * time.Millisecond)
+		return "it is not so"
+	})
+}
+
+// Await waits until f returns nothing. After 20 s it fails the test with what f
+// returned last, which says how things are instead.
+func Await(t testing.TB, what string, f func() string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		instead := f()
+		if instead == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v in vain: %s: %s", patience, what, instead)
+		}
+		time.Sleep(2 * time.Millisecond) // between two looks
 	}
 }

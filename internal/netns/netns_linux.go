@@ -13,8 +13,8 @@ import (
 	"portwatcher/internal/port"
 )
 
-// ErrProcessGone is returned by [Open] and [Identify] for a process that does
-// not exist (any more).
+// ErrProcessGone is returned by [Open], [Identify] and [Hold] for a process that
+// does not exist (any more).
 var ErrProcessGone = errors.New("process is gone")
 
 // Handle is an open network namespace. The owner closes it.
@@ -24,40 +24,56 @@ type Handle struct {
 }
 
 // Open opens the network namespace of process pid, as procRoot ("/proc")
-// shows it. Where procRoot is this process's own /proc, a pidfd held meanwhile
-// makes sure that the pid was not reused in between.
+// shows it, under the guard of [Hold].
 //
 // It needs CAP_SYS_PTRACE for processes of another container. The error wraps
 // [ErrProcessGone] where there is no such process, otherwise the errno.
 func Open(procRoot string, pid int) (*Handle, error) {
 	path := namespacePath(procRoot, pid)
-	guard := -1
-	if procRoot == "/proc" {
-		fd, err := unix.PidfdOpen(pid, 0)
-		switch {
-		case err == nil:
-			guard = fd
-			defer unix.Close(fd)
-		case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL):
-			return nil, fmt.Errorf("open network namespace %s: %w", path, ErrProcessGone)
-		case !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM):
-			// Kernels before 5.3 and strict seccomp profiles have no pidfd:
-			// there the guard is missing, not the namespace.
-			return nil, fmt.Errorf("pidfd_open %d: %w", pid, err)
+	h := &Handle{ns: netns.None()}
+	err := Hold(procRoot, pid, func() (err error) {
+		if h.ns, err = netns.GetFromPath(path); err != nil {
+			return pathError("open", path, err)
 		}
+		h.id, err = identify(int(h.ns))
+		return err
+	})
+	if err == nil {
+		return h, nil
 	}
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return nil, pathError("open", path, err)
+	err = fmt.Errorf("open network namespace %s: %w", path, err)
+	if h.ns.IsOpen() {
+		err = errors.Join(err, h.Close())
 	}
-	id, err := identify(int(ns))
-	if err == nil && guard >= 0 && exited(guard) {
-		err = ErrProcessGone
+	return nil, err
+}
+
+// Hold calls f, which reads about process pid below procRoot, and returns its
+// error. Where procRoot is this process's own /proc, a pidfd held meanwhile
+// makes sure that all of it is of one process: the pid was not reused in
+// between. The error wraps [ErrProcessGone] where there is no such process, or
+// it has ended meanwhile, whatever f returned.
+func Hold(procRoot string, pid int, f func() error) error {
+	if procRoot != "/proc" {
+		return f()
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w", path, err), ns.Close())
+	guard, err := unix.PidfdOpen(pid, 0)
+	switch {
+	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("process %d: %w", pid, ErrProcessGone)
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
+		// Kernels before 5.3 and strict seccomp profiles have no pidfd: there the
+		// guard is missing, not the process.
+		return f()
+	case err != nil:
+		return fmt.Errorf("pidfd_open %d: %w", pid, err)
 	}
-	return &Handle{ns: ns, id: id}, nil
+	defer unix.Close(guard)
+	err = f()
+	if exited(guard) {
+		return fmt.Errorf("process %d: %w", pid, ErrProcessGone)
+	}
+	return err
 }
 
 // Identify returns the identity of the network namespace of process pid

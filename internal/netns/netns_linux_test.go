@@ -3,8 +3,6 @@ package netns_test
 import (
 	"errors"
 	"os"
-	"os/exec"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -30,11 +28,7 @@ func TestOpenOwnNamespace(t *testing.T) {
 }
 
 func TestOpenOtherNamespace(t *testing.T) {
-	child := exec.Command("sleep", "600")
-	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if err := child.Start(); err != nil {
-		kerneltest.Skip(t, "starting a process in its own network namespace needs root: "+err.Error())
-	}
+	child := kerneltest.Isolated(t)
 	h, err := netns.Open("/proc", child.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
@@ -53,8 +47,7 @@ func TestOpenOtherNamespace(t *testing.T) {
 	if after, err := netns.Identify("/proc", os.Getpid()); err != nil || after != before {
 		t.Errorf("in namespace %v, error %v; want to be back in %v", after, err, before)
 	}
-	child.Process.Kill()
-	child.Wait()
+	kerneltest.End(t, child)
 	if _, err := netns.Open("/proc", child.Process.Pid); !errors.Is(err, netns.ErrProcessGone) {
 		t.Errorf("error %v for an ended process, want ErrProcessGone", err)
 	}

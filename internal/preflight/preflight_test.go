@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 
 	"portwatcher/internal/engine"
@@ -67,15 +65,7 @@ func TestNoProcessCanBeSeen(t *testing.T) {
 }
 
 func TestContainersCanBeEntered(t *testing.T) {
-	child := exec.Command("sleep", "600")
-	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if err := child.Start(); err != nil {
-		kerneltest.Skip(t, "starting a process in its own network namespace needs root: "+err.Error())
-	}
-	defer func() {
-		child.Process.Kill()
-		child.Wait()
-	}()
+	child := kerneltest.Isolated(t)
 	e := fakeEngine{containers: []*port.Container{{Name: "a", PID: child.Process.Pid}, {Name: "just ended", PID: 1 << 30}}}
 	results := All(t.Context(), e, options)
 	if err := Failure(results); err != nil {
@@ -98,26 +88,8 @@ func TestWithoutCapabilities(t *testing.T) {
 		}
 		return
 	}
-	if os.Geteuid() != 0 {
-		kerneltest.Skip(t, "becoming another user needs root")
-	}
-	binary := t.TempDir() + "/test"
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(binary, self, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for dir := binary[:strings.LastIndex(binary, "/")]; dir != os.TempDir() && dir != "/"; dir = dir[:strings.LastIndex(dir, "/")] {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	child := exec.Command(binary, "-test.run", "^TestWithoutCapabilities$")
-	child.Dir = "/"
+	child := kerneltest.Unprivileged(t, "-test.run", "^TestWithoutCapabilities$")
 	child.Env = []string{"PORTWATCHER_TEST_UNPRIVILEGED=1"}
-	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if out, err := child.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -3,16 +3,16 @@ package probe
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/kerneltest"
 )
 
 func mustOpen(t testing.TB, options Options) *Probe {
@@ -131,13 +131,6 @@ func TestAlive(t *testing.T) {
 // TestNothingLeft: open and close again and again leaves no descriptor behind.
 func TestNothingLeft(t *testing.T) {
 	requireRoot(t)
-	count := func() int {
-		entries, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(entries)
-	}
 	round := func() {
 		p, err := Open(Options{})
 		if err != nil {
@@ -148,11 +141,11 @@ func TestNothingLeft(t *testing.T) {
 		}
 	}
 	round()
-	before := count()
+	before := kerneltest.Descriptors(t)
 	for range 5 {
 		round()
 	}
-	if after := count(); after != before {
+	if after := kerneltest.Descriptors(t); after != before {
 		t.Errorf("%d descriptors after, %d before", after, before)
 	}
 }
@@ -163,15 +156,7 @@ func TestUnsupported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inside := filepath.Join(root, "portwatcher-test-"+strings.ToLower(t.Name()))
-	if err := os.Mkdir(inside, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.Remove(inside); err != nil {
-			t.Error(err)
-		}
-	})
+	inside, _ := kerneltest.Cgroup(t, root, "portwatcher-test-"+strings.ToLower(t.Name()))
 	for name, dir := range map[string]string{
 		"no cgroup2":              t.TempDir(),
 		"not there":               filepath.Join(t.TempDir(), "none"),
@@ -221,24 +206,8 @@ func TestAttachFails(t *testing.T) {
 }
 
 func TestWithoutRights(t *testing.T) {
-	requireRoot(t)
-	binary, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Where another user may run it.
-	path := filepath.Join(t.TempDir(), "probe.test")
-	if err := os.WriteFile(path, binary, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for dir := filepath.Dir(path); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	command := exec.Command(path)
+	command := kerneltest.Unprivileged(t)
 	command.Env = []string{helperVariable + "=unsupported"}
-	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	output, err := command.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, output)

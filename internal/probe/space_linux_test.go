@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/port"
 	"portwatcher/internal/sockdiag"
 )
@@ -20,18 +21,10 @@ import (
 // patience is how long a test waits for what must come.
 const patience = 20 * time.Second
 
-// requireRoot skips the test, or fails it where PORTWATCHER_REQUIRE is 1, unless
-// the kernel can be asked.
+// requireRoot skips the test unless the kernel can be asked.
 func requireRoot(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	const reason = "needs root, to load eBPF programs and to make network namespaces"
-	if os.Getenv("PORTWATCHER_REQUIRE") == "1" {
-		t.Fatal("PORTWATCHER_REQUIRE=1, but this test " + reason)
-	}
-	t.Skip("this test " + reason)
+	kerneltest.RequireRoot(t, "load eBPF programs and make network namespaces")
 }
 
 // space is a network namespace of the test's own: other processes of the machine
@@ -53,7 +46,7 @@ func newSpace(t testing.TB) *space {
 		// Never unlocked: the thread ends with the goroutine, and its namespace
 		// with the thread.
 		runtime.LockOSThread()
-		err := enterNew()
+		err := kerneltest.EnterNew()
 		started <- err
 		if err != nil {
 			return
@@ -75,22 +68,6 @@ func newSpace(t testing.TB) *space {
 		s.close(fd)
 	})
 	return s
-}
-
-func enterNew() error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	loopback, err := unix.NewIfreq("lo")
-	if err == nil {
-		loopback.SetUint16(unix.IFF_UP)
-		err = unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, loopback)
-	}
-	return errors.Join(err, unix.Close(fd))
 }
 
 // do runs f on the thread that is in the namespace.

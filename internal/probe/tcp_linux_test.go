@@ -21,6 +21,23 @@ func inet6(number int, address string) *unix.SockaddrInet6 {
 	return &unix.SockaddrInet6{Port: number, Addr: netip.MustParseAddr(address).As16()}
 }
 
+// place is where a socket of a family is bound.
+type place struct {
+	name    string
+	family  int
+	address unix.Sockaddr
+	only    int // IPV6_V6ONLY
+}
+
+// socketFor makes a socket that can be bound there.
+func (s *space) socketFor(p place, kind int) int {
+	fd := s.socket(p.family, kind, 0)
+	if p.family == unix.AF_INET6 {
+		s.option(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, p.only)
+	}
+	return fd
+}
+
 // TestListen compares each event with what the socket, the process and a dump
 // say themselves.
 func TestListen(t *testing.T) {
@@ -30,12 +47,7 @@ func TestListen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, test := range []struct {
-		name    string
-		family  int
-		address unix.Sockaddr
-		only    int // IPV6_V6ONLY
-	}{
+	for _, test := range []place{
 		{"IPv4", unix.AF_INET, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}}, 0},
 		{"IPv4 wildcard", unix.AF_INET, inet4(65535), 0},
 		{"IPv4, chosen by the kernel", unix.AF_INET, inet4(0), 0},
@@ -46,10 +58,7 @@ func TestListen(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.do(func() {
-				fd := s.socket(test.family, unix.SOCK_STREAM, 0)
-				if test.family == unix.AF_INET6 {
-					s.option(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, test.only)
-				}
+				fd := s.socketFor(test, unix.SOCK_STREAM)
 				s.bind(fd, test.address)
 				before := time.Now()
 				s.listen(fd)
@@ -69,18 +78,24 @@ func TestListen(t *testing.T) {
 				}
 				checkTime(t, opened, before, after)
 
-				before = time.Now()
-				s.close(fd)
-				closed := c.one(Closed, number)
-				checkTime(t, closed, before, time.Now())
-				if closed.Socket != want {
-					t.Errorf("closed %+v, the dump showed %+v", closed.Socket, want)
-				}
-				if closed.PID != 0 || closed.Name != "" || closed.TaskCgroup != 0 || closed.Connected {
-					t.Errorf("a close with the process of an open: %+v", closed)
-				}
+				checkClose(t, s, c, fd, want)
 			})
 		})
+	}
+}
+
+// checkClose closes a server that a dump showed, and compares its event.
+func checkClose(t *testing.T, s *space, c *collector, fd int, want port.Socket) {
+	t.Helper()
+	before := time.Now()
+	s.close(fd)
+	closed := c.one(Closed, want.Port)
+	checkTime(t, closed, before, time.Now())
+	if closed.Socket != want {
+		t.Errorf("closed %+v, the dump showed %+v", closed.Socket, want)
+	}
+	if closed.PID != 0 || closed.Name != "" || closed.TaskCgroup != 0 || closed.Connected {
+		t.Errorf("a close with the process of an open: %+v", closed)
 	}
 }
 

@@ -14,12 +14,7 @@ import (
 func TestBind(t *testing.T) {
 	s := newSpace(t)
 	c := collect(t, s, Options{})
-	for _, test := range []struct {
-		name    string
-		family  int
-		address unix.Sockaddr
-		only    int
-	}{
+	for _, test := range []place{
 		{"IPv4", unix.AF_INET, &unix.SockaddrInet4{Port: 53, Addr: [4]byte{127, 0, 0, 1}}, 0},
 		{"IPv4, in the ephemeral range", unix.AF_INET, inet4(51820), 0},
 		{"IPv4, chosen by the kernel", unix.AF_INET, inet4(0), 0},
@@ -31,10 +26,7 @@ func TestBind(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.do(func() {
-				fd := s.socket(test.family, unix.SOCK_DGRAM, 0)
-				if test.family == unix.AF_INET6 {
-					s.option(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, test.only)
-				}
+				fd := s.socketFor(test, unix.SOCK_DGRAM)
 				before := time.Now()
 				s.bind(fd, test.address)
 				after := time.Now()
@@ -48,13 +40,7 @@ func TestBind(t *testing.T) {
 					t.Errorf("pid %d, want %d", opened.PID, os.Getpid())
 				}
 				checkTime(t, opened, before, after)
-				before = time.Now()
-				s.close(fd)
-				closed := c.one(Closed, number)
-				checkTime(t, closed, before, time.Now())
-				if closed.Socket != want || closed.Connected {
-					t.Errorf("closed %+v, the dump showed %+v", closed, want)
-				}
+				checkClose(t, s, c, fd, want)
 			})
 		})
 	}

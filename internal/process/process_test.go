@@ -81,10 +81,7 @@ func listenInChild(t *testing.T, l *net.TCPListener) int {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		child.Process.Kill()
-		child.Wait()
-	})
+	t.Cleanup(func() { kerneltest.End(t, child) })
 	return child.Process.Pid
 }
 
@@ -278,29 +275,19 @@ func TestCgroupsOfThisHost(t *testing.T) {
 		kerneltest.Skip(t, err.Error())
 	}
 	name := fmt.Sprintf("portwatcher-test-%d", os.Getpid())
-	dir := filepath.Join(c.Root(), name, "inner")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		kerneltest.Skip(t, "making a cgroup needs root: "+err.Error())
-	}
-	t.Cleanup(func() {
-		os.Remove(dir)
-		os.Remove(filepath.Dir(dir))
-	})
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		t.Fatal(err)
-	}
+	outer, _ := kerneltest.Cgroup(t, c.Root(), name)
+	_, id := kerneltest.Cgroup(t, outer, "inner")
 	want := "/" + name + "/inner"
-	if path, ok, err := c.byHandle(st.Ino); path != want || !ok {
+	if path, ok, err := c.byHandle(id); path != want || !ok {
 		t.Errorf("by handle: %q, %v, %v; want %s", path, ok, err, want)
 	}
 	if path, ok, err := c.byHandle(1); path != "/" || !ok {
 		t.Errorf("the root by handle: %q, %v, %v", path, ok, err)
 	}
-	if err := c.walk(); err != nil || c.paths[st.Ino] != want || c.paths[1] != "/" {
-		t.Errorf("by walk: %q and %q, error %v", c.paths[st.Ino], c.paths[1], err)
+	if err := c.walk(); err != nil || c.paths[id] != want || c.paths[1] != "/" {
+		t.Errorf("by walk: %q and %q, error %v", c.paths[id], c.paths[1], err)
 	}
-	if path, ok, err := c.Path(st.Ino); path != want || !ok || err != nil {
+	if path, ok, err := c.Path(id); path != want || !ok || err != nil {
 		t.Errorf("%q, %v, %v; want %s", path, ok, err, want)
 	}
 	for range 2 {

@@ -1,12 +1,13 @@
 package procnet
 
 import (
-	"os"
 	"runtime"
 	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/kerneltest"
 )
 
 // The main thread stays as it is, for the test's own goroutine: were it to change
@@ -17,32 +18,13 @@ func init() { runtime.LockOSThread() }
 // failure of the test.
 func inNamespace(t testing.TB, f func(tid int)) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		const reason = "needs root, to make a network namespace"
-		if os.Getenv("PORTWATCHER_REQUIRE") == "1" {
-			t.Fatal("PORTWATCHER_REQUIRE=1, but this test " + reason)
-		}
-		t.Skip("this test " + reason)
-	}
+	kerneltest.RequireRoot(t, "make a network namespace")
 	var failure any
 	var thread sync.WaitGroup
 	thread.Go(func() {
 		defer func() { failure = recover() }()
 		runtime.LockOSThread() // never unlocked: the thread ends here
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			panic(err)
-		}
-		loopback, err := unix.NewIfreq("lo")
-		if err != nil {
-			panic(err)
-		}
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			panic(err)
-		}
-		defer unix.Close(fd)
-		loopback.SetUint16(unix.IFF_UP)
-		if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, loopback); err != nil {
+		if err := kerneltest.EnterNew(); err != nil {
 			panic(err)
 		}
 		f(unix.Gettid())

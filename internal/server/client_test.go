@@ -16,7 +16,7 @@ import (
 func TestTheClient(t *testing.T) {
 	folder := t.TempDir()
 	certFile, keyFile := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
-	issue(t, certFile, keyFile)
+	issue(t, 1, certFile, keyFile)
 	token := writeFile(t, filepath.Join(folder, "token"), "secret")
 	s := start(t, func(o *Options, _ *limits) { o.TLSCert, o.TLSKey, o.TokenFile = certFile, keyFile, token })
 	c, err := client.New(client.Options{Server: s.url, TokenFile: token, CAFile: certFile})

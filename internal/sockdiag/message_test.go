@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/port"
 )
 
@@ -21,7 +22,7 @@ const captured = 7
 func fixture(t testing.TB, name string) []byte {
 	t.Helper()
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("the fixtures are those of a little-endian machine")
+		kerneltest.Skip(t, "the fixtures are those of a little-endian machine")
 	}
 	b, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {

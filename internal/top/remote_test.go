@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/port"
 	"portwatcher/internal/server/api"
 	"portwatcher/internal/server/client"
@@ -153,17 +154,13 @@ func (f *fakeInstance) watch() (*Board, Source, <-chan error) {
 // eventually waits until the board is as wanted.
 func eventually(t *testing.T, b *Board, what string, condition func(s *snapshot) bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
+	kerneltest.Await(t, what, func() string {
 		s, _ := b.look(^uint64(0))
 		if condition(&s) {
-			return
+			return ""
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 s in vain for %s: %+v", what, s)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return fmt.Sprintf("%+v", s)
+	})
 }
 
 func has(number uint16) func(s *snapshot) bool {

@@ -133,13 +133,13 @@ func (x *terminal) wants(texts ...string) {
 
 func (x *terminal) until(what string, condition func(screen string) bool) {
 	x.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !condition(x.screen.String()) {
-		if time.Now().After(deadline) {
-			x.t.Fatalf("waited 20 s in vain for %s:\n%s", what, x.screen.String())
+	kerneltest.Await(x.t, what, func() string {
+		screen := x.screen.String()
+		if condition(screen) {
+			return ""
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return "\n" + screen
+	})
 }
 
 // wantsEnd waits for the end, after which the terminal is as it was.

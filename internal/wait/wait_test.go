@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/port"
 	"portwatcher/internal/server/api"
 	"portwatcher/internal/server/client"
@@ -125,13 +126,7 @@ func TestLocalIsWoken(t *testing.T) {
 	go func() {
 		ended <- Run(t.Context(), local, []Target{target(t, "web:80")}, Options{Timeout: time.Hour, Output: &out})
 	}()
-	deadline := time.Now().Add(patience)
-	for capture.looks() == 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("nobody looks")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	kerneltest.Eventually(t, "somebody looks", func() bool { return capture.looks() > 0 })
 	capture.add(opened("web", 80, "0.0.0.0", port.Network))
 	local.Event()
 	select {

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"portwatcher/internal/port"
@@ -113,9 +112,9 @@ func TestDetailsHaveTheirOwnURL(t *testing.T) {
 	p.waitText("#detail .intervals", "2 h 5 min")
 	p.wait("document.querySelector('#detail .events li')?.classList.contains('closed')")
 
-	run(p, chromedp.NavigateBack())
+	p.must(p.tab.Back())
 	p.wait("document.querySelector('#detail h2').innerText === 'shop_web_1'")
-	run(p, chromedp.NavigateForward())
+	p.must(p.tab.Forward())
 	p.wait("document.querySelector('#detail h2').innerText === '80/tcp'")
 	p.keys(kb.Escape)
 	p.wait("!document.querySelector('#detail').open && location.search === '?project=shop'")

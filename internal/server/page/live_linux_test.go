@@ -12,6 +12,17 @@ import (
 
 const row = "#groups tbody tr"
 
+// liveWeb shows the page beside one container, web, whose port 80 is open.
+func liveWeb(t *testing.T, width, height int) (f *fake, web container, p *tab) {
+	t.Helper()
+	f = newFake(t)
+	web = f.add(container{Name: "web"})
+	f.emit(event(port.Opened, web, "0.0.0.0", 80))
+	p = newTab(t, width, height)
+	p.live(f, "/")
+	return f, web, p
+}
+
 func TestPortsOpenAndCloseLive(t *testing.T) {
 	f := newFake(t)
 	web := f.add(container{Name: "shop_web_1", Image: "nginx:1.27", Project: "shop", Service: "web", Declared: []declared{
@@ -27,21 +38,24 @@ func TestPortsOpenAndCloseLive(t *testing.T) {
 	p.waitText(row+" .at-host", "*:8080")
 	p.waitText("[data-counter=outside] .number", "1")
 	p.wait(`document.querySelector("#events .subject")?.textContent === "shop_web_1 80/tcp"`)
-	f.emit(event(port.Opened, web, "::", 80, by("nginx", 17), published("[::]:8080")))
-	p.waitText(row+" .address", "0.0.0.0, ::") // both wildcards are one row
+	ipv6Only := func(e *port.Event) { e.IPv6Only = true }
+	f.emit(event(port.Opened, web, "::", 80, by("nginx", 17), published("[::]:8080"), ipv6Only))
+	p.wait(`document.querySelector("#groups tbody tr .address")?.textContent === "0.0.0.0, ::"`) // both wildcards are one row
 	if rows := eval[int](p, "document.querySelectorAll('#groups tbody tr').length"); rows != 1 {
 		t.Errorf("%d rows for one port; want 1", rows)
 	}
 
 	f.emit(event(port.Changed, web, "0.0.0.0", 80, by("caddy", 99), published("0.0.0.0:8080", "[::]:8080")))
 	p.waitText(row+" .process", "caddy (99)")
-	f.emit(event(port.Closed, web, "0.0.0.0", 80), event(port.Closed, web, "::", 80))
+	f.emit(event(port.Closed, web, "0.0.0.0", 80), event(port.Closed, web, "::", 80, ipv6Only))
+	p.wait(`document.querySelector("#events .at")?.textContent === ":: (IPv6 only)"`)
 	p.waitText("#groups", "published, nobody listens")
 
 	// A port that nothing declares stays for a moment as closed, then goes.
-	f.emit(event(port.Opened, web, "0.0.0.0", 9000))
+	f.emit(event(port.Opened, web, "::", 9000, ipv6Only))
 	p.waitText("#groups", "not declared")
-	f.emit(event(port.Closed, web, "0.0.0.0", 9000))
+	p.waitText("#groups", ":: (IPv6 only)")
+	f.emit(event(port.Closed, web, "::", 9000, ipv6Only))
 	p.waitText(row+"[data-state=closed]", "9000/tcp")
 	p.wait("!document.querySelector('#groups').innerText.includes('9000')")
 	if kinds := eval[string](p, "[...document.querySelectorAll('#events .type')].map((e) => e.textContent).join(' ')"); kinds != "closed opened closed closed changed opened opened" {
@@ -67,11 +81,7 @@ func TestContainersComeAndGo(t *testing.T) {
 }
 
 func TestResumesAfterTheServerWasAway(t *testing.T) {
-	f := newFake(t)
-	web := f.add(container{Name: "web"})
-	f.emit(event(port.Opened, web, "0.0.0.0", 80))
-	p := newTab(t, 1280, 900)
-	p.live(f, "/")
+	f, web, p := liveWeb(t, 1280, 900)
 	f.mu.Lock()
 	before := count(f.asked, "/api/v1/ports")
 	f.mu.Unlock()
@@ -112,11 +122,7 @@ func count(asked []string, path string) int {
 }
 
 func TestLoadsAnewAfterAReset(t *testing.T) {
-	f := newFake(t)
-	web := f.add(container{Name: "web"})
-	f.emit(event(port.Opened, web, "0.0.0.0", 80))
-	p := newTab(t, 1280, 900)
-	p.live(f, "/")
+	f, web, p := liveWeb(t, 1280, 900)
 	f.stop()
 	p.waitText("#connection", "server away since")
 	for number := 1000; number < 1010; number++ {
@@ -206,11 +212,7 @@ func TestUntrustedTextStaysText(t *testing.T) {
 
 // The connection's own rules, with times that a test can wait for.
 func TestStreamGivesUpASilentConnection(t *testing.T) {
-	f := newFake(t)
-	web := f.add(container{Name: "web"})
-	f.emit(event(port.Opened, web, "0.0.0.0", 80))
-	p := newTab(t, 800, 600)
-	p.live(f, "/")
+	f, web, p := liveWeb(t, 800, 600)
 	eval[bool](p, `(async () => {
 		const { Stream } = await import('/assets/stream.js');
 		const { API } = await import('/assets/api.js');

@@ -1,0 +1,120 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/server/api"
+)
+
+func TestBadOptions(t *testing.T) {
+	folder := t.TempDir()
+	empty, text := writeFile(t, filepath.Join(folder, "empty"), "\n"), writeFile(t, filepath.Join(folder, "text"), "no certificate")
+	logger, _ := quietLogger()
+	for name, test := range map[string]struct {
+		options Options
+		want    []string
+	}{
+		"no port":               {Options{Listen: "localhost"}, []string{"--listen", "localhost", "HOST:PORT"}},
+		"an empty token":        {Options{Listen: ":0", TokenFile: empty}, []string{"--token-file", empty, "empty"}},
+		"no token file":         {Options{Listen: ":0", TokenFile: folder + "/none"}, []string{"--token-file", "/none"}},
+		"a folder":              {Options{Listen: ":0", TokenFile: folder}, []string{"--token-file", folder}},
+		"a key that is missing": {Options{Listen: ":0", TLSCert: text}, []string{"--tls-cert", "--tls-key"}},
+		"no certificate":        {Options{Listen: ":0", TLSCert: text, TLSKey: text}, []string{"--tls-cert", text}},
+	} {
+		test.options.Logger, test.options.History = logger, newFakeHistory()
+		_, err := New(test.options)
+		for _, want := range test.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", name, err, want)
+			}
+		}
+	}
+}
+
+func TestAnAddressInUseIsSaid(t *testing.T) {
+	first := start(t, nil)
+	second, err := New(Options{Listen: first.Addr().String(), Logger: first.log, History: first.history, Capture: first.capture})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = second.Serve(t.Context())
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "--listen") {
+		t.Error(err)
+	}
+}
+
+func TestStopWaitsForRequests(t *testing.T) {
+	inside, release := make(chan struct{}), make(chan struct{})
+	s := start(t, func(o *Options, _ *limits) {
+		o.Page = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(inside)
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		})
+	})
+	go func() {
+		if response, err := s.client.Get(s.url + "/"); err == nil {
+			response.Body.Close()
+		}
+	}()
+	<-inside
+	began := time.Now()
+	if err := s.stop(); err != nil { // which breaks it off
+		t.Error(err)
+	}
+	if took := time.Since(began); took < s.limits.stopTime/2 {
+		t.Errorf("the request had %s to end", took)
+	}
+	close(release)
+}
+
+func TestRequestsAreBounded(t *testing.T) {
+	inside, release := make(chan struct{}), make(chan struct{})
+	s := start(t, func(o *Options, l *limits) {
+		l.requests, l.patience = 1, 10*time.Millisecond
+		o.History = blockedHistory{newFakeHistory(), inside, release}
+	})
+	done := make(chan struct{})
+	go func() { defer close(done); s.get(t, "/api/v1/events") }()
+	<-inside
+	s.problem(t, http.StatusServiceUnavailable, "/api/v1/ports")
+	s.problem(t, http.StatusServiceUnavailable, "/metrics")
+	close(release)
+	<-done
+	decode[api.Ports](t, s, "/api/v1/ports")
+}
+
+// blockedHistory holds its first reader up.
+type blockedHistory struct {
+	*fakeHistory
+	inside, release chan struct{}
+}
+
+func (h blockedHistory) FirstID(ctx context.Context) (uint64, error) {
+	close(h.inside)
+	select {
+	case <-h.release:
+	case <-ctx.Done():
+	}
+	return h.fakeHistory.FirstID(ctx)
+}
+
+func TestAFullServerDoesNotHang(t *testing.T) {
+	s := start(t, func(_ *Options, l *limits) { l.connections = 2 })
+	first, second := s.stream(t, ""), s.stream(t, "")
+	expect[api.Hello](first, api.StreamHello)
+	expect[api.Hello](second, api.StreamHello)
+	kerneltest.Eventually(t, "two connections", func() bool { return len(s.streams) == 2 })
+	go first.close() // a third connection is served when one has ended
+	decode[map[string]string](t, s, "/healthz")
+}
