@@ -13,7 +13,7 @@ import (
 
 // destroyed takes a destroy notification over. A socket that nobody had seen
 // was open between two looks, unless it was a client's.
-func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
+func (w *watcher) destroyed(r *receiver, d *sockdiag.Destroyed, at time.Time) {
 	c := w.c
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -27,17 +27,17 @@ func (w *watcher) destroyed(s *session, d *sockdiag.Destroyed, at time.Time) {
 		w.hot.mark(&d.Socket, at)
 	}
 	if w.isInFlight(d.Socket.Cookie) {
-		w.deferred = append(w.deferred, deferredClose{*d, at})
+		w.deferred = append(w.deferred, deferredClose{r, *d, at})
 		return
 	}
-	w.close(s, d, at)
+	w.close(r, d, at)
 }
 
 // close takes over that a socket is gone. The caller holds the lock.
-func (w *watcher) close(s *session, d *sockdiag.Destroyed, at time.Time) {
+func (w *watcher) close(r *receiver, d *sockdiag.Destroyed, at time.Time) {
 	c, id := w.c, w.group.id
 	changes, known := c.tracker.Closed(c.changes[:0], id, d.Socket.Cookie, at, port.SourceDestroy)
-	if !known && w.wasListening(s, d) {
+	if !known && w.wasListening(r, d) {
 		container, certain := w.onlyMember()
 		var told bool
 		changes, told = c.tracker.Transient(changes, id, d.Socket, tracker.Owner{Container: container}, at, port.SourceDestroy)
@@ -54,6 +54,7 @@ func (w *watcher) close(s *session, d *sockdiag.Destroyed, at time.Time) {
 // deferredClose is the close of a socket that a dump has just shown, and whose
 // opening is about to be reported.
 type deferredClose struct {
+	receiver *receiver
 	sockdiag.Destroyed
 	at time.Time
 }
@@ -71,7 +72,7 @@ func (w *watcher) isInFlight(cookie uint64) bool {
 func (w *watcher) closeDeferred() {
 	for i := range w.deferred {
 		d := &w.deferred[i]
-		w.close(w.session, &d.Destroyed, d.at)
+		w.close(d.receiver, &d.Destroyed, d.at)
 	}
 	w.deferred = nil
 }
@@ -81,16 +82,16 @@ func (w *watcher) closeDeferred() {
 // out at their start what the host can do by binding two IPv6 sockets to
 // loopback, port 0, without listening (ipStackCapabilities.probe in package
 // net): no message tells those from listeners, so they are left out too.
-func (w *watcher) wasListening(s *session, d *sockdiag.Destroyed) bool {
+func (w *watcher) wasListening(r *receiver, d *sockdiag.Destroyed) bool {
 	container, _ := w.onlyMember()
 	if d.Client || !w.c.reported(container, d.Socket.Protocol, d.Socket.Port) || d.Socket.Address == process.EngineResolver {
 		return false
 	}
-	if !s.ephemeral.Holds(d.Socket.Port) {
+	if !r.ephemeral.Holds(d.Socket.Port) {
 		return true
 	}
 	if d.Socket.Protocol == port.UDP {
-		return s.tuning.UDPClients
+		return w.c.UDPClients
 	}
 	return !d.IPv6 || !d.Socket.Address.IsLoopback()
 }
@@ -212,7 +213,7 @@ func (h *hotPorts) mark(s *port.Socket, at time.Time) {
 // moment, and says whether there was such a moment. The caller holds the lock,
 // which is released meanwhile.
 func (w *watcher) catchUp() bool {
-	if w.session.closes == nil || !w.rate.storm(time.Now()) {
+	if w.session.receiver == nil || !w.rate.storm(time.Now()) {
 		w.hot = nil
 		return true
 	}

@@ -78,7 +78,7 @@ func TestCloseWhileADumpIsAttributed(t *testing.T) {
 	w.inFlight, w.unknown = []port.Socket{s}, []int{0}
 	c.mutex.Unlock()
 
-	w.destroyed(w.session, &sockdiag.Destroyed{Socket: s}, time.Now())
+	w.destroyed(w.receiver, &sockdiag.Destroyed{Socket: s}, time.Now())
 	if n := len(r.all()); n != 0 {
 		t.Errorf("%d events before the dump is applied, want none", n)
 	}

@@ -71,7 +71,11 @@ func (c *Controller) place(f *fact) bool {
 		return !stranger
 	case w.group.watcher != w: // stopped
 		return true
+	case f.Kind == probe.Closed && f.Connected:
+		w.connects(f)
+		return true
 	case f.Kind == probe.Closed:
+		delete(w.connecting.sockets, f.Socket.Cookie)
 		c.placeClose(w.group, f)
 		return true
 	case container == nil && stranger:
@@ -151,7 +155,7 @@ func (w *watcher) nameUnbound(sockets []port.Socket) {
 func (c *Controller) register(w *watcher, s *session) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	w.source, w.closing = s.source, s.closes
+	w.source, w.closing = s.source, s.receiver
 	if s.netnsCookie == 0 || w.group.watcher != w {
 		return
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -40,7 +42,22 @@ func (c *Controller) Once(ctx context.Context) ([]port.Open, error) {
 	if err := scans.Wait(); err != nil {
 		return nil, err
 	}
-	return c.Open(), errors.Join(append(failures, listError)...)
+	return c.Open(), errors.Join(append(append(failures, c.strangers()...), listError)...)
+}
+
+// strangers returns, for each monitored container whose process cannot be
+// watched, why. One that has ended is none of them.
+func (c *Controller) strangers() []error {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	var all []error
+	for _, m := range c.containers {
+		if m.unreachable != nil && !errors.Is(m.unreachable, ErrNoHostPIDNamespace) && c.Monitored(m.Container) {
+			all = append(all, fmt.Errorf("ports of %s: %w", m.Name, m.unreachable))
+		}
+	}
+	slices.SortFunc(all, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return all
 }
 
 // addAll takes containers in, with a watcher that is not running for each
@@ -65,7 +82,7 @@ func (c *Controller) addAll(containers []*port.Container) []*watcher {
 // look scans one time.
 func (w *watcher) look() (err error) {
 	for range 2 { // once more through /proc where sock_diag fails
-		if w.session, err = w.open(false, w.c.Tuning); err == nil {
+		if w.session, err = w.open(context.Background(), false, w.c.Tuning); err == nil {
 			err = w.scan()
 			w.session.close()
 		}

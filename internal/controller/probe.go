@@ -51,6 +51,7 @@ func (c *Controller) setProbing(on bool) {
 // meanwhile is not missed. The error is that of a probe that was insisted on.
 func (c *Controller) startProbe() (Probe, error) {
 	if c.OpenProbe == nil || c.Source != Auto && c.Source != EBPF {
+		c.log.WithField("source", c.Source).Info("eBPF is not used.")
 		return nil, nil
 	}
 	p, err := c.OpenProbe()
@@ -61,6 +62,7 @@ func (c *Controller) startProbe() (Probe, error) {
 		c.log.WithError(err).Info("eBPF is not used; sock_diag and its notifications take its place: the processes of short-lived ports stay unknown.")
 		return nil, nil
 	}
+	c.log.Infof("eBPF tells of each opening and closing; a scan by sock_diag checks every %s.", reconcileInterval)
 	c.setProbing(true)
 	return p, nil
 }

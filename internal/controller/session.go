@@ -1,13 +1,11 @@
 package controller
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
+	"net/netip"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
@@ -32,41 +30,42 @@ const (
 
 // session is an open way into a namespace.
 type session struct {
-	source port.Source // of its snapshots
-	dump   func([]port.Socket) ([]port.Socket, error)
-	// closes is nil where destroy notifications are not used.
-	closes *sockdiag.Listener
-	quiet  quiet
+	source   port.Source // of its snapshots
+	dump     func([]port.Socket) ([]port.Socket, error)
+	receiver *receiver // the watcher's; nil where destroy notifications are not used
+	quiet    quiet
 	// netnsCookie is the namespace's in eBPF events; 0 where it is not known.
 	netnsCookie uint64
-	ephemeral   procnet.Range
 	tuning      Tuning // of its beginning: another begins a session
 	close       func()
 }
 
 // open opens the way that the settings and the host allow.
-func (w *watcher) open(exact bool, tuning Tuning) (*session, error) {
+func (w *watcher) open(ctx context.Context, exact bool, tuning Tuning) (*session, error) {
 	defer w.busy()()
 	if w.usesProc() {
+		w.endReceiver(ctx)
 		return w.openProc(tuning)
 	}
-	return w.openNetlink(exact, tuning)
+	return w.openNetlink(ctx, exact, tuning)
 }
 
 // openNetlink opens sock_diag in the namespace, through the first member that
 // leads there. Without eBPF it listens for closes too.
-func (w *watcher) openNetlink(exact bool, tuning Tuning) (*session, error) {
+func (w *watcher) openNetlink(ctx context.Context, exact bool, tuning Tuning) (*session, error) {
 	handle, pid, err := w.c.openNamespace(w.group)
 	if err != nil {
 		return nil, err
 	}
 	s := &session{source: port.SourceSockDiag, tuning: tuning}
-	if !exact && !w.c.still {
+	switch {
+	case exact:
+		w.endReceiver(ctx)
+	case w.receiver == nil && !w.c.still:
 		// Before the first dump, so that no close falls between them.
-		s.closes = w.listen(handle)
-		s.ephemeral = w.c.ephemeralPorts(pid)
+		w.receiver = w.startReceiver(handle, pid)
 	}
-	if s.closes != nil {
+	if s.receiver = w.receiver; s.receiver != nil {
 		s.quiet.counter = w.c.count(w.group.id, pid)
 	}
 	counter := s.quiet.counter
@@ -79,9 +78,6 @@ func (w *watcher) openNetlink(exact bool, tuning Tuning) (*session, error) {
 		var errs []error
 		if conn != nil {
 			errs = append(errs, conn.Close())
-		}
-		if s.closes != nil {
-			errs = append(errs, s.closes.Close())
 		}
 		if counter != nil {
 			errs = append(errs, counter.Close())
@@ -101,21 +97,6 @@ func (w *watcher) openNetlink(exact bool, tuning Tuning) (*session, error) {
 func netnsCookie(conn *sockdiag.Conn) (cookie uint64, err error) {
 	controlError := conn.FD(func(fd int) { cookie, err = probe.NetnsCookie(fd) })
 	return cookie, errors.Join(controlError, err)
-}
-
-// listen subscribes to destroy notifications. Without them closes are found by
-// scans.
-func (w *watcher) listen(handle *netns.Handle) *sockdiag.Listener {
-	l, err := sockdiag.Listen(handle.FD())
-	if err == nil {
-		return l
-	}
-	w.c.mutex.Lock()
-	defer w.c.mutex.Unlock()
-	w.c.once("destroy", func() {
-		w.c.log.WithError(err).Warn("Destroy notifications are not available: closes are found by scans, and ports that live shorter are missed.")
-	})
-	return nil
 }
 
 // openNamespace opens a group's namespace through the first member that leads
@@ -148,16 +129,55 @@ func (w *watcher) openProc(tuning Tuning) (*session, error) {
 		return nil, netns.ErrProcessGone
 	}
 	ephemeral := w.c.ephemeralPorts(pids[0])
+	servers := w.servers()
 	return &session{
-		source: port.SourceProc, ephemeral: ephemeral, tuning: tuning, close: func() {},
+		source: port.SourceProc, tuning: tuning, close: func() {},
 		dump: func(dst []port.Socket) ([]port.Socket, error) {
 			dst, err := w.readProc(dst, ephemeral)
 			if err == nil && !tuning.UDPClients {
-				dst = withoutClients(dst)
+				dst = servers.withoutClients(dst)
 			}
 			return dst, err
 		},
 	}, nil
+}
+
+// servers are the UDP ports at which another source has seen a server. /proc
+// cannot tell one in the range of clients' ports from a client: what was open
+// stays open while it is there.
+type servers map[netip.AddrPort]bool
+
+func (w *watcher) servers() servers {
+	w.c.mutex.Lock()
+	defer w.c.mutex.Unlock()
+	s := servers{}
+	for _, open := range w.c.tracker.Open() {
+		if open.Namespace == w.group.id && open.Endpoint.Protocol == port.UDP {
+			s[netip.AddrPortFrom(open.Endpoint.Address, open.Endpoint.Port)] = true
+		}
+	}
+	return s
+}
+
+// withoutClients leaves out what may be a client and was never seen as a server.
+func (s servers) withoutClients(sockets []port.Socket) []port.Socket {
+	kept, there := sockets[:0], servers{}
+	for _, socket := range sockets {
+		at := netip.AddrPortFrom(socket.Address, socket.Port)
+		if socket.Protocol == port.UDP && socket.AutoBound && !s[at] {
+			continue
+		}
+		if socket.Protocol == port.UDP && s[at] {
+			there[at] = true
+		}
+		kept = append(kept, socket)
+	}
+	for at := range s { // the next there may be a client
+		if !there[at] {
+			delete(s, at)
+		}
+	}
+	return kept
 }
 
 // readProc reads through the first member that is still there.
@@ -177,16 +197,6 @@ func (w *watcher) readProc(dst []port.Socket, ephemeral procnet.Range) ([]port.S
 		}
 	}
 	return dst, err
-}
-
-func withoutClients(sockets []port.Socket) []port.Socket {
-	kept := sockets[:0]
-	for _, s := range sockets {
-		if s.Protocol != port.UDP || !s.AutoBound {
-			kept = append(kept, s)
-		}
-	}
-	return kept
 }
 
 // ephemeralPorts reads from which ports the kernel serves clients, in the
@@ -209,27 +219,3 @@ func (c *Controller) ephemeralPorts(pid int) procnet.Range {
 // defaultEphemeral is the kernel's default of ip_local_port_range. Source:
 // Documentation/networking/ip-sysctl.rst.
 var defaultEphemeral = procnet.Range{First: 32768, Last: 60999}
-
-// receiveCloses takes destroy notifications until the session is closed.
-func (w *watcher) receiveCloses(s *session) {
-	var d sockdiag.Destroyed
-	for {
-		err := s.closes.Receive(&d)
-		var bad *sockdiag.MalformedError
-		switch {
-		case err == nil:
-			w.destroyed(s, &d, time.Now())
-		case errors.Is(err, os.ErrClosed):
-			return
-		case errors.Is(err, unix.ENOBUFS):
-			w.overrun()
-		case errors.As(err, &bad):
-			w.c.log.WithError(err).Warn("A destroy notification is not understood; it is passed over.")
-			signal(w.poke)
-		default:
-			w.c.log.WithError(err).Warn("Destroy notifications have ended; starting again.")
-			signal(w.retune)
-			return
-		}
-	}
-}

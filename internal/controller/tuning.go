@@ -39,18 +39,23 @@ func (c *Controller) Tune(t Tuning) {
 
 func (c *Controller) tune(ctx context.Context, t Tuning) {
 	c.mutex.Lock()
+	how := func(w *watcher) { signal(w.poke) }
+	if old := &c.Tuning; old.ScanInterval != t.ScanInterval || old.BurstScans != t.BurstScans ||
+		old.BurstDelay != t.BurstDelay || old.UDPClients != t.UDPClients {
+		how = func(w *watcher) { signal(w.retune) }
+	}
 	c.Tuning = t
 	c.tracker.SetGrace(t.CloseGrace)
 	for _, m := range c.containers {
-		c.choose(ctx, m)
+		c.choose(ctx, m, m.Container)
 	}
-	c.tracker.Drop(func(e port.Endpoint) bool {
+	c.drop(func(e port.Endpoint) bool {
 		return !c.reported(c.find(e.Container), e.Protocol, e.Port)
 	})
 	for _, g := range c.groups {
 		c.reconsider(g)
 	}
-	c.eachWatcher(func(w *watcher) { signal(w.retune) })
+	c.eachWatcher(how)
 	c.tellUnmatched()
 	c.mutex.Unlock()
 	c.keepState()

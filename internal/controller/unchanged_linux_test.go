@@ -1,11 +1,11 @@
 package controller
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -81,19 +81,17 @@ func manual(t *testing.T, b *box) (*watcher, *rig) {
 	c.still = false
 	w := c.onlyGroup().watcher
 	c.mutex.Unlock()
-	s, err := w.open(false, c.Tuning)
+	s, err := w.open(t.Context(), false, c.Tuning)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.session = s
-	if s.closes == nil || s.quiet.counter == nil {
+	if s.receiver == nil || s.quiet.counter == nil {
 		t.Fatal("neither closes are told nor sockets counted")
 	}
-	var receiving sync.WaitGroup
-	receiving.Go(func() { w.receiveCloses(s) })
 	t.Cleanup(func() {
 		s.close()
-		receiving.Wait()
+		w.endReceiver(context.Background())
 	})
 	return w, r
 }

@@ -11,7 +11,6 @@ import (
 
 	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
-	"portwatcher/internal/sockdiag"
 	"portwatcher/internal/tracker"
 )
 
@@ -52,11 +51,13 @@ type watcher struct {
 	second    *time.Timer   // when to take a second look
 	armed     bool          // second is running; under the controller's lock
 
-	source  port.Source        // of the session; under the controller's lock, as closing
-	closing *sockdiag.Listener // tells of closes; nil where nothing does
+	source  port.Source // of the session; under the controller's lock, as closing
+	closing *receiver   // tells of closes; nil where nothing does
 	session *session
-	sockets []port.Socket // reused
-	unknown []int         // reused
+	// receiver is the watcher's goroutine's; it outlives a session.
+	receiver *receiver
+	sockets  []port.Socket // reused
+	unknown  []int         // reused
 
 	hot    hotPorts // under the controller's lock, as rate
 	rate   rate     // of destroy notifications; under the controller's lock
@@ -67,6 +68,7 @@ type watcher struct {
 	deferred []deferredClose
 	// Ports of which a part is not known. Under the controller's lock.
 	ownerless, hidden doubt
+	connecting        connecting
 
 	scanned   bool      // since the session began
 	postponed int       // scans in a row that came too early
@@ -126,9 +128,13 @@ func (c *Controller) stopWatchers() {
 // ends in a restart with back-off; the state stays, marked as stale.
 func (w *watcher) supervise(ctx context.Context) {
 	backoff := minBackoff
+	defer w.endReceiver(ctx)
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := w.run(ctx)
+		if w.receiver != nil && (w.receiver.broken.Load() || !errors.Is(err, errRetune)) {
+			w.endReceiver(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -192,23 +198,18 @@ func (w *watcher) run(ctx context.Context) (err error) {
 	}()
 	exact, tuning := w.c.now()
 	w.scanned = false
-	s, err := w.open(exact, tuning)
+	s, err := w.open(ctx, exact, tuning)
 	if err != nil {
 		return err
 	}
 	w.session = s
 	// Closing ends a dump that waits, and must not wait for the next tick.
 	stopClosing := context.AfterFunc(ctx, s.close)
-	var receiving sync.WaitGroup
-	if s.closes != nil {
-		receiving.Go(func() { w.receiveCloses(s) })
-	}
 	w.c.register(w, s)
 	defer func() {
 		w.c.unregister(w, s)
 		stopClosing()
 		s.close()
-		receiving.Wait()
 	}()
 	return w.loop(ctx, exact && s.netnsCookie != 0)
 }
@@ -318,6 +319,7 @@ func (w *watcher) scan() error {
 	}
 	c.mutex.Lock()
 	w.nameUnbound(sockets)
+	w.settleConnects(sockets, began)
 	w.unknown = c.tracker.Unknown(w.unknown[:0], id, sockets)
 	w.session.quiet.dumped(w, began, closes, sockets)
 	if len(w.unknown) > 0 {
@@ -334,6 +336,9 @@ func (w *watcher) scan() error {
 	}
 	if w.group.watcher == w { // else it was stopped meanwhile
 		snapshot.Resumed, w.group.resumed = w.group.resumed, false
+		if snapshot.Resumed { // who holds the ports is as an earlier run knew it
+			w.arm()
+		}
 		c.publish(c.tracker.Snapshot(c.changes[:0], id, snapshot))
 		w.closeDeferred()
 	}

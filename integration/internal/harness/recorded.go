@@ -36,6 +36,23 @@ func (r *Recording) Logs(texts ...string) int {
 	return countLogs(strings.Split(r.stderr.String(), "\n"), texts)
 }
 
+// Reload has portwatcher read its settings again, and waits until it has. It may
+// do so by itself, too, when their file changes.
+func (r *Recording) Reload(t testing.TB) {
+	t.Helper()
+	const told = "The settings were reloaded."
+	before := r.Logs(told)
+	if err := r.command.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, "the settings are reloaded", func() string {
+		if r.Logs(told) == before {
+			return r.stderr.String()
+		}
+		return ""
+	})
+}
+
 // WaitLog waits for a log line that contains all of the texts.
 func (r *Recording) WaitLog(t testing.TB, texts ...string) {
 	t.Helper()
