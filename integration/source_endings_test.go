@@ -47,7 +47,7 @@ func endingStorms(t *testing.T, source string) {
 	failures := make([]error, len(stormy))
 	for i, container := range stormy {
 		storms.Go(func() {
-			_, _, err := container.RunLives("storm", "--count", itoa(count))
+			_, err := rage(container, "tcp", count)
 			if err == nil {
 				_, err = harness.Default.Docker("kill", container.ID)
 			}

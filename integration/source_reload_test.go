@@ -11,7 +11,7 @@ import (
 )
 
 // Settings are read again while a container opens and closes a port as fast as
-// it can: nothing is lost by it.
+// it can: nothing is lost by it, or a gap says so.
 //
 // It does not run beside other tests, which it would slow down.
 func TestReloadInStorm(t *testing.T) {
@@ -34,7 +34,7 @@ func TestReloadInStorm(t *testing.T) {
 			mark(t, recording, stormy, 1000)
 			done := make(chan error, 1)
 			go func() {
-				_, _, err := stormy.RunLives("storm", "--count", itoa(count))
+				_, err := rage(stormy, "tcp", count)
 				done <- err
 			}()
 			for reload := range reloads {
@@ -60,7 +60,9 @@ func TestReloadInStorm(t *testing.T) {
 					closed++
 				}
 			})
-			if opened != count || closed != count || gaps != 0 {
+			// Without eBPF a scan may hide what closes at its port; a gap tells of it.
+			complete := opened == count && gaps == 0 || source == netlink && opened <= count && gaps > 0
+			if !complete || closed != opened {
 				t.Errorf("%d opened, %d closed and %d gaps, of %d", opened, closed, gaps, count)
 			}
 		})

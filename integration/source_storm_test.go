@@ -2,6 +2,7 @@ package integration
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -50,7 +51,11 @@ func storm(t *testing.T, source, monitor string, stormy *harness.Container, othe
 	begin := time.Now()
 	storms := map[string]*counted{}
 	for _, protocol := range []string{"tcp", "udp"} {
-		storms[protocol] = &counted{runs: rage(t, stormy, protocol), shapes: map[string]string{}}
+		runs, err := rage(stormy, protocol, stormSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		storms[protocol] = &counted{runs: runs, shapes: map[string]string{}}
 	}
 	end := time.Now()
 	mark(t, recording, stormy, 1001) // what was reported by now is all of it
@@ -81,16 +86,15 @@ func storm(t *testing.T, source, monitor string, stormy *harness.Container, othe
 // rage opens and closes the port so many times, and returns how many processes
 // it took. One ends where its port is in use: whoever reads /proc/<pid>/fd holds
 // a socket for a moment longer than the process that has closed it.
-func rage(t *testing.T, stormy *harness.Container, protocol string) (runs int) {
-	t.Helper()
-	for left := stormSize; left > 0; runs++ {
+func rage(stormy *harness.Container, protocol string, count int) (runs int, err error) {
+	for left := count; left > 0; runs++ {
 		_, done, err := stormy.RunLives("storm", "--protocol", protocol, "--count", itoa(left), "--port", itoa(stormPort))
 		if err != nil && (!strings.Contains(err.Error(), "address already in use") || runs == 100) {
-			t.Fatalf("%d times left: %v", left, err)
+			return runs, fmt.Errorf("%d times left: %w", left, err)
 		}
 		left -= done
 	}
-	return runs
+	return runs, nil
 }
 
 // mark opens and closes a port, each after the step before was reported.

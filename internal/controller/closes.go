@@ -23,7 +23,7 @@ func (w *watcher) destroyed(r *receiver, d *sockdiag.Destroyed, at time.Time) {
 	c.calm.count()
 	w.rate.count(at)
 	w.closes++
-	if w.rate.storm(at) {
+	if !d.Client && (d.Socket.Protocol == port.TCP || !r.ephemeral.Holds(d.Socket.Port)) {
 		w.hot.mark(&d.Socket, at)
 	}
 	if w.isInFlight(d.Socket.Cookie) {
@@ -166,8 +166,9 @@ const (
 	caughtUp    = 30 * time.Millisecond // without a notification
 	maxCatchUp  = 250 * time.Millisecond
 	catchUpStep = 5 * time.Millisecond
-	hotTime     = time.Second // since the last close at a port
-	maxHot      = 4096        // ports
+	hotTime     = time.Second // from one close at a port to the next
+	hotCloses   = 10          // in a row
+	maxHot      = 1024        // ports
 )
 
 // rate tells a storm of destroy notifications from everyday life.
@@ -194,49 +195,60 @@ func (r *rate) storm(now time.Time) bool {
 	return now.Sub(r.last) < rateWindow && max(r.before, r.current) >= stormRate
 }
 
-// hotPorts are those at which sockets close in a storm, each with the last time.
-type hotPorts map[hotPort]time.Time
+// hotPorts are those at which sockets have closed lately.
+type hotPorts map[hotPort]heat
 
 type hotPort struct {
 	protocol port.Protocol
 	number   uint16
 }
 
+// heat is how often sockets closed at a port, each within hotTime of the one
+// before.
+type heat struct {
+	closes int
+	last   time.Time
+}
+
 func (h *hotPorts) mark(s *port.Socket, at time.Time) {
 	if *h == nil || len(*h) >= maxHot {
 		*h = hotPorts{}
 	}
-	(*h)[hotPort{s.Protocol, s.Port}] = at
+	key := hotPort{s.Protocol, s.Port}
+	heat := (*h)[key]
+	if at.Sub(heat.last) >= hotTime {
+		heat.closes = 0
+	}
+	heat.closes++
+	heat.last = at
+	(*h)[key] = heat
+}
+
+// hot says whether sockets come and go at a port all the time.
+func (h hotPorts) hot(s *port.Socket, now time.Time) bool {
+	heat := h[hotPort{s.Protocol, s.Port}]
+	return heat.closes >= hotCloses && now.Sub(heat.last) < hotTime
 }
 
 // catchUp waits, in a storm, until no destroy notification has come for a
-// moment, and says whether there was such a moment. The caller holds the lock,
-// which is released meanwhile.
-func (w *watcher) catchUp() bool {
+// moment. The caller holds the lock, which is released meanwhile.
+func (w *watcher) catchUp() {
 	if w.session.receiver == nil || !w.rate.storm(time.Now()) {
-		w.hot = nil
-		return true
+		return
 	}
-	for began := time.Now(); time.Since(w.rate.last) < caughtUp; {
-		if time.Since(began) >= maxCatchUp {
-			return false
-		}
+	for began := time.Now(); time.Since(began) < maxCatchUp && time.Since(w.rate.last) < caughtUp; {
 		w.c.mutex.Unlock()
 		time.Sleep(catchUpStep)
 		w.c.mutex.Lock()
 	}
-	return true
 }
 
-// passOverHot takes those sockets from the unknown at whose ports others have
-// closed just now: more such closes are on their way, and a later scan will do.
-// The caller holds the lock.
+// passOverHot takes those sockets from the unknown at whose ports others come and
+// go all the time: more closes are on their way, which these would hide, and a
+// later scan will do. The caller holds the lock.
 func (w *watcher) passOverHot(sockets []port.Socket) {
 	now := time.Now()
-	w.unknown = slices.DeleteFunc(w.unknown, func(i int) bool {
-		last, hot := w.hot[hotPort{sockets[i].Protocol, sockets[i].Port}]
-		return hot && now.Sub(last) < hotTime
-	})
+	w.unknown = slices.DeleteFunc(w.unknown, func(i int) bool { return w.hot.hot(&sockets[i], now) })
 }
 
 // overrun reports that closes were lost, and has the namespace scanned.

@@ -57,8 +57,11 @@ type Options struct {
 	// EngineAddress is told in the status.
 	EngineAddress string
 	// Observer is told how long things took; nil where nobody measures.
-	Observer   Observer
-	ProcRoot   string
+	Observer Observer
+	ProcRoot string
+	// Prove returns nil if a container's first process is the one that ProcRoot
+	// shows; nil is [process.Prove].
+	Prove      func(procRoot string, container *port.Container) error
 	Attributor *process.Attributor
 	Finder     *process.Finder
 	Source     Source
@@ -88,13 +91,14 @@ type Controller struct {
 	still         bool // watchers do not run: Once looks by itself
 	synced        bool
 	link          link
-	said          map[string]struct{}
+	said          said
 
 	probing  bool                // eBPF tells of every change
 	facts    *factReader         // nil while eBPF is not read
 	byCookie map[uint64]*watcher // by the namespace's cookie in its events
 	pending  pending
 	calm     calm
+	lossAt   time.Time // facts were lost the last time
 	// toldOverflow is when a gap told of facts that pending gave up.
 	toldOverflow time.Time
 
@@ -102,6 +106,7 @@ type Controller struct {
 	kept   uint64 // the tracker's revision that the journal has
 
 	endings    endings
+	holders    holders
 	background sync.WaitGroup // what Run has started, but for watchers
 	watchers   sync.WaitGroup
 	stuckAfter time.Duration
@@ -148,7 +153,6 @@ func New(o Options) *Controller {
 		groups:     map[port.Namespace]*group{},
 		reaches:    map[port.Endpoint]reach{},
 		hostName:   o.HostName,
-		said:       map[string]struct{}{},
 		byCookie:   map[uint64]*watcher{},
 		calm:       calm{timer: stoppedTimer()},
 		wake:       make(chan struct{}, 1),
@@ -158,6 +162,9 @@ func New(o Options) *Controller {
 		link:       link{lost: errors.New("not connected yet"), since: time.Now()},
 		startedAt:  time.Now(),
 		outlets:    newOutlets(o),
+	}
+	if c.Prove == nil {
+		c.Prove = process.Prove
 	}
 	c.recall()
 	return c
@@ -225,11 +232,13 @@ func (c *Controller) Run(ctx context.Context) error {
 // roundInterval is the time between two looks at what nothing else notices.
 const roundInterval = 10 * time.Second
 
-// round restarts watchers that are stuck, tells of what was dropped, and has the
-// journal learn of sockets that came and went without an event.
+// round restarts watchers that are stuck, tells of what was dropped, has the
+// journal learn of sockets and processes that came and went without an event, and
+// has these looked for.
 func (c *Controller) round(ctx context.Context) {
 	c.restartStuck(ctx)
 	c.keepState()
+	c.refreshHolders(ctx)
 }
 
 // expire closes what the close grace has run out for, and returns how long to
@@ -285,7 +294,9 @@ func (c *Controller) blind() error {
 		if m.group != nil {
 			return nil
 		}
-		why = m.unreachable
+		if why == nil || errors.Is(why, ErrNoHostPIDNamespace) { // another reason tells more
+			why = m.unreachable
+		}
 	}
 	if errors.Is(why, ErrNoHostPIDNamespace) && process.HostProcesses(c.ProcRoot) {
 		return nil
@@ -328,15 +339,6 @@ func (c *Controller) tellUnmatched() {
 				c.log.Warnf("No running container matches %q yet; waiting for it.", entry)
 			}
 		})
-	}
-}
-
-// once calls f the first time that it is called with this key. The caller
-// holds the lock.
-func (c *Controller) once(key string, f func()) {
-	if _, ok := c.said[key]; !ok {
-		c.said[key] = struct{}{}
-		f()
 	}
 }
 

@@ -76,20 +76,25 @@ func (c *Controller) place(f *fact) bool {
 		return true
 	case f.Kind == probe.Closed:
 		delete(w.connecting.sockets, f.Socket.Cookie)
-		c.placeClose(w.group, f)
+		if !c.placeClose(w.group, f) && time.Since(c.lossAt) < lossTime {
+			c.placeTransient(w, f, container)
+		}
 		return true
 	case container == nil && stranger:
 		return false
-	case container == nil && !w.group.host && len(w.group.members) == 1 && f.Socket.Address != process.EngineResolver:
+	}
+	c.placeOpen(w, f, c.ownerOf(w, f, container))
+	return true
+}
+
+// ownerOf returns who a socket belongs to: the container that its cgroups name,
+// else the only one of its namespace.
+func (c *Controller) ownerOf(w *watcher, f *fact, container *port.Container) tracker.Owner {
+	if container == nil && !w.group.host && len(w.group.members) == 1 && f.Socket.Address != process.EngineResolver {
 		for _, m := range w.group.members {
 			container = m.Container
 		}
 	}
-	c.placeOpen(w, f, c.ownerOf(container, f))
-	return true
-}
-
-func (c *Controller) ownerOf(container *port.Container, f *fact) tracker.Owner {
 	if container == nil {
 		return tracker.Owner{}
 	}
@@ -97,6 +102,22 @@ func (c *Controller) ownerOf(container *port.Container, f *fact) tracker.Owner {
 		return tracker.Owner{}
 	}
 	return tracker.Owner{Container: container, Processes: f.processes}
+}
+
+// lossTime is how long after a loss of facts a close may be all that is known of
+// a port: that of the opening was lost.
+const lossTime = 10 * time.Second
+
+// placeTransient reports a port of which only the close is known. eBPF tells
+// closes of nothing else than what could be spoken to.
+func (c *Controller) placeTransient(w *watcher, f *fact, container *port.Container) {
+	owner := c.ownerOf(w, f, container)
+	if f.Socket.Port == 0 || !c.reported(owner.Container, f.Socket.Protocol, f.Socket.Port) ||
+		f.Socket.AutoBound && f.Socket.Protocol == port.UDP && !c.UDPClients {
+		return
+	}
+	changes, _ := c.tracker.Transient(c.changes[:0], w.group.id, f.Socket, owner, f.Time, port.SourceEBPF)
+	c.publish(changes)
 }
 
 func (c *Controller) placeOpen(w *watcher, f *fact, owner tracker.Owner) {
@@ -113,15 +134,17 @@ func (c *Controller) placeOpen(w *watcher, f *fact, owner tracker.Owner) {
 	w.arm()
 }
 
-func (c *Controller) placeClose(g *group, f *fact) {
+// placeClose says whether the socket was known.
+func (c *Controller) placeClose(g *group, f *fact) (known bool) {
 	if late, ok := g.unbound[f.Socket.Cookie]; ok {
 		delete(g.unbound, f.Socket.Cookie)
 		if f.Socket.Port != 0 && c.reported(late.owner.Container, f.Socket.Protocol, f.Socket.Port) {
 			c.publish(c.tracker.Opened(c.changes[:0], g.id, f.Socket, late.owner, late.at, port.SourceEBPF))
 		}
 	}
-	changes, _ := c.tracker.Closed(c.changes[:0], g.id, f.Socket.Cookie, f.Time, port.SourceEBPF)
+	changes, known := c.tracker.Closed(c.changes[:0], g.id, f.Socket.Cookie, f.Time, port.SourceEBPF)
 	c.publish(changes)
+	return known
 }
 
 // unbound is a socket that listens on a port that eBPF did not tell.

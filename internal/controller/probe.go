@@ -133,7 +133,8 @@ type factReader struct {
 	waiting  []fact
 	overflow uint64      // events that found no room in waiting
 	ended    bool        // receive is
-	told     uint64      // lost events that gaps have told of
+	noticed  uint64      // lost events; run's alone
+	told     uint64      // of them, what gaps have told of
 	toldAt   time.Time   // the last gap
 	again    *time.Timer // when to look at the loss once more
 	flushes  flushes
@@ -221,7 +222,12 @@ func (r *factReader) run(ctx context.Context) error {
 		batch, r.waiting = r.waiting, batch[:0]
 		ended := r.ended
 		flushed := r.flushes.take()
+		lost := r.probe.Lost() + r.overflow
 		r.mutex.Unlock()
+		if lost != r.noticed {
+			r.noticed = lost
+			r.c.noticeLoss()
+		}
 		for i := range batch {
 			if i%256 == 0 && ctx.Err() != nil {
 				return nil
@@ -240,6 +246,13 @@ func (r *factReader) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// noticeLoss notes that facts were lost just now.
+func (c *Controller) noticeLoss() {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.lossAt = time.Now()
 }
 
 // tellLoss reports what there was no room for, and has everything scanned: at

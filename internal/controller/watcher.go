@@ -324,9 +324,8 @@ func (w *watcher) scan() error {
 	w.session.quiet.dumped(w, began, closes, sockets)
 	if len(w.unknown) > 0 {
 		w.inFlight = sockets
-		if !w.catchUp() {
-			w.passOverHot(sockets)
-		}
+		w.catchUp()
+		w.passOverHot(sockets)
 		members, epoch := w.group.ownership(c), w.group.epoch
 		c.mutex.Unlock()
 		snapshot.New = w.attribute(sockets, members)
