@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -68,10 +69,10 @@ func TestNoFalseEvents(t *testing.T) {
 		var lives []harness.Life
 		var running sync.WaitGroup
 		for _, workload := range []struct {
-			least     int // operations
+			least     int // operations; it runs until it has made them
 			arguments []string
 		}{
-			{1000, []string{"accept-loop", "--port", "19000", "--rate", "10000", "--for", "3s"}},
+			{30_000, []string{"accept-loop", "--rate", "10000", "--for", "3s"}},
 			{20000, []string{"connect-refused", "--count", "20000"}},
 			{1500, []string{"udp-client", "--count", "1500", "--interval", "1ms"}},
 			{5000, []string{"udp-client", "--count", "5000"}},
@@ -79,17 +80,25 @@ func TestNoFalseEvents(t *testing.T) {
 			{0, []string{"burst", "--count", "60", "--base-port", "20000", "--hold", "20ms", "--interval", "30ms", "--protocol", "udp"}},
 		} {
 			running.Go(func() {
-				its, done, err := container.RunLives(workload.arguments...)
-				if err != nil || done < workload.least {
-					t.Errorf("%v: %d operations, want %d at least: %v", workload.arguments, done, workload.least, err)
+				arguments := workload.arguments
+				for run, done := 0, -1; done < workload.least; run++ {
+					if arguments[0] == "accept-loop" { // each at a port of its own
+						arguments = append(slices.Clone(workload.arguments), "--port", itoa(19000+run))
+					}
+					its, more, err := container.RunLives(arguments...)
+					if err != nil || more == 0 && workload.least > 0 {
+						t.Errorf("%v: %d operations, error %v", arguments, more, err)
+						return
+					}
+					done = max(done, 0) + more
+					mutex.Lock()
+					lives = append(lives, its...)
+					mutex.Unlock()
 				}
-				mutex.Lock()
-				defer mutex.Unlock()
-				lives = append(lives, its...)
 			})
 		}
 		running.Wait()
-		if len(lives) != 1+60+60 {
+		if len(lives) < 1+60+60 { // more where the server ran again
 			t.Fatalf("the workload opened and closed %d ports, want %d", len(lives), 1+60+60)
 		}
 		reports(t, watch, container, lives, demand[source])

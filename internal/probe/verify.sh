@@ -8,7 +8,7 @@ want=14
 cd "$(dirname "$0")"
 have=$(clang --version 2>/dev/null | sed -n 's/.*clang version \([0-9]*\)\..*/\1/p')
 if [ "$have" != "$want" ]; then
-	echo "verify.sh: needs clang $want, llvm-strip and libbpf's headers; found clang ${have:-not at all}" >&2
+	echo "verify.sh: NOT compared: it needs clang $want, llvm-strip and libbpf's headers; found clang ${have:-not at all}" >&2
 	[ "${PORTWATCHER_REQUIRE:-}" != 1 ]
 	exit
 fi
@@ -21,5 +21,7 @@ for file in "$new"/*; do
 done
 if [ $status -ne 0 ]; then
 	echo "verify.sh: the committed files are not what the sources give: run go generate ./internal/probe" >&2
+else
+	echo "The committed eBPF objects are what clang $have makes of their sources."
 fi
 exit $status
