@@ -40,7 +40,7 @@ type turn struct {
 func runAccept(ctx context.Context, s *settings, r *report) error {
 	return onStage(ctx, s, r, newFleet("accept", 1, 1, "bridge"), func(st *stage) error {
 		length := time.Duration(s.acceptRounds*len(acceptTurns)+1) * (s.acceptTurn + 5*time.Second)
-		load, err := startConnections(ctx, st, acceptRate, false, min(length, time.Hour))
+		load, err := startConnections(ctx, st, "--rate", fmt.Sprint(acceptRate), "--for", min(length, time.Hour).String())
 		if err != nil {
 			return err
 		}
@@ -56,6 +56,9 @@ func runAccept(ctx context.Context, s *settings, r *report) error {
 			}
 		}
 		if a.resets, err = measureResets(ctx, s, st); err != nil {
+			return err
+		}
+		if a.pairs, err = measurePairs(ctx, s, st); err != nil {
 			return err
 		}
 		r.add(a.table(s))
@@ -87,7 +90,7 @@ func measureAccept(ctx context.Context, s *settings, st *stage) (turns []turn, p
 // from a connection, by which it is told from a listener.
 func measureResets(ctx context.Context, s *settings, st *stage) (shares map[string]float64, err error) {
 	progress("accept: clients that close with a reset")
-	load, err := startConnections(ctx, st, acceptRate, true, time.Minute+2*s.acceptTurn)
+	load, err := startConnections(ctx, st, "--rate", fmt.Sprint(acceptRate), "--for", (time.Minute + 2*s.acceptTurn).String(), "--reset")
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +180,7 @@ type acceptResult struct {
 	turns    time.Duration
 	programs programCost
 	resets   map[string]float64 // portwatcher's share of one core, by source
+	pairs    []pair
 	samples  []connectionSample
 	server   map[string][]float64 // CPU seconds for each connection
 	client   map[string][]float64

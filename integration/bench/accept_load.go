@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -38,10 +37,9 @@ type connectionLoad struct {
 }
 
 // startConnections returns when connections are made. The caller stops it.
-func startConnections(ctx context.Context, st *stage, rate int, reset bool, length time.Duration) (*connectionLoad, error) {
+func startConnections(ctx context.Context, st *stage, arguments ...string) (*connectionLoad, error) {
 	l := &connectionLoad{stage: st, read: make(chan error, 1)}
-	l.process = exec.Command("docker", "exec", st.ids[0], "/connections", "--rate", strconv.Itoa(rate),
-		"--reset="+strconv.FormatBool(reset), "--for", length.String())
+	l.process = exec.Command("docker", append([]string{"exec", st.ids[0], "/connections"}, arguments...)...)
 	l.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	l.process.Stderr = os.Stderr
 	output, err := l.process.StdoutPipe()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -50,5 +51,37 @@ func TestBusyTimeRises(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not rise while this test is busy")
 		}
+	}
+}
+
+func TestPairsAreOfNeighbours(t *testing.T) {
+	begin := time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC)
+	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
+	var samples []connectionSample
+	var cost int64
+	for i := range int64(31) { // 10 connections a second; their cost changes each 10 s
+		samples = append(samples, connectionSample{at(int(i)), i * 10, cost, cost})
+		cost += []int64{100, 220, 300, 300}[i/10]
+	}
+	pairs, err := makePairs([][2]time.Time{{at(0), at(10)}, {at(10), at(20)}, {at(20), at(30)}}, samples)
+	if err != nil || len(pairs) != 1 {
+		t.Fatalf("%v, %v, want one pair", pairs, err)
+	}
+	if share, low, high := added(pairs); math.Abs(share-0.1) > 1e-9 || low != share || high != share {
+		t.Errorf("%v more (%v to %v), want a tenth more than the 200 between 100 and 300", share, low, high)
+	}
+	if _, err := makePairs([][2]time.Time{{at(100), at(110)}}, samples); err == nil {
+		t.Error("a span without samples is no error")
+	}
+}
+
+func TestAddedHasAnInterval(t *testing.T) {
+	var pairs []pair
+	for i := range 401 {
+		pairs = append(pairs, pair{with: 1 + float64(i-200)/1000, without: 1})
+	}
+	// 1.96 times the square root of 401, halved, are 20 ranks.
+	if share, low, high := added(pairs); math.Abs(share) > 1e-9 || math.Abs(low+0.020) > 0.0011 || math.Abs(high-0.020) > 0.0011 {
+		t.Errorf("%v (%v to %v), want 0 and about 20 ranks of a thousandth on both sides", share, low, high)
 	}
 }

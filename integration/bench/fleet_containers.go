@@ -25,7 +25,7 @@ const (
 	// fleetLife ends the containers by themselves where this program could not
 	// remove them, as after SIGKILL.
 	fleetLife = 30 * time.Minute
-	// fleetWorkers start and remove containers at the same time.
+	// fleetWorkers start containers at the same time.
 	fleetWorkers = 4
 	// fleetPatience bounds the wait for the ports of all containers.
 	fleetPatience = time.Minute
@@ -225,13 +225,14 @@ func (f *fleet) remove() error {
 		return fmt.Errorf("remove the containers with the label %s: %w", f.label(), err)
 	}
 	ids := strings.Fields(list)
-	err = each(len(ids), func(i int) error {
-		_, err := docker(ctx, nil, "rm", "--force", ids[i])
-		if err != nil && strings.Contains(err.Error(), "already in progress") {
-			return nil // it ended by itself, and --rm removes it
+	// One at a time: containers that leave their networks at the same moment bring
+	// Docker Engine 20.10 to a deadlock.
+	for _, id := range ids {
+		_, removeErr := docker(ctx, nil, "rm", "--force", id)
+		if removeErr != nil && !strings.Contains(removeErr.Error(), "already in progress") { // else it ended by itself, and --rm removes it
+			err = errors.Join(err, removeErr)
 		}
-		return err
-	})
+	}
 	images, listErr := docker(ctx, nil, "images", "--quiet", "--filter", "label="+f.label())
 	if err = errors.Join(err, listErr); images != "" {
 		_, removeErr := docker(ctx, nil, "rmi", "--force", f.image())

@@ -1,7 +1,7 @@
 // Command connections is a server and its client on loopback: many short TCP
 // connections at a steady rate, each thread's CPU time told as it goes.
 //
-// It runs inside a container of the accept benchmark. Every 50 ms it writes one
+// It runs inside a container of the accept benchmark. Every so often it writes one
 // JSON line to standard output: the time, and the connections made and the CPU
 // nanoseconds of the server's thread and of the client's so far.
 package main
@@ -19,10 +19,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	step   = time.Millisecond      // from one batch of connections to the next
-	report = 50 * time.Millisecond // from one line to the next
-)
+// step is the time from one batch of connections to the next.
+const step = time.Millisecond
+
+// options are the flags.
+type options struct {
+	rate   int
+	reset  bool
+	length time.Duration
+	report time.Duration // from one line to the next
+	cpu    int           // of both threads; -1 is any
+}
 
 type sample struct {
 	Time        time.Time `json:"time"`
@@ -32,15 +39,19 @@ type sample struct {
 }
 
 func main() {
-	rate := flag.Int("rate", 10_000, "connections a second, at most (1000 to 50,000)")
-	reset := flag.Bool("reset", false, "clients close with a reset (RST)")
-	length := flag.Duration("for", time.Minute, "how long (1s to 1h)")
+	var o options
+	flag.IntVar(&o.rate, "rate", 10_000, "connections a second, at most (1000 to 50,000)")
+	flag.BoolVar(&o.reset, "reset", false, "clients close with a reset (RST)")
+	flag.DurationVar(&o.length, "for", time.Minute, "how long (1s to 1h)")
+	flag.DurationVar(&o.report, "report", 50*time.Millisecond, "time between two lines (1ms to 1s)")
+	flag.IntVar(&o.cpu, "cpu", -1, "CPU on which both threads run; -1 is any")
 	flag.Parse()
-	if *rate < 1000 || *rate > 50_000 || *length < time.Second || *length > time.Hour || flag.NArg() > 0 {
-		fmt.Fprintln(os.Stderr, "connections: want --rate 1000 to 50000 and --for 1s to 1h, and nothing else")
+	if o.rate < 1000 || o.rate > 50_000 || o.length < time.Second || o.length > time.Hour || o.report < time.Millisecond ||
+		o.report > time.Second || o.cpu < -1 || flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "connections: want --rate 1000 to 50000, --for 1s to 1h, --report 1ms to 1s, --cpu -1 or more, and nothing else")
 		os.Exit(2)
 	}
-	if err := run(*rate, *reset, *length); err != nil {
+	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "connections:", err)
 		os.Exit(1)
 	}
@@ -48,18 +59,18 @@ func main() {
 
 // run returns at the first error, or when the time is over: with the process
 // its threads end.
-func run(rate int, reset bool, length time.Duration) error {
+func run(o options) error {
 	listener, to, err := listen()
 	if err != nil {
 		return err
 	}
 	failed := make(chan error, 2)
 	var made atomic.Int64
-	server := thread(func() error { return serve(listener, &made) }, failed)
-	client := thread(func() error { return dial(to, rate, reset) }, failed)
+	server := thread(o.cpu, func() error { return serve(listener, &made) }, failed)
+	client := thread(o.cpu, func() error { return dial(to, o.rate, o.reset) }, failed)
 	serverClock, clientClock := <-server, <-client
-	end := time.NewTimer(length)
-	lines := time.NewTicker(report)
+	end := time.NewTimer(o.length)
+	lines := time.NewTicker(o.report)
 	encoder := json.NewEncoder(os.Stdout)
 	for {
 		select {
@@ -79,15 +90,32 @@ func run(rate int, reset bool, length time.Duration) error {
 	}
 }
 
-// thread runs work on a thread of its own and sends the thread's id first.
-func thread(work func() error, failed chan<- error) <-chan int {
+// thread runs work on a thread of its own, on one CPU unless that is -1, and
+// sends the thread's id first.
+func thread(cpu int, work func() error, failed chan<- error) <-chan int {
 	id := make(chan int, 1)
 	go func() {
 		runtime.LockOSThread()
 		id <- unix.Gettid()
+		if err := pin(cpu); err != nil {
+			failed <- err
+			return
+		}
 		failed <- work()
 	}()
 	return id
+}
+
+func pin(cpu int) error {
+	if cpu < 0 {
+		return nil
+	}
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("run on CPU %d: %w", cpu, err)
+	}
+	return nil
 }
 
 // cpuTime reads the CPU clock of a thread, whose number is made as
