@@ -18,7 +18,7 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	log := c.log.WithField("container", container.Name)
 	m := &member{Container: container}
 	c.containers[container.ID] = m
-	id, err := netns.Identify(c.ProcRoot, container.PID)
+	id, err := c.identify(container)
 	switch {
 	case errors.Is(err, netns.ErrProcessGone):
 		m.unreachable = ErrNoHostPIDNamespace
@@ -26,7 +26,9 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 		return
 	case err != nil:
 		m.unreachable = err
-		log.WithError(err).Error("The container cannot be watched.")
+		if !c.still { // else it is returned
+			log.WithError(err).Error("The container cannot be watched.")
+		}
 		return
 	}
 	g := c.groups[id]
@@ -40,7 +42,7 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	g.resumed = g.resumed || c.resumes()
 	c.reconsider(g)
 	c.restore(m)
-	c.choose(ctx, m)
+	c.choose(ctx, m, container)
 	c.placePending()
 }
 
@@ -61,8 +63,9 @@ func (c *Controller) isHost(id port.Namespace, container *port.Container) bool {
 	return id == c.hostNamespace
 }
 
-// choose starts or stops to monitor a container, as the settings say.
-func (c *Controller) choose(ctx context.Context, m *member) {
+// choose starts or stops to monitor a container, as the settings say. Events have
+// named it as in known so far.
+func (c *Controller) choose(ctx context.Context, m *member, known *port.Container) {
 	monitored := c.Monitored(m.Container)
 	if monitored == m.monitored || m.group == nil {
 		return
@@ -76,7 +79,9 @@ func (c *Controller) choose(ctx context.Context, m *member) {
 		c.reconsider(m.group)
 	} else {
 		log.Info("Not watching container any more.")
-		c.tracker.Drop(func(e port.Endpoint) bool { return e.Container == m.ID })
+		if c.drop(func(e port.Endpoint) bool { return e.Container == m.ID }) {
+			c.leave(known)
+		}
 		c.forget(m.ID)
 	}
 	c.adjust(ctx, m.group)
@@ -146,12 +151,17 @@ func (c *Controller) update(ctx context.Context, container *port.Container) {
 	if m.Name != container.Name && m.monitored {
 		c.log.WithField("container", container.Name).Infof("The container was renamed from %q.", m.Name)
 	}
+	known, monitored := m.Container, m.monitored
 	m.Container = container
 	c.tracker.UpdateContainer(container)
-	c.choose(ctx, m)
-	if m.group != nil {
-		c.reach(m.group)
+	c.choose(ctx, m, known)
+	if m.group == nil {
+		return
 	}
+	if m.monitored && !monitored { // its sockets are there, and no eBPF event will come
+		signal(m.group.watcher.poke)
+	}
+	c.reach(m.group)
 }
 
 // reconsider has the owners of a group's sockets that belonged to nobody asked

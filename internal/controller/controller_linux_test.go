@@ -82,10 +82,35 @@ func TestSelectionChangesByRename(t *testing.T) {
 	r.wait("opened web 80/tcp loopback sock_diag")
 	r.tell(engine.Updated, b.container("other"))
 	r.tell(engine.Updated, b.container("web"))
-	r.wait("opened web 80/tcp loopback sock_diag", "opened web 80/tcp loopback sock_diag")
+	r.wait("opened web 80/tcp loopback sock_diag", left, "opened web 80/tcp loopback sock_diag")
+	if gap := r.all()[1]; gap.Container == nil || gap.Container.Name != "web" {
+		t.Errorf("the gap is of %+v, want it of the container by the name that is known", gap.Container)
+	}
+	if gaps := r.Status().Gaps; gaps != 0 {
+		t.Errorf("%d gaps in the status: it was asked for", gaps)
+	}
 	if n := r.logged(`"web" yet`); n != 1 {
 		t.Errorf("the name that matches nothing was told %d times, want 1", n)
 	}
+}
+
+// A container that is selected again beside one that is watched is looked at now,
+// not at the next scan.
+func TestSelectedAgainBesideAnother(t *testing.T) {
+	r, b := start(t, func(o *Options) {
+		o.ScanInterval = time.Hour
+		o.Monitored = func(c *port.Container) bool { return c.Name != "hidden" }
+	}), newBox(t)
+	web, mate := b.container("web"), b.container("mate")
+	mate.ID = strings.Repeat("1", 64)
+	r.tell(engine.Started, web)
+	r.tell(engine.Started, mate)
+	r.tell(engine.Updated, b.container("hidden"))
+	r.eventually("one is watched", func() bool { return len(r.containers) == 2 && !r.containers[web.ID].monitored })
+	w := r.watched()
+	before := w.freshAt()
+	r.tell(engine.Updated, web)
+	kerneltest.Eventually(t, "the namespace is looked at again", func() bool { return w.freshAt().After(before) })
 }
 
 func TestCloseGraceEnds(t *testing.T) {

@@ -80,7 +80,9 @@ func TestScanIsPutOff(t *testing.T) {
 func TestLossIsAGap(t *testing.T) {
 	r, p, b, cookie := startProbedBox(t)
 	p.lost.Store(7) // set before the reader looks, which it does after each event
-	p.events <- tell(b, cookie, probe.Closed, 1, 1)
+	client := tell(b, cookie, probe.Closed, 1, 1)
+	client.Socket.Protocol, client.Socket.AutoBound = port.UDP, true
+	p.events <- client
 	b.listen(80)
 	r.wait("gap: 7 socket events were lost: they came faster than they could be read; scanned again",
 		"opened web 80/tcp loopback sock_diag")

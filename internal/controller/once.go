@@ -28,6 +28,9 @@ func (c *Controller) Once(ctx context.Context) ([]port.Open, error) {
 	if err := c.blind(); err != nil {
 		return nil, err
 	}
+	if err := c.tellAbsent(ctx); err != nil {
+		return nil, err
+	}
 	failures := make([]error, len(watchers))
 	var scans errgroup.Group
 	scans.SetLimit(parallelScans)

@@ -69,9 +69,6 @@ func (c *Controller) deliver(e *port.Event, sockets *port.Sockets, but *outlet) 
 			c.counts.lost++
 		}
 	}
-	if e.Type == port.Gap {
-		c.counts.gaps++
-	}
 	if c.Observer != nil && e.Source == port.SourceEBPF {
 		c.Observer.ObserveDetection(e.Source, time.Since(e.Time))
 	}
@@ -91,6 +88,7 @@ func (c *Controller) tellDropped() {
 		}
 		c.lastID, o.dropped = gap.ID, 0
 		c.deliver(gap, nil, o)
+		c.counts.gaps++
 		if o.stateful {
 			c.kept = stateUnknown
 		}
@@ -109,6 +107,14 @@ func (c *Controller) newGap(container *port.Container, reason string) *port.Even
 // anywhere.
 func (c *Controller) gap(container *port.Container, reason string) {
 	c.send(c.newGap(container, reason), nil)
+	c.counts.gaps++
+}
+
+// leave reports that a container which lives is not monitored any more, to those
+// who keep what is open. It is asked for, so the status does not count it with
+// what was missed.
+func (c *Controller) leave(container *port.Container) {
+	c.send(c.newGap(container, "not monitored any more; what it opens and closes is not reported from here on"), nil)
 }
 
 // Gap reports that something was missed outside the capture. It must not be

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 func (c *Controller) publish(changes []tracker.Change) {
 	for i := range changes {
 		change := &changes[i]
+		if c.ending(change) {
+			continue
+		}
 		r, known := c.reaches[change.Endpoint]
 		switch g := c.groups[change.Namespace]; {
 		case known && (g == nil || change.Type == port.Closed):
@@ -44,6 +48,20 @@ func (c *Controller) socketsOf(change *tracker.Change) *port.Sockets {
 		return nil
 	}
 	return c.tracker.Sockets(change.Endpoint)
+}
+
+// drop has the tracker forget endpoints without an event, and says whether there
+// was one.
+func (c *Controller) drop(which func(port.Endpoint) bool) (any bool) {
+	c.tracker.Drop(func(e port.Endpoint) bool {
+		if !which(e) {
+			return false
+		}
+		delete(c.reaches, e)
+		any = true
+		return true
+	})
+	return any
 }
 
 func where(change *tracker.Change, g *group) listening {
@@ -92,6 +110,8 @@ func (c *Controller) listener(change *tracker.Change, r reach) port.Listener {
 	return port.Listener{
 		Host: c.hostName, Container: change.Container.Ref(),
 		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
+		// A specific IPv6 address never takes IPv4: only of the wildcard it tells something.
+		IPv6Only:  change.IPv6Only && change.Endpoint.Address == netip.IPv6Unspecified(),
 		Processes: change.Processes, Exposure: r.exposure, Published: r.published, Source: change.Source,
 	}
 }

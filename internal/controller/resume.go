@@ -62,6 +62,7 @@ func (c *Controller) restore(m *member) {
 	states := c.resume.open[m.ID]
 	delete(c.resume.open, m.ID)
 	if len(states) > 0 && !c.Monitored(m.Container) {
+		c.leave(m.Container)
 		c.forget(m.ID)
 		return
 	}

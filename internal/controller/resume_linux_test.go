@@ -51,6 +51,7 @@ func remembered(t *testing.T, b *box, web *port.Container, ports int) []port.Sta
 	r.tell(engine.Started, web)
 	r.tell(engine.Synced, nil)
 	kerneltest.Eventually(t, "all are open", func() bool { return len(r.Open()) == ports })
+	r.eventually("the engine has listed all", func() bool { return r.synced })
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -126,8 +127,8 @@ func TestResumeWithNothingTheSame(t *testing.T) {
 	}
 }
 
-// A container that is not monitored any more ends in the journal, and nowhere
-// else; one that ends before its namespace was seen is closed.
+// A container that is not monitored any more ends in the journal, and with a gap
+// elsewhere; one that ends before its namespace was seen is closed.
 func TestResumeWithoutAContainer(t *testing.T) {
 	b := newBox(t)
 	web := b.container("web")
@@ -143,7 +144,10 @@ func TestResumeWithoutAContainer(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
-	r.wait()
+	r.wait(left)
+	if gap := r.all()[0]; gap.Container == nil || gap.Container.ID != unwatched.ID {
+		t.Errorf("the gap is of %+v, want it of the container", gap.Container)
+	}
 
 	r = again(t, nil, before, nil)
 	unseen := b.container("web")
@@ -218,8 +222,13 @@ func TestTune(t *testing.T) {
 	kerneltest.Eventually(t, "the container is forgotten", func() bool { return slices.Contains(j.described(), "forget") })
 	often := Tuning{ScanInterval: 10 * time.Millisecond, Monitored: tuning.Monitored}
 	r.Tune(often)
-	want = append(want, want...)
+	want = append(append(want, left), want[0], want[1])
 	r.wait(want...)
+	r.locked(func() {
+		if len(r.reaches) != 2 {
+			t.Errorf("who can speak to %d endpoints is remembered, want 2", len(r.reaches))
+		}
+	})
 	b.listen(82)
 	r.wait(append(want, "opened web 82/tcp loopback sock_diag")...)
 }

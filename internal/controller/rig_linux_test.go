@@ -20,6 +20,7 @@ import (
 // fakeEngine tells what the test says.
 type fakeEngine struct {
 	changes chan engine.Change
+	lists   [][]*port.Container // the answers of List; the last is repeated
 	failure error
 }
 
@@ -27,7 +28,13 @@ func (e *fakeEngine) Info(context.Context) (engine.Info, error) {
 	return engine.Info{Name: "node1"}, nil
 }
 
-func (e *fakeEngine) List(context.Context) ([]*port.Container, error) { return nil, nil }
+func (e *fakeEngine) List(context.Context) (list []*port.Container, _ error) {
+	if len(e.lists) > 0 {
+		list = e.lists[0]
+		e.lists = e.lists[min(1, len(e.lists)-1):]
+	}
+	return list, nil
+}
 
 func (e *fakeEngine) Follow(ctx context.Context, changes chan<- engine.Change) error {
 	for {
@@ -66,6 +73,7 @@ func start(t *testing.T, change func(*Options)) *rig {
 	options := Options{
 		Engine: r.engine, Logger: logger, Sink: r.sink.offer, ProcRoot: "/proc",
 		Finder: finder, Attributor: process.NewAttributor(finder, nil),
+		Prove: func(string, *port.Container) error { return nil }, // a box is in the cgroup of the test
 		Tuning: Tuning{
 			ScanInterval: 10 * time.Millisecond,
 			Monitored:    func(c *port.Container) bool { return c.Labels["watch"] != "no" },

@@ -27,7 +27,8 @@ type Tuning struct {
 }
 
 // Tune changes the settings of a running controller. What is not reported any
-// more is forgotten without an event; what is from now on is reported as opened.
+// more is forgotten without an event, but for a gap of each container that is not
+// monitored any more; what is from now on is reported as opened.
 // It returns at once.
 func (c *Controller) Tune(t Tuning) {
 	select {

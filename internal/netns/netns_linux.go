@@ -35,13 +35,14 @@ func Open(procRoot string, pid int) (*Handle, error) {
 		if h.ns, err = netns.GetFromPath(path); err != nil {
 			return pathError("open", path, err)
 		}
-		h.id, err = identify(int(h.ns))
-		return err
+		if h.id, err = identify(int(h.ns)); err != nil {
+			return fmt.Errorf("identify network namespace %s: %w", path, err)
+		}
+		return nil
 	})
 	if err == nil {
 		return h, nil
 	}
-	err = fmt.Errorf("open network namespace %s: %w", path, err)
 	if h.ns.IsOpen() {
 		err = errors.Join(err, h.Close())
 	}

@@ -101,11 +101,20 @@ func cleanUp() error {
 		return err
 	}
 	mine := []string{"--quiet", "--filter", "label=" + runLabel()}
-	for _, kind := range []struct{ list, remove []string }{
-		{[]string{"ps", "--all"}, []string{"rm", "--force", "--volumes"}},
-		{[]string{"network", "ls"}, []string{"network", "rm"}},
-		{[]string{"volume", "ls"}, []string{"volume", "rm"}},
-		{[]string{"images"}, []string{"rmi", "--force"}},
+	removeWith := func(arguments ...string) func(...string) error {
+		return func(ids ...string) error {
+			_, err := Default.Docker(append(arguments, ids...)...)
+			return err
+		}
+	}
+	for _, kind := range []struct {
+		list   []string
+		remove func(ids ...string) error
+	}{
+		{[]string{"ps", "--all"}, Default.Remove},
+		{[]string{"network", "ls"}, removeWith("network", "rm")},
+		{[]string{"volume", "ls"}, removeWith("volume", "rm")},
+		{[]string{"images"}, removeWith("rmi", "--force")},
 	} {
 		found, listErr := Default.Docker(append(kind.list, mine...)...)
 		if listErr != nil {
@@ -113,8 +122,7 @@ func cleanUp() error {
 			continue
 		}
 		if ids := strings.Fields(found); len(ids) > 0 {
-			_, removeErr := Default.Docker(append(kind.remove, ids...)...)
-			err = errors.Join(err, removeErr)
+			err = errors.Join(err, kind.remove(ids...))
 		}
 	}
 	return err

@@ -20,14 +20,29 @@ import (
 type Engine struct {
 	// Host is its address as in DOCKER_HOST; empty is the default one.
 	Host string
+
+	ending sync.Mutex // see endOne
 }
 
 // Default is the engine that the environment names.
 var Default = &Engine{}
 
 // Docker runs the docker command and returns its standard output without
-// surrounding blanks. The error has what it wrote to standard error.
+// surrounding blanks. The error has what it wrote to standard error. What ends a
+// container waits for its turn, and for the end; see [Engine.endOne].
 func (e *Engine) Docker(arguments ...string) (string, error) {
+	switch arguments[0] {
+	case "kill", "stop", "restart", "rm":
+		defer e.endOne()()
+	}
+	output, err := e.docker(arguments...)
+	if err == nil && arguments[0] == "kill" {
+		_, err = e.docker("wait", arguments[len(arguments)-1])
+	}
+	return output, err
+}
+
+func (e *Engine) docker(arguments ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, "docker", arguments...)
@@ -146,21 +161,6 @@ func (e *Engine) run(spec Spec) (*Container, error) {
 		return nil, err
 	}
 	return &Container{ID: id, Name: spec.Name, engine: e}, nil
-}
-
-// Remove kills and removes containers. One that is gone, or whose engine is
-// gone, is no error.
-func (e *Engine) Remove(names ...string) error {
-	_, err := e.Docker(append([]string{"rm", "--force", "--volumes"}, names...)...)
-	if err == nil {
-		return nil
-	}
-	for line := range strings.Lines(err.Error()) {
-		if !strings.Contains(line, "No such container") && !strings.Contains(line, "Cannot connect to the Docker daemon") {
-			return err
-		}
-	}
-	return nil
 }
 
 // Network makes a network for the test and returns its name.

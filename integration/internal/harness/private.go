@@ -131,7 +131,7 @@ func (e *PrivateEngine) Kill(t testing.TB) {
 func (e *PrivateEngine) discard(t testing.TB) {
 	t.Helper()
 	if found, err := e.Docker("ps", "--all", "--quiet"); err == nil && found != "" {
-		if _, err := e.Docker(append([]string{"rm", "--force"}, strings.Fields(found)...)...); err != nil {
+		if err := e.Remove(strings.Fields(found)...); err != nil {
 			t.Error(err)
 		}
 	}
