@@ -10,7 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZ_TIME ?= 20s
-BENCH_ARGS ?= --markdown README.md
+BENCH_ARGS ?=
 
 # The images and the Compose project; deploy/demo.sh and compose.yaml read them.
 export WATCHER_IMAGE ?= portwatcher:local
@@ -18,7 +18,7 @@ export WORKLOAD_IMAGE ?= portwatcher-workload:local
 export COMPOSE_PROJECT_NAME ?= portwatcher
 
 # Settings of the demo targets; deploy/demo.sh has the defaults and checks them.
-export PORT BURST_COUNT BASE_PORT HOLD_MS INTERVAL_S FOLLOW DEMO_PORT WATCHER_PORT
+export PORT BURST_COUNT BASE_PORT HOLD_MS INTERVAL_S FOLLOW DEMO_PORT WATCHER_PORT PROMETHEUS_PORT GRAFANA_PORT
 
 # In CI a test whose surroundings are missing fails instead of being skipped.
 ifeq ($(CI),true)
@@ -44,14 +44,18 @@ run-ebpf: export PORTWATCHER_SOURCE := ebpf
 run-netlink: export PORTWATCHER_SOURCE := netlink
 run-proc: export PORTWATCHER_SOURCE := proc
 run-hf: export PORTWATCHER_SOURCE := netlink
-run-hf: export SCAN_INTERVAL := 0.1
-run-hf: export BURST_SCANS := 5
-run-hf: export BURST_DELAY := 0.02
+run-hf: export SCAN_INTERVAL ?= 0.1
+run-hf: export BURST_SCANS ?= 5
+run-hf: export BURST_DELAY ?= 0.02
 run-ebpf: ## The same, but eBPF or nothing
 run-netlink: ## The same without eBPF: sock_diag scans and destroy notifications
 run-proc: ## The same by /proc alone
 run-hf: ## The same without eBPF, with bursts of scans every 20 ms
 $(RUN_VARIANTS): run
+
+.PHONY: monitoring
+monitoring: engine images ## portwatcher with Prometheus and Grafana, which are fetched (PROMETHEUS_PORT=9090 GRAFANA_PORT=3000)
+	@deploy/demo.sh monitoring
 
 .PHONY: logs
 logs: ## Follow portwatcher's events (FOLLOW=0: print and return)
@@ -71,7 +75,7 @@ clean: ## stop, and remove the journal, the images built here and the build fold
 DEMO_TARGETS := test-http test-udp test-tcp-burst test-udp-burst test-tcp-transient test-udp-transient kill-port verify-suite
 
 .PHONY: $(DEMO_TARGETS)
-test-http: ## Serve HTTP for a moment (PORT=8081 HOLD_MS=50)
+test-http: ## Serve HTTP for a moment, and show what portwatcher says (PORT=8081 HOLD_MS=50)
 test-udp: ## Bind a UDP port for a moment (PORT=5300 HOLD_MS=50)
 test-tcp-burst: ## Open TCP ports one after another (BURST_COUNT=20 BASE_PORT=20000 HOLD_MS=50 INTERVAL_S=0.01)
 test-udp-burst: ## The same with UDP
@@ -130,7 +134,7 @@ fuzz: go ## Each fuzz test for FUZZ_TIME=20s
 	  done; done
 
 .PHONY: bench
-bench: go ## Go benchmarks, then portwatcher beside other tools (BENCH_ARGS="--help" lists its flags)
+bench: go ## Go benchmarks, then portwatcher beside other tools (BENCH_ARGS="--markdown README.md" writes the report kept here; --help lists its flags)
 	@deploy/ensure-packages.sh $(BENCH_PACKAGES)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	cd integration/bench && $(GO) run . $(BENCH_ARGS)

@@ -15,7 +15,24 @@ fail() {
   exit 1
 }
 
-compose() { deploy/compose.sh -p "$project" -f deploy/compose.yaml --profile demo "$@"; }
+# A relative TOKEN_FILE begins at the root of the checkout, where make runs, and
+# not at deploy/, as Compose has it.
+if [ -n "${TOKEN_FILE:-}" ]; then
+  case $TOKEN_FILE in /*) ;; *) TOKEN_FILE=$PWD/$TOKEN_FILE ;; esac
+  export TOKEN_FILE PORTWATCHER_TOKEN_FILE=${PORTWATCHER_TOKEN_FILE:-/run/portwatcher/token}
+fi
+
+# composed PROFILE ARGUMENT...: runs Compose.
+composed() {
+  local profile=$1
+  shift
+  deploy/compose.sh -p "$project" -f deploy/compose.yaml --profile "$profile" "$@"
+}
+
+# monitoring_volumes: those of the profile that is not the demo's.
+monitoring_volumes() {
+  docker volume ls -q --filter "label=com.docker.compose.project=$project" | grep -E '_(prometheus|grafana)-data$' || true
+}
 
 # container SERVICE: the name of the service's running container.
 container() {
@@ -35,12 +52,14 @@ number() {
   fi
 }
 
-# Ports that live shorter than a scan interval are seen, but not by /proc alone.
-default_hold=50
-if [ "${PORTWATCHER_SOURCE:-}" = proc ] || [ "${USE_PROC:-0}" = 1 ]; then default_hold=1500; fi
-
-# settings DEFAULT_PORT: reads and checks the variables of the test targets.
+# settings DEFAULT_PORT: reads and checks the variables of the test targets, and
+# finds the containers.
 settings() {
+  local default_hold=50
+  watcher=$(container portwatcher)
+  demo=$(container demo)
+  # Ports that live shorter than a scan interval are seen, but not by /proc alone.
+  if docker exec "$watcher" /portwatcher config 2>/dev/null | grep '^source: proc ' >/dev/null; then default_hold=1500; fi
   port=${PORT:-$1}
   count=${BURST_COUNT:-20}
   base=${BASE_PORT:-20000}
@@ -73,11 +92,40 @@ follows() {
   esac
 }
 
-# workload ARGUMENT...: runs the workload in the demo container.
-workload() {
-  local demo
-  demo=$(container demo)
-  docker exec "$demo" /workload "$@"
+# max_lines is how many lines of portwatcher's answer are shown.
+max_lines=40
+
+# answer SINCE FIRST LAST: what portwatcher said since a time of the demo
+# container's ports from FIRST to LAST, in either format.
+answer() {
+  docker logs --since "$1" "$watcher" 2>/dev/null | awk -v demo="$demo" -v first="$2" -v last="$3" '
+    index($0, demo) && (match($0, /[0-9]+\/(tcp|udp) on /) || match($0, /"port":[0-9]+/)) {
+      number = substr($0, RSTART, RLENGTH)
+      gsub(/[^0-9]/, "", number)
+      if (number + 0 >= first && number + 0 <= last) print
+    }'
+}
+
+# try FIRST LAST LINES ARGUMENT...: runs the workload in the demo container, and
+# shows what portwatcher says of the ports from FIRST to LAST, as soon as these
+# are so many lines.
+try() {
+  local first=$1 last=$2 lines=$3 since end said count=0
+  shift 3
+  since=$(date -u +%Y-%m-%dT%H:%M:%S.%NZ)
+  docker exec "$demo" /workload "$@" >/dev/null
+  end=$((SECONDS + 5))
+  while said=$(answer "$since" "$first" "$last") && count=$(grep -c . <<<"$said" || true) && [ "$count" -lt "$lines" ]; do
+    if [ "$SECONDS" -ge "$end" ]; then break; fi
+    sleep 0.2
+  done
+  echo "In the container $demo: workload $*"
+  echo "portwatcher (docker logs $watcher) says of it:"
+  if [ "$count" -gt 0 ]; then head -n "$max_lines" <<<"$said"; fi
+  if [ "$count" -gt "$max_lines" ]; then echo "... and $((count - max_lines)) lines more"; fi
+  if [ "$count" -lt "$lines" ]; then
+    echo "These are $count of $lines lines after 5 s. A port that is not selected is not reported; by /proc alone, one that lives shorter than a scan interval (HOLD_MS=$hold) is missed."
+  fi
 }
 
 # wait_ready CONTAINER: until portwatcher says that it is ready.
@@ -93,37 +141,42 @@ wait_ready() {
   done
 }
 
-# wait_report CONTAINER TEXT: until the log holds the text, for at most 15 s.
-wait_report() {
-  local end=$((SECONDS + 15))
-  # Not grep -q: it would leave the pipe early, which pipefail takes for a failure.
-  until docker logs "$1" 2>/dev/null | grep -F -- "$2" >/dev/null; do
-    if [ "$SECONDS" -ge "$end" ]; then
-      docker logs --tail 20 "$1" >&2
-      fail "portwatcher has not reported $2 within 15 s; its last lines are above"
-    fi
-    sleep 0.3
-  done
+# started COMMAND...: starts containers, and says what to do where that fails.
+started() {
+  number WATCHER_PORT "$watcher_port" 1 65535
+  if [ -n "${TOKEN_FILE:-}" ] && { [ ! -e "$TOKEN_FILE" ] || [ -d "$TOKEN_FILE" ]; }; then
+    fail "TOKEN_FILE=$TOKEN_FILE: there is no such file"
+  fi
+  "$@" || fail "the containers did not start, for the reason above. If a port is in use: make run DEMO_PORT=18081 WATCHER_PORT=9889"
+  wait_ready "$(container portwatcher)"
 }
 
 up() {
-  local name web
+  local before
   follows || true # a wrong value stops here, before anything starts
   number DEMO_PORT "$demo_port" 1 65535
-  number WATCHER_PORT "$watcher_port" 1 65535
-  compose up -d --no-build --remove-orphans ||
-    fail "the containers did not start, for the reason above. If port $demo_port or $watcher_port is in use: make run DEMO_PORT=18081 WATCHER_PORT=9889"
-  name=$(container portwatcher)
-  web=$(container demo-web)
-  wait_ready "$name"
-  wait_report "$name" "$web"
-  echo "portwatcher is ready: container $name"
+  before=$(monitoring_volumes)
+  started composed demo up -d --no-build --remove-orphans
+  # docker-compose 1.29 makes the volumes of profiles that are not in use too.
+  if [ -z "$before" ]; then monitoring_volumes | xargs -r docker volume rm >/dev/null; fi
+  echo "portwatcher is ready: container $(container portwatcher)"
   echo "What listens where, live: http://127.0.0.1:$watcher_port"
   echo "The demo containers open and close ports by themselves; http://127.0.0.1:$demo_port is one of them."
   echo "Try: make test-http, make test-tcp-burst, make kill-port PORT=8080, make verify-suite"
   echo "Ctrl-C ends this log only; make stop ends the containers, make clean removes everything."
   echo
   logs
+}
+
+# monitoring: portwatcher with Prometheus and Grafana, whose images are fetched.
+monitoring() {
+  number PROMETHEUS_PORT "${PROMETHEUS_PORT:-9090}" 1 65535
+  number GRAFANA_PORT "${GRAFANA_PORT:-3000}" 1 65535
+  started composed monitoring up -d
+  echo "portwatcher: http://127.0.0.1:$watcher_port"
+  echo "Prometheus: http://127.0.0.1:${PROMETHEUS_PORT:-9090}"
+  echo "Grafana, with the dashboard: http://127.0.0.1:${GRAFANA_PORT:-3000}"
+  echo "make stop ends them and keeps their data, make clean removes everything."
 }
 
 logs() {
@@ -140,7 +193,7 @@ stop() {
     echo "no Docker engine answers: there is nothing of it to stop or remove"
     return
   fi
-  compose --profile monitoring down --remove-orphans -t 10 "$@"
+  composed demo --profile monitoring down --remove-orphans -t 10 "$@"
 }
 
 clean() {
@@ -148,11 +201,14 @@ clean() {
   stop --volumes
   docker version >/dev/null 2>&1 || return 0
   for image in "$portwatcher_image" "$workload_image"; do
-    if docker image inspect "$image" >/dev/null 2>&1; then docker rmi "$image"; fi
+    if docker image inspect "$image" >/dev/null 2>&1; then
+      docker rmi "$image" >/dev/null
+      echo "Removed the image $image"
+    fi
   done
   # Earlier builds, which lost their name to a later one.
   docker images -q --filter dangling=true --filter label=org.opencontainers.image.vendor=portwatcher |
-    xargs -r docker rmi
+    xargs -r docker rmi >/dev/null
 }
 
 # verify NAME WORKLOAD [FLAG...]: one check, one line.
@@ -163,11 +219,9 @@ verify() {
 }
 
 verify_suite() {
-  local watcher demo failed=0
+  local failed=0
   settings 21000
   [ -x build/workload ] || fail "build/workload is missing: run make build"
-  watcher=$(container portwatcher)
-  demo=$(container demo)
   local burst="--count $count --base-port $base --hold ${hold}ms --interval ${interval}s"
   verify test-http "http --port $((port + 1)) --for ${hold}ms"
   verify test-udp "listen --udp 0.0.0.0:$((port + 2)) --for ${hold}ms"
@@ -184,31 +238,33 @@ verify_suite() {
 
 case ${1:-} in
   up) up ;;
+  monitoring) monitoring ;;
   logs) logs ;;
   stop) stop ;;
   clean) clean ;;
   verify-suite) verify_suite ;;
   test-http)
     settings 8081
-    workload http --port "$port" --for "${hold}ms"
+    try "$port" "$port" 2 http --port "$port" --for "${hold}ms"
     ;;
   test-udp)
     settings 5300
-    workload listen --udp "0.0.0.0:$port" --for "${hold}ms"
+    try "$port" "$port" 2 listen --udp "0.0.0.0:$port" --for "${hold}ms"
     ;;
   test-tcp-transient | test-udp-transient)
     settings 21000
     protocol=${1#test-}
-    workload transient --protocol "${protocol%-transient}" --port "$port" --hold "${hold}ms"
+    try "$port" "$port" 2 transient --protocol "${protocol%-transient}" --port "$port" --hold "${hold}ms"
     ;;
   test-tcp-burst | test-udp-burst)
     settings 20000
     protocol=${1#test-}
-    workload burst --protocol "${protocol%-burst}" --count "$count" --base-port "$base" --hold "${hold}ms" --interval "${interval}s"
+    try "$base" "$((base + count - 1))" "$((2 * count))" \
+      burst --protocol "${protocol%-burst}" --count "$count" --base-port "$base" --hold "${hold}ms" --interval "${interval}s"
     ;;
   kill-port)
     settings 8080
-    workload kill-port --protocol tcp --port "$port"
+    try "$port" "$port" 1 kill-port --protocol tcp --port "$port"
     ;;
   *) fail "demo.sh: unknown command '${1:-}'; make help lists the targets" ;;
 esac

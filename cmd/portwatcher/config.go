@@ -19,7 +19,7 @@ valid configuration file that says in comments where each came from.
 
 With --example, prints a complete, commented file with every setting at its
 default.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			if example {

@@ -58,6 +58,9 @@ func portsAt(ctx context.Context, s *config.Settings, text string) (err error) {
 			chosen = append(chosen, o)
 		}
 	}
+	if len(chosen) == 0 {
+		log.Infof("No port to report was open at %s.", at.UTC().Format(time.RFC3339))
+	}
 	return output.WriteOpen(os.Stdout, output.Format(s.Format), chosen)
 }
 
@@ -83,11 +86,46 @@ func ports(ctx context.Context, s *config.Settings) (err error) {
 		return err
 	}
 	defer closeWith(&err, docker)
-	open, failed := newController(s, log, docker, nil).Once(ctx)
+	if err := insist(s); err != nil {
+		return err
+	}
+	c := newController(s, log, docker, nil)
+	open, failed := c.Once(ctx)
 	if open == nil && failed != nil {
 		return failed
 	}
+	if len(open) == 0 && failed == nil {
+		log.Info(nothingOpen(c.Containers()))
+	}
 	return errors.Join(output.WriteOpen(os.Stdout, output.Format(s.Format), open), failed)
+}
+
+// nothingOpen says why a list of open ports is empty.
+func nothingOpen(containers []port.ContainerState) string {
+	monitored := 0
+	for _, c := range containers {
+		if c.Monitored {
+			monitored++
+		}
+	}
+	switch {
+	case len(containers) == 0:
+		return "No container is running."
+	case monitored == 0:
+		return fmt.Sprintf("None of the running containers (%d) is selected by --monitor-containers and the containers' labels.", len(containers))
+	}
+	return fmt.Sprintf("No port to report is open in the selected containers (%d of %d that run).", monitored, len(containers))
+}
+
+// insist checks what --source insists on and one look would not need.
+func insist(s *config.Settings) error {
+	if s.Source != "ebpf" {
+		return nil
+	}
+	if err := preflight.Failure(preflight.Sources(preflightOptions(s))); err != nil {
+		return fmt.Errorf("--source ebpf: %w", err)
+	}
+	return nil
 }
 
 func checkCommand() *cobra.Command {

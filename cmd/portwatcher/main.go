@@ -64,13 +64,19 @@ which process, and whether it can be reached from outside.
 Each setting is a flag, the environment variable named in brackets, or a line of
 the file that --config names; the flag wins over the variable, and that over the
 file.`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		// An error is one line.
-		DisableSuggestions: true,
+		SilenceUsage:          true,
+		SilenceErrors:         true,
+		DisableFlagsInUseLine: true,
+		Args:                  knownCommand,
+		RunE:                  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.SetFlagErrorFunc(flagProblem)
 	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
+	plainSwitches(cmd)
+	for _, one := range cmd.Commands() {
+		plainSwitches(one)
+	}
 	return cmd
 }
 
@@ -82,7 +88,7 @@ func settingsCommand(use, short string, names []string, run func(context.Context
 // loaderCommand is [settingsCommand] for what loads its settings again.
 func loaderCommand(use, short string, names []string, run func(context.Context, *config.Loader, *config.Settings) error) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: use, Short: short, Args: cobra.NoArgs,
+		Use: use, Short: short, Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			loader := config.NewLoader(cmd.Flags(), os.Environ())
 			settings, err := loader.Load()
@@ -102,7 +108,7 @@ func loaderCommand(use, short string, names []string, run func(context.Context, 
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print version, commit and Go version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print version, commit and Go version", Args: noArguments,
 		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), version.String()) },
 	}
 }

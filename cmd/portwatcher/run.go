@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -97,6 +99,10 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 		defer stopWatching()
 		return m.controller.Run(watching)
 	})
+	group.Go(func() error {
+		giveBack(watching, m.controller.Ready)
+		return nil
+	})
 	ready := func() error { return errors.Join(m.controller.Ready(), m.record.Err()) }
 	group.Go(func() error { return serveHealth(watching, m.settings, m.log, ready) })
 	group.Go(func() error { return reload(watching, loader, m.settings, m.log, hangup, m.apply) })
@@ -112,6 +118,29 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 		}
 	})
 	return m.finish(group.Wait(), printed, recorded)
+}
+
+// settleTime is how long after the first complete look what the start took is
+// given back: its events are written then, and the processes that were found a
+// little later are in the journal, which the controller's first round sees to.
+const settleTime = 12 * time.Second
+
+// giveBack returns the memory that only the start needed, as for the kernel's
+// type information, to the system once everything was looked at: left alone,
+// the runtime keeps it as room for garbage, of which there is little later.
+func giveBack(ctx context.Context, ready func() error) {
+	for left := settleTime; left > 0; left -= time.Second {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+		if ready() != nil {
+			left = settleTime + time.Second
+		}
+	}
+	runtime.GC() // each collection halves the stacks that the first look made large
+	debug.FreeOSMemory()
 }
 
 // apply takes over what can change while running.

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"os"
+
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/config"
 	"portwatcher/internal/controller"
 	"portwatcher/internal/journal"
+	"portwatcher/internal/netns"
+	"portwatcher/internal/port"
+	"portwatcher/internal/process"
 	"portwatcher/internal/server"
 	"portwatcher/internal/server/metrics"
 	"portwatcher/internal/server/page"
@@ -27,10 +32,35 @@ func newServer(s *config.Settings, log logrus.FieldLogger, c *controller.Control
 	}
 	web, err := server.New(server.Options{
 		Listen: s.Listen, TokenFile: s.TokenFile, TLSCert: s.TLSCert, TLSKey: s.TLSKey, AllowedHosts: s.AllowedHosts,
-		Capture: c, History: server.FromJournal(record), Metrics: m, Page: page.Handler(), Logger: log, Version: version.Version,
+		Namespace: ownNamespace(s.ProcRoot, log),
+		Capture:   c, History: server.FromJournal(record), Metrics: m, Page: page.Handler(), Logger: log, Version: version.Version,
 	})
 	if err != nil {
 		return nil, usageError{err}
 	}
 	return web, web.Listen()
+}
+
+// ownNamespace returns the network namespace of this process, zero where that is
+// known to be the host's: it is that of the first process, or of kthreadd.
+func ownNamespace(procRoot string, log logrus.FieldLogger) port.Namespace {
+	own, err := netns.Identify("/proc", os.Getpid())
+	if err != nil {
+		log.WithError(err).Debug("The own network namespace is not known.")
+		return port.Namespace{}
+	}
+	first := []int{1}
+	if process.HostProcesses(procRoot) {
+		first = append(first, 2)
+	}
+	for _, pid := range first {
+		host, err := netns.Identify(procRoot, pid)
+		if err == nil && host == own {
+			return port.Namespace{}
+		}
+		if err != nil {
+			log.WithError(err).Debug("The host's network namespace is not known by this process.")
+		}
+	}
+	return own
 }

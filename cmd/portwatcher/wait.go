@@ -124,6 +124,9 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	}
 	defer closeWith(&err, docker)
 
+	if err := insist(s); err != nil {
+		return err
+	}
 	// One look is quick, and often enough.
 	local := wait.NewLocal()
 	first := newController(s, log, docker, nil)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/sirupsen/logrus"
@@ -98,30 +99,49 @@ func openProbe(s *config.Settings, log logrus.FieldLogger) func() (controller.Pr
 // monitored decides by the selection and the container's own label; labels that
 // are not understood are told once for each container.
 func monitored(selection config.Selection, log logrus.FieldLogger) func(*port.Container) bool {
-	told := map[string]bool{} // used under the controller's lock
+	told := map[string]bool{} // of those with such labels; used under the controller's lock
 	return func(c *port.Container) bool {
 		matches := selection.Matches(c)
-		if matches && !told[c.ID] {
+		if !matches || told[c.ID] {
+			return matches
+		}
+		problems := labelProblems(c)
+		if len(problems) > 0 {
+			bound(told)
 			told[c.ID] = true
-			tellLabels(c, log)
+		}
+		for _, problem := range problems {
+			log.WithField("container", c.Name).Warn(problem)
 		}
 		return matches
 	}
 }
 
-func tellLabels(c *port.Container, log logrus.FieldLogger) {
-	log = log.WithField("container", c.Name)
-	for _, check := range []func(*port.Container) error{
-		func(c *port.Container) error { _, err := config.Enabled(c); return err },
-		func(c *port.Container) error { _, err := config.Ignored(c); return err },
-	} {
-		if err := check(c); err != nil {
-			log.WithError(err).Warn("The container's label is not understood; it is ignored.")
+// maxRemembered bounds what is kept of containers' labels: hosts that run tests
+// start thousands of containers a day.
+const maxRemembered = 1000
+
+// bound empties a map that is full.
+func bound[V any](m map[string]V) {
+	if len(m) >= maxRemembered {
+		clear(m)
+	}
+}
+
+// labelProblems returns a line for each label of a container that means nothing.
+func labelProblems(c *port.Container) []string {
+	var problems []string
+	_, enabled := config.Enabled(c)
+	_, ignored := config.Ignored(c)
+	for _, err := range []error{enabled, ignored} {
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("The container's label is not understood; it is ignored: %v", err))
 		}
 	}
 	for _, label := range config.UnknownLabels(c) {
-		log.Warnf("The container's label %s is no setting of portwatcher; it is ignored.", label)
+		problems = append(problems, fmt.Sprintf("The container's label %s is no setting of portwatcher; it is ignored.", label))
 	}
+	return problems
 }
 
 // reported decides by the ports to watch and the container's own label.
@@ -141,6 +161,7 @@ func reported(watched config.Ports, log logrus.FieldLogger) func(*port.Container
 			if rules, err = config.Ignored(c); err != nil {
 				log.WithField("container", c.Name).WithError(err).Debug("The label is ignored.") // monitored has told
 			}
+			bound(ignored)
 			ignored[text] = rules
 		}
 		return !rules.Contains(protocol, number)

@@ -65,7 +65,8 @@ type Settings struct {
 	AllowedHosts []string
 	// MetricsMaxSeries is 1 to 1,000,000.
 	MetricsMaxSeries int
-	// Warnings are lines to log: variables that look like settings and are not.
+	// Warnings are lines to log: variables that look like settings and are not,
+	// or that are without effect.
 	Warnings []string
 
 	// origins says for the name of each setting where its value came from.

@@ -97,12 +97,16 @@ func TestLoad(t *testing.T) {
 		{"bounds of short variables", nil, []string{"SCAN_INTERVAL=3600", "CLOSE_GRACE_MS=3600000"}, func(s *Settings) {
 			s.ScanInterval, s.CloseGrace = time.Hour, time.Hour
 		}},
-		{"long before short", nil, []string{"SCAN_INTERVAL=nonsense", "PORTWATCHER_SCAN_INTERVAL=2s"}, func(s *Settings) { s.ScanInterval = 2 * time.Second }},
+		{"long before short", nil, []string{"SCAN_INTERVAL=nonsense", "PORTWATCHER_SCAN_INTERVAL=2s"}, func(s *Settings) {
+			s.ScanInterval = 2 * time.Second
+			s.Warnings = []string{`SCAN_INTERVAL: "nonsense": without effect, since PORTWATCHER_SCAN_INTERVAL is "2s": the longer name wins`}
+		}},
 		{"flag before all", []string{"--scan-interval=3s"}, []string{"SCAN_INTERVAL=0", "PORTWATCHER_SCAN_INTERVAL=x"}, func(s *Settings) { s.ScanInterval = 3 * time.Second }},
 		{"flag before a variable, by its default", []string{"--udp-clients=false"}, []string{"PORTWATCHER_UDP_CLIENTS=true"}, func(*Settings) {}},
 		{"USE_PROC=0 says nothing", []string{}, []string{"USE_PROC=0"}, func(*Settings) {}},
 		{"journal by variables", nil, []string{"PORTWATCHER_STATE=/a//b.db", "SNAPSHOT_PATH=/other", "PORTWATCHER_RETAIN=0", "PORTWATCHER_RETAIN_SIZE=0"}, func(s *Settings) {
 			s.State, s.Retain, s.RetainSize = "/a/b.db", 0, 0
+			s.Warnings = []string{`SNAPSHOT_PATH: "/other": without effect, since PORTWATCHER_STATE is "/a//b.db": the longer name wins`}
 		}},
 		{"snapshot in a folder", nil, []string{"SNAPSHOT_PATH=/var/lib/"}, func(s *Settings) { s.State = "/var/lib/portwatcher.db" }},
 		{"snapshot in a folder that exists", nil, []string{"SNAPSHOT_PATH=/etc"}, func(s *Settings) { s.State = "/etc/portwatcher.db" }},
@@ -169,7 +173,13 @@ func TestLoadErrors(t *testing.T) {
 		{argument: "--health-socket=@", want: `--health-socket: "@": ` + health},
 		{argument: "--health-socket=name", want: `--health-socket: "name": ` + health},
 		{argument: "--health-socket=@" + strings.Repeat("x", 108), want: `--health-socket: "@` + strings.Repeat("x", 108) + `": ` + health},
-		{variable: "MONITOR_CONTAINERS=web,db[", want: `MONITOR_CONTAINERS: "web,db[": entry "db[": "[": allowed are classes as in [abc], [a-z] and [^a-z]`},
+		{variable: "MONITOR_CONTAINERS=web,db[", want: `MONITOR_CONTAINERS: "web,db[": entry "db[": allowed are classes as in [abc], [a-z] and [^a-z]`},
+		{variable: "MONITOR_CONTAINERS=web[", want: `MONITOR_CONTAINERS: "web[": allowed are classes as in [abc], [a-z] and [^a-z]`},
+		{variable: "WATCH_PORTS=90-80", want: `WATCH_PORTS: "90-80": the range is the wrong way round; allowed are ranges from the lower to the higher port, as in 80-90`},
+		{variable: "WATCH_PORTS=80,90-0", want: `WATCH_PORTS: "80,90-0": entry "90-0": ` + errNoPorts.Error()},
+		{argument: "--allowed-hosts=a:1", want: `--allowed-hosts: "a:1": allowed are host names without a port, separated by commas or blanks`},
+		{variable: "DOCKER_HOST=tcp://127.0.0.1", want: `DOCKER_HOST: "tcp://127.0.0.1": allowed are unix:///PATH, tcp://HOST:PORT, http://HOST:PORT and https://HOST:PORT (the usual ports are 2375, and 2376 with TLS)`},
+		{variable: "PORTWATCHER_DOCKER_HOST=http://:2375", want: `PORTWATCHER_DOCKER_HOST: "http://:2375": allowed are unix:///PATH, tcp://HOST:PORT, http://HOST:PORT and https://HOST:PORT (the usual ports are 2375, and 2376 with TLS)`},
 	} {
 		var arguments, environ []string
 		if test.argument != "" {
@@ -247,6 +257,36 @@ func TestUnknownVariables(t *testing.T) {
 	}
 	if !slices.Equal(got.Warnings, want) {
 		t.Errorf("got  %q\nwant %q", got.Warnings, want)
+	}
+}
+
+// Of two variables of one setting that contradict each other, one is without
+// effect, and its user must learn that.
+func TestContradictingVariables(t *testing.T) {
+	for _, test := range []struct {
+		environ, arguments []string
+		want               string
+	}{
+		{environ: []string{"USE_PROC=1", "PORTWATCHER_SOURCE=netlink"}, want: `USE_PROC: "1": without effect, since PORTWATCHER_SOURCE is "netlink": the longer name wins`},
+		{environ: []string{"SCAN_INTERVAL=bad", "PORTWATCHER_SCAN_INTERVAL=1s"}, want: `SCAN_INTERVAL: "bad": without effect, since PORTWATCHER_SCAN_INTERVAL is "1s": the longer name wins`},
+		{environ: []string{"SCAN_INTERVAL=1", "PORTWATCHER_SCAN_INTERVAL=1s"}},
+		{environ: []string{"USE_PROC=0", "PORTWATCHER_SOURCE=netlink"}},
+		{environ: []string{"USE_PROC=1", "PORTWATCHER_SOURCE=netlink"}, arguments: []string{"--source=proc"}},
+		{environ: []string{"DOCKER_HOST=unix:///a", "PORTWATCHER_DOCKER_HOST=unix:///b"}},
+	} {
+		got, err := load(t, test.arguments, test.environ)
+		if err != nil || strings.Join(got.Warnings, "; ") != test.want {
+			t.Errorf("%v %v: warnings %q, error %v; want %q", test.environ, test.arguments, got.Warnings, err, test.want)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	words := []string{"--scan-interval", "--source", "--state"}
+	for name, want := range map[string]string{"--scaninterval": "--scan-interval", "--sorce": "--source", "--nothing-like-it": ""} {
+		if got := Nearest(name, words); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
 	}
 }
 

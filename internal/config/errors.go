@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -39,12 +40,25 @@ func (e *Error) Error() string {
 	if !e.without {
 		text.WriteString(quoted(e.Value) + ": ")
 	}
+	if entry, ok := errors.AsType[*entryError](e.Err); ok && !e.without && entry.text == strings.TrimSpace(e.Value) {
+		return text.String() + entry.err.Error() // the value stands there already
+	}
 	text.WriteString(e.Err.Error())
 	return text.String()
 }
 
 // Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Err }
+
+// entryError says which entry of a list is wrong, and why.
+type entryError struct {
+	text string
+	err  error
+}
+
+func (e *entryError) Error() string { return "entry " + quoted(e.text) + ": " + e.err.Error() }
+
+func (e *entryError) Unwrap() error { return e.err }
 
 // Errors are several problems, each one line, so that all can be corrected at
 // once.

@@ -117,7 +117,7 @@ func TestFileErrors(t *testing.T) {
 		{"value", "\n# comment\nscan_interval: soon\n", []string{`3: scan_interval: "soon": ` + duration}},
 		{"no unit", "scan_interval: 5\n", []string{`1: scan_interval: "5": ` + duration}},
 		{"bounds", "burst_scans: 101\n", []string{`1: burst_scans: "101": allowed are 1 to 100`}},
-		{"item of a list", "watch_ports:\n  - 80\n  - http\n  - 70000/tcp\n", []string{`3: watch_ports: "http": "http": ` + ports, `4: watch_ports: "70000/tcp": "70000/tcp": ` + ports}},
+		{"item of a list", "watch_ports:\n  - 80\n  - http\n  - 70000/tcp\n", []string{`3: watch_ports: "http": ` + ports, `4: watch_ports: "70000/tcp": ` + ports}},
 		{"several", "format: xml\nretain: 1\nclose_grace: 1s\nlog_level: loud\n", []string{
 			`1: format: "xml": allowed are text, json`,
 			`2: retain: "1": allowed are 0 (for ever) and 1h to 3650d, with units as in 36h, 30d and 2w`,

@@ -57,7 +57,7 @@ func TestIgnored(t *testing.T) {
 		}
 	}
 	rules, err = Ignored(labelled("80 9000-9100/sctp"))
-	const want = `container web: label portwatcher.ignore: "80 9000-9100/sctp": "9000-9100/sctp": allowed are ports from 1 to 65535 and ranges such as 8000-8100, each with /tcp, /udp or neither, separated by commas or blanks`
+	const want = `container web: label portwatcher.ignore: "80 9000-9100/sctp": entry "9000-9100/sctp": allowed are ports from 1 to 65535 and ranges such as 8000-8100, each with /tcp, /udp or neither, separated by commas or blanks`
 	var invalid *Error
 	if rules.Contains(port.TCP, 80) || !errors.As(err, &invalid) || err.Error() != want {
 		t.Errorf("got  %v, %v\nwant %s", rules, err, want)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -70,6 +71,9 @@ func (l *Loader) Load() (*Settings, error) {
 		if err := l.override(settings, s); err != nil {
 			problems = append(problems, err)
 		}
+		if warning := l.contradiction(settings, s); warning != "" {
+			settings.Warnings = append(settings.Warnings, warning)
+		}
 	}
 	if err := join(problems); err != nil {
 		return nil, err
@@ -93,6 +97,23 @@ func (l *Loader) override(settings *Settings, s *setting) *Error {
 	}
 	settings.origins[s.name] = origin
 	return nil
+}
+
+// contradiction returns a warning where both variables of a setting are given
+// and say different things, else "". A variable that other programs read too may
+// well be different.
+func (l *Loader) contradiction(settings *Settings, s *setting) string {
+	name, _, value, set := l.given(s)
+	if set == nil || name != s.variable() || s.short == nil || s.short.shared || l.variables[s.short.name] == "" {
+		return ""
+	}
+	var other Settings
+	err := s.apply(&other, l.variables[s.short.name], s.short.set)
+	if errors.Is(err, errNoValue) || err == nil && s.get(&other) == s.get(settings) {
+		return ""
+	}
+	return fmt.Sprintf("%s: %s: without effect, since %s is %s: the longer name wins",
+		s.short.name, quoted(s.shown(l.variables[s.short.name])), name, quoted(s.shown(value)))
 }
 
 // given returns the form that wins, its value and its setter: nil if there is

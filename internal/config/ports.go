@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -28,40 +29,41 @@ func ParseRules(text string) (Rules, error) {
 	for _, word := range strings.FieldsFunc(text, isSeparator) {
 		r, err := parseRange(word)
 		if err != nil {
-			return Rules{}, fmt.Errorf("%q: allowed are ports from 1 to 65535 and ranges such as 8000-8100, each with /tcp, /udp or neither, separated by commas or blanks", word)
+			return Rules{}, &entryError{word, err}
 		}
 		rules.ranges = append(rules.ranges, r)
 	}
 	return rules, nil
 }
 
+// errNoPorts says what ports and ranges look like.
+var errNoPorts = errors.New("allowed are ports from 1 to 65535 and ranges such as 8000-8100, each with /tcp, /udp or neither, separated by commas or blanks")
+
 func parseRange(word string) (r portRange, err error) {
 	numbers, protocol, limited := strings.Cut(word, "/")
-	if limited {
-		if err := r.protocol.UnmarshalText([]byte(protocol)); err != nil {
-			return r, err
-		}
+	if limited && r.protocol.UnmarshalText([]byte(protocol)) != nil {
+		return r, errNoPorts
 	}
 	low, high, isRange := strings.Cut(numbers, "-")
-	if r.first, err = parsePort(low); err != nil {
-		return r, err
+	if !isRange {
+		high = low
 	}
-	r.last = r.first
-	if isRange {
-		r.last, err = parsePort(high)
+	var known bool
+	if r.first, known = parsePort(low); !known {
+		return r, errNoPorts
 	}
-	if err == nil && r.first > r.last {
-		err = strconv.ErrRange
+	if r.last, known = parsePort(high); !known {
+		return r, errNoPorts
 	}
-	return r, err
+	if r.first > r.last {
+		return r, fmt.Errorf("the range is the wrong way round; allowed are ranges from the lower to the higher port, as in %d-%d", r.last, r.first)
+	}
+	return r, nil
 }
 
-func parsePort(text string) (uint16, error) {
-	number, err := strconv.ParseUint(text, 10, 16)
-	if err == nil && number == 0 {
-		err = strconv.ErrRange
-	}
-	return uint16(number), err
+func parsePort(text string) (number uint16, ok bool) {
+	parsed, err := strconv.ParseUint(text, 10, 16)
+	return uint16(parsed), err == nil && parsed != 0
 }
 
 // Each calls f for each range, with protocol 0 for both.

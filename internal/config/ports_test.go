@@ -33,7 +33,7 @@ func TestParsePorts(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"0", "65536", "http", "80-", "-80", "90-80", "80:90", "1-2-3", "+80", "80.5", "80/", "80/sctp", "80/TCP", "/tcp", "80/tcp/udp", "1-2/tcp-3"} {
+	for _, text := range []string{"0", "65536", "http", "80-", "-80", "80:90", "1-2-3", "+80", "80.5", "80/", "80/sctp", "80/TCP", "/tcp", "80/tcp/udp", "1-2/tcp-3"} {
 		if _, err := ParsePorts("443," + text); err == nil || !strings.Contains(err.Error(), text) || !strings.Contains(err.Error(), "65535") {
 			t.Errorf("%q: error %v, want one that names it and what is allowed", text, err)
 		}

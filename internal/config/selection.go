@@ -40,7 +40,7 @@ func ParseSelection(text string) (Selection, error) {
 		rest, excluded := strings.CutPrefix(word, "!")
 		matches, err := parseEntry(rest)
 		if err != nil {
-			return Selection{}, fmt.Errorf("entry %q: %w", word, err)
+			return Selection{}, &entryError{word, err}
 		}
 		if excluded {
 			selection.exclude = append(selection.exclude, entry{text: word, matches: matches})
@@ -165,7 +165,7 @@ func parseClass(text string) (class string, length int, err error) {
 	length = len(inside) + 2
 	members, negated := strings.CutPrefix(inside, "^")
 	if !closed || members == "" {
-		return "", 0, fmt.Errorf("%q: allowed are classes as in [abc], [a-z] and [^a-z]", text)
+		return "", 0, fmt.Errorf("allowed are classes as in [abc], [a-z] and [^a-z]")
 	}
 	var expression strings.Builder
 	expression.WriteByte('[')
@@ -180,7 +180,7 @@ func parseClass(text string) (class string, length int, err error) {
 			i += 2
 		}
 		if last < first {
-			return "", 0, fmt.Errorf("%q: a range goes from the lower to the higher character", text)
+			return "", 0, fmt.Errorf("the range %s is the wrong way round; allowed are ranges from the lower to the higher character, as in [a-z]", quoted(string([]rune{first, '-', last})))
 		}
 		fmt.Fprintf(&expression, `\x{%x}-\x{%x}`, first, last)
 	}

@@ -98,17 +98,17 @@ func TestSelectionErrors(t *testing.T) {
 		"/web":            `allowed is project/service`,
 		"shop/":           `allowed is project/service`,
 		"a/b/c":           `allowed is project/service`,
-		"a b[":            `entry "b[": "[": allowed are classes`,
+		"a b[":            `entry "b[": allowed are classes`,
 		"b[]":             `allowed are classes`,
 		"b[^]":            `allowed are classes`,
-		"b[z-a]":          `a range goes from the lower`,
+		"b[z-a]":          `the range "z-a" is the wrong way round`,
 		"x/[":             `allowed are classes`,
 		"[/x":             `allowed are classes`,
 		"label:a=[":       `allowed are classes`,
 		"label:a=*\xff":   `pattern`,
 		"x/b:c":           `allowed are names`,
 		"b:c/x":           `allowed are names`,
-		"!label:a=[b-a]x": `a range goes`,
+		"!label:a=[b-a]x": `the range "b-a" is`,
 	} {
 		if _, err := ParseSelection(text); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: got %v, want %q in it", text, err, want)

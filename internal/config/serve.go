@@ -48,7 +48,7 @@ func (s *Settings) setAllowedHosts(value string) error {
 	var hosts []string
 	for _, name := range strings.FieldsFunc(value, isSeparator) {
 		if strings.ContainsAny(name, ":/*@") || len(name) > 253 {
-			return fmt.Errorf("%q: allowed are host names without a port, separated by commas or blanks", name)
+			return &entryError{name, fmt.Errorf("allowed are host names without a port, separated by commas or blanks")}
 		}
 		hosts = append(hosts, strings.ToLower(name))
 	}

@@ -72,6 +72,8 @@ type setting struct {
 type shortForm struct {
 	name string
 	unit string // for the help; empty: written as in the long form
+	// shared says that other programs read the variable too.
+	shared bool
 	// set may return errNoValue.
 	set func(*Settings, string) error
 }
@@ -219,7 +221,7 @@ var table = []*setting{
 		usage: "address of the Docker Engine; empty means unix:///var/run/docker.sock",
 		set:   (*Settings).setDockerHost,
 		get:   func(s *Settings) string { return s.DockerHost },
-		short: &shortForm{name: "DOCKER_HOST", set: (*Settings).setDockerHost},
+		short: &shortForm{name: "DOCKER_HOST", shared: true, set: (*Settings).setDockerHost},
 	},
 	{
 		name: HostName, kind: "name",

@@ -46,6 +46,10 @@ func unknownVariables(variables map[string]string) []string {
 	return warnings
 }
 
+// Nearest returns the word that takes the fewest edits to become name, or "" if
+// none is near.
+func Nearest(name string, words []string) string { return nearest(name, "", words) }
+
 // maxName is the length up to which a name is looked at: work is quadratic.
 const maxName = 100
 

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -168,11 +170,22 @@ func (s *Settings) logLevel() string {
 	return s.LogLevel.String()
 }
 
+// errNoEngine says what addresses of an engine look like.
+var errNoEngine = errors.New("allowed are unix:///PATH, tcp://HOST:PORT, http://HOST:PORT and https://HOST:PORT")
+
 // setDockerHost checks the form alone; the engine package knows the rest.
 func (s *Settings) setDockerHost(value string) error {
+	if value == "" {
+		s.DockerHost = ""
+		return nil
+	}
 	scheme, address, _ := strings.Cut(value, "://")
-	if value != "" && (address == "" || !slices.Contains([]string{"unix", "tcp", "http", "https"}, scheme)) {
-		return fmt.Errorf("allowed are unix:///PATH, tcp://HOST:PORT, http://HOST:PORT and https://HOST:PORT")
+	if address == "" || !slices.Contains([]string{"unix", "tcp", "http", "https"}, scheme) {
+		return errNoEngine
+	}
+	parsed, err := url.Parse("tcp://" + address)
+	if scheme != "unix" && (err != nil || parsed.Hostname() == "" || parsed.Port() == "") {
+		return fmt.Errorf("%w (the usual ports are 2375, and 2376 with TLS)", errNoEngine)
 	}
 	s.DockerHost = value
 	return nil

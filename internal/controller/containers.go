@@ -53,7 +53,11 @@ func (c *Controller) isHost(id port.Namespace, container *port.Container) bool {
 	if container.NetworkMode == "host" {
 		c.hostNamespace = id
 	} else if c.hostNamespace == (port.Namespace{}) {
-		host, err := netns.Identify(c.ProcRoot, 1)
+		first := 1
+		if process.HostProcesses(c.ProcRoot) {
+			first = 2 // the kernel's own, which some systems let be looked at where they hide 1
+		}
+		host, err := netns.Identify(c.ProcRoot, first)
 		if err != nil {
 			c.log.WithError(err).Debug("The host's network namespace is not known yet.")
 			return false

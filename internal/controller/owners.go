@@ -36,7 +36,11 @@ func (c *Controller) tellTrouble(denied int, err error) {
 	defer c.mutex.Unlock()
 	if denied > 0 {
 		c.once("denied", func() {
-			c.log.Infof("The open files of %d processes cannot be listed: a port of theirs has no process (see portwatcher check).", denied)
+			processes := "a process"
+			if denied > 1 {
+				processes = fmt.Sprintf("%d processes", denied)
+			}
+			c.log.Infof("The open files of %s cannot be listed, so a port that is held there is reported without its process. It takes the capabilities SYS_PTRACE and DAC_READ_SEARCH; where these are there, AppArmor (security_opt apparmor=unconfined) or the system itself keeps them closed.", processes)
 		})
 	}
 	if err != nil {
@@ -70,7 +74,7 @@ func (w *watcher) settleOwners(owners map[int]tracker.Owner, epoch uint64) {
 
 // lookAgain looks up once more who holds the sockets that opened lately, since
 // servers fork their workers after they listen, and warns of published ports
-// that lead nowhere.
+// that lead nowhere. What becomes of them later, refreshHolders finds.
 func (w *watcher) lookAgain() {
 	c, id := w.c, w.group.id
 	c.mutex.Lock()
@@ -84,24 +88,14 @@ func (w *watcher) lookAgain() {
 	}
 	c.mutex.Unlock()
 
-	inodes := make([]uint32, 0, len(fresh))
-	for _, s := range fresh {
-		if s.Inode != 0 {
-			inodes = append(inodes, s.Inode)
-		}
-	}
-	var holders process.Holders
-	if len(inodes) > 0 {
-		defer w.busy()()
-		var err error
-		holders, err = c.Finder.Find(inodes)
-		c.tellTrouble(0, err)
-	}
+	done := w.busy()
+	look, err := c.look(fresh)
+	done()
 
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	for _, s := range fresh {
-		c.tracker.Describe(id, s.Cookie, holders.ByInode[s.Inode])
+	if err == nil {
+		c.publish(c.tracker.Held(c.changes[:0], look))
 	}
 	c.tellLeadsNowhere(w.group)
 	w.tellDoubts()

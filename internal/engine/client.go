@@ -38,7 +38,7 @@ type target struct {
 // parseHost checks an engine's address; empty takes DOCKER_HOST, then the
 // default.
 func parseHost(host string) (target, error) {
-	t := target{host: host, from: "Docker host", scheme: "http"}
+	t := target{host: host, from: "--docker-host", scheme: "http"}
 	if t.host == "" {
 		t.host, t.from = os.Getenv(client.EnvOverrideHost), client.EnvOverrideHost
 	}

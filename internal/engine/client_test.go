@@ -284,7 +284,7 @@ func TestHostSettings(t *testing.T) {
 		{host: "", fromEnv: ""},
 		{host: "tcp://127.0.0.1:2375", fromEnv: "nonsense"},
 		{fromEnv: "nonsense", want: `^DOCKER_HOST: "nonsense": allowed are unix:///PATH, `},
-		{host: "/var/run/docker.sock", want: `^Docker host: "/var/run/docker.sock": allowed are unix:///PATH, `},
+		{host: "/var/run/docker.sock", want: `^--docker-host: "/var/run/docker.sock": allowed are unix:///PATH, `},
 		{host: "unix://", want: `allowed are`},
 		{host: "ssh://me@host", want: `allowed are`},
 		{host: "tcp://host", want: `usual ports are 2375`},

@@ -20,6 +20,8 @@ const (
 	Degraded State = "degraded"
 	// Failed: nothing can be watched.
 	Failed State = "failed"
+	// Unknown: there was nothing to try it on.
+	Unknown State = "unknown"
 )
 
 // Result is one check.
@@ -47,6 +49,9 @@ type Options struct {
 
 // Host checks what does not depend on the engine, and is cheap.
 func Host(o Options) []Result {
+	if r := procRoot(o); r.State != OK {
+		return []Result{r}
+	}
 	if o.Source == "proc" {
 		return []Result{capabilities(o), cgroups(o)}
 	}
@@ -60,8 +65,29 @@ func Sources(o Options) []Result {
 
 // All checks everything, the engine first.
 func All(ctx context.Context, e Engine, o Options) []Result {
+	if r := procRoot(o); r.State != OK {
+		return []Result{checkEngine(ctx, e), r}
+	}
 	results := slices.Concat([]Result{checkEngine(ctx, e)}, containers(ctx, e, o), Host(o), Sources(o))
+	together(o, results)
 	return append(results, inUse(o, results))
+}
+
+// together corrects what works by itself alone: eBPF is not used without
+// sock_diag, which tells what was open before.
+func together(o Options, results []Result) {
+	if o.Source == "proc" || o.Source == "netlink" || works(results, nameSockDiag) {
+		return
+	}
+	for i := range results {
+		if r := &results[i]; r.Name == nameEBPF && r.State == OK {
+			r.State, r.Detail, r.Remedy = Degraded, "the programs can be loaded, but are not used without sock_diag", "see "+nameSockDiag
+		}
+	}
+}
+
+func works(results []Result, name string) bool {
+	return slices.ContainsFunc(results, func(r Result) bool { return r.Name == name && r.State == OK })
 }
 
 // Failure returns the first failed check as an error, nil if there is none.
@@ -83,18 +109,18 @@ const (
 
 // inUse names the sources that a run would use, by what the checks have found.
 func inUse(o Options, checked []Result) Result {
-	works := func(name string) bool {
-		return slices.ContainsFunc(checked, func(r Result) bool { return r.Name == name && r.State == OK })
-	}
 	r := Result{Name: "sources", State: OK}
-	switch {
+	switch sockDiag, eBPF := works(checked, nameSockDiag), works(checked, nameEBPF); {
 	case o.Source == "proc":
 		r.Detail = "/proc, as --source says"
-	case o.Source != "netlink" && works(nameEBPF):
+	case o.Source == "netlink" && !sockDiag, o.Source == "ebpf" && !(sockDiag && eBPF):
+		r.State, r.Detail = Failed, "none: --source "+o.Source+" insists on what does not work here"
+		r.Remedy = "see the line that failed; --source auto takes what works"
+	case !sockDiag:
+		r.State, r.Detail, r.Remedy = Degraded, "/proc alone: ports that live shorter than a scan interval are missed", "see "+nameSockDiag
+	case o.Source != "netlink" && eBPF:
 		r.Detail = "eBPF, with a sock_diag scan every 30 s"
-	case !works(nameSockDiag):
-		r.Detail = "/proc"
-	case works(nameDestroy):
+	case works(checked, nameDestroy):
 		r.Detail = "sock_diag scans for openings, destroy notifications for closes"
 	default:
 		r.Detail = "sock_diag scans"

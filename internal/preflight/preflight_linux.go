@@ -59,7 +59,10 @@ func capabilities(o Options) Result {
 		return result
 	}
 	result.Detail = "missing: " + strings.Join(why, ", ")
-	result.Remedy = "cap_add: [" + strings.Join(missing, ", ") + "], or run as root"
+	result.Remedy = "cap_add: [" + strings.Join(missing, ", ") + "]"
+	if os.Geteuid() != 0 {
+		result.Remedy = "run as root; in a container, as root with " + result.Remedy
+	}
 	return result
 }
 
@@ -83,10 +86,10 @@ func effectiveCapabilities() (uint64, error) {
 // initial one, so what counts is whether the containers' first processes are
 // there.
 func containers(ctx context.Context, e Engine, o Options) []Result {
-	pids, spaces := Result{Name: "pid namespace", State: OK}, Result{Name: "containers", State: OK}
+	pids, spaces := Result{Name: "pid namespace"}, Result{Name: "containers", State: OK}
 	all, err := e.List(ctx)
 	if err != nil && len(all) == 0 {
-		pids.State, pids.Detail, pids.Remedy = Degraded, "not known: "+err.Error(), "see engine"
+		pids.State, pids.Detail, pids.Remedy = Unknown, "not known: "+err.Error(), "see engine"
 		return []Result{pids}
 	}
 	gone, failed := 0, error(nil)
@@ -98,22 +101,52 @@ func containers(ctx context.Context, e Engine, o Options) []Result {
 			failed = fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
-	if len(all) == 0 {
-		pids.Detail = "not known: no container is running"
+	pids = visible(len(all), gone, process.HostProcesses(o.ProcRoot))
+	if pids.State != OK || len(all) == 0 {
 		return []Result{pids}
 	}
-	pids.Detail = "the processes of containers can be seen"
 	spaces.Detail = fmt.Sprintf("the network namespaces of all %d running containers can be entered", len(all)-gone)
-	if gone == len(all) && !process.HostProcesses(o.ProcRoot) {
-		pids.State, pids.Detail = Failed, fmt.Sprintf("none of %d containers' processes can be seen", gone)
-		pids.Remedy = "share the host's pid namespace (docker run --pid host; in Compose, pid: host)"
-		return []Result{pids}
-	}
 	if failed != nil {
 		spaces.State, spaces.Detail = Failed, failed.Error()
 		spaces.Remedy = "cap_add: [SYS_PTRACE, SYS_ADMIN] and security_opt: [apparmor=unconfined]"
 	}
 	return []Result{pids, spaces}
+}
+
+// visible tells of the pid namespace, where the first processes of so many of
+// all running containers are not there; host says whether the processes seen are
+// those of the initial pid namespace.
+func visible(all, gone int, host bool) Result {
+	r := Result{Name: "pid namespace", State: OK, Detail: "the processes of containers can be seen"}
+	switch {
+	case gone < all:
+	case all == 0 && host:
+		r.Detail = "the host's processes can be seen"
+	case all == 0:
+		r.State, r.Detail, r.Remedy = Unknown, "not known: no container is running", "start a container and check again"
+	case host:
+		r.State, r.Detail = Degraded, fmt.Sprintf("none of %d containers' processes can be seen, though the host's can: they have just ended, or the engine is on another machine", all)
+		r.Remedy = "check again; if it stays so, run portwatcher on the machine of the engine"
+	default:
+		r.State, r.Detail = Failed, fmt.Sprintf("none of %d containers' processes can be seen", all)
+		r.Remedy = "share the host's pid namespace (docker run --pid host; in Compose, pid: host)"
+	}
+	return r
+}
+
+// procRoot checks that the folder of processes is one.
+func procRoot(o Options) Result {
+	r := Result{Name: "proc", State: OK, Detail: "processes are found at " + o.ProcRoot}
+	var st unix.Statfs_t
+	err := unix.Statfs(o.ProcRoot, &st)
+	if err == nil && st.Type != unix.PROC_SUPER_MAGIC {
+		err = errors.New("it is no proc file system")
+	}
+	if err != nil {
+		r.State, r.Detail = Failed, fmt.Sprintf("--proc-root %s: %v", o.ProcRoot, err)
+		r.Remedy = "leave the setting out where the host's pid namespace is shared (pid: host), or mount the host's /proc there"
+	}
+	return r
 }
 
 // enter enters the network namespace of a process, and leaves it. What sock_diag
@@ -151,13 +184,25 @@ func netlink(o Options) Result {
 		r.Detail = "TCP and UDP sockets of IPv4 and IPv6 can be listed"
 		return r
 	}
-	r.State, r.Detail = Degraded, err.Error()+"; /proc is read instead"
-	if o.Source == "netlink" || o.Source == "ebpf" {
-		r.State, r.Detail = Failed, err.Error()
+	r.State, r.Detail, r.Remedy = Degraded, err.Error(), "see the reason"
+	if unsupported, ok := errors.AsType[*sockdiag.UnsupportedError](err); ok {
+		r.Remedy = unsupported.Remedy
+	} else if denied(err) {
+		r.Detail, r.Remedy = "sockets of NETLINK_SOCK_DIAG are denied", remedyDenied
 	}
-	r.Remedy = "use a kernel with CONFIG_INET_DIAG, and a seccomp profile that allows netlink sockets"
+	if o.Source == "netlink" || o.Source == "ebpf" {
+		r.State = Failed
+	} else {
+		r.Detail += "; /proc is read instead"
+	}
 	return r
 }
+
+const remedyDenied = "allow this container netlink sockets: its seccomp profile, AppArmor or SELinux denies them (security_opt)"
+
+// denied says whether an error is one of rights. In the own namespace a socket
+// of sock_diag takes no capability.
+func denied(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) }
 
 // destroyNotifications tries to subscribe in the own namespace.
 func destroyNotifications(o Options) Result {
@@ -173,6 +218,9 @@ func destroyNotifications(o Options) Result {
 	if err != nil {
 		r.State, r.Detail = Degraded, err.Error()
 		r.Remedy = "use Linux 4.10 or later; until then closes are found by scans"
+		if denied(err) {
+			r.Detail, r.Remedy = "sockets of NETLINK_SOCK_DIAG are denied", remedyDenied
+		}
 	}
 	return r
 }
@@ -207,6 +255,9 @@ func cgroups(o Options) Result {
 	c, err := process.OpenCgroups(o.CgroupRoot)
 	if err != nil {
 		r.State, r.Detail = Degraded, err.Error()
+		if errors.Is(err, process.ErrNoCgroup2) { // without the remedy that it names
+			r.Detail = "no cgroup v2 hierarchy is at " + o.CgroupRoot + ": containers that share a network namespace are told apart by their processes alone"
+		}
 		r.Remedy = "mount the host's /sys/fs/cgroup read-only at " + o.CgroupRoot
 		return r
 	}

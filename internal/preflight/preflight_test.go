@@ -57,10 +57,73 @@ func TestEngineIsAway(t *testing.T) {
 }
 
 func TestNoProcessCanBeSeen(t *testing.T) {
+	for _, test := range []struct {
+		all, gone int
+		host      bool
+		state     State
+		want      string
+	}{
+		{2, 2, false, Failed, "pid: host"},
+		{2, 2, true, Degraded, "another machine"},
+		{2, 1, false, OK, "can be seen"},
+		{0, 0, true, OK, "the host's processes"},
+		{0, 0, false, Unknown, "no container is running"},
+	} {
+		r := visible(test.all, test.gone, test.host)
+		if r.State != test.state || !strings.Contains(r.Detail+r.Remedy, test.want) || (r.State == OK) != (r.Remedy == "") {
+			t.Errorf("%+v: got %+v", test, r)
+		}
+	}
+}
+
+// A folder that is no /proc is no matter of the pid namespace.
+func TestProcRoot(t *testing.T) {
 	elsewhere := Options{ProcRoot: t.TempDir(), CgroupRoot: "/sys/fs/cgroup", Source: "auto"}
-	r := find(t, All(t.Context(), fakeEngine{containers: []*port.Container{{Name: "a", PID: 1 << 30}}}, elsewhere), "pid namespace")
-	if r.State != Failed || !strings.Contains(r.Remedy, "pid: host") {
-		t.Errorf("%+v, want the remedy pid: host", r)
+	for name, results := range map[string][]Result{
+		"host": Host(elsewhere), "all": All(t.Context(), fakeEngine{containers: []*port.Container{{Name: "a", PID: 1 << 30}}}, elsewhere),
+	} {
+		err := Failure(results)
+		if err == nil || !strings.Contains(err.Error(), "--proc-root "+elsewhere.ProcRoot) || !strings.Contains(err.Error(), "mount the host's /proc") {
+			t.Errorf("%s: failure %v, want the folder and what to do", name, err)
+		}
+	}
+}
+
+// What check says of the sources is what a run would use.
+func TestSourcesInUse(t *testing.T) {
+	const yes, no = OK, Degraded
+	for _, test := range []struct {
+		source            string
+		sockDiag, destroy State
+		ebpf, state       State
+		want              string
+	}{
+		{"auto", yes, yes, yes, OK, "eBPF, with"},
+		{"auto", yes, yes, no, OK, "sock_diag scans for openings, destroy"},
+		{"auto", yes, no, no, OK, "sock_diag scans"},
+		{"auto", no, no, yes, Degraded, "/proc alone"},
+		{"netlink", yes, yes, yes, OK, "sock_diag scans for openings, destroy"},
+		{"netlink", Failed, no, yes, Failed, "none"},
+		{"ebpf", yes, yes, Failed, Failed, "none"},
+		{"ebpf", Failed, yes, yes, Failed, "none"},
+		{"proc", no, no, no, OK, "/proc, as --source says"},
+	} {
+		results := []Result{{Name: nameSockDiag, State: test.sockDiag}, {Name: nameDestroy, State: test.destroy}, {Name: nameEBPF, State: test.ebpf}}
+		together(Options{Source: test.source}, results)
+		r := inUse(Options{Source: test.source}, results)
+		if r.State != test.state || !strings.HasPrefix(r.Detail, test.want) || (r.State == OK) != (r.Remedy == "") {
+			t.Errorf("%+v: got %+v", test, r)
+		}
+		if test.source == "auto" && test.sockDiag != OK && works(results, nameEBPF) {
+			t.Errorf("%+v: eBPF counts as working without sock_diag", test)
+		}
+	}
+}
+
+func TestNothingIsSaidTwice(t *testing.T) {
+	r := cgroups(Options{CgroupRoot: t.TempDir()})
+	if r.State != Degraded || strings.Count(r.Detail+r.Remedy, "mount") != 1 {
+		t.Errorf("%+v: want the remedy once", r)
 	}
 }
 
@@ -82,6 +145,9 @@ func TestWithoutCapabilities(t *testing.T) {
 		r := capabilities(options)
 		if r.State != Failed || !strings.Contains(r.Remedy, "cap_add: [SYS_PTRACE, SYS_ADMIN, DAC_READ_SEARCH, NET_ADMIN]") {
 			t.Errorf("capabilities: %+v", r)
+		}
+		if strings.Contains(r.Remedy, "root") == (os.Geteuid() == 0) {
+			t.Errorf("as user %d: remedy %q", os.Geteuid(), r.Remedy)
 		}
 		if r := namespaces(); r.State != Failed || !strings.Contains(r.Detail, "CAP_SYS_ADMIN") {
 			t.Errorf("namespaces: %+v", r)

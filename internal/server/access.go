@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
 	"portwatcher/internal/server/api"
 )
@@ -23,6 +24,9 @@ type tokenSum [sha256.Size]byte
 // maxToken bounds the token file, in bytes.
 const maxToken = 4096
 
+// tokenSetting names the setting in both forms: which was used is not known here.
+const tokenSetting = "--token-file, PORTWATCHER_TOKEN_FILE"
+
 func (s *Server) readToken() (err error) {
 	if s.TokenFile == "" {
 		return nil
@@ -33,15 +37,18 @@ func (s *Server) readToken() (err error) {
 
 func readToken(path string) (tokenSum, error) {
 	content, err := readBounded(path, maxToken)
+	if errors.Is(err, syscall.EISDIR) {
+		return tokenSum{}, fmt.Errorf("%s: %s is a folder: allowed is a file that holds the token. The engine makes an empty folder where a file that is mounted is not on the host: see TOKEN_FILE in Compose", tokenSetting, path)
+	}
 	if err != nil {
-		return tokenSum{}, fmt.Errorf("--token-file: %w", err)
+		return tokenSum{}, fmt.Errorf("%s: %w", tokenSetting, err)
 	}
 	token := strings.TrimSpace(string(content))
 	switch {
 	case token == "":
-		return tokenSum{}, fmt.Errorf("--token-file: %s is empty: it has to hold the token", path)
+		return tokenSum{}, fmt.Errorf("%s: %s is empty: it has to hold the token", tokenSetting, path)
 	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-		return tokenSum{}, fmt.Errorf("--token-file: %s: allowed is one token of printable ASCII characters without blanks", path)
+		return tokenSum{}, fmt.Errorf("%s: %s: allowed is one token of printable ASCII characters without blanks", tokenSetting, path)
 	}
 	return sha256.Sum256([]byte(token)), nil
 }

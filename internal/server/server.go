@@ -59,6 +59,10 @@ type Options struct {
 	// addresses, names without a dot and this host's own.
 	AllowedHosts []string
 
+	// Namespace is the network namespace of this process; zero where it is not
+	// known, or is known to be the host's.
+	Namespace port.Namespace
+
 	Capture Capture
 	History History
 	// Metrics is served, and told of events by [Server.Event].
@@ -206,11 +210,11 @@ func (s *Server) Serve(ctx context.Context) error {
 			return err
 		}
 	}
-	s.announce()
 	h := s.httpServer()
 
 	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	var owned sync.WaitGroup
+	owned.Go(func() { s.announce(following) })
 	owned.Go(func() { s.feed.run(following) })
 
 	stopped := make(chan struct{})
@@ -268,20 +272,6 @@ func (s *Server) stop(h *http.Server) {
 		if err := h.Close(); err != nil {
 			s.log.WithError(err).Debug("Closing connections.")
 		}
-	}
-}
-
-// announce says where the server is, and warns where everybody could read.
-func (s *Server) announce() {
-	scheme := "http"
-	if s.pair != nil {
-		scheme = "https"
-	}
-	s.log.Infof("Serving the page, the API and metrics on %s://%s.", scheme, s.listener.Addr())
-	address, ok := s.listener.Addr().(*net.TCPAddr)
-	if s.token == nil && ok && !address.IP.IsLoopback() {
-		s.log.Warnf("Everybody who reaches %s can read what listens here: --token-file asks for a token; --listen 127.0.0.1:%d serves this host alone.",
-			address, address.Port)
 	}
 }
 

@@ -25,7 +25,7 @@ func TestBadOptions(t *testing.T) {
 		"no port":               {Options{Listen: "localhost"}, []string{"--listen", "localhost", "HOST:PORT"}},
 		"an empty token":        {Options{Listen: ":0", TokenFile: empty}, []string{"--token-file", empty, "empty"}},
 		"no token file":         {Options{Listen: ":0", TokenFile: folder + "/none"}, []string{"--token-file", "/none"}},
-		"a folder":              {Options{Listen: ":0", TokenFile: folder}, []string{"--token-file", folder}},
+		"a folder":              {Options{Listen: ":0", TokenFile: folder}, []string{"--token-file, PORTWATCHER_TOKEN_FILE", folder, "is a folder", "TOKEN_FILE in Compose"}},
 		"a key that is missing": {Options{Listen: ":0", TLSCert: text}, []string{"--tls-cert", "--tls-key"}},
 		"no certificate":        {Options{Listen: ":0", TLSCert: text, TLSKey: text}, []string{"--tls-cert", text}},
 	} {

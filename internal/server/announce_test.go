@@ -1,0 +1,101 @@
+package server
+
+import (
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/port"
+)
+
+// lateCapture knows its containers when it is told to.
+type lateCapture struct {
+	*fakeCapture
+	late  []port.ContainerState
+	known atomic.Bool
+}
+
+func (c *lateCapture) Containers() []port.ContainerState {
+	if c.known.Load() {
+		return c.late
+	}
+	return nil
+}
+
+// Whoever can be read from by everybody is warned, and nobody else.
+func TestWhoReachesIsTold(t *testing.T) {
+	own := port.Namespace{Device: 4, Inode: 7}
+	at := func(hosts ...string) (all []port.PublishedPort) {
+		for _, host := range hosts {
+			all = append(all, port.PublishedPort{Protocol: port.TCP, Port: 1, Host: netip.MustParseAddrPort(host)})
+		}
+		return all
+	}
+	token := writeFile(t, filepath.Join(t.TempDir(), "token"), "secret")
+	for name, test := range map[string]struct {
+		listen    string
+		namespace port.Namespace
+		published []port.PublishedPort
+		token     string
+		mode      string
+		says      []string // with the level
+		silent    string
+	}{
+		"loopback":               {listen: "127.0.0.1:0", silent: "reach"},
+		"the host":               {listen: "0.0.0.0:0", says: []string{"warning Everybody who reaches", "--listen 127.0.0.1:"}},
+		"the host, with a token": {listen: "0.0.0.0:0", token: token, silent: "Everybody"},
+		"a container's":          {listen: "0.0.0.0:0", namespace: own, published: at("127.0.0.1:9888"), says: []string{"info On this host it is at http://127.0.0.1:9888;"}, silent: "warning"},
+		"in the host's": {
+			listen: "0.0.0.0:0", namespace: own, mode: "host", says: []string{"warning Everybody who reaches"},
+		},
+		"in no container's": {listen: "0.0.0.0:0", namespace: port.Namespace{Inode: 9}, says: []string{"warning Everybody who reaches"}},
+		"not published":     {listen: "0.0.0.0:0", namespace: own, says: []string{"info Port", "published nowhere"}, silent: "warning"},
+		"published to all": {
+			listen: "0.0.0.0:0", namespace: own, published: at("[::1]:80", "0.0.0.0:9888", "[::]:9888"),
+			says: []string{"warning Port", "published at 0.0.0.0:9888, [::]:9888:", "--token-file", "info On this host it is at http://[::1]:80;"},
+		},
+		"published to all, with a token": {listen: "0.0.0.0:0", namespace: own, published: at("127.0.0.1:80", "0.0.0.0:9888"), token: token, says: []string{"info On this host"}, silent: "warning"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			capture := &lateCapture{fakeCapture: &fakeCapture{notReady: errors.New("starting")}}
+			s := start(t, func(o *Options, _ *limits) {
+				o.Listen, o.Namespace, o.TokenFile, o.Capture = test.listen, test.namespace, test.token, capture
+			})
+			number := netip.MustParseAddrPort(s.Addr().String()).Port()
+			for i := range test.published {
+				test.published[i].Port = number
+			}
+			capture.late = []port.ContainerState{
+				{Container: &port.Container{Name: "other", Ports: []port.PublishedPort{{Protocol: port.TCP, Port: number, Host: netip.MustParseAddrPort("0.0.0.0:1")}}}, Namespace: port.Namespace{Inode: 8}},
+				{Container: &port.Container{Name: "self", NetworkMode: test.mode, Ports: test.published}, Namespace: own},
+			}
+			capture.known.Store(true)
+			capture.set(func(f *fakeCapture) { f.notReady = nil })
+			told := func() string {
+				var lines strings.Builder
+				for _, entry := range s.logs.AllEntries() {
+					lines.WriteString(entry.Level.String() + " " + entry.Message + "\n")
+				}
+				return lines.String()
+			}
+			kerneltest.Eventually(t, "it is told", func() bool {
+				for _, want := range append(test.says, "info Serving the page") {
+					if !strings.Contains(told(), want) {
+						return false
+					}
+				}
+				return true
+			})
+			if err := s.stop(); err != nil {
+				t.Error(err)
+			}
+			if test.silent != "" && strings.Contains(told(), test.silent) {
+				t.Errorf("told %q, want nothing of %q", told(), test.silent)
+			}
+		})
+	}
+}
