@@ -17,7 +17,7 @@ import (
 
 // holdCommand is the command a child runs: it holds the descriptors from
 // firstInherited on until its standard input ends, which is also when its
-// parent dies.
+// parent dies; an orphan, until SIGTERM.
 const (
 	holdCommand    = "hold-inherited"
 	firstInherited = 3
@@ -44,7 +44,7 @@ func startChildren(c *listenConfig, sockets []*socket, facts *recorder) (_ *fami
 	}()
 	for range c.children {
 		before := time.Now()
-		member, err := startChild(sockets, c.uid)
+		member, err := startChild(c, sockets)
 		if err != nil {
 			return nil, err
 		}
@@ -74,16 +74,18 @@ type newborn struct {
 	stdout io.Reader
 }
 
-func startChild(sockets []*socket, uid int) (*newborn, error) {
+func startChild(c *listenConfig, sockets []*socket) (*newborn, error) {
 	// By its own path, not /proc/self/exe: that would name the process "exe".
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program's path: %w", err)
 	}
-	cmd := exec.Command(self, holdCommand, "--count", strconv.Itoa(len(sockets)))
-	cmd.Stderr = os.Stderr
-	if uid >= 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	cmd := exec.Command(self, holdCommand, "--count", strconv.Itoa(len(sockets)), "--orphan="+strconv.FormatBool(c.orphan))
+	if !c.orphan { // which would keep docker exec waiting for its end
+		cmd.Stderr = os.Stderr
+	}
+	if c.uid >= 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(c.uid), Gid: uint32(c.uid)}}
 	}
 	for _, s := range sockets {
 		// The copy belongs to the file, which must not close the original.
@@ -104,7 +106,7 @@ func startChild(sockets []*socket, uid int) (*newborn, error) {
 		return nil, fmt.Errorf("make a pipe from a child process: %w", err)
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start a child process with user id %d (changing the user needs CAP_SETUID and CAP_SETGID): %w", uid, err)
+		return nil, fmt.Errorf("start a child process with user id %d (changing the user needs CAP_SETUID and CAP_SETGID): %w", c.uid, err)
 	}
 	return &newborn{&child{cmd, stdin}, stdout}, nil
 }
@@ -156,9 +158,10 @@ func (f *family) takeOver(ctx context.Context, hold time.Duration, sockets []*so
 }
 
 // runHold is the child's side.
-func runHold(_ context.Context, args []string, _ *recorder) error {
+func runHold(ctx context.Context, args []string, _ *recorder) error {
 	set := newFlags(holdCommand)
 	count := set.number("count", 0, 1, 1<<20, "inherited sockets")
+	orphan := set.Bool("orphan", false, "hold them until SIGTERM")
 	if err := set.parse(args); err != nil {
 		return err
 	}
@@ -169,6 +172,10 @@ func runHold(_ context.Context, args []string, _ *recorder) error {
 	}
 	if _, err := fmt.Println("holding"); err != nil {
 		return fmt.Errorf("tell the parent: %w", err)
+	}
+	if *orphan {
+		<-ctx.Done()
+		return nil
 	}
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		return fmt.Errorf("wait for the parent: %w", err)

@@ -17,6 +17,8 @@ type listenConfig struct {
 	children  int
 	uid       int // of the children; -1: unchanged
 	handover  bool
+	forkAfter time.Duration // until the children are started
+	orphan    bool          // the children outlive the parent
 }
 
 func parseListen(args []string) (*listenConfig, error) {
@@ -33,9 +35,12 @@ func parseListen(args []string) (*listenConfig, error) {
 	children := set.number("children", 0, 0, 1000, "child processes that inherit the sockets")
 	uid := set.number("uid", -1, -1, 1<<31-1, "user id of the children, at least one of which is started; -1 keeps the user")
 	set.BoolVar(&c.handover, "handover", false, "close the sockets in the parent once the children hold them")
+	forkAfter := set.span("fork-after", 0, "start the children this long after the last port is open")
+	set.BoolVar(&c.orphan, "orphan", false, "end once the children hold the sockets; they do until SIGTERM")
 	if err := set.parse(args); err != nil {
 		return nil, err
 	}
+	c.forkAfter = *forkAfter
 	c.hold, c.reuseport, c.leave, c.children, c.uid = *hold, *reuseport, *leave, *children, *uid
 	c.options.reuseport = c.reuseport > 1
 	if c.uid >= 0 && c.children == 0 {
@@ -56,6 +61,12 @@ func (c *listenConfig) check() error {
 	}
 	if c.handover && c.children == 0 {
 		return usagef("--handover: needs --children 1 or more")
+	}
+	if c.orphan && (c.children == 0 || c.handover || c.hold > 0) {
+		return usagef("--orphan: needs --children 1 or more, and neither --handover nor --for")
+	}
+	if c.forkAfter > 0 && c.children == 0 {
+		return usagef("--fork-after %v: needs --children 1 or more", c.forkAfter)
 	}
 	for _, at := range c.tcp {
 		if c.options.unbound && at.Port() != 0 {
@@ -100,10 +111,14 @@ func runListen(ctx context.Context, args []string, facts *recorder) (err error) 
 			}
 		}
 	}
-	if c.children > 0 {
+	if c.children > 0 && pause(ctx, c.forkAfter) {
 		family, err := startChildren(c, held, facts)
 		if err != nil {
 			return err
+		}
+		if c.orphan {
+			held = nil // they are open as long as the children live
+			return nil
 		}
 		if c.handover {
 			// The family closes its copies last and records the closing.

@@ -46,7 +46,7 @@ func (a *Attributor) Attribute(sockets []port.Socket, members Members) (owners [
 	for i, s := range sockets {
 		owners[i].Processes = holders.ByInode[s.Inode]
 		if len(owners[i].Processes) == 0 {
-			denied = holders.Denied
+			denied = len(holders.Denied)
 		}
 		container, problem := a.container(s, owners[i].Processes, members)
 		owners[i].Container = container

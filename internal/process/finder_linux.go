@@ -33,9 +33,9 @@ type Finder struct {
 type Holders struct {
 	// ByInode has the processes of each socket asked for, ordered by pid.
 	ByInode map[uint32][]port.Process
-	// Denied counts processes whose files could not be listed for lack of
-	// permission: where it is not 0, ByInode may be incomplete.
-	Denied int
+	// Denied are the processes whose files could not be listed for lack of
+	// permission: where there are any, ByInode may be incomplete.
+	Denied []int
 }
 
 type batch struct {
@@ -99,12 +99,15 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 		}
 		found, err = f.socketsOf(found[:0], pid, inodes)
 		if errors.Is(err, fs.ErrPermission) && f.lives(pid) {
-			holders.Denied++
+			holders.Denied = append(holders.Denied, pid)
 		}
 		if len(found) == 0 {
 			continue // nothing of interest, or gone
 		}
 		p := f.Describe(pid)
+		if p.Name == "" && !Exists(f.procRoot, pid) {
+			continue // it has ended meanwhile
+		}
 		for _, inode := range found {
 			holders.ByInode[inode] = append(holders.ByInode[inode], p)
 		}

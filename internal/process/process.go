@@ -1,9 +1,10 @@
 // Package process tells who owns a socket: which processes hold it, and which
 // container it belongs to.
 //
-// It reads /proc and the cgroup file system and keeps no state but caches. It
-// is asked about new sockets only, so that a host on which nothing opens costs
-// nothing.
+// It reads /proc and the cgroup file system and keeps no state but caches. Who
+// holds a socket is asked when the socket is new, and again when one of those
+// who held it is not what it was any more, which [Lives] tells at little cost:
+// a host on which nothing happens costs next to nothing.
 package process
 
 import (

@@ -82,17 +82,16 @@ func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at time.Time, source
 		e.reported = false
 	}
 	e.closedAt = time.Time{}
-	before := e.processes
 	e.refresh()
 	switch {
 	case !e.reported:
-		e.reported, e.openedAt, e.source = true, at, source
+		e.reported, e.openedAt, e.source, e.told = true, at, source, e.processes
 		return append(dst, e.change(port.Opened, at, source))
-	case disjoint(before, e.processes):
-		e.source = source
+	case len(e.told) == 0:
+		e.told = e.processes
+	case e.takenOver():
+		e.source, e.told = source, e.processes
 		return append(dst, e.change(port.Changed, at, source))
-	case len(e.processes) == 0:
-		e.processes = before // the last known
 	}
 	return dst
 }
@@ -124,40 +123,15 @@ func (e *endpoint) replaced() bool {
 	return !slices.ContainsFunc(e.sockets, func(s *socket) bool { return s.settled })
 }
 
-// refresh takes over what the sockets say.
+// refresh takes over what the sockets say. Where no process is known any more,
+// the last known stay.
 func (e *endpoint) refresh() {
-	e.processes = e.holders()
+	if now := e.holders(); len(now) > 0 || !e.reported {
+		e.processes = now
+	}
 	e.ipv6Only = true
 	for _, s := range e.sockets {
 		s.settled = true
 		e.ipv6Only = e.ipv6Only && s.IPv6Only
 	}
-}
-
-// holders is the union of the sockets' processes, ordered by pid.
-func (e *endpoint) holders() []port.Process {
-	first := e.sockets[0].processes
-	same := func(s *socket) bool {
-		return len(s.processes) == len(first) && (len(first) == 0 || &s.processes[0] == &first[0])
-	}
-	if !slices.ContainsFunc(e.sockets, func(s *socket) bool { return !same(s) }) {
-		return first
-	}
-	var all []port.Process
-	for _, s := range e.sockets {
-		all = append(all, s.processes...)
-	}
-	slices.SortStableFunc(all, func(a, b port.Process) int { return a.PID - b.PID })
-	return slices.CompactFunc(all, func(a, b port.Process) bool { return a.PID == b.PID })
-}
-
-// disjoint says that the endpoint certainly has another owner now: both are
-// known, and no process is the same.
-func disjoint(before, after []port.Process) bool {
-	for _, p := range after {
-		if slices.ContainsFunc(before, func(q port.Process) bool { return p.PID == q.PID }) {
-			return false
-		}
-	}
-	return len(before) > 0 && len(after) > 0
 }

@@ -20,9 +20,9 @@ func (t *Tracker) Opened(dst []Change, id port.Namespace, s port.Socket, owner O
 	known := ns.sockets[s.Cookie]
 	if known != nil && known.samePlace(&s) {
 		if len(known.processes) == 0 {
-			t.Describe(id, s.Cookie, owner.Processes)
+			t.learn(known, owner.Processes)
 		}
-		return dst
+		return t.settle(dst, at, source)
 	}
 	if known != nil {
 		t.removeSocket(ns, known)

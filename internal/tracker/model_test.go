@@ -30,7 +30,8 @@ type socketKey struct {
 
 type reported struct {
 	since float64
-	pids  []int
+	pids  []int // that hold it, as far as is known
+	told  []int // by the last change, or the first known
 }
 
 type pendingClose struct {
@@ -64,6 +65,16 @@ func pidsOf(sockets map[socketKey]seen) []int {
 	return slices.Compact(pids)
 }
 
+// allKnown says that somebody is known to hold each of the sockets.
+func allKnown(sockets map[socketKey]seen) bool {
+	for _, s := range sockets {
+		if len(s.pids) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 func overlap[T comparable](a, b []T) bool {
 	return slices.ContainsFunc(a, func(x T) bool { return slices.Contains(b, x) })
 }
@@ -72,9 +83,34 @@ func (m *model) look(ns port.Namespace, second float64, sockets []seen) []string
 	next := maps.Clone(m.world)
 	maps.DeleteFunc(next, func(k socketKey, _ seen) bool { return k.ns == ns })
 	for _, s := range sockets {
-		next[socketKey{ns, s.cookie}] = s
+		key := socketKey{ns, s.cookie}
+		if known, ok := m.world[key]; ok {
+			s.pids = known.pids // asked for once
+		}
+		next[key] = s
 	}
 	return m.move(next, second, port.SourceSockDiag)
+}
+
+// ask looks up who holds the sockets now. Where nobody is found, the last known
+// stay.
+func (m *model) ask(ns port.Namespace, second float64, sockets []seen) []string {
+	next := maps.Clone(m.world)
+	for _, s := range sockets {
+		key := socketKey{ns, s.cookie}
+		if known, ok := next[key]; ok && len(s.pids) > 0 {
+			known.pids = s.pids
+			next[key] = known
+		}
+	}
+	return m.move(next, second, port.SourceProc)
+}
+
+// closes takes the exact close of a socket.
+func (m *model) closes(ns port.Namespace, second float64, cookie uint64) []string {
+	next := maps.Clone(m.world)
+	delete(next, socketKey{ns, cookie})
+	return m.move(next, second, port.SourceDestroy)
 }
 
 func (m *model) end(id string, second float64) []string {
@@ -114,17 +150,21 @@ func (m *model) move(next map[socketKey]seen, second float64, source port.Source
 		case len(now) == 0:
 		case !isOpen:
 			lines = append(lines, opened)
-			m.open[key] = reported{second, pids}
+			m.open[key] = reported{second, pids, pids}
 		case m.grace == 0 && !kept:
 			lines = append(lines, closed, opened)
-			m.open[key] = reported{second, pids}
+			m.open[key] = reported{second, pids, pids}
 		default:
 			delete(m.pending, key)
 			if len(pids) > 0 {
-				if len(last.pids) > 0 && !overlap(pids, last.pids) {
-					lines = append(lines, fmt.Sprintf("%v changed %s %v %s", second, key, pids, source))
-				}
 				last.pids = pids
+			}
+			switch {
+			case len(last.told) == 0:
+				last.told = last.pids
+			case allKnown(now) && !overlap(pids, last.told):
+				lines = append(lines, fmt.Sprintf("%v changed %s %v %s", second, key, pids, source))
+				last.told = pids
 			}
 			m.open[key] = last
 		}
@@ -179,7 +219,7 @@ func against(t *testing.T, seed uint64, grace float64) bool {
 		ns := []port.Namespace{ns1, ns2}[random.IntN(2)]
 		var got, want []string
 		var did string
-		switch action := random.IntN(10); {
+		switch action := random.IntN(14); {
 		case action < 3:
 			cookie++
 			s := seen{cookie, uint16(80 + random.IntN(3)), []*port.Container{web, db, nil}[random.IntN(3)], pick(random)}
@@ -203,6 +243,26 @@ func against(t *testing.T, seed uint64, grace float64) bool {
 		case action < 8:
 			did = "expire"
 			got, want = describe(tr.Expire(nil, at(second))), m.expire(second)
+		case action < 9: // workers come and go, or another process takes over
+			if n := len(live[ns]); n > 0 {
+				live[ns][random.IntN(n)].pids = pick(random)
+			}
+			continue
+		case action < 11:
+			asked := slices.DeleteFunc(slices.Clone(live[ns]), func(seen) bool { return random.IntN(4) == 0 })
+			did = fmt.Sprintf("ask who holds %v in %v", asked, ns)
+			got, want = held(tr, ns, second, asked...), m.ask(ns, second, asked)
+		case action < 12:
+			n := len(live[ns])
+			if n == 0 {
+				continue
+			}
+			i := random.IntN(n)
+			closed := live[ns][i]
+			live[ns] = slices.Delete(live[ns], i, i+1)
+			did = fmt.Sprintf("%v closes in %v", closed, ns)
+			changes, _ := tr.Closed(nil, ns, closed.cookie, at(second), port.SourceDestroy)
+			got, want = describe(changes), m.closes(ns, second, closed.cookie)
 		default:
 			did = fmt.Sprintf("look at %v: %v", ns, live[ns])
 			got, want = look(tr, ns, second, live[ns]...), m.look(ns, second, live[ns])

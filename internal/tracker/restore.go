@@ -20,8 +20,8 @@ func (t *Tracker) Restore(container *port.Container, s *port.State) bool {
 		ns.byInode = s.Sockets.ByInode
 	}
 	e := &endpoint{
-		key: key, namespace: ns.id, container: container, processes: s.Processes, ipv6Only: s.Sockets.IPv6Only,
-		source: s.Source, openedAt: s.OpenedAt, reported: true, restored: true,
+		key: key, namespace: ns.id, container: container, processes: s.Processes, told: s.Processes, ipv6Only: s.Sockets.IPv6Only,
+		source: s.Source, openedAt: s.OpenedAt, reported: true, restored: true, recalled: true,
 	}
 	for i, cookie := range s.Sockets.Cookies {
 		if ns.sockets[cookie] != nil {

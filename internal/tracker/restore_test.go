@@ -137,7 +137,8 @@ func TestRestoreOnlyWhatIsNotKnown(t *testing.T) {
 }
 
 // A tracker that was restarted tells, at its next look, what one that was not
-// would have told.
+// would have told; but for which of an endpoint's processes holds which of its
+// sockets, which it does not know yet.
 func TestRestartAgainstNoRestart(t *testing.T) {
 	for seed := range uint64(300) {
 		random := rand.New(rand.NewPCG(seed, 2))
@@ -162,7 +163,7 @@ func TestRestartAgainstNoRestart(t *testing.T) {
 		revision := old.Revision()
 		step()
 		got := resume(fresh, ns1, 60, port.SourceSockDiag, live...)
-		want := look(old, ns1, 60, live...)
+		want := slices.DeleteFunc(look(old, ns1, 60, live...), func(line string) bool { return strings.Contains(line, "changed") })
 		if len(want) > 0 && old.Revision() == revision {
 			t.Errorf("seed %d: the revision did not rise", seed)
 		}

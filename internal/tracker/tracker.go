@@ -18,6 +18,14 @@
 //     snapshot open them again: it may have passed that place before.
 //   - DO give a change all that is known at that moment. DON'T refer to state
 //     that may change later: consumers keep changes.
+//   - DO tell a change when no process is left of those that the last change of
+//     an open endpoint told of: another took it over, by SO_REUSEPORT, by
+//     inheritance, or by coming back within the close grace. Who reads changes
+//     alone then always knows one that holds it, if any is known. DON'T tell one
+//     while a process stayed (workers come and go), while who holds one of the
+//     sockets is not known, or when a process becomes another program by exec:
+//     its pid is the same process. What is known of it is right from then on all
+//     the same.
 package tracker
 
 import (
@@ -104,6 +112,7 @@ type socket struct {
 	exact      bool      // opened is the very moment
 	restored   bool      // no snapshot has had it yet
 	fresh      bool      // its processes have not been looked up a second time
+	looked     time.Time // when the last look at its processes began
 }
 
 // endpoint has at least one socket, or is about to be closed.
@@ -112,14 +121,16 @@ type endpoint struct {
 	namespace port.Namespace
 	container *port.Container
 	sockets   []*socket
-	// processes as last reported, or as learnt later by Describe.
-	processes []port.Process
-	ipv6Only  bool
-	source    port.Source
-	openedAt  time.Time
+	// processes hold it, as far as is known; told are those of the last change,
+	// or the first known where it had none.
+	processes, told []port.Process
+	ipv6Only        bool
+	source          port.Source
+	openedAt        time.Time
 
 	reported bool // an opened change has been made
 	restored bool // it was open before the first snapshot of its namespace
+	recalled bool // its processes are those that an earlier run knew
 	dirty    bool
 	// closedAt and closedBy are set while the close grace runs.
 	closedAt time.Time
@@ -220,15 +231,10 @@ func (t *Tracker) Stale(id port.Namespace) bool {
 	return ns != nil && ns.stale
 }
 
-// Fresh is a socket whose processes should be looked up a second time.
-type Fresh struct {
-	Cookie uint64
-	Inode  uint32
-}
-
 // Fresh appends to dst the sockets that opened up to a moment and were not in an
-// answer before. more says that there are younger ones, to be asked for later.
-func (t *Tracker) Fresh(dst []Fresh, id port.Namespace, until time.Time) (_ []Fresh, more bool) {
+// answer before: their processes should be looked up a second time. more says
+// that there are younger ones, to be asked for later.
+func (t *Tracker) Fresh(dst []Holding, id port.Namespace, until time.Time) (_ []Holding, more bool) {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return dst, false
@@ -240,26 +246,10 @@ func (t *Tracker) Fresh(dst []Fresh, id port.Namespace, until time.Time) (_ []Fr
 			more = true
 		default:
 			s.fresh = false
-			dst = append(dst, Fresh{Cookie: s.Cookie, Inode: s.Inode})
+			dst = append(dst, s.holding(id))
 		}
 	}
 	return dst, more
-}
-
-// Describe replaces what is known of the processes that hold a socket, without
-// a change: processes forked later belong to an endpoint that is open already.
-func (t *Tracker) Describe(id port.Namespace, cookie uint64, processes []port.Process) {
-	ns := t.namespaces[id]
-	if ns == nil || len(processes) == 0 {
-		return
-	}
-	if s := ns.sockets[cookie]; s != nil {
-		s.processes = processes
-		t.revision++
-		if s.endpoint != nil && s.endpoint.reported {
-			s.endpoint.processes = s.endpoint.holders()
-		}
-	}
 }
 
 // Reconsider forgets the sockets of a namespace that belonged to nobody, so

@@ -110,7 +110,7 @@ func TestOverlappingTakeover(t *testing.T) {
 	tr := New(0)
 	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
 	expect(t, look(tr, ns1, 2, seen{1, 80, web, nil}, seen{2, 80, web, []int{20}}))
-	expect(t, look(tr, ns1, 3, seen{2, 80, web, nil}))
+	expect(t, look(tr, ns1, 3, seen{2, 80, web, nil}), "3 changed web:80 [20] sock_diag")
 	expect(t, look(tr, ns1, 4), "4 closed web:80 [20] sock_diag since 1")
 }
 
@@ -223,16 +223,6 @@ func TestContainerIsRenamed(t *testing.T) {
 	if len(changes) != 1 || changes[0].Container.Name != "front" {
 		t.Errorf("%v; want one close under the new name", changes)
 	}
-}
-
-func TestLaterProcesses(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
-	tr.Describe(ns1, 1, processes([]int{10, 11}))
-	tr.Describe(ns1, 1, nil)             // nobody found: keep the last known
-	tr.Describe(ns1, 99, processes(nil)) // gone meanwhile
-	tr.Describe(ns2, 1, processes(nil))  // never seen
-	expect(t, look(tr, ns1, 2), "2 closed web:80 [10 11] sock_diag since 1")
 }
 
 // A steady scan is the hot path.

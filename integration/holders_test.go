@@ -1,0 +1,77 @@
+package integration
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"portwatcher/integration/internal/harness"
+)
+
+// A server that forks late, whose parent ends then, as a daemon does, is another
+// owner; a worker of it that dies changes nothing but the list of processes.
+func TestHoldersThatComeAndGo(t *testing.T) {
+	harness.Require(t)
+	t.Parallel()
+	i := serve(t, serving{})
+	// Its first process waits for the children that it is given.
+	container := harness.Default.Start(t, harness.Spec{Name: harness.Name(t, "daemon"), Command: []string{"control"}})
+	i.Marker(t, container, 1000)
+	// Later than the second look at what has opened.
+	parent := container.Exec(t, "listen", "--tcp", "0.0.0.0:80", "--fork-after", "2s", "--children", "2", "--orphan")
+	opened := i.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 80))
+	parent.Wait(t)
+	children := truth(t, container, 1)
+	if len(children[0].Processes) != 2 {
+		t.Fatalf("want two children: %s", children[0])
+	}
+	i.WaitOpen(t, children)
+	changes := harness.Match{Type: "changed", Container: container.Name}
+	changed := i.WaitEvent(t, opened.ID, changes)
+	if !strings.Contains(changed.Line, `"source":"proc"`) {
+		t.Errorf("want the source proc: %s", changed.Line)
+	}
+
+	last := children[0].Processes[1]
+	if err := syscall.Kill(children[0].Processes[0].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	left := children
+	left[0].Processes = []harness.Process{last}
+	harness.Eventually(t, "the list has the child that is left", func() string {
+		var answer portList
+		i.get(t, "ports", nil, &answer)
+		return harness.Difference(answer.listeners(), left)
+	})
+	if err := syscall.Kill(last.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	closed := i.WaitEvent(t, changed.ID, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
+	if len(closed.Processes) != 1 || closed.Processes[0].PID != last.PID {
+		t.Errorf("want %d as the last process: %s", last.PID, closed.Line)
+	}
+	i.Expect(t, 1, changes)
+}
+
+// A server that is replaced without a moment in which nobody listens
+// (SO_REUSEPORT) has another owner when the old one stops.
+func TestHandover(t *testing.T) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+		container := idle(t, "web")
+		first := container.Exec(t, "listen", "--reuseport", "2", "--tcp", "0.0.0.0:80")
+		watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 80))
+		second := container.Exec(t, "listen", "--reuseport", "2", "--tcp", "0.0.0.0:80,0.0.0.0:81")
+		opened := watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 81))
+		watch.Expect(t, 1, harness.Match{Port: 80})
+		first.Stop(t)
+		open := truth(t, container, 2)
+		watch.WaitOpen(t, open)
+		changed := watch.WaitEvent(t, opened.ID, harness.Match{Type: "changed", Container: container.Name, Port: 80})
+		if source == "ebpf" && !strings.Contains(changed.Line, `"source":"ebpf"`) {
+			t.Errorf("want the moment at which the first stopped: %s", changed.Line)
+		}
+		second.Stop(t)
+		watch.WaitEvent(t, changed.ID, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
+		watch.Expect(t, 3, harness.Match{Port: 80})
+	})
+}

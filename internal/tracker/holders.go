@@ -1,0 +1,148 @@
+package tracker
+
+import (
+	"slices"
+	"time"
+
+	"portwatcher/internal/port"
+)
+
+// Holding is a socket of an endpoint, with the processes that hold it.
+type Holding struct {
+	Namespace port.Namespace
+	Cookie    uint64
+	Inode     uint32 // 0 where it is not known: then nobody can be asked
+	Processes []port.Process
+}
+
+// Look is an answer to the question who holds sockets now.
+type Look struct {
+	// Began is when it was asked for, Time when the answer was there. Both should
+	// carry a monotonic clock reading.
+	Began, Time time.Time
+	Source      port.Source
+	// Incomparable says that the processes are numbered otherwise than those of
+	// exact facts: they are taken over, and no change is told.
+	Incomparable bool
+	// Holdings have the processes that were found. A socket of which none was
+	// found keeps the last known.
+	Holdings []Holding
+}
+
+// Holders calls f for each process of each endpoint that is open.
+func (t *Tracker) Holders(f func(*port.Process)) {
+	for _, e := range t.endpoints {
+		if len(e.sockets) == 0 {
+			continue
+		}
+		for i := range e.processes {
+			f(&e.processes[i])
+		}
+	}
+}
+
+// Holdings appends to dst all sockets of the endpoints that one of some
+// processes holds, as far as is known; nil stands for every process, and for
+// none.
+func (t *Tracker) Holdings(dst []Holding, held func(pid int) bool) []Holding {
+	for _, e := range t.endpoints {
+		by := func(p port.Process) bool { return held(p.PID) }
+		if held != nil && !slices.ContainsFunc(e.processes, by) {
+			continue
+		}
+		for _, s := range e.sockets {
+			dst = append(dst, s.holding(e.namespace))
+		}
+	}
+	return dst
+}
+
+func (s *socket) holding(id port.Namespace) Holding {
+	return Holding{Namespace: id, Cookie: s.Cookie, Inode: s.Inode, Processes: s.processes}
+}
+
+// Held takes over who holds sockets now. Where none of the processes that an
+// endpoint was last reported with is left, it appends a changed: another process
+// took the endpoint over. It passes over sockets that are not known any more, and
+// of which a later look has told.
+func (t *Tracker) Held(dst []Change, l Look) []Change {
+	// The first look at what an earlier run left finds what happened meanwhile.
+	for _, recalled := range []bool{true, false} {
+		source := l.Source
+		if recalled {
+			source = port.SourceRestart
+		}
+		for i := range l.Holdings {
+			s := t.socketOf(&l.Holdings[i])
+			if s == nil || l.Began.Before(s.looked) || (s.endpoint != nil && s.endpoint.recalled) != recalled {
+				continue
+			}
+			s.looked = l.Began
+			t.learn(s, l.Holdings[i].Processes)
+			if l.Incomparable && s.endpoint != nil {
+				s.endpoint.told = nil
+			}
+		}
+		dst = t.settle(dst, l.Time, source)
+	}
+	for i := range l.Holdings {
+		if s := t.socketOf(&l.Holdings[i]); s != nil && s.endpoint != nil {
+			s.endpoint.recalled = false
+		}
+	}
+	return dst
+}
+
+func (t *Tracker) socketOf(h *Holding) *socket {
+	ns := t.namespaces[h.Namespace]
+	if ns == nil {
+		return nil
+	}
+	return ns.sockets[h.Cookie]
+}
+
+// learn replaces what is known of the processes that hold a socket.
+func (t *Tracker) learn(s *socket, processes []port.Process) {
+	if len(processes) == 0 || slices.EqualFunc(s.processes, processes, sameProcess) {
+		return
+	}
+	s.processes = processes
+	if s.endpoint != nil {
+		t.touch(s.endpoint)
+	}
+}
+
+func sameProcess(a, b port.Process) bool {
+	sameUser := a.UID == b.UID || a.UID != nil && b.UID != nil && *a.UID == *b.UID
+	a.UID, b.UID = nil, nil
+	return sameUser && a == b
+}
+
+// holders is the union of the sockets' processes, ordered by pid.
+func (e *endpoint) holders() []port.Process {
+	first := e.sockets[0].processes
+	same := func(s *socket) bool {
+		return len(s.processes) == len(first) && (len(first) == 0 || &s.processes[0] == &first[0])
+	}
+	if !slices.ContainsFunc(e.sockets, func(s *socket) bool { return !same(s) }) {
+		return first
+	}
+	var all []port.Process
+	for _, s := range e.sockets {
+		all = append(all, s.processes...)
+	}
+	slices.SortStableFunc(all, func(a, b port.Process) int { return a.PID - b.PID })
+	return slices.CompactFunc(all, func(a, b port.Process) bool { return a.PID == b.PID })
+}
+
+// takenOver says that the endpoint certainly has another owner than was told:
+// who holds it is known of each socket, and no process is the same. A process
+// that has become another program (exec) is the same.
+func (e *endpoint) takenOver() bool {
+	if len(e.told) == 0 || slices.ContainsFunc(e.sockets, func(s *socket) bool { return len(s.processes) == 0 }) {
+		return false
+	}
+	return !slices.ContainsFunc(e.processes, func(p port.Process) bool {
+		return slices.ContainsFunc(e.told, func(q port.Process) bool { return p.PID == q.PID })
+	})
+}
