@@ -115,6 +115,7 @@ func TestSelectedAgainBesideAnother(t *testing.T) {
 
 func TestCloseGraceEnds(t *testing.T) {
 	r, b := start(t, func(o *Options) { o.CloseGrace = 300 * time.Millisecond }), newBox(t)
+	r.tell(engine.Synced, nil)
 	closeIt := b.listen(80)
 	r.tell(engine.Started, b.container("web"))
 	r.wait("opened web 80/tcp loopback sock_diag")

@@ -277,6 +277,13 @@ func (w *watcher) burst(ctx context.Context, count int) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
+			case <-w.retune:
+				return errRetune
+			case <-w.poke:
+				if err := w.scan(); err != nil {
+					return err
+				}
+				continue
 			case <-time.After(w.session.tuning.BurstDelay):
 			}
 		}
@@ -339,6 +346,7 @@ func (w *watcher) scan() error {
 			w.arm()
 		}
 		c.publish(c.tracker.Snapshot(c.changes[:0], id, snapshot))
+		w.group.older = false
 		w.closeDeferred()
 	}
 	w.inFlight = nil
