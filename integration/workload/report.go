@@ -15,7 +15,7 @@ import (
 
 // A report is what portwatcher's log and the workload's facts are compared by.
 type report struct {
-	action   string // "opened" or "closed"
+	action   string // "opened", "closed" or "changed"
 	protocol string
 	address  string
 	port     uint16
@@ -25,46 +25,32 @@ func (r report) String() string {
 	return fmt.Sprintf("%s %d/%s on %s", r.action, r.port, r.protocol, r.address)
 }
 
-// expected returns the reports that the facts call for.
-func expected(facts []fact) map[report]bool {
-	want := map[report]bool{}
-	for _, f := range facts {
-		if f.Action == actionOpened || f.Action == actionClosed {
-			want[report{f.Action, f.Protocol, f.Address, f.Port}] = true
-		}
-	}
-	return want
+func reportOf(e *port.Event) report {
+	return report{string(e.Type), e.Protocol.String(), e.Address.String(), e.Port}
 }
 
-// absent returns the wanted reports that were not seen, sorted.
-func absent(want, seen map[report]bool) []string {
-	var missing []string
-	for r := range want {
-		if !seen[r] {
-			missing = append(missing, r.String())
-		}
-	}
-	slices.Sort(missing)
-	return missing
-}
+// report is the one that the fact calls for.
+func (f *fact) report() report { return report{f.Action, f.Protocol, f.Address, f.Port} }
 
 // textEvent is an event as `portwatcher run --format text` prints it.
-var textEvent = regexp.MustCompile(`^\S+ (\S+): (New port opened|Port closed): (\d+)/(\w+) on (\S+)`)
+var textEvent = regexp.MustCompile(`^\S+ (\S+): (New port opened|Port closed|Port changed owner): (\d+)/(\w+) on (\S+)`)
 
-// parseReports reads the events of one container from portwatcher's standard
-// output, in either format. Other lines are passed over.
-func parseReports(log io.Reader, container string) (map[report]bool, error) {
-	seen := map[report]bool{}
+var textActions = map[string]port.Type{"New port opened": port.Opened, "Port closed": port.Closed, "Port changed owner": port.Changed}
+
+// parseLog reads the events of one container from portwatcher's standard output,
+// in either format and in their order. Other lines are passed over.
+func parseLog(log io.Reader, container string) ([]report, error) {
+	var seen []report
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		if strings.HasPrefix(lines.Text(), "{") {
-			var e port.Event
-			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			e := &port.Event{}
+			if err := json.Unmarshal(lines.Bytes(), e); err != nil {
 				return nil, fmt.Errorf("read portwatcher's line %q: %w", lines.Text(), err)
 			}
-			if e.Container != nil && e.Container.Name == container {
-				seen[report{string(e.Type), e.Protocol.String(), e.Address.String(), e.Port}] = true
+			if e.Container != nil && e.Container.Name == container && e.Type != port.Gap {
+				seen = append(seen, reportOf(e))
 			}
 			continue
 		}
@@ -72,18 +58,45 @@ func parseReports(log io.Reader, container string) (map[report]bool, error) {
 		if m == nil || m[1] != container {
 			continue
 		}
-		action := actionOpened
-		if m[2] == "Port closed" {
-			action = actionClosed
-		}
 		number, err := strconv.ParseUint(m[3], 10, 16)
 		if err != nil {
 			return nil, fmt.Errorf("read portwatcher's line %q: %w", lines.Text(), err)
 		}
-		seen[report{action, m[4], m[5], uint16(number)}] = true
+		seen = append(seen, report{string(textActions[m[2]]), m[4], m[5], uint16(number)})
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read portwatcher's log: %w", err)
 	}
 	return seen, nil
+}
+
+// compareLog holds that the log says the same as the record, in the same order,
+// of the ports of the facts.
+func (c *comparison) compareLog(t *truth, log []report, events []*port.Event) {
+	ours := map[number]bool{}
+	for _, f := range t.facts {
+		ours[number{f.Protocol, f.Port}] = true
+	}
+	log = slices.DeleteFunc(slices.Clone(log), func(r report) bool { return !ours[number{r.protocol, r.port}] })
+	var recorded []report
+	for _, e := range events {
+		if e.Container == nil || e.Container.Name != t.container || e.Type == port.Gap {
+			continue
+		}
+		if r := reportOf(e); ours[number{r.protocol, r.port}] {
+			recorded = append(recorded, r)
+		}
+	}
+	for i, r := range recorded {
+		switch {
+		case i >= len(log):
+			c.missing = append(c.missing, r.String()+" (in the log)")
+		case log[i] != r:
+			c.wrongf("the log has %s where the journal has %s", log[i], r)
+			return
+		}
+	}
+	if len(log) > len(recorded) {
+		c.missing = append(c.missing, log[len(recorded)].String()+" (in the journal)")
+	}
 }

@@ -1,20 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
+	"slices"
 	"strings"
 	"time"
+
+	"portwatcher/internal/port"
 )
 
-// runVerify runs one workload in a container and compares what it did, from
-// its own facts, with what portwatcher's container logged. It prints one line,
-// "PASS" or "FAIL" with what is missing; a FAIL is an error.
+// runVerify runs one workload in a container and compares what it did, from its
+// own facts, with what portwatcher recorded and logged. It prints one line:
+// "PASS" with what was compared, or "FAIL" with what is missing or wrong; a FAIL
+// is an error.
 func runVerify(ctx context.Context, args []string, _ *recorder) error {
 	set := newFlags("verify-suite")
 	docker := set.String("docker", "docker", "the Docker command")
@@ -22,6 +22,7 @@ func runVerify(ctx context.Context, args []string, _ *recorder) error {
 	target := set.String("container", "", "name of the container to run the workload in")
 	name := set.String("name", "", "what the line calls this check")
 	limit := set.span("wait", 10*time.Second, "how long to wait for the reports")
+	settle := set.span("settle", time.Second, "how long to wait then for reports that should not come")
 	end := set.Bool("kill-port", false, "end the workload by kill-port, once its opening is reported")
 	workload := set.String("run", "", "workload command with its flags, separated by blanks")
 	if err := set.parse(args); err != nil {
@@ -32,148 +33,215 @@ func runVerify(ctx context.Context, args []string, _ *recorder) error {
 			return usagef("--%s: must be given", flag)
 		}
 	}
-	v := &verification{docker: *docker, watcher: *watcher, target: *target, limit: *limit, since: time.Now()}
-	missing, err := v.check(ctx, strings.Fields(*workload), *end)
+	v := &verification{docker: dockerCommand(*docker), watcher: *watcher, target: *target, limit: *limit, settle: *settle}
+	result, err := v.check(ctx, strings.Fields(*workload), *end)
 	if err != nil {
 		fmt.Printf("FAIL  %s: %v\n", *name, err)
 		return fmt.Errorf("%s: %w", *name, err)
 	}
-	if len(missing) > 0 {
-		fmt.Printf("FAIL  %s: not reported within %v: %s\n", *name, *limit, strings.Join(missing, ", "))
-		return fmt.Errorf("%s: %d reports missing; see `docker logs %s`", *name, len(missing), *watcher)
+	if problems := result.problems(*limit); len(problems) > 0 {
+		fmt.Printf("FAIL  %s: %s\n", *name, shorten(problems))
+		return fmt.Errorf("%s: %d reports are missing or wrong; see `docker logs %s`", *name, len(problems), *watcher)
 	}
-	fmt.Printf("PASS  %s\n", *name)
+	fmt.Printf("PASS  %s: %s%s\n", *name, result, v.remark)
 	return nil
 }
 
-// A verification is one workload and the log it is compared with.
-type verification struct {
-	docker, watcher, target string
-	limit                   time.Duration
-	since                   time.Time
+// problems lists what is wrong, and what has not come within limit.
+func (c *comparison) problems(limit time.Duration) []string {
+	problems := slices.Clone(c.wrong)
+	for _, m := range c.missing {
+		problems = append(problems, fmt.Sprintf("%s is not reported within %v", m, limit))
+	}
+	return problems
 }
 
-// check returns the reports that should have come and did not.
-func (v *verification) check(ctx context.Context, workload []string, kill bool) ([]string, error) {
-	if kill {
-		return v.checkKill(ctx, workload)
+// mostProblems are named; the others are counted.
+const mostProblems = 5
+
+func shorten(problems []string) string {
+	text := strings.Join(problems[:min(len(problems), mostProblems)], "; ")
+	if more := len(problems) - mostProblems; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
 	}
-	facts, err := v.exec(ctx, workload)
+	return text
+}
+
+// A verification is one workload and what it is compared with.
+type verification struct {
+	docker          dockerCommand
+	watcher, target string
+	limit, settle   time.Duration
+	since           time.Time
+	remark          string // about how the check was run
+}
+
+// check runs the workload and compares.
+func (v *verification) check(ctx context.Context, workload []string, kill bool) (*comparison, error) {
+	source, err := v.source(ctx)
 	if err != nil {
 		return nil, err
 	}
-	want := expected(facts)
-	if len(want) == 0 {
+	if source == port.SourceProc {
+		var held bool
+		if workload, held = holdLonger(workload); held {
+			v.remark = fmt.Sprintf("; held for %v, since by /proc shorter ones are not seen", procHold)
+		}
+	}
+	v.since = time.Now()
+	if kill {
+		return v.checkKill(ctx, workload)
+	}
+	facts, err := v.docker.workload(ctx, v.target, workload, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(changes(facts)) == 0 {
 		return nil, fmt.Errorf("the workload %v opened no port", workload)
 	}
-	return v.await(ctx, want)
+	return v.await(ctx, facts, v.settle)
 }
 
 // checkKill starts the workload, waits for its openings to be reported, ends
 // it by kill-port, and waits for the closings.
-func (v *verification) checkKill(ctx context.Context, workload []string) ([]string, error) {
+func (v *verification) checkKill(ctx context.Context, workload []string) (*comparison, error) {
 	type result struct {
 		facts []fact
 		err   error
 	}
 	ended := make(chan result, 1)
-	started := &firstLine{line: make(chan fact, 1)}
+	started := make(chan fact, 1)
 	go func() {
-		facts, err := v.execTo(ctx, workload, started)
+		facts, err := v.docker.workload(ctx, v.target, workload, started)
 		ended <- result{facts, err}
 	}()
 	var opened fact
 	select {
-	case opened = <-started.line:
+	case opened = <-started:
 	case r := <-ended:
-		return nil, fmt.Errorf("the workload %v ended before it was killed: %w", workload, r.err)
+		return nil, errors.Join(fmt.Errorf("the workload %v ended before it was killed", workload), r.err)
 	}
-	missing, err := v.await(ctx, expected([]fact{opened}))
-	_, killErr := v.exec(ctx, []string{"kill-port", "--protocol", opened.Protocol, "--port", fmt.Sprint(opened.Port)})
+	first, err := v.await(ctx, []fact{opened}, 0)
+	_, killErr := v.docker.workload(ctx, v.target, []string{"kill-port", "--protocol", opened.Protocol, "--port", fmt.Sprint(opened.Port)}, nil)
 	r := <-ended
-	if err = errors.Join(err, killErr, r.err); err != nil || len(missing) > 0 {
-		return missing, err
+	if err = errors.Join(err, killErr, r.err); err != nil || len(first.problems(v.limit)) > 0 {
+		return first, err
 	}
-	return v.await(ctx, expected(r.facts))
+	return v.await(ctx, r.facts, v.settle)
 }
 
-// await reads the log until it holds every wanted report, or time is over.
-func (v *verification) await(ctx context.Context, want map[report]bool) ([]string, error) {
+// await compares until every report is there, or time is over; then once more
+// after settle, for what came too often.
+func (v *verification) await(ctx context.Context, facts []fact, settle time.Duration) (*comparison, error) {
+	t := &truth{container: v.target, facts: facts}
+	var err error
+	if t.exposure, err = v.docker.exposure(ctx, v.target); err != nil {
+		return nil, err
+	}
 	deadline := time.Now().Add(v.limit)
 	for {
-		seen, err := v.reports(ctx)
+		c, err := v.compare(ctx, t)
 		if err != nil {
 			return nil, err
 		}
-		missing := absent(want, seen)
-		if len(missing) == 0 || time.Now().After(deadline) {
-			return missing, nil
+		wait := 200 * time.Millisecond
+		if len(c.missing) == 0 || time.Now().After(deadline) {
+			if wait = settle; settle == 0 {
+				return c, nil
+			}
+			settle = 0
 		}
-		if !pause(ctx, 200*time.Millisecond) {
+		if !pause(ctx, wait) {
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// reports reads portwatcher's standard output since the check began.
-func (v *verification) reports(ctx context.Context) (map[report]bool, error) {
-	cmd := exec.CommandContext(ctx, v.docker, "logs", "--since", v.since.UTC().Format(time.RFC3339Nano), v.watcher)
-	var stderr bytes.Buffer // portwatcher's own log: of use only if this fails
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+// compare reads what there is now and compares.
+func (v *verification) compare(ctx context.Context, t *truth) (*comparison, error) {
+	var err error
+	if t.others, err = v.docker.ownPorts(ctx, v.target, v.since); err != nil {
+		return nil, err
+	}
+	events, err := v.docker.events(ctx, v.watcher, v.since)
 	if err != nil {
-		return nil, fmt.Errorf("read the log of %s: %w: %s", v.watcher, err, strings.TrimSpace(stderr.String()))
+		return nil, err
 	}
-	return parseReports(bytes.NewReader(out), v.target)
-}
-
-func (v *verification) exec(ctx context.Context, workload []string) ([]fact, error) {
-	return v.execTo(ctx, workload, nil)
-}
-
-// execTo runs the workload in the container, and returns its facts at its end.
-func (v *verification) execTo(ctx context.Context, workload []string, first *firstLine) ([]fact, error) {
-	cmd := exec.CommandContext(ctx, v.docker, append([]string{"exec", v.target, "/workload"}, workload...)...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	if first != nil {
-		first.all = &out
-		cmd.Stdout = first
+	log, err := v.docker.log(ctx, v.watcher, v.target, v.since)
+	if err != nil {
+		return nil, err
 	}
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("run workload %v in %s: %w", workload, v.target, err)
+	c := compare(t, events)
+	c.compareLog(t, log, events)
+	return c, nil
+}
+
+// procHold is how long a port is held at least where only /proc tells of it:
+// longer than the time between two looks, 1 s by default.
+const procHold = 1500 * time.Millisecond
+
+// source returns what the running portwatcher learns of ports from, as its
+// latest events say. Where there are none yet, a port is opened for one.
+func (v *verification) source(ctx context.Context) (port.Source, error) {
+	since, err := v.docker.started(ctx, v.watcher)
+	if err != nil {
+		return "", err
 	}
-	return parseFacts(out.Bytes())
-}
-
-// A firstLine keeps what is written to it, and hands the first fact on.
-type firstLine struct {
-	all  *bytes.Buffer
-	line chan fact // buffered: one fact
-	done bool
-}
-
-func (w *firstLine) Write(p []byte) (int, error) {
-	n, err := w.all.Write(p)
-	if end := bytes.IndexByte(w.all.Bytes(), '\n'); !w.done && end >= 0 {
-		facts, parseErr := parseFacts(w.all.Bytes()[:end+1])
-		if parseErr != nil {
-			return n, parseErr
+	// Not more than can be read at once.
+	if recent := time.Now().Add(-10 * time.Minute); since.Before(recent) {
+		since = recent
+	}
+	events, err := v.docker.events(ctx, v.watcher, since)
+	if err != nil {
+		return "", err
+	}
+	if s := latestSource(events); s != "" {
+		return s, nil
+	}
+	hold := []string{"transient", "--port", "0", "--hold", procHold.String()}
+	if _, err := v.docker.workload(ctx, v.target, hold, nil); err != nil {
+		return "", err
+	}
+	deadline := time.Now().Add(v.limit)
+	for {
+		events, err := v.docker.events(ctx, v.watcher, since)
+		if err != nil {
+			return "", err
 		}
-		w.line <- facts[0]
-		w.done = true
+		if s := latestSource(events); s != "" {
+			return s, nil
+		}
+		if time.Now().After(deadline) {
+			return "", fmt.Errorf("%s reported nothing of a port that %s had open for %v: is it watched?", v.watcher, v.target, procHold)
+		}
+		if !pause(ctx, 200*time.Millisecond) {
+			return "", ctx.Err()
+		}
 	}
-	return n, err
 }
 
-func parseFacts(lines []byte) ([]fact, error) {
-	var facts []fact
-	for line := range bytes.Lines(lines) {
-		var f fact
-		if err := json.Unmarshal(line, &f); err != nil {
-			return nil, fmt.Errorf("read the workload's line %q: %w", line, err)
+// latestSource leaves out what tells nothing of the capture.
+func latestSource(events []*port.Event) port.Source {
+	for _, e := range slices.Backward(events) {
+		switch e.Source {
+		case port.SourceEBPF, port.SourceSockDiag, port.SourceDestroy, port.SourceProc:
+			return e.Source
 		}
-		facts = append(facts, f)
 	}
-	return facts, nil
+	return ""
+}
+
+// holdLonger makes a workload hold its ports for at least procHold, and says
+// whether it did not.
+func holdLonger(workload []string) (_ []string, changed bool) {
+	workload = slices.Clone(workload)
+	for i := range len(workload) - 1 {
+		if flag := workload[i]; flag != "--hold" && flag != "--for" {
+			continue
+		}
+		if d, err := time.ParseDuration(workload[i+1]); err == nil && d < procHold {
+			workload[i+1], changed = procHold.String(), true
+		}
+	}
+	return workload, changed
 }

@@ -22,6 +22,7 @@ import (
 //	opened       = varint: nanoseconds from then to the event's time, modulo 2^64
 //	open seconds = 8 bytes: IEEE 754, big endian
 //	reason       = string
+//	IPv6 only    = nothing                that it is there says it
 //	string       = length, bytes
 //
 // Fields, counts and lengths are unsigned varints.
@@ -36,6 +37,7 @@ const (
 	fieldOpenSeconds
 	fieldOpenDuration // the seconds are those from opened to time: nothing follows
 	fieldReason
+	fieldIPv6Only
 
 	fieldsKnown = 1<<iota - 1
 )
@@ -70,6 +72,7 @@ func fieldsOf(e *port.Event) uint64 {
 		{fieldPublished, len(e.Published) > 0},
 		{fieldOpened, !e.OpenedAt.IsZero()},
 		{fieldReason, e.Reason != ""},
+		{fieldIPv6Only, e.IPv6Only},
 	} {
 		if f.there {
 			fields |= f.field

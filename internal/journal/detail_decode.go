@@ -52,6 +52,7 @@ func decodeDetail(b []byte, e *port.Event) error {
 	if has(fieldReason) {
 		e.Reason = d.string("reason")
 	}
+	e.IPv6Only = has(fieldIPv6Only)
 	if d.err == nil && len(d.rest) > 0 {
 		d.fail("end", fmt.Errorf("%d bytes too many", len(d.rest)))
 	}

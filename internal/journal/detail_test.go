@@ -29,6 +29,7 @@ func randomEvent(r *rand.Rand, id uint64) *port.Event {
 	e.Protocol = pick(r, port.TCP, port.UDP, 0, 132)
 	e.Address = pick(r, netip.Addr{}, netip.IPv4Unspecified(), netip.IPv6Unspecified(), netip.MustParseAddr("fe80::1%eth0"),
 		netip.MustParseAddr("::ffff:10.0.0.1"), netip.MustParseAddr("fe80::1").WithZone(strings.Repeat("z", 300)))
+	e.IPv6Only = r.IntN(4) == 0
 	e.Port = uint16(r.Uint32())
 	for range r.IntN(4) {
 		uid := pick(r, 0, 1000, uint32(math.MaxUint32))

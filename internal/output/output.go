@@ -50,7 +50,7 @@ func EventText(e *port.Event) string {
 	if e.Container != nil {
 		b.WriteString(Printable(e.Container.Name) + ": ")
 	}
-	place := fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, e.Address)
+	place := fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, AddressText(&e.Listener))
 	switch e.Type {
 	case port.Opened:
 		b.WriteString("New port opened: " + place + processesText(" (pids: ", e.Processes))
@@ -72,6 +72,16 @@ func EventText(e *port.Event) string {
 		b.WriteString(" [transient]")
 	}
 	return b.String()
+}
+
+// AddressText is where something listens, "::" where that takes IPv4 too or it
+// is not known whether, else ":: (IPv6 only)".
+func AddressText(l *port.Listener) string {
+	text := Printable(l.Address.String()) // a zone is free text
+	if l.IPv6Only {
+		text += " (IPv6 only)"
+	}
+	return text
 }
 
 func processesText(before string, processes []port.Process) string {
@@ -117,6 +127,8 @@ func exposureText(l *port.Listener) string {
 func DurationText(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
 	switch {
+	case d < 50*time.Microsecond:
+		return "less than 0.1ms"
 	case d < time.Second:
 		return strconv.FormatFloat(seconds*1000, 'f', 1, 64) + "ms"
 	case d < time.Minute:

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/port"
 )
 
@@ -35,6 +36,8 @@ func TestEventJSON(t *testing.T) {
 	closed.ID, closed.Type, closed.OpenedAt, closed.OpenSeconds = 43, port.Closed, opened.Time, seconds(12.5)
 	closed.Processes, closed.Published, closed.Exposure, closed.Source = nil, nil, port.Loopback, port.SourceEngine
 	closed.Container = &port.ContainerRef{ID: "x", Name: "db"}
+	ipv6Only := port.Event{ID: 45, Time: opened.Time, Type: port.Opened, Listener: port.Listener{
+		Protocol: port.TCP, Address: netip.IPv6Unspecified(), IPv6Only: true, Port: 80}}
 	for _, test := range []struct {
 		event port.Event
 		want  string
@@ -44,6 +47,7 @@ func TestEventJSON(t *testing.T) {
 			`"protocol":"tcp","address":"0.0.0.0","port":80,` +
 			`"processes":[{"pid":1827,"container_pid":1,"name":"nginx","executable":"/usr/sbin/nginx","uid":0}],` +
 			`"exposure":"published","published":["0.0.0.0:8080","[::]:8080"],"source":"ebpf","transient":false}`},
+		{ipv6Only, `{"id":45,"time":"2026-11-22T18:36:28.123456789Z","type":"opened","protocol":"tcp","address":"::","ipv6_only":true,"port":80,"transient":false}`},
 		{closed, `{"id":43,"time":"2026-11-22T18:36:28.123456789Z","type":"closed","host":"node1","container":{"id":"x","name":"db"},` +
 			`"protocol":"tcp","address":"0.0.0.0","port":80,"exposure":"loopback","source":"engine","transient":false,` +
 			`"opened_at":"2026-11-22T18:36:28.123456789Z","open_seconds":12.5}`},
@@ -76,6 +80,10 @@ func TestEventText(t *testing.T) {
 			"2026-11-22T18:36:28.123Z web: Port closed: 80/tcp on 0.0.0.0 (last pids: 1827 nginx) after 12.3s"},
 		{"changed", with(func(e *port.Event) { e.Type, e.Exposure = port.Changed, port.Network }),
 			"2026-11-22T18:36:28.123Z web: Port changed owner: 80/tcp on 0.0.0.0 (pids: 1827 nginx)"},
+		{"IPv6 only", with(func(e *port.Event) { e.Address, e.IPv6Only, e.Exposure = netip.IPv6Unspecified(), true, port.Network }),
+			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on :: (IPv6 only) (pids: 1827 nginx)"},
+		{"dual stack", with(func(e *port.Event) { e.Address, e.Exposure = netip.IPv6Unspecified(), port.Network }),
+			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on :: (pids: 1827 nginx)"},
 		{"gap", with(func(e *port.Event) { e.Type, e.Container, e.Reason = port.Gap, nil, "overrun" }),
 			"2026-11-22T18:36:28.123Z Gap: overrun"},
 		{"transient without processes", with(func(e *port.Event) { e.Transient, e.Processes, e.Exposure = true, nil, port.Loopback }),
@@ -92,7 +100,7 @@ func TestEventText(t *testing.T) {
 }
 
 func TestDurationText(t *testing.T) {
-	for s, want := range map[float64]string{0: "0.0ms", 0.0505: "50.5ms", 12.34: "12.3s", 61: "1m1s", 3600: "1h0m", 93780: "26h3m"} {
+	for s, want := range map[float64]string{0: "less than 0.1ms", 0.00006: "0.1ms", 0.0505: "50.5ms", 12.34: "12.3s", 61: "1m1s", 3600: "1h0m", 93780: "26h3m"} {
 		if got := DurationText(s); got != want {
 			t.Errorf("%v s: %q, want %q", s, got, want)
 		}
@@ -118,16 +126,19 @@ func TestTable(t *testing.T) {
 		open("web", 80, "0.0.0.0", port.Published, 1, 2),
 		open("web", 80, "::", port.Network, 2, 3, 4, 5),
 		open("web", 443, "::", port.Network),
+		open("web", 8443, "::", port.Network),
 	}
+	list[2].IPv6Only, list[4].IPv6Only = true, true
 	var b bytes.Buffer
 	if err := WriteOpen(&b, Text, list); err != nil {
 		t.Fatal(err)
 	}
 	want := `
-CONTAINER  PORT      ADDRESS      EXPOSURE                PROCESSES
-db         5432/tcp  127.0.0.1    loopback                7 p
-web        80/tcp    0.0.0.0, ::  published 0.0.0.0:8080  1 p, 2 p, 3 p and 2 more
-web        443/tcp   ::           network                 -
+CONTAINER  PORT      ADDRESS         EXPOSURE                PROCESSES
+db         5432/tcp  127.0.0.1       loopback                7 p
+web        80/tcp    0.0.0.0, ::     published 0.0.0.0:8080  1 p, 2 p, 3 p and 2 more
+web        443/tcp   ::              network                 -
+web        8443/tcp  :: (IPv6 only)  network                 -
 `
 	if got := "\n" + b.String(); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
@@ -137,7 +148,7 @@ web        443/tcp   ::           network                 -
 		t.Fatal(err)
 	}
 	var back []port.Open
-	if err := json.Unmarshal(b.Bytes(), &back); err != nil || len(back) != 4 || back[2].Address != list[2].Address {
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil || len(back) != 5 || back[2].Address != list[2].Address || !back[4].IPv6Only || back[3].IPv6Only {
 		t.Errorf("JSON keeps all %d rows apart: %v, error %v", len(back), back, err)
 	}
 }
@@ -180,6 +191,38 @@ func TestQueueNeverBlocksTheCapture(t *testing.T) {
 			t.Fatal(err)
 		default:
 		}
+	}
+}
+
+// An idle queue takes no memory, and what is being written counts as waiting.
+func TestQueueTakesMemoryAsItFills(t *testing.T) {
+	w := &blocked{release: make(chan struct{})}
+	q := newQueue(w, JSON, 1<<17)
+	if cap(q.waiting) != 0 {
+		t.Errorf("a new queue has room for %d events made already", cap(q.waiting))
+	}
+	const offered = 1000 // more than the writer's buffer takes
+	for range offered {
+		q.Offer(&opened)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- q.Run(ctx) }()
+	kerneltest.Eventually(t, "the writer has taken all", func() bool {
+		q.mutex.Lock()
+		defer q.mutex.Unlock()
+		return len(q.waiting) == 0
+	})
+	if length, capacity := q.Fill(); length < offered/2 || length > offered || capacity != 1<<17 {
+		t.Errorf("%d of %d wait, want most of the %d that cannot be written", length, capacity, offered)
+	}
+	close(w.release)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if length, _ := q.Fill(); length != 0 || cap(q.waiting) != 0 {
+		t.Errorf("%d wait at the end, with room for %d; want none", length, cap(q.waiting))
 	}
 }
 

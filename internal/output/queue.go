@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,40 +17,56 @@ import (
 const queueLength = 1 << 17
 
 // Queue decouples the writing of events from their capture. Offer never
-// blocks.
+// blocks. It takes memory as it fills, and gives it back.
 type Queue struct {
-	events chan *port.Event
-	full   atomic.Bool // nothing is taken until it is half empty
 	w      io.Writer
 	format Format
+	limit  int
+	ready  chan struct{} // has room for one: something waits
+
+	mutex   sync.Mutex
+	waiting []*port.Event
+	full    bool // nothing is taken until it is half empty
+	// taken is how many are not written yet of those that Run took from waiting.
+	taken atomic.Int64
 }
 
 // NewQueue returns a queue in front of w.
 func NewQueue(w io.Writer, format Format) *Queue { return newQueue(w, format, queueLength) }
 
 func newQueue(w io.Writer, format Format, length int) *Queue {
-	return &Queue{events: make(chan *port.Event, length), w: w, format: format}
+	return &Queue{w: w, format: format, limit: length, ready: make(chan struct{}, 1)}
 }
 
 // Offer takes an event, or returns false at once if the queue is full. From then
 // on it takes none until the queue is half empty, so that one slow moment of the
 // reader is one gap and not hundreds. It is safe for concurrent use.
 func (q *Queue) Offer(e *port.Event) bool {
-	if q.full.Load() && len(q.events) > cap(q.events)/2 {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	n := q.length()
+	if q.full && n > q.limit/2 || n >= q.limit {
+		q.full = true
 		return false
 	}
+	q.full = false
+	q.waiting = append(q.waiting, e)
 	select {
-	case q.events <- e:
-		q.full.Store(false)
-		return true
+	case q.ready <- struct{}{}:
 	default:
-		q.full.Store(true)
-		return false
 	}
+	return true
 }
 
+// length is how many events are not written. The caller holds the lock.
+func (q *Queue) length() int { return len(q.waiting) + int(q.taken.Load()) }
+
 // Fill returns how many events wait, and how many can.
-func (q *Queue) Fill() (length, capacity int) { return len(q.events), cap(q.events) }
+func (q *Queue) Fill() (length, capacity int) {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	return q.length(), q.limit
+}
 
 // Run writes events as they come until ctx ends, and then those that are
 // waiting. It returns the first error of the writer. A writer that blocks
@@ -58,36 +75,45 @@ func (q *Queue) Run(ctx context.Context) error {
 	w := bufio.NewWriterSize(q.w, 64<<10)
 	for {
 		select {
-		case e := <-q.events:
-			if err := q.writeWaiting(w, e); err != nil {
+		case <-q.ready:
+			if err := q.writeWaiting(w); err != nil {
 				return err
 			}
 		case <-ctx.Done():
-			select {
-			case e := <-q.events:
-				return q.writeWaiting(w, e)
-			default:
-				return nil
-			}
+			return q.writeWaiting(w)
 		}
 	}
 }
 
-// writeWaiting writes e and what waits behind it, and flushes then.
-func (q *Queue) writeWaiting(w *bufio.Writer, e *port.Event) error {
+// writeWaiting writes what waits, and flushes when nothing more does.
+func (q *Queue) writeWaiting(w *bufio.Writer) error {
 	for {
-		if err := WriteEvent(w, q.format, e); err != nil {
-			return fmt.Errorf("write event: %w", err)
-		}
-		select {
-		case e = <-q.events:
-		default:
-			if err := w.Flush(); err != nil {
-				return fmt.Errorf("write events: %w", err)
+		batch := q.take()
+		for i, e := range batch {
+			if err := WriteEvent(w, q.format, e); err != nil {
+				return fmt.Errorf("write event: %w", err)
 			}
-			return nil
+			batch[i] = nil
+			q.taken.Add(-1)
 		}
+		if len(batch) > 0 {
+			continue
+		}
+		if err := w.Flush(); err != nil {
+			return fmt.Errorf("write events: %w", err)
+		}
+		return nil
 	}
+}
+
+// take empties the queue.
+func (q *Queue) take() []*port.Event {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	batch := q.waiting
+	q.waiting = nil
+	q.taken.Store(int64(len(batch)))
+	return batch
 }
 
 // DrainTime is how long a stopping program waits for Run at most.

@@ -45,14 +45,14 @@ type row struct {
 func mergeWildcards(open []port.Open) []row {
 	var rows []row
 	for _, o := range open {
-		r := row{Listener: o.Listener, addresses: o.Address.String()}
+		r := row{Listener: o.Listener, addresses: AddressText(&o.Listener)}
 		i := slices.IndexFunc(rows, func(other row) bool { return mergeable(&other.Listener, &r.Listener) })
 		if i < 0 {
 			rows = append(rows, r)
 			continue
 		}
 		first := &rows[i]
-		first.addresses += ", " + r.addresses
+		first.addresses += ", " + r.Address.String() // both families: "IPv6 only" would tell nothing
 		if first.Exposure != port.Published && r.Exposure == port.Published {
 			first.Exposure, first.Published = r.Exposure, r.Published
 		}

@@ -174,9 +174,13 @@ type Listener struct {
 	Container *ContainerRef `json:"container,omitempty"`
 	Protocol  Protocol      `json:"protocol,omitzero"`
 	Address   netip.Addr    `json:"address,omitzero"`
-	Port      uint16        `json:"port,omitempty"`
-	Processes []Process     `json:"processes,omitempty"`
-	Exposure  Exposure      `json:"exposure,omitempty"`
+	// IPv6Only says that what listens on the IPv6 wildcard takes no IPv4 traffic
+	// (IPV6_V6ONLY, ipv6(7)). False where it takes both, where the source does not
+	// tell (proc), and on every other address.
+	IPv6Only  bool      `json:"ipv6_only,omitempty"`
+	Port      uint16    `json:"port,omitempty"`
+	Processes []Process `json:"processes,omitempty"`
+	Exposure  Exposure  `json:"exposure,omitempty"`
 	// Published lists the host addresses that forward here, as "address:port".
 	Published []string `json:"published,omitempty"`
 	Source    Source   `json:"source,omitempty"`

@@ -43,7 +43,7 @@ type Options struct {
 // time, by anyone, and ends a Dump that waits. After an error of Dump the
 // connection is in an unknown state: close it and dial again.
 type Conn struct {
-	netlink *netlink.Conn
+	netlink socket
 	raw     syscall.RawConn
 	options Options
 
@@ -68,6 +68,13 @@ type Conn struct {
 	send    func(fd uintptr) bool
 }
 
+// socket is what a connection uses of its netlink socket.
+type socket interface {
+	SyscallConn() (syscall.RawConn, error)
+	SetReadDeadline(time.Time) error
+	Close() error
+}
+
 // Dial opens a connection into the network namespace of descriptor fd, or into
 // the caller's own if fd is 0. fd can be closed as soon as Dial has returned.
 //
@@ -83,6 +90,12 @@ func Dial(fd int, options Options) (*Conn, error) {
 		}
 		return nil, fmt.Errorf("open sock_diag: %w", err)
 	}
+	return newConn(conn, options)
+}
+
+// newConn takes over a socket: it is closed with the connection, or at once
+// after an error.
+func newConn(conn socket, options Options) (*Conn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open sock_diag: %w", err), conn.Close())

@@ -72,7 +72,7 @@ func eventText(e *port.Event, named bool) string {
 	if e.Type == port.Gap {
 		return strings.Join(append(parts, output.Printable(e.Reason)), " ")
 	}
-	parts = append(parts, fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, addressText(e.Address)))
+	parts = append(parts, fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, addressText(&e.Listener)))
 	if e.OpenSeconds != nil {
 		parts = append(parts, "after "+output.DurationText(*e.OpenSeconds))
 	}

@@ -91,6 +91,7 @@ func TestLiveEvents(t *testing.T) {
 	v := three(t)
 	v.board.Event(event(1, port.Closed, db))
 	late := listener("late", 8443, "::", port.Host)
+	late.IPv6Only = true
 	v.board.Event(event(2, port.Opened, late))
 	flash := listener("flash", 7, "0.0.0.0", port.Network)
 	opened, closed := event(3, port.Opened, flash), event(4, port.Closed, flash)
@@ -105,7 +106,7 @@ func TestLiveEvents(t *testing.T) {
 	v.tick()
 	v.order("api", "db", "+late", "+web")
 	v.wants("77 caddy", "18:36:28.124 closed    db 5432/tcp on 127.0.0.1 after 12.3s by 7232 nginx",
-		"opened    late 8443/tcp on :: host", "transient flash 7/tcp on 0.0.0.0 after 12.3s", "changed   web 80/tcp", "gap       overrun", "1m30s")
+		"opened    late 8443/tcp on :: (IPv6 only) host", "transient flash 7/tcp on 0.0.0.0 after 12.3s", "changed   web 80/tcp", "gap       overrun", "1m30s")
 	if count := strings.Count(v.screen(), "flash"); count != 1 {
 		t.Errorf("the transient is told %d times, want once:\n%s", count, v.screen())
 	}

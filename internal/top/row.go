@@ -63,7 +63,7 @@ func newRow(l *port.Listener, openedAt time.Time) *row {
 		also = c.Project + "/" + c.Service + " " + c.Image
 	}
 	r.cells[columnPort] = fmt.Sprintf("%d/%s", l.Port, l.Protocol)
-	r.cells[columnAddress] = addressText(l.Address)
+	r.cells[columnAddress] = addressText(l)
 	r.cells[columnExposure] = exposureText(l)
 	r.cells[columnProcess] = processText(l.Processes)
 	for i, cell := range r.cells {
@@ -114,11 +114,11 @@ func processName(l *port.Listener) string {
 	return l.Processes[0].Name
 }
 
-func addressText(a netip.Addr) string {
-	if !a.IsValid() {
+func addressText(l *port.Listener) string {
+	if !l.Address.IsValid() {
 		return "-"
 	}
-	return output.Printable(a.String()) // a zone is free text
+	return output.AddressText(l)
 }
 
 // exposureText names who can reach an endpoint. A wildcard of the host is "*",

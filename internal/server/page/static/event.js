@@ -1,7 +1,7 @@
 // One event as a line of a list.
 
 import { h } from './dom.js';
-import { clock, exposureKind, fromOutside, isWildcard, lasted, processesText, processText } from './format.js';
+import { addressText, clock, exposureKind, fromOutside, isWildcard, lasted, processesText, processText } from './format.js';
 import { badge, publishedText } from './row.js';
 
 const signs = { opened: '+', closed: '−', changed: '~', gap: '!' };
@@ -32,7 +32,7 @@ function detailsOf(event) {
   const kind = exposureKind(event.exposure, event.published);
   // What is reached from outside is told by its outer address.
   const outer = event.type !== 'closed' && fromOutside(kind) && isWildcard(event.address) && event.published;
-  const parts = outer ? [] : [h('span', { class: 'at' }, event.address ?? '')];
+  const parts = outer ? [] : [h('span', { class: 'at' }, addressText(event))];
   const processes = event.processes ?? [];
   if (processes.length) parts.push(h('span', { class: 'by', title: processes.map(processText).join(', ') }, processesText(processes)));
   if (event.type === 'closed') {

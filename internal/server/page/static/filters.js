@@ -1,6 +1,6 @@
 // The filters and their life in the URL: /?q=web&project=shop&exposure=outside.
 
-import { exposureKind, fromOutside } from './format.js';
+import { addressText, exposureKind, fromOutside } from './format.js';
 
 // choices are the allowed values; the first is the default, which is left out
 // of the URL. project is free: it is whatever the containers say.
@@ -113,7 +113,7 @@ export function matchEvent(event, filter, wanted) {
 function eventText(event) {
   const { name, image, project, service } = event.container ?? {};
   return [
-    name, image, project, service, `${event.port}/${event.protocol}`, event.address, ...(event.published ?? []),
+    name, image, project, service, `${event.port}/${event.protocol}`, addressText(event), ...(event.published ?? []),
     ...(event.processes ?? []).flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), event.exposure, event.reason,
   ].filter(Boolean).join('\n').toLowerCase();
 }

@@ -69,6 +69,10 @@ export function isLoopback(address) {
 
 export const isWildcard = (address) => address === '0.0.0.0' || address === '::';
 
+// addressText is where an endpoint or event listens: "::" takes IPv4 too, or it
+// is not known whether.
+export const addressText = ({ address, ipv6_only }) => (ipv6_only ? `${address} (IPv6 only)` : address ?? '');
+
 // The exposures, with the sign that tells them apart without colour and the
 // sentence for those who ask.
 const exposures = {

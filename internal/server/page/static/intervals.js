@@ -1,20 +1,20 @@
 // When a port was open, made from its history.
 
 import { h } from './dom.js';
-import { age, clock, lasted, processText, second } from './format.js';
+import { addressText, age, clock, lasted, processText, second } from './format.js';
 
 // intervalsOf returns {address, from, until, processes, transient}, newest
 // first: until is null while it is open; times are milliseconds since 1970.
 // Each closed event tells its own beginning.
 export function intervalsOf(open, events) {
   const intervals = open.map((endpoint) => ({
-    address: endpoint.address, from: Date.parse(endpoint.opened_at), until: null, processes: endpoint.processes ?? [], transient: false,
+    address: addressText(endpoint), from: Date.parse(endpoint.opened_at), until: null, processes: endpoint.processes ?? [], transient: false,
   }));
   for (const event of events) {
     if (event.type !== 'closed') continue;
     const until = Date.parse(event.time);
     const from = event.opened_at ? Date.parse(event.opened_at) : NaN; // not known
-    intervals.push({ address: event.address, from, until, processes: event.processes ?? [], transient: event.transient, seconds: event.open_seconds });
+    intervals.push({ address: addressText(event), from, until, processes: event.processes ?? [], transient: event.transient, seconds: event.open_seconds });
   }
   return intervals.sort((a, b) => (b.until ?? Infinity) - (a.until ?? Infinity) || b.from - a.from);
 }

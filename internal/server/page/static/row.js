@@ -31,15 +31,15 @@ export class RowView {
   }
 
   draw(row, href) {
-    const signature = JSON.stringify([row.state, row.kind, row.addresses, row.processes, row.published, row.opened, row.silent, row.undeclared]);
+    const signature = JSON.stringify([row.state, row.kind, row.at, row.processes, row.published, row.opened, row.silent, row.undeclared]);
     if (signature === this.#signature) return;
     this.#signature = signature;
     setText(this.link, `${row.port}/${row.protocol}`);
     setAttribute(this.link, 'href', href);
     setAttribute(this.element, 'data-state', row.silent ? 'silent' : row.state);
     setAttribute(this.element, 'data-fresh', row.state === 'open' && row.fresh !== undefined);
-    setText(this.address, row.addresses.join(', '));
-    setAttribute(this.address, 'title', row.addresses.join(', '));
+    setText(this.address, row.at);
+    setAttribute(this.address, 'title', row.at);
     this.#drawProcess(row);
     this.reach.replaceChildren(...reachOf(row));
     this.#opened = row.state === 'open' ? Date.parse(row.opened) : 0;

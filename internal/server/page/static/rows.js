@@ -1,12 +1,13 @@
 // The rows of one container: what listens, joined with what is declared.
 
-import { exposureKind, fromOutside, isLoopback, isWildcard } from './format.js';
+import { addressText, exposureKind, fromOutside, isLoopback, isWildcard } from './format.js';
 
 const rank = { loopback: 0, network: 1, 'published-local': 2, published: 3, host: 4 };
 
 // rowsOf returns the container's rows by port, protocol and address:
 // {key, protocol, port, addresses, processes, kind, published, opened, state,
-//  outside, declared, undeclared, silent, exposed, fresh, closed, text}.
+//  outside, declared, undeclared, silent, exposed, fresh, closed, at, text}.
+// at is addresses as it is shown.
 // state is "open", "closed" (a moment ago) or "declared" (nobody listens).
 export function rowsOf(entry) {
   const rows = new Map();
@@ -37,6 +38,7 @@ function join(rows, open, state) {
   if (!row) {
     rows.set(key, {
       key, state, kind, protocol: open.protocol, port: open.port, addresses: [open.address],
+      ipv6Only: Boolean(open.ipv6_only),
       processes: open.processes ?? [], published: open.published ?? [], opened: open.opened_at, fresh: open.fresh,
       closed: open.closed_at,
     });
@@ -44,6 +46,7 @@ function join(rows, open, state) {
   }
   if (row.state !== state) return; // what is open wins over what was
   row.addresses = [...new Set([...row.addresses, open.address])].sort();
+  row.ipv6Only = false; // the IPv4 wildcard is open too
   row.processes = [...new Map([...row.processes, ...(open.processes ?? [])].map((p) => [p.pid, p])).values()];
   row.published = [...new Set([...row.published, ...(open.published ?? [])])];
   if (rank[kind] > rank[row.kind]) row.kind = kind;
@@ -69,8 +72,9 @@ function byPort(a, b) {
 
 function finish(row, { info }) {
   row.outside = row.state === 'open' && fromOutside(row.kind);
+  row.at = addressText({ address: row.addresses.join(', '), ipv6_only: row.ipv6Only });
   row.text = [
-    info.name, info.image, info.project, info.service, `${row.port}/${row.protocol}`, ...row.addresses, ...row.published,
+    info.name, info.image, info.project, info.service, `${row.port}/${row.protocol}`, row.at, ...row.published,
     ...row.processes.flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), row.exposed ? 'exposed' : row.kind,
   ].filter(Boolean).join('\n').toLowerCase();
 }
