@@ -69,7 +69,7 @@ func newController(s *config.Settings, log logrus.FieldLogger, e *engine.Engine,
 	options := controller.Options{
 		Tuning: tuning(s, log), Engine: e, EngineAddress: e.Host(), Logger: log, HostName: s.HostName,
 		ProcRoot: s.ProcRoot, Finder: finder, Attributor: process.NewAttributor(finder, cgroups),
-		Source: controller.Source(s.Source), OpenProbe: openProbe(s, log),
+		Source: controller.Source(s.Source), OpenProbe: openProbe(s),
 	}
 	if change != nil {
 		change(&options)
@@ -86,9 +86,9 @@ func tuning(s *config.Settings, log logrus.FieldLogger) controller.Tuning {
 	}
 }
 
-func openProbe(s *config.Settings, log logrus.FieldLogger) func() (controller.Probe, error) {
+func openProbe(s *config.Settings) func() (controller.Probe, error) {
 	return func() (controller.Probe, error) {
-		p, err := probe.Open(probe.Options{CgroupRoot: s.CgroupRoot, Logger: log})
+		p, err := probe.Open(probe.Options{CgroupRoot: s.CgroupRoot})
 		if err != nil {
 			return nil, err // not a nil *probe.Probe in an interface
 		}

@@ -42,8 +42,8 @@ func (c *Controller) disbelief(container *port.Container, why error) error {
 // has ended.
 const noticeTime = 2 * time.Second
 
-// tellAbsent marks the monitored containers as unreachable whose process is not
-// there, while the engine goes on to list them: they have not just ended.
+// tellAbsent warns of the monitored containers whose process is not there, while
+// the engine goes on to list them: it has not noticed their end, or is elsewhere.
 func (c *Controller) tellAbsent(ctx context.Context) error {
 	absent := map[string]*member{}
 	c.mutex.Lock()
@@ -69,10 +69,9 @@ func (c *Controller) tellAbsent(ctx context.Context) error {
 		}
 		maps.DeleteFunc(absent, func(id string, m *member) bool { return listed[id] != m.PID })
 	}
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
 	for _, m := range absent {
-		m.unreachable = c.disbelief(m.Container, fmt.Errorf("process %d: %w", m.PID, netns.ErrProcessGone))
+		c.log.WithField("container", m.Name).Warnf("The engine at %s goes on to list the container, but its process %d is not there: it has just ended, or that engine is not on this machine.",
+			c.EngineAddress, m.PID)
 	}
 	return nil
 }

@@ -40,7 +40,6 @@ func (c *Controller) add(ctx context.Context, container *port.Container) {
 	g.members[container.ID] = m
 	m.group = g
 	g.resumed = g.resumed || c.resumes()
-	g.older = g.older || !c.synced && (g.watcher == nil || g.watcher.scannedAt().IsZero())
 	c.reconsider(g)
 	c.restore(m)
 	c.choose(ctx, m, container)

@@ -52,29 +52,3 @@ func TestHostNamespaceBySight(t *testing.T) {
 		return m != nil && m.group.host && r.containers[says.ID] == nil
 	})
 }
-
-// TestOlderPorts: how long a port was open is not known where it was before
-// portwatcher, whatever becomes of its container's networks meanwhile.
-func TestOlderPorts(t *testing.T) {
-	r, b := start(t, nil), newBox(t)
-	web := b.container("web")
-	closeOlder := b.listen(80)
-	r.tell(engine.Started, web)
-	r.tell(engine.Synced, nil)
-	r.wait("opened web 80/tcp loopback sock_diag")
-	r.tell(engine.Updated, web)
-	closeNewer := b.listen(81)
-	want := []string{"opened web 80/tcp loopback sock_diag", "opened web 81/tcp loopback sock_diag", "closed web 80/tcp loopback sock_diag"}
-	r.wait(want[:2]...)
-	closeOlder()
-	r.wait(want...)
-	closeNewer()
-	r.wait(append(want, "closed web 81/tcp loopback sock_diag")...)
-	older, newer := r.all()[2], r.all()[3]
-	if older.OpenSeconds != nil || older.OpenedAt.IsZero() {
-		t.Errorf("%+v, want when it was first seen, and not how long it was open", older)
-	}
-	if newer.OpenSeconds == nil || newer.OpenedAt.IsZero() {
-		t.Errorf("%+v, want how long it was open", newer)
-	}
-}

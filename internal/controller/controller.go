@@ -136,9 +136,6 @@ type group struct {
 	// resumed says that the first scan finds what happened while portwatcher did
 	// not run.
 	resumed bool
-	// older says the same of a container that ran before portwatcher: what the
-	// first scan finds opened at a time that is not known.
-	older bool
 	// abandoned are watchers that were stuck and have not ended.
 	abandoned int
 }

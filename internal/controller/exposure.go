@@ -11,8 +11,6 @@ import (
 type reach struct {
 	exposure  port.Exposure
 	published []string // host addresses, as "address:port"
-	// older says that it was open before anybody looked: since when is not known.
-	older bool
 }
 
 // listening is what an endpoint's reach depends on, beside the containers of

@@ -3,6 +3,7 @@ package controller
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,16 +105,16 @@ func (w *watcher) lookAgain() {
 // tellLeadsNowhere warns once of each published port whose only listeners are
 // on loopback: the engine forwards to the container's network address.
 func (c *Controller) tellLeadsNowhere(g *group) {
+	if g.host || !slices.ContainsFunc(g.containers(), func(c *port.Container) bool { return len(c.Ports) > 0 }) {
+		return
+	}
 	type key struct {
 		protocol port.Protocol
 		port     uint16
 	}
 	onLoopback := map[key]*port.Container{}
 	elsewhere := map[key]bool{}
-	for _, open := range c.tracker.Open() {
-		if open.Namespace != g.id {
-			continue
-		}
+	for _, open := range c.tracker.OpenIn(g.id) {
 		k := key{open.Endpoint.Protocol, open.Endpoint.Port}
 		if open.Endpoint.Address.IsLoopback() {
 			onLoopback[k] = open.Container
@@ -123,7 +124,7 @@ func (c *Controller) tellLeadsNowhere(g *group) {
 	}
 	for k, container := range onLoopback {
 		published := publishedAt(k.protocol, k.port, g.containers(), func(netip.AddrPort) bool { return true })
-		if elsewhere[k] || g.host || len(published) == 0 {
+		if elsewhere[k] || len(published) == 0 {
 			continue
 		}
 		c.once(fmt.Sprint("nowhere ", container.ID, k), func() {

@@ -18,16 +18,13 @@ func (c *Controller) publish(changes []tracker.Change) {
 			continue
 		}
 		r, known := c.reaches[change.Endpoint]
-		g := c.groups[change.Namespace]
-		older := r.older || g != nil && g.older && change.Type == port.Opened && change.Source != port.SourceEBPF
-		switch {
+		switch g := c.groups[change.Namespace]; {
 		case known && (g == nil || change.Type == port.Closed):
 		case g == nil:
 			r = unseen(change)
 		default:
 			r = reachOf(where(change, g), g.containers())
 		}
-		r.older = older
 		c.reaches[change.Endpoint] = r
 		if change.Type == port.Closed {
 			delete(c.reaches, change.Endpoint)
@@ -87,12 +84,8 @@ func unseen(change *tracker.Change) reach {
 // containers' networks have changed.
 func (c *Controller) reach(g *group) {
 	members := g.containers()
-	for _, open := range c.tracker.Open() {
-		if open.Namespace == g.id {
-			r := reachOf(where(&open, g), members)
-			r.older = c.reaches[open.Endpoint].older
-			c.reaches[open.Endpoint] = r
-		}
+	for _, open := range c.tracker.OpenIn(g.id) {
+		c.reaches[open.Endpoint] = reachOf(where(&open, g), members)
 	}
 }
 
@@ -103,8 +96,7 @@ func (c *Controller) event(change *tracker.Change, r reach) *port.Event {
 	}
 	if change.Type == port.Closed && !change.OpenedAt.IsZero() {
 		e.OpenedAt = change.OpenedAt.UTC()
-		// Otherwise only the latest moment of its close is known, or of its opening.
-		if change.Source != port.SourceRestart && !r.older {
+		if change.Source != port.SourceRestart { // else only the latest moment is known
 			seconds := max(change.Time.Sub(change.OpenedAt), 0).Seconds()
 			e.OpenSeconds = &seconds
 		}

@@ -151,8 +151,8 @@ func (w *watcher) servers() servers {
 	w.c.mutex.Lock()
 	defer w.c.mutex.Unlock()
 	s := servers{}
-	for _, open := range w.c.tracker.Open() {
-		if open.Namespace == w.group.id && open.Endpoint.Protocol == port.UDP {
+	for _, open := range w.c.tracker.OpenIn(w.group.id) {
+		if open.Endpoint.Protocol == port.UDP {
 			s[netip.AddrPortFrom(open.Endpoint.Address, open.Endpoint.Port)] = true
 		}
 	}

@@ -346,7 +346,6 @@ func (w *watcher) scan() error {
 			w.arm()
 		}
 		c.publish(c.tracker.Snapshot(c.changes[:0], id, snapshot))
-		w.group.older = false
 		w.closeDeferred()
 	}
 	w.inFlight = nil

@@ -74,20 +74,6 @@ func BenchmarkRead(b *testing.B) {
 	b.ReportMetric(events/reading.Seconds(), "events/s")
 }
 
-// BenchmarkHolders walks all processes of the machine.
-func BenchmarkHolders(b *testing.B) {
-	p := mustOpen(b, Options{})
-	var holders []Holder
-	b.ReportAllocs()
-	for b.Loop() {
-		var err error
-		if holders, err = p.Holders(holders[:0], nil); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(len(holders)), "holders")
-}
-
 // BenchmarkOpen loads, attaches, detaches.
 func BenchmarkOpen(b *testing.B) {
 	requireRoot(b)

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -137,100 +136,4 @@ func TestUID(t *testing.T) {
 		s.close(tcp)
 		s.close(udp)
 	})
-}
-
-// TestHolders compares with the files of the processes themselves.
-func TestHolders(t *testing.T) {
-	s := newSpace(t)
-	p := mustOpen(t, Options{})
-	s.do(func() {
-		fd := s.socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-		s.bind(fd, inet4(7200))
-		s.listen(fd)
-		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		s.check("dup", err)
-		udp := s.socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
-		s.bind(udp, inet6(7201, "::"))
-		file := os.NewFile(uintptr(copied), "socket")
-		defer file.Close()
-		helper := s.spawn("listen-inherited", func(command *exec.Cmd) { command.ExtraFiles = []*os.File{file} })
-
-		tcpInode, udpInode := s.dumped(7200).Inode, s.dumped(7201).Inode
-		got, err := p.Holders(nil, map[uint32]struct{}{tcpInode: {}, udpInode: {}})
-		s.check("holders", err)
-		want := []Holder{
-			{tcpInode, os.Getpid(), fd}, {tcpInode, os.Getpid(), copied}, {tcpInode, helper.Process.Pid, 3},
-			{udpInode, os.Getpid(), udp},
-		}
-		for _, h := range want {
-			if !slices.Contains(got, h) {
-				t.Errorf("%+v is missing in %+v", h, got)
-			}
-		}
-		if len(got) != len(want) {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
-		for _, h := range got {
-			path := "/proc/" + strconv.Itoa(h.PID) + "/fd/" + strconv.Itoa(h.FD)
-			target, err := os.Readlink(path)
-			s.check("read descriptor", err)
-			if inode := "socket:[" + strconv.Itoa(int(h.Inode)) + "]"; target != inode {
-				t.Errorf("%s is %s, want %s", path, target, inode)
-			}
-		}
-		all, err := p.Holders(got, nil)
-		s.check("holders", err)
-		if len(all) < 2*len(want) || !slices.Equal(all[:len(got)], got) {
-			t.Errorf("all holders, appended: %+v", all)
-		}
-		s.close(fd)
-		s.close(udp)
-		none, err := p.Holders(nil, map[uint32]struct{}{udpInode: {}})
-		if err != nil || len(none) != 0 {
-			t.Errorf("holders of a closed socket: %+v, %v", none, err)
-		}
-	})
-}
-
-// TestManyHolders needs several reads.
-func TestManyHolders(t *testing.T) {
-	const count = 20_000
-	s := newSpace(t)
-	p := mustOpen(t, Options{})
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	n := min(count, int(limit.Cur)-1000)
-	s.do(func() {
-		fds := map[int]bool{}
-		for range n {
-			fd := s.socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-			fds[fd] = true
-		}
-		all, err := p.Holders(nil, nil)
-		s.check("holders", err)
-		for _, h := range all {
-			if h.PID == os.Getpid() {
-				delete(fds, h.FD)
-			}
-		}
-		if len(fds) != 0 {
-			t.Errorf("%d of %d sockets are missing", len(fds), n)
-		}
-		for _, h := range all {
-			if h.PID == os.Getpid() {
-				s.close(h.FD)
-			}
-		}
-	})
-}
-
-func TestAppendHoldersKeepsARest(t *testing.T) {
-	raw := make([]byte, 3*holderSize)
-	raw[0], raw[4], raw[8] = 1, 2, 3
-	got, rest := appendHolders(nil, raw[:2*holderSize+5], nil)
-	if len(got) != 2 || len(rest) != 5 {
-		t.Errorf("%d holders and %d bytes left, want 2 and 5", len(got), len(rest))
-	}
 }

@@ -16,18 +16,16 @@ import (
 
 // Probe is a set of attached programs and the queue they write to.
 //
-// Read may run in one goroutine while any others call Lost, Alive, Holders and
+// Read may run in one goroutine while any others call Lost, Alive and
 // Close. The owner calls Close.
 type Probe struct {
 	objects socketsObjects
 	ring    *ringbuf.Reader
 
-	mu      sync.Mutex // for hooks, files, closed and lost
-	hooks   []attached
-	files   *HolderFinder
-	noFiles error // why files is nil
-	closed  bool
-	lost    uint64
+	mu     sync.Mutex // for hooks, closed and lost
+	hooks  []attached
+	closed bool
+	lost   uint64
 
 	// Read's own.
 	record ringbuf.Record
@@ -80,10 +78,6 @@ func (p *Probe) open(root string, types *btf.Cache, options Options) error {
 	}
 	if p.hooks, err = attachAll(root, &p.objects); err != nil {
 		return err
-	}
-	p.files, p.noFiles = openHolderFinder(types)
-	if p.noFiles != nil && options.Logger != nil {
-		options.Logger.WithError(p.noFiles).Info("eBPF works, but cannot tell the holders of a socket")
 	}
 	return nil
 }
@@ -165,20 +159,6 @@ func (p *Probe) Alive() error {
 	return nil
 }
 
-// Holders is [HolderFinder.Holders] with a finder that belongs to the probe.
-// The error is an *[UnsupportedError] where the kernel cannot do it.
-func (p *Probe) Holders(dst []Holder, wanted map[uint32]struct{}) ([]Holder, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.closed:
-		return dst, os.ErrClosed
-	case p.noFiles != nil:
-		return dst, p.noFiles
-	}
-	return p.files.Holders(dst, wanted)
-}
-
 // Close detaches the programs, ends a waiting Read and releases everything.
 // Events that were not read are dropped. Later calls do nothing.
 func (p *Probe) Close() error {
@@ -194,9 +174,6 @@ func (p *Probe) Close() error {
 	}
 	if p.ring != nil {
 		errs = append(errs, p.ring.Close())
-	}
-	if p.files != nil {
-		errs = append(errs, p.files.Close())
 	}
 	errs = append(errs, p.objects.Close())
 	return errors.Join(errs...)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,7 +54,21 @@ func TestLost(t *testing.T) {
 	if room := uint64(os.Getpagesize() / recordSize); read > room || read == 0 {
 		t.Errorf("%d lost of %d, %d read, want 1 to %d read", lost, count, read, room)
 	}
-	fill(s, 2)
+	// There is room again; others of the machine may take it first.
+	again := make(chan struct{})
+	var filling sync.WaitGroup
+	filling.Go(func() {
+		for more := true; more; {
+			fill(s, 2)
+			select {
+			case <-again:
+				more = false
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	})
+	defer filling.Wait()
+	defer close(again)
 	for {
 		var e Event
 		if err := p.Read(&e); err != nil {
@@ -94,9 +109,6 @@ func TestCloseEndsRead(t *testing.T) {
 	}
 	if err := p.Alive(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Alive after Close returned %v, want os.ErrClosed", err)
-	}
-	if _, err := p.Holders(nil, nil); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("Holders after Close returned %v, want os.ErrClosed", err)
 	}
 	if err := p.Close(); err != nil {
 		t.Errorf("second Close: %v", err)

@@ -27,9 +27,6 @@ func (*Probe) Lost() uint64 { return 0 }
 // Alive returns os.ErrClosed.
 func (*Probe) Alive() error { return os.ErrClosed }
 
-// Holders returns an *[UnsupportedError].
-func (*Probe) Holders(dst []Holder, _ map[uint32]struct{}) ([]Holder, error) { return dst, errLinux }
-
 // Close does nothing.
 func (*Probe) Close() error { return nil }
 

@@ -45,6 +45,7 @@ func (t *Tracker) removeSocket(ns *namespace, s *socket) {
 	}
 	i := slices.Index(e.sockets, s)
 	e.sockets = slices.Delete(e.sockets, i, i+1)
+	e.left = true
 	t.touch(e)
 }
 
@@ -73,6 +74,8 @@ func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at time.Time, source
 	if e.unconfirmed() {
 		return dst // the first snapshot tells whether it has been open all the time
 	}
+	left := e.left && !e.replaced()
+	e.left = false
 	if len(e.sockets) == 0 {
 		return t.close(dst, e, at, source)
 	}
@@ -87,7 +90,7 @@ func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at time.Time, source
 	case !e.reported:
 		e.reported, e.openedAt, e.source, e.told = true, at, source, e.processes
 		return append(dst, e.change(port.Opened, at, source))
-	case len(e.told) == 0:
+	case len(e.told) == 0, left:
 		e.told = e.processes
 	case e.takenOver():
 		e.source, e.told = source, e.processes

@@ -79,6 +79,16 @@ func overlap[T comparable](a, b []T) bool {
 	return slices.ContainsFunc(a, func(x T) bool { return slices.Contains(b, x) })
 }
 
+// left says that one of a group of sockets has gone, and another stayed.
+func left(old, now map[socketKey]seen) bool {
+	gone, stayed := false, false
+	for key := range old {
+		_, stays := now[key]
+		gone, stayed = gone || !stays, stayed || stays
+	}
+	return gone && stayed
+}
+
 func (m *model) look(ns port.Namespace, second float64, sockets []seen) []string {
 	next := maps.Clone(m.world)
 	maps.DeleteFunc(next, func(k socketKey, _ seen) bool { return k.ns == ns })
@@ -160,7 +170,7 @@ func (m *model) move(next map[socketKey]seen, second float64, source port.Source
 				last.pids = pids
 			}
 			switch {
-			case len(last.told) == 0:
+			case len(last.told) == 0, left(old, now): // another of the group stayed
 				last.told = last.pids
 			case allKnown(now) && !overlap(pids, last.told):
 				lines = append(lines, fmt.Sprintf("%v changed %s %v %s", second, key, pids, source))
@@ -269,6 +279,11 @@ func against(t *testing.T, seed uint64, grace float64) bool {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("second %v, %s:\n  tracker %q\n  model   %q", second, did, got, want)
+			return false
+		}
+		inside := slices.DeleteFunc(tr.Open(), func(c Change) bool { return c.Namespace != ns })
+		if got, want := describe(tr.OpenIn(ns)), describe(inside); !slices.Equal(got, want) {
+			t.Errorf("second %v, open in %v: %q, of all %q", second, ns, got, want)
 			return false
 		}
 	}

@@ -19,13 +19,13 @@
 //   - DO give a change all that is known at that moment. DON'T refer to state
 //     that may change later: consumers keep changes.
 //   - DO tell a change when no process is left of those that the last change of
-//     an open endpoint told of: another took it over, by SO_REUSEPORT, by
-//     inheritance, or by coming back within the close grace. Who reads changes
-//     alone then always knows one that holds it, if any is known. DON'T tell one
-//     while a process stayed (workers come and go), while who holds one of the
-//     sockets is not known, or when a process becomes another program by exec:
-//     its pid is the same process. What is known of it is right from then on all
-//     the same.
+//     an open endpoint told of: another took it over, by inheritance, or by
+//     coming back within the close grace. DON'T tell one when one of a group of
+//     sockets (SO_REUSEPORT) leaves, whoever it was: the others held the endpoint
+//     before. DON'T tell one while a process stayed (workers come and go), while
+//     who holds one of the sockets is not known, or when a process becomes another
+//     program by exec: its pid is the same process. What is known of it is right
+//     from then on all the same.
 package tracker
 
 import (
@@ -124,6 +124,7 @@ type endpoint struct {
 	// processes hold it, as far as is known; told are those of the last change,
 	// or the first known where it had none.
 	processes, told []port.Process
+	left            bool // a socket has gone since the last settle
 	ipv6Only        bool
 	source          port.Source
 	openedAt        time.Time
@@ -346,9 +347,18 @@ func (t *Tracker) NextExpiry() (time.Time, bool) {
 
 // Open returns what is open now, ordered by endpoint, as opened changes.
 func (t *Tracker) Open() []Change {
+	return t.openWhere(func(*endpoint) bool { return true })
+}
+
+// OpenIn is Open for the endpoints of one namespace.
+func (t *Tracker) OpenIn(id port.Namespace) []Change {
+	return t.openWhere(func(e *endpoint) bool { return e.namespace == id })
+}
+
+func (t *Tracker) openWhere(which func(*endpoint) bool) []Change {
 	var open []Change
 	for _, e := range t.endpoints {
-		if e.closedAt.IsZero() {
+		if e.closedAt.IsZero() && which(e) {
 			open = append(open, e.change(port.Opened, e.openedAt, e.source))
 		}
 	}

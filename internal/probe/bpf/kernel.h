@@ -34,7 +34,6 @@ typedef __u32 __wsum;
 #define AF_INET6 10
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
-#define IPPROTO_MPTCP 262
 
 /* include/net/tcp_states.h; UDP uses the same numbers (TCP_CLOSE: unconnected). */
 #define TCP_CLOSE 7
@@ -46,11 +45,6 @@ typedef __u32 __wsum;
 /* What bpf_ringbuf_query can be asked, include/uapi/linux/bpf.h. */
 #define BPF_RB_AVAIL_DATA 0
 #define BPF_RB_RING_SIZE 1
-
-/* linux/stat.h, linux/magic.h */
-#define S_IFMT 00170000
-#define S_IFSOCK 0140000
-#define SOCKFS_MAGIC 0x534F434B
 
 #define TASK_COMM_LEN 16
 
@@ -137,13 +131,7 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
-struct super_block {
-	unsigned long s_magic;
-};
-
 struct inode {
-	unsigned short i_mode;
-	struct super_block *i_sb;
 	unsigned long i_ino;
 };
 
@@ -172,27 +160,8 @@ struct inet_sock {
 };
 
 struct task_struct {
-	int tgid;
 	struct task_struct *group_leader;
 	char comm[TASK_COMM_LEN];
-};
-
-struct file {
-	struct inode *f_inode;
-	void *private_data;
-};
-
-struct seq_file;
-
-struct bpf_iter_meta {
-	struct seq_file *seq;
-};
-
-struct bpf_iter__task_file {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-	__u32 fd;
-	struct file *file;
 };
 
 #pragma clang attribute pop
