@@ -32,6 +32,7 @@ type Board struct {
 	rows     map[port.Endpoint]*row
 	known    bool // rows are what is open; false until the first list
 	events   []*port.Event
+	journal  uint64 // rises when the events' ids begin to mean others
 	status   Status
 	link     link
 	note     note
@@ -153,10 +154,21 @@ func (b *Board) apply(e *port.Event) {
 	b.rows[key] = r
 }
 
-// Past adds events from before the board knew, in any order.
-func (b *Board) Past(events []*port.Event) {
+// Journal tells one journal of the source from the next, see [Board.Forget].
+func (b *Board) Journal() uint64 {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
+	return b.journal
+}
+
+// Past adds events from before the board knew, in any order. Those of another
+// journal than the present one are passed over.
+func (b *Board) Past(journal uint64, events []*port.Event) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	if journal != b.journal {
+		return
+	}
 	b.events = merge(b.events, events)
 	b.revision++
 }
@@ -174,6 +186,7 @@ func (b *Board) Forget() {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	b.events = nil
+	b.journal++
 	b.revision++
 }
 

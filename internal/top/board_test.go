@@ -68,13 +68,15 @@ func TestEventsAreBoundedAndOnce(t *testing.T) {
 		b.Event(event(id+1, port.Opened, web))
 	}
 	b.Event(event(5, port.Opened, web))
-	b.Past([]*port.Event{event(4999, port.Opened, web), event(1, port.Opened, web)})
+	b.Past(b.Journal(), []*port.Event{event(4999, port.Opened, web), event(1, port.Opened, web)})
 	s, _ := b.look(0)
 	if len(s.events) != maxEvents || s.events[0].ID != 4001 || s.events[maxEvents-1].ID != 5000 {
 		t.Errorf("%d events from %d; want %d from 4001", len(s.events), s.events[0].ID, maxEvents)
 	}
+	before := b.Journal()
 	b.Forget()
-	b.Past([]*port.Event{event(2, port.Opened, web), event(1, port.Opened, web)})
+	b.Past(before, []*port.Event{event(9, port.Opened, web)}) // asked for too early
+	b.Past(b.Journal(), []*port.Event{event(2, port.Opened, web), event(1, port.Opened, web)})
 	b.Event(event(3, port.Opened, web))
 	if s, _ = b.look(0); len(s.events) != 3 || s.events[0].ID != 1 || s.events[2].ID != 3 {
 		t.Errorf("events %v; want 1, 2 and 3", s.events)

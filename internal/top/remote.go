@@ -119,16 +119,18 @@ func (r *remote) list(ctx context.Context, b *Board) bool {
 		return false
 	}
 	b.Connected()
-	if !r.pastWanted.Load() {
+	if !r.pastWanted.Swap(false) {
 		return true
 	}
+	journal := b.Journal()
 	past, err := r.client.Events(ctx, url.Values{"limit": {strconv.Itoa(pastEvents)}})
 	if err != nil {
+		r.pastWanted.Store(true)
 		b.Note("The events from before cannot be read: %v", err)
 		return false
 	}
-	r.pastWanted.Store(false)
-	b.Past(past.Events)
+	// Of another journal than it is by now they mean nothing, and are wanted anew.
+	b.Past(journal, past.Events)
 	return true
 }
 
