@@ -54,7 +54,8 @@ func TestHoldersThatComeAndGo(t *testing.T) {
 }
 
 // A server that is replaced without a moment in which nobody listens
-// (SO_REUSEPORT) is a group of which one leaves: no event, and the list is right.
+// (SO_REUSEPORT) is a group of which one leaves: no event, and who holds the port
+// is known all the same.
 func TestHandover(t *testing.T) {
 	watchEachSource(t, func(t *testing.T, _ string, watch *harness.Watch) {
 		container := idle(t, "web")
@@ -63,11 +64,14 @@ func TestHandover(t *testing.T) {
 		second := container.Exec(t, "listen", "--reuseport", "2", "--tcp", "0.0.0.0:80,0.0.0.0:81")
 		watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 81))
 		first.Stop(t)
-		watch.WaitOpen(t, truth(t, container, 2))
+		stays := truth(t, container, 2)[0].Processes
 		watch.Marker(t, container, 1000)
 		watch.Expect(t, 1, harness.Match{Port: 80})
 		second.Stop(t)
-		watch.WaitEvent(t, 0, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
+		closed := watch.WaitEvent(t, 0, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
+		if len(closed.Processes) != 1 || closed.Processes[0].PID != stays[0].PID {
+			t.Errorf("want %d as the last process: %s", stays[0].PID, closed.Line)
+		}
 		watch.Expect(t, 2, harness.Match{Port: 80})
 	})
 }

@@ -145,7 +145,7 @@ func parse(arguments []string) (*settings, []theme, error) {
 	set.IntVar(&s.captureCount, "capture-count", 100_000, "times to bind, listen and close without pause (1000 to 10,000,000)")
 	set.IntVar(&s.latencyCount, "latency-count", 1000, "ports of each protocol, one each 5 ms (10 to 10,000)")
 	set.IntVar(&s.acceptRounds, "accept-rounds", 10, "rounds of the connections, in each of which every way has its turn (2 to 1000)")
-	set.IntVar(&s.acceptPairs, "accept-pairs", 240, "times that the eBPF programs are attached under the connections (10 to 10,000)")
+	set.IntVar(&s.acceptPairs, "accept-pairs", 300, "times that the eBPF programs are attached under the connections (10 to 10,000)")
 	set.DurationVar(&s.acceptTurn, "accept-turn", 800*time.Millisecond, "how long a turn is measured (200ms to 1h)")
 	set.IntVar(&s.journalEvents, "journal-events", 1_000_000, "events in the journal (10,000 to 100,000,000)")
 	if err := set.Parse(arguments); err != nil {

@@ -1,14 +1,18 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
 	"time"
-
-	cerrdefs "github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/client"
 )
 
 // endOne waits until nobody else in this process ends a container of this engine.
@@ -25,47 +29,61 @@ func (e *Engine) endOne() (done func()) {
 	return e.ending.Unlock
 }
 
+// removeTime bounds the removal of one container.
+const removeTime = time.Minute
+
 // Remove kills and removes containers with their volumes, each after the other,
-// without a process of the docker command for each. One that is gone, or whose
-// engine is gone, is no error; after another error the others are removed all the
-// same.
+// by the engine's API: a process of the docker command for each would take longer.
+// One that is gone, or whose engine is gone, is no error; after another error the
+// others are removed all the same.
 func (e *Engine) Remove(names ...string) error {
-	options := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
-	if e.Host != "" {
-		options = append(options, client.WithHost(e.Host))
-	}
-	docker, err := client.NewClientWithOpts(options...)
+	engine, err := url.Parse(cmp.Or(e.Host, os.Getenv("DOCKER_HOST"), "unix:///var/run/docker.sock"))
 	if err != nil {
 		return fmt.Errorf("remove containers: %w", err)
 	}
-	defer docker.Close()
+	docker := &http.Client{Timeout: removeTime, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, engine.Scheme, engine.Host+engine.Path)
+		},
+	}}
+	defer docker.CloseIdleConnections()
 	var failures error
 	for _, name := range names {
 		err := e.remove(docker, name)
-		if client.IsErrConnectionFailed(err) {
+		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
 			break
 		}
-		if err != nil && !cerrdefs.IsNotFound(err) {
+		if err != nil {
 			failures = errors.Join(failures, fmt.Errorf("remove container %s: %w", name, err))
 		}
 	}
 	return failures
 }
 
-func (e *Engine) remove(docker *client.Client, name string) error {
+func (e *Engine) remove(docker *http.Client, name string) error {
 	defer e.endOne()()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	err := docker.ContainerRemove(ctx, name, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if !cerrdefs.IsConflict(err) {
-		return err
+	status, answer, err := ask(docker, http.MethodDelete, name+"?force=1&v=1")
+	if err == nil && status == http.StatusConflict { // it has ended by itself, and --rm removes it
+		status, answer, err = ask(docker, http.MethodPost, name+"/wait?condition=removed")
 	}
-	// It has ended by itself, and --rm removes it.
-	gone, failed := docker.ContainerWait(ctx, name, container.WaitConditionRemoved)
-	select {
-	case <-gone:
-		return nil
-	case err := <-failed:
-		return err
+	if err == nil && status >= http.StatusBadRequest && status != http.StatusNotFound {
+		err = fmt.Errorf("status %d: %s", status, strings.TrimSpace(answer))
 	}
+	return err
+}
+
+// ask makes a request about a container, of the API version that the engine
+// takes by default.
+func ask(docker *http.Client, method, what string) (status int, answer string, err error) {
+	request, err := http.NewRequest(method, "http://docker/containers/"+what, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := docker.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(body), err
 }
