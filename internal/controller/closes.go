@@ -22,7 +22,7 @@ func (w *watcher) destroyed(r *receiver, d *sockdiag.Destroyed, at time.Time) {
 	}
 	c.calm.count()
 	w.rate.count(at)
-	w.closes++
+	w.facts++
 	if !d.Client && (d.Socket.Protocol == port.TCP || !r.ephemeral.Holds(d.Socket.Port)) {
 		w.hot.mark(&d.Socket, at)
 	}
@@ -259,7 +259,7 @@ func (w *watcher) overrun() {
 		return
 	}
 	w.c.counts.overruns++
-	w.closes++
+	w.facts++
 	container, _ := w.onlyMember()
 	w.c.gap(container, "destroy notifications were lost: sockets closed faster than they could be read; scanned again")
 	signal(w.poke)

@@ -60,6 +60,9 @@ func (c *Controller) place(f *fact) bool {
 		return false // behind its opening
 	}
 	w := c.byCookie[f.NetnsCookie]
+	if w != nil {
+		w.facts++
+	}
 	container, stranger := c.Attributor.ContainerIn(f.cgroups[:], c.find)
 	switch {
 	case w == nil && container != nil:

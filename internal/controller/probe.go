@@ -238,7 +238,7 @@ func (r *factReader) run(ctx context.Context) error {
 			close(done)
 		}
 		clear(batch)
-		if cap(batch) > 4096 { // a storm's memory is given back
+		if cap(batch) > 512 { // a storm's memory is given back
 			batch = nil
 		}
 		r.tellLoss()

@@ -65,8 +65,12 @@ func (w *watcher) openNetlink(ctx context.Context, exact bool, tuning Tuning) (*
 		// Before the first dump, so that no close falls between them.
 		w.receiver = w.startReceiver(handle, pid)
 	}
-	if s.receiver = w.receiver; s.receiver != nil {
-		s.quiet.counter = w.c.count(w.group.id, pid)
+	s.receiver = w.receiver
+	if exact || s.receiver != nil {
+		s.quiet.counter, s.quiet.longest = w.c.count(w.group.id, pid), fullScan
+	}
+	if exact {
+		s.quiet.longest = fullScanExact
 	}
 	counter := s.quiet.counter
 	conn, err := sockdiag.Dial(handle.FD(), sockdiag.Options{UDPClients: tuning.UDPClients})

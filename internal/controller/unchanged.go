@@ -11,37 +11,41 @@ import (
 	"portwatcher/internal/procnet"
 )
 
-// fullScan is the longest time between dumps of a namespace in which nothing
-// seems to open. It finds what closed without a word: a UDP socket that connects
-// is no longer a port, and no notification tells of it.
-const fullScan = 10 * time.Second
+// The longest times between dumps of a namespace in which nothing seems to open.
+// A dump finds what closed without a word: a UDP socket that connects is no longer
+// a port, and no notification tells of it, but eBPF does.
+const (
+	fullScan      = 10 * time.Second
+	fullScanExact = 5 * time.Minute // with eBPF
+)
 
 // quiet tells without a dump that nothing opened since the last one: the
 // namespace has as many sockets as were dumped, and none of those has closed,
-// which destroy notifications would have told. So there is no other. A namespace
-// with connections or UDP clients has more sockets than those dumped, and is
-// dumped each time.
+// which destroy notifications, or eBPF, would have told. So there is no other. A
+// namespace with connections or UDP clients has more sockets than those dumped,
+// and is dumped each time.
 //
 // The kernel sends a notification from a work queue, some time after the close: a
 // port that opens in the moment after another closed may be found one scan later.
 type quiet struct {
 	counter *procnet.Counter // nil where it cannot be told
+	longest time.Duration    // fullScan or fullScanExact
 
 	// The last dump; its sockets are counted in sockets.
 	at      time.Time
 	sockets procnet.InUse
-	closes  uint64 // watcher.closes when it began
+	facts   uint64 // watcher.facts when it began
 	epoch   uint64 // group.epoch
 	settled bool   // all its sockets were known already
 }
 
 // dumped remembers a dump that began at a time, when there had been as many
-// closes. The caller holds the lock.
-func (q *quiet) dumped(w *watcher, at time.Time, closes uint64, sockets []port.Socket) {
+// facts. The caller holds the lock.
+func (q *quiet) dumped(w *watcher, at time.Time, facts uint64, sockets []port.Socket) {
 	if q.counter == nil {
 		return
 	}
-	q.at, q.closes, q.epoch, q.settled = at, closes, w.group.epoch, len(w.unknown) == 0
+	q.at, q.facts, q.epoch, q.settled = at, facts, w.group.epoch, len(w.unknown) == 0
 	q.sockets = procnet.InUse{}
 	for i := range sockets {
 		if sockets[i].Protocol == port.TCP {
@@ -84,10 +88,10 @@ func (c *Controller) tellUncounted(err error) {
 // unchanged says that a dump now would show nothing new.
 func (w *watcher) unchanged() bool {
 	q := &w.session.quiet
-	if q.counter == nil || !q.settled || time.Since(q.at) >= fullScan {
+	if q.counter == nil || !q.settled || time.Since(q.at) >= q.longest {
 		return false
 	}
-	// Before the closes are looked at: one that follows is seen the next time.
+	// Before the facts are looked at: one that follows is seen the next time.
 	inUse, err := q.counter.Read()
 	if err != nil {
 		q.counter = nil // the session closes it
@@ -99,5 +103,5 @@ func (w *watcher) unchanged() bool {
 	}
 	w.c.mutex.Lock()
 	defer w.c.mutex.Unlock()
-	return w.closes == q.closes && w.group.epoch == q.epoch
+	return w.facts == q.facts && w.group.epoch == q.epoch
 }

@@ -216,7 +216,7 @@ func (m *sockets) waitForClose(closes uint64) {
 func (m *sockets) closes() uint64 {
 	m.w.c.mutex.Lock()
 	defer m.w.c.mutex.Unlock()
-	return m.w.closes
+	return m.w.facts
 }
 
 // TestUncountable: where sockets cannot be counted each scan is a dump, which is

@@ -59,9 +59,9 @@ type watcher struct {
 	sockets  []port.Socket // reused
 	unknown  []int         // reused
 
-	hot    hotPorts // under the controller's lock, as rate
-	rate   rate     // of destroy notifications; under the controller's lock
-	closes uint64   // destroy notifications, and overruns; under the controller's lock
+	hot   hotPorts // under the controller's lock, as rate
+	rate  rate     // of destroy notifications; under the controller's lock
+	facts uint64   // destroy notifications, eBPF's events, and overruns; under the controller's lock
 	// inFlight is the dump that is being attributed; deferred are closes of its
 	// new sockets meanwhile. Under the controller's lock.
 	inFlight []port.Socket
@@ -305,7 +305,7 @@ func (w *watcher) scan() error {
 	w.busySince.Store(began.UnixNano())
 	c, id := w.c, w.group.id
 	c.mutex.Lock()
-	closes := w.closes
+	seen := w.facts
 	c.mutex.Unlock()
 	sockets, err := w.session.dump(w.sockets[:0])
 	w.sockets = sockets
@@ -328,7 +328,7 @@ func (w *watcher) scan() error {
 	w.nameUnbound(sockets)
 	w.settleConnects(sockets, began)
 	w.unknown = c.tracker.Unknown(w.unknown[:0], id, sockets)
-	w.session.quiet.dumped(w, began, closes, sockets)
+	w.session.quiet.dumped(w, began, seen, sockets)
 	if len(w.unknown) > 0 {
 		w.inFlight = sockets
 		w.catchUp()
