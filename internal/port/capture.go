@@ -2,6 +2,65 @@ package port
 
 import "time"
 
+// View is what the capture knew at one moment. It is immutable: readers share it,
+// and must not change what it refers to.
+type View struct {
+	// Version rises with each change of what is below.
+	Version uint64
+	// Time is when the view was made, in UTC.
+	Time time.Time
+	// Open are the open endpoints, ordered by container name, port, protocol and
+	// address.
+	Open []Open
+	// Containers are all running containers, monitored or not, ordered by name.
+	Containers []ContainerState
+	Status     CaptureStatus
+	Counters   Counters
+}
+
+// Counters are of the events since the start.
+type Counters struct {
+	// Events counts them by type and source.
+	Events map[EventKind]uint64
+	// Detection has, for each source that knows the exact moment of a change, the
+	// time from that moment to its event.
+	Detection map[Source]Distribution
+	// Pipeline counts openings and closings at each stage that they pass, so that
+	// the stages can be compared: see [Stage].
+	Pipeline []Stage
+}
+
+// EventKind is a type of event with the source that observed it. The source is
+// empty for a gap.
+type EventKind struct {
+	Type   Type
+	Source Source
+}
+
+// Distribution is a histogram of durations.
+type Distribution struct {
+	// Counts has, for each bound of [DetectionBounds], how many durations were up to
+	// it (each counted once, at its lowest bound), and last those above all bounds.
+	Counts []uint64
+	// Sum is in seconds.
+	Sum float64
+}
+
+// DetectionBounds are the upper bounds of Distribution.Counts, in seconds.
+var DetectionBounds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+// Stage is a stage of the pipeline that openings and closings pass: what enters it
+// is what leaves it, one by one or counted, or is lost and counted as lost.
+type Stage struct {
+	// Name is kernel, queue, pending, tracker, burst or a sink's name.
+	Name string
+	// In entered the stage; Out left it one by one, Counted in a count; Held is
+	// still in it; Dropped was of no interest (not monitored, not selected, known
+	// already); Lost was lost, and is reported by gaps. In a stage that balances In
+	// is the sum of the others.
+	In, Out, Counted, Held, Dropped, Lost uint64
+}
+
 // ContainerState is a running container and how it is watched. It is immutable
 // once it is handed on.
 type ContainerState struct {

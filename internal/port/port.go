@@ -154,7 +154,10 @@ const (
 	Closed Type = "closed"
 	// Changed: another process took the endpoint over.
 	Changed Type = "changed"
-	// Gap: something may have been missed; see Event.Reason.
+	// Bursts: openings and closings of one container that were counted instead of
+	// reported one by one; see [Burst].
+	Bursts Type = "burst"
+	// Gap: something was, or may have been, missed; see Event.Reason and Event.Lost.
 	Gap Type = "gap"
 )
 
@@ -186,9 +189,9 @@ type Listener struct {
 	Source    Source   `json:"source,omitempty"`
 }
 
-// Event is an endpoint that opened, closed or changed its owner, or a gap in
-// what was seen. It is immutable once it has left the controller: consumers
-// share it.
+// Event is an endpoint that opened, closed or changed its owner, a burst, or a gap
+// in what was seen. It is immutable once it has left the capture: consumers share
+// it.
 type Event struct {
 	// ID rises by one for each event.
 	ID uint64 `json:"id"`
@@ -201,8 +204,36 @@ type Event struct {
 	// OpenedAt and OpenSeconds belong to closed events.
 	OpenedAt    time.Time `json:"opened_at,omitzero"`
 	OpenSeconds *float64  `json:"open_seconds,omitempty"`
-	// Reason belongs to gap events.
+	// Reason and Lost belong to gap events. Lost is the number of openings and
+	// closings that the gap stands for; 0 where it is not known.
 	Reason string `json:"reason,omitempty"`
+	Lost   uint64 `json:"lost,omitempty"`
+	// Burst belongs to burst events, and is nil in others. Its fields stand beside
+	// the others in the JSON form.
+	*Burst
+}
+
+// MaxBurstPorts bounds Burst.Ports.
+const MaxBurstPorts = 64
+
+// Burst stands for openings and closings of one container that were counted. The
+// counts are of sockets: each of a SO_REUSEPORT group counts. Protocol, Address,
+// Port and Processes of the event are set as far as all of them have the same.
+//
+// A burst changes nothing of what is open: where an endpoint is open after it and
+// was not before, or the other way round, that opening or closing is an event of
+// its own, and not counted here.
+type Burst struct {
+	Opened uint64 `json:"opened"`
+	Closed uint64 `json:"closed"`
+	// First and Last are the times of the first and the last of them, in UTC.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	// Ports are the distinct ports, in rising order, MaxBurstPorts of them at most.
+	// PortCount is their number; where the kernel had no room to tell the ports
+	// apart, the least that it can be.
+	Ports     []uint16 `json:"ports,omitempty"`
+	PortCount int      `json:"port_count"`
 }
 
 // Open is an endpoint that is open now, as `portwatcher ports` lists it.

@@ -60,8 +60,8 @@ package probe
 import (
 	"errors"
 	"fmt"
-	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
 
@@ -94,10 +94,8 @@ func (k Kind) String() string {
 // stays good.
 type Event struct {
 	Kind Kind
-	// Time is when it happened, in UTC, on the wall clock as it is set when the
-	// event is read. The kernel's stamp behind it does not step with the clock;
-	// its conversion is exact to about 100 ns.
-	Time time.Time
+	// Time is when it happened, by the kernel's own stamp (bpf_ktime_get_boot_ns).
+	Time clock.Instant
 	// Socket as it is at that moment. AutoBound of TCP means that it did not ask
 	// for its port by number. Cgroup is the socket's, as in a dump: the cgroup of
 	// the process that created it, also where a child or another process that

@@ -30,7 +30,6 @@ type Probe struct {
 	// Read's own.
 	record ringbuf.Record
 	names  names
-	clock  clock
 }
 
 // Open loads and attaches the programs. When it returns, every open and close
@@ -51,7 +50,7 @@ func Open(options Options) (*Probe, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Probe{names: names{}, clock: clock{read: readClocks}}
+	p := &Probe{names: names{}}
 	if err := p.open(root, types, options); err != nil {
 		if closeErr := p.Close(); closeErr != nil {
 			return nil, errors.Join(err, closeErr)
@@ -72,9 +71,6 @@ func (p *Probe) open(root string, types *btf.Cache, options Options) error {
 	}
 	if p.ring, err = ringbuf.NewReader(p.objects.Events); err != nil {
 		return fmt.Errorf("map the eBPF ring buffer: %w", err)
-	}
-	if err := p.clock.sample(); err != nil {
-		return err
 	}
 	if p.hooks, err = attachAll(root, &p.objects); err != nil {
 		return err
@@ -109,12 +105,7 @@ func (p *Probe) Read(event *Event) error {
 		}
 		return fmt.Errorf("read the eBPF ring buffer: %w", err)
 	}
-	boot, err := parseRecord(p.record.RawSample, event, p.names)
-	if err != nil {
-		return err
-	}
-	event.Time, err = p.clock.time(boot)
-	return err
+	return parseRecord(p.record.RawSample, event, p.names)
 }
 
 // Flush has Read return [ErrFlushed] once it has returned every event of before

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
 
@@ -54,25 +55,24 @@ func (n names) get(raw [nameSize]byte) string {
 	return name
 }
 
-// parseRecord decodes a record into event, all but its time, and returns the
-// time: nanoseconds of CLOCK_BOOTTIME. The event is unchanged after an error,
-// which is a *MalformedError.
-func parseRecord(raw []byte, event *Event, names names) (uint64, error) {
+// parseRecord decodes a record into event, which is unchanged after an error. The
+// error is a *MalformedError.
+func parseRecord(raw []byte, event *Event, names names) error {
 	if len(raw) != recordSize {
-		return 0, malformed("%d bytes, want %d", len(raw), recordSize)
+		return malformed("%d bytes, want %d", len(raw), recordSize)
 	}
 	word := func(at int) uint64 { return binary.NativeEndian.Uint64(raw[at:]) }
 	half := func(at int) uint32 { return binary.NativeEndian.Uint32(raw[at:]) }
 
 	kind, protocol, flags := Kind(raw[54]), port.Protocol(raw[55]), raw[57]
 	if kind != Opened && kind != Closed {
-		return 0, malformed("kind %d, want %d or %d", kind, Opened, Closed)
+		return malformed("kind %d, want %d or %d", kind, Opened, Closed)
 	}
 	if protocol != port.TCP && protocol != port.UDP {
-		return 0, malformed("protocol %d, want %d or %d", protocol, port.TCP, port.UDP)
+		return malformed("protocol %d, want %d or %d", protocol, port.TCP, port.UDP)
 	}
 	if flags&^knownFlags != 0 {
-		return 0, malformed("flags %#x, known are %#x", flags, knownFlags)
+		return malformed("flags %#x, known are %#x", flags, knownFlags)
 	}
 	var address netip.Addr
 	switch family := raw[56]; family {
@@ -81,15 +81,15 @@ func parseRecord(raw []byte, event *Event, names names) (uint64, error) {
 	case familyIPv6:
 		address = netip.AddrFrom16([16]byte(raw[64:80])).Unmap()
 	default:
-		return 0, malformed("address family %d, want %d or %d", family, familyIPv4, familyIPv6)
+		return malformed("address family %d, want %d or %d", family, familyIPv4, familyIPv6)
 	}
 	cookie := word(8)
 	if cookie == 0 {
-		return 0, malformed("no socket cookie")
+		return malformed("no socket cookie")
 	}
 
 	*event = Event{
-		Kind: kind,
+		Kind: kind, Time: clock.Instant(word(0)),
 		Socket: port.Socket{
 			Cookie: cookie, Protocol: protocol, Address: address,
 			Port:     binary.NativeEndian.Uint16(raw[52:]),
@@ -104,5 +104,5 @@ func parseRecord(raw []byte, event *Event, names names) (uint64, error) {
 	if kind == Opened {
 		event.Name = names.get([nameSize]byte(raw[80:96]))
 	}
-	return word(0), nil
+	return nil
 }

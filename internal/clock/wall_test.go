@@ -1,4 +1,4 @@
-package probe
+package clock
 
 import (
 	"errors"
@@ -22,49 +22,51 @@ func (f *fakeClocks) read() (reading, error) {
 	return reading{f.boot - f.earlier, f.boot + f.offset, f.boot + f.later}, nil
 }
 
-func (f *fakeClocks) stamp(t *testing.T, c *clock) int64 {
+func (f *fakeClocks) stamp(w *Wall) int64 { return w.Time(Instant(f.boot)).UnixNano() }
+
+func (f *fakeClocks) wall(t *testing.T) *Wall {
 	t.Helper()
-	at, err := c.time(uint64(f.boot))
+	w, err := newWall(f.read)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return at.UnixNano()
+	return w
 }
 
-func TestClockConvergesAndFollowsSteps(t *testing.T) {
+func TestWallConvergesAndFollowsSteps(t *testing.T) {
 	const epoch = 1_700_000_000_000_000_000
 	f := &fakeClocks{boot: 5_000_000_000, offset: epoch, earlier: 400, later: 100}
-	c := &clock{read: f.read}
+	c := f.wall(t)
 
-	if off := f.stamp(t, c) - f.boot - epoch; off < -400 || off > 400 {
+	if off := f.stamp(c) - f.boot - epoch; off < -400 || off > 400 {
 		t.Errorf("first stamp is off by %d ns, want within the reading's 400", off)
 	}
 	// A reading with its slack on the other side leaves 100 ns on each.
 	f.boot += int64(time.Second)
 	f.earlier, f.later = 100, 400
-	if off := f.stamp(t, c) - f.boot - epoch; off < -1 || off > 1 {
+	if off := f.stamp(c) - f.boot - epoch; off < -1 || off > 1 {
 		t.Errorf("after two readings the stamp is off by %d ns, want 0", off)
 	}
 	// A wide reading must not make it worse.
 	f.boot += int64(time.Second)
 	f.earlier, f.later = 50, 90_000
-	if off := f.stamp(t, c) - f.boot - epoch; off < -100 || off > 100 {
+	if off := f.stamp(c) - f.boot - epoch; off < -100 || off > 100 {
 		t.Errorf("a wide reading moved the stamp by %d ns", off)
 	}
 	// The clock is set back an hour.
 	f.boot += int64(time.Second)
 	f.offset -= int64(time.Hour)
 	f.earlier, f.later = 50, 50
-	if off := f.stamp(t, c) - f.boot - f.offset; off < -50 || off > 50 {
+	if off := f.stamp(c) - f.boot - f.offset; off < -50 || off > 50 {
 		t.Errorf("after the clock was set, the stamp is off by %d ns", off)
 	}
 }
 
-func TestClockReadsRarely(t *testing.T) {
+func TestWallReadsRarely(t *testing.T) {
 	f := &fakeClocks{boot: 5_000_000_000, earlier: 50, later: 50}
-	c := &clock{read: f.read}
+	c := f.wall(t)
 	for range 1000 {
-		f.stamp(t, c)
+		f.stamp(c)
 		f.boot += 50_000
 	}
 	if f.readings != 1 {
@@ -72,10 +74,25 @@ func TestClockReadsRarely(t *testing.T) {
 	}
 }
 
-func TestClockReportsFailure(t *testing.T) {
-	f := &fakeClocks{boot: 5_000_000_000, fails: 1}
-	c := &clock{read: f.read}
-	if _, err := c.time(1); err == nil {
-		t.Error("no error from a clock that cannot be read")
+func TestWallFailure(t *testing.T) {
+	f := &fakeClocks{boot: 5_000_000_000, offset: 1000, fails: 1}
+	if _, err := newWall(f.read); err == nil {
+		t.Error("no error from clocks that cannot be read")
+	}
+	w := f.wall(t)
+	f.boot += int64(time.Second)
+	f.fails = 1
+	if got := f.stamp(w); got != f.boot+1000 {
+		t.Errorf("the time after a failed reading is %d, want %d: the last offset stays", got, f.boot+1000)
+	}
+}
+
+func TestInstantOfWallTime(t *testing.T) {
+	f := &fakeClocks{boot: 5_000_000_000, offset: 1_700_000_000_000_000_000}
+	w := f.wall(t)
+	for _, i := range []Instant{0, 1, 4_000_000_000, -70_000_000_000} {
+		if got := w.Instant(w.Time(i)); got != i {
+			t.Errorf("instant %d becomes %d", i, got)
+		}
 	}
 }

@@ -1,0 +1,78 @@
+package clock
+
+import "time"
+
+// resampleAfter is how old the last reading of the clocks may be when an instant
+// is newer: a step of the wall clock is noticed within it.
+const resampleAfter = 100 * time.Millisecond
+
+// reading is the wall clock read between two readings of the boot clock, all in
+// nanoseconds.
+type reading struct {
+	before, wall, after int64
+}
+
+// Wall converts between instants and wall-clock time.
+//
+// Both clocks come from the kernel's one timekeeper and differ by a number that
+// changes only when the wall clock is set: frequency corrections act on both. A
+// reading bounds that number from both sides. While the readings agree, their
+// bounds are intersected, and the number gets more exact with each; when one
+// contradicts the bounds, the clock was set, and it alone counts.
+//
+// A Wall is not safe for concurrent use.
+type Wall struct {
+	read      func() (reading, error)
+	low, high int64 // bounds of wall minus boot
+	sampled   int64 // boot time of the last reading
+}
+
+// NewWall reads the clocks. The error is that of clock_gettime(2).
+func NewWall() (*Wall, error) { return newWall(readClocks) }
+
+func newWall(read func() (reading, error)) (*Wall, error) {
+	w := &Wall{read: read}
+	r, err := read()
+	if err != nil {
+		return nil, err
+	}
+	w.low, w.high, w.sampled = r.wall-r.after, r.wall-r.before, r.after
+	return w, nil
+}
+
+// sample reads the clocks again. Clocks that were read once do not fail; should
+// they, the last offset stays.
+func (w *Wall) sample() {
+	r, err := w.read()
+	if err != nil {
+		return
+	}
+	low, high := r.wall-r.after, r.wall-r.before
+	if max(low, w.low) <= min(high, w.high) {
+		low, high = max(low, w.low), min(high, w.high)
+	}
+	w.low, w.high, w.sampled = low, high, r.after
+}
+
+func (w *Wall) offset() int64 { return w.low + (w.high-w.low)/2 }
+
+// Time returns the wall-clock time of an instant, in UTC, on the wall clock as it
+// is set at present. The zero instant is the zero time.
+func (w *Wall) Time(i Instant) time.Time {
+	if i == 0 {
+		return time.Time{}
+	}
+	if int64(i)-w.sampled > int64(resampleAfter) {
+		w.sample()
+	}
+	return time.Unix(0, int64(i)+w.offset()).UTC()
+}
+
+// Instant returns the instant of a wall-clock time, by the wall clock as it is
+// set at present. The zero time is the zero instant.
+func (w *Wall) Instant(t time.Time) Instant {
+	if t.IsZero() {
+		return 0
+	}
+	return Instant(t.UnixNano() - w.offset())
+}
