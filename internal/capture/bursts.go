@@ -1,0 +1,258 @@
+package capture
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"portwatcher/internal/clock"
+	"portwatcher/internal/exposure"
+	"portwatcher/internal/port"
+	"portwatcher/internal/tracker"
+)
+
+const (
+	// burstInterval is the time between two bursts of one container.
+	burstInterval = time.Second
+	// maxCountedPorts bounds the distinct ports that one burst counts exactly.
+	maxCountedPorts = 4096
+)
+
+// bursts are the openings and closings that were counted and not reported yet, by
+// container. Its zero value is ready.
+type bursts map[string]*burst
+
+// burst is what is counted of one container since its last burst.
+//
+// Openings and closings come here from the kernel's counts, and from the capture itself
+// where a sink's queue has no room for more of this container, or where it exceeds the
+// burst limit: it is folded then until the next burst. Whether each endpoint is open is
+// an event of its own in the end, so that a burst changes nothing of what is open.
+type burst struct {
+	container      *port.Container
+	opened, closed uint64
+	first, last    clock.Instant
+	source         port.Source
+	ports          map[uint16]struct{}
+	more           bool // ports are not all of them
+	place          place
+	processes      []port.Process
+	// folding says that changes are counted until the next burst; held are the last ones
+	// of endpoints that are not what they were reported to be.
+	folding bool
+	held    map[port.Endpoint]heldChange
+}
+
+// heldChange is a change that may become an event of its own.
+type heldChange struct {
+	tracker.Change
+	reach exposure.Reach
+}
+
+// place is what the openings and closings of a burst have in common.
+type place struct {
+	known, mixed bool // some were added; they differ in the port
+	protocol     port.Protocol
+	address      netip.Addr
+	port         uint16
+	mixedAddress bool
+	mixedOwners  bool // in the processes
+}
+
+// rate counts the changes of one container in a second.
+type rate struct {
+	began clock.Instant
+	count int
+}
+
+// burstOf returns what is counted of a container.
+func (c *Capture) burstOf(container *port.Container) *burst {
+	b := c.bursts[container.ID]
+	if b == nil {
+		b = &burst{ports: map[uint16]struct{}{}}
+		if c.bursts == nil {
+			c.bursts = bursts{}
+		}
+		c.bursts[container.ID] = b
+	}
+	b.container = container
+	return b
+}
+
+// add notes where something opened or closed, and when.
+func (b *burst) add(protocol port.Protocol, address netip.Addr, number uint16, processes []port.Process, first, last clock.Instant) {
+	b.span(first, last)
+	p := &b.place
+	if number == 0 {
+		return
+	}
+	if len(b.ports) < maxCountedPorts {
+		b.ports[number] = struct{}{}
+	} else if _, known := b.ports[number]; !known {
+		b.more = true
+	}
+	if !p.known {
+		*p = place{known: true, protocol: protocol, address: address, port: number}
+		b.processes = processes
+		return
+	}
+	p.mixed = p.mixed || p.protocol != protocol || p.port != number
+	p.mixedAddress = p.mixedAddress || p.address != address
+	if !p.mixedOwners && !sameProcesses(b.processes, processes) {
+		p.mixedOwners = true
+	}
+}
+
+// span widens the time of the burst.
+func (b *burst) span(first, last clock.Instant) {
+	if b.first.IsZero() || first.Before(b.first) {
+		b.first = first
+	}
+	if last.After(b.last) {
+		b.last = last
+	}
+}
+
+// unlisted notes that there were ports which are not known.
+func (b *burst) unlisted() {
+	b.more = true
+	b.place.mixed, b.place.mixedAddress, b.place.mixedOwners = true, true, true
+}
+
+func sameProcesses(a, b []port.Process) bool {
+	return slices.EqualFunc(a, b, func(p, q port.Process) bool { return p.PID == q.PID && p.Name == q.Name })
+}
+
+// folds says whether a change is counted instead of being reported now.
+func (c *Capture) folds(change *tracker.Change) bool {
+	if change.Type == port.Changed {
+		return false
+	}
+	id := change.Container.ID
+	if b := c.bursts[id]; b != nil && b.folding {
+		return true
+	}
+	if !c.exceeds(id) && c.hasRoom(id) {
+		return false
+	}
+	b := c.burstOf(change.Container)
+	b.folding = true
+	return true
+}
+
+// exceeds says whether a container is beyond the burst limit with this change.
+func (c *Capture) exceeds(id string) bool {
+	limit := c.tuning.BurstLimit
+	if limit <= 0 {
+		return false
+	}
+	m := c.containers[id]
+	if m == nil {
+		return false
+	}
+	r := &m.listed.rate
+	if c.now.Sub(r.began) >= time.Second {
+		*r = rate{began: c.now}
+	}
+	r.count++
+	return r.count > limit
+}
+
+// fold counts a change. What was open or closed when the last event of the endpoint was
+// sent decides whether it is held: two changes that cancel each other are counted.
+func (c *Capture) fold(change *tracker.Change, reach exposure.Reach) {
+	b := c.burstOf(change.Container)
+	e := change.Endpoint
+	b.add(e.Protocol, e.Address, e.Port, change.Processes, change.Time, change.Time)
+	b.source = change.Source
+	if change.Type == port.Opened {
+		b.opened++
+	} else {
+		b.closed++
+	}
+	if change.Transient {
+		return // its other half cancels it
+	}
+	if held, ok := b.held[e]; ok && held.Type != change.Type {
+		delete(b.held, e)
+		return
+	}
+	if b.held == nil {
+		b.held = map[port.Endpoint]heldChange{}
+	}
+	b.held[e] = heldChange{*change, reach}
+}
+
+// flushBursts reports what was counted.
+func (c *Capture) flushBursts() {
+	c.now = clock.Now()
+	for id := range c.bursts {
+		c.flushBurst(id)
+	}
+}
+
+// flushBurst reports what was counted of a container: as events of their own what is open
+// or closed now and was not before, and as a burst the rest.
+func (c *Capture) flushBurst(id string) {
+	b := c.bursts[id]
+	if b == nil {
+		return
+	}
+	delete(c.bursts, id)
+	held := make([]heldChange, 0, len(b.held))
+	for _, change := range b.held {
+		held = append(held, change)
+	}
+	slices.SortFunc(held, func(x, y heldChange) int { return int(x.Time.Sub(y.Time)) })
+	for i := range held {
+		if held[i].Type == port.Opened {
+			b.opened -= min(b.opened, 1)
+		} else {
+			b.closed -= min(b.closed, 1)
+		}
+		c.emit(&held[i].Change, held[i].reach, true)
+	}
+	if b.opened+b.closed == 0 {
+		return
+	}
+	c.counts.bursts.Counted += b.opened + b.closed
+	c.send(c.burstEvent(b), nil, id, true)
+}
+
+func (c *Capture) burstEvent(b *burst) *port.Event {
+	e := &port.Event{
+		Type: port.Bursts, Time: c.wall.Time(b.last),
+		Listener: port.Listener{Host: c.hostName, Container: b.container.Ref(), Source: b.source},
+		Burst: &port.Burst{
+			Opened: b.opened, Closed: b.closed, First: c.wall.Time(b.first), Last: c.wall.Time(b.last), PortCount: len(b.ports),
+		},
+	}
+	for number := range b.ports {
+		e.Ports = append(e.Ports, number)
+	}
+	slices.Sort(e.Ports)
+	e.Ports = e.Ports[:min(len(e.Ports), port.MaxBurstPorts)]
+	if b.more {
+		e.PortCount = max(e.PortCount, 1)
+	}
+	if p := &b.place; p.known {
+		if !p.mixed {
+			e.Protocol, e.Port = p.protocol, p.port
+		}
+		if !p.mixedAddress {
+			e.Address = p.address
+		}
+		if !p.mixedOwners {
+			e.Processes = b.processes
+		}
+	}
+	return e
+}
+
+// setBurstTimer has what was counted reported within burstInterval.
+func (c *Capture) setBurstTimer() {
+	if len(c.bursts) > 0 && !c.timers.burstSet {
+		c.timers.burstSet = true
+		c.timers.burst.Reset(burstInterval)
+	}
+}

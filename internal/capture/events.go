@@ -1,0 +1,150 @@
+package capture
+
+import (
+	"net/netip"
+	"time"
+
+	"portwatcher/internal/exposure"
+	"portwatcher/internal/port"
+	"portwatcher/internal/tracker"
+)
+
+// publish completes changes and hands them to the sinks, or counts them. The slice is
+// kept to be used again.
+func (c *Capture) publish(changes []tracker.Change) {
+	folded := false
+	for i := range changes {
+		change := &changes[i]
+		reach := c.exposureOf(change)
+		c.counts.changes.In++
+		if !change.Transient || change.Type == port.Opened { // both halves of a transient go the same way
+			folded = c.folds(change)
+		}
+		switch b := c.bursts[change.Container.ID]; {
+		case folded:
+			c.fold(change, reach)
+		case b != nil && change.Type == port.Changed && b.held[change.Endpoint].Type == port.Opened:
+			held := b.held[change.Endpoint] // it was not reported as open yet
+			held.Processes = change.Processes
+			b.held[change.Endpoint] = held
+			c.counts.changes.Dropped++
+		default:
+			c.emit(change, reach, false)
+		}
+	}
+	if len(changes) > 0 {
+		c.changed()
+	}
+	clear(changes)
+	c.changes = changes[:0]
+}
+
+// emit makes a change an event of its own. Force is for one that must not be counted.
+func (c *Capture) emit(change *tracker.Change, reach exposure.Reach, force bool) {
+	c.counts.changes.Out++
+	c.detected(change)
+	c.send(c.event(change, reach), c.socketsOf(change), change.Container.ID, force)
+}
+
+// exposureOf returns who can reach the endpoint of a change, and remembers it while the
+// endpoint is open. What closes keeps what was known.
+func (c *Capture) exposureOf(change *tracker.Change) exposure.Reach {
+	r, known := c.reaches[change.Endpoint]
+	switch n := c.namespaces[change.Namespace]; {
+	case known && (n == nil || change.Type == port.Closed):
+	case n == nil:
+		r = exposure.Unseen(change.Endpoint.Address)
+	default:
+		r = exposure.Of(listening(change, n), n.containers())
+	}
+	if change.Type == port.Closed {
+		delete(c.reaches, change.Endpoint)
+	} else {
+		c.reaches[change.Endpoint] = r
+	}
+	return r
+}
+
+func listening(change *tracker.Change, n *namespace) exposure.Listening {
+	return exposure.Listening{
+		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
+		IPv6Only: change.IPv6Only, Host: n != nil && n.host,
+	}
+}
+
+// socketsOf returns what an endpoint that has just opened is recognised by at the next
+// start.
+func (c *Capture) socketsOf(change *tracker.Change) *port.Sockets {
+	if change.Type == port.Closed || change.Transient || !c.keepsState() {
+		return nil
+	}
+	return c.tracker.Sockets(change.Endpoint)
+}
+
+// drop has the tracker forget endpoints without an event, and says whether there was
+// one.
+func (c *Capture) drop(which func(port.Endpoint) bool) (any bool) {
+	c.tracker.Drop(func(e port.Endpoint) bool {
+		if !which(e) {
+			return false
+		}
+		delete(c.reaches, e)
+		any = true
+		return true
+	})
+	if any {
+		c.changed()
+	}
+	return any
+}
+
+func (c *Capture) event(change *tracker.Change, r exposure.Reach) *port.Event {
+	e := &port.Event{
+		Time: c.wall.Time(change.Time), Type: change.Type,
+		Listener: c.listener(change, r), Transient: change.Transient,
+	}
+	if change.Type == port.Closed && !change.OpenedAt.IsZero() {
+		e.OpenedAt = c.wall.Time(change.OpenedAt)
+		if change.Source != port.SourceRestart { // else only the latest moment is known
+			seconds := max(change.Time.Sub(change.OpenedAt), 0).Seconds()
+			e.OpenSeconds = &seconds
+		}
+	}
+	return e
+}
+
+func (c *Capture) listener(change *tracker.Change, r exposure.Reach) port.Listener {
+	return port.Listener{
+		Host: c.hostName, Container: change.Container.Ref(),
+		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
+		// A specific IPv6 address never takes IPv4: only of the wildcard it says something.
+		IPv6Only:  change.IPv6Only && change.Endpoint.Address == netip.IPv6Unspecified(),
+		Processes: change.Processes, Exposure: r.Exposure, Published: r.Published, Source: change.Source,
+	}
+}
+
+// gap reports that something was or may have been missed, in one container or anywhere.
+// Lost is the number of openings and closings, 0 where it is not known.
+func (c *Capture) gap(container *port.Container, reason string, lost uint64) {
+	key := ""
+	if container != nil {
+		key = container.ID
+	}
+	c.counts.gaps++
+	c.send(c.newGap(container, reason, lost), nil, key, true)
+}
+
+func (c *Capture) newGap(container *port.Container, reason string, lost uint64) *port.Event {
+	e := &port.Event{Time: time.Now().UTC(), Type: port.Gap, Listener: port.Listener{Host: c.hostName}, Reason: reason, Lost: lost}
+	if container != nil {
+		e.Container = container.Ref()
+	}
+	return e
+}
+
+// leave reports that a container which lives is not monitored any more, to those who
+// keep what is open. It is asked for, so the status does not count it with what was
+// missed.
+func (c *Capture) leave(container *port.Container) {
+	c.send(c.newGap(container, "not monitored any more; what it opens and closes is not reported from here on", 0), nil, container.ID, true)
+}

@@ -1,0 +1,150 @@
+package capture
+
+import (
+	"fmt"
+
+	"portwatcher/internal/port"
+)
+
+// Record is one thing for a sink. Exactly one of Event, State (with or without Full) and
+// Forget is meant; see journal.Record.
+type Record struct {
+	// Event is immutable. Sockets go with an opened or changed event; nil for others.
+	Event   *port.Event
+	Sockets *port.Sockets
+	// State are endpoints that are open; Full says that these are all.
+	State []port.State
+	Full  bool
+	// Forget is the id of a container that is not monitored any more.
+	Forget string
+}
+
+// Sink takes records, at once: behind it is a bounded queue that gives each container
+// its own share.
+type Sink struct {
+	// Name is the consumer: output, journal or live.
+	Name string
+	// Offer takes a record of a container ("" for none), or returns false where the queue
+	// has no room for more of it. Force is for what must not be counted instead: it uses
+	// a reserve.
+	Offer func(container string, r Record, force bool) bool
+	// Room says whether a record of a container would be taken within its share.
+	Room func(container string) bool
+	// Status returns how full the queue is, and how many records it has taken ever.
+	Status func() (length, capacity int, taken uint64)
+	// State says that the sink keeps what is open: it takes State and Forget, and
+	// everything anew after it has lost something.
+	State bool
+	// Slow says, in a gap, why the sink has no room for events.
+	Slow string
+}
+
+// outlet is a sink with what it did not take.
+type outlet struct {
+	Sink
+	// lost are openings and closings by container that no gap has reported yet; events
+	// counts all of them since the start, changes the openings and closings.
+	lost    map[string]uint64
+	events  uint64
+	changes uint64
+	offered uint64 // openings and closings
+}
+
+func newOutlet(s Sink) *outlet {
+	if s.Room == nil {
+		s.Room = func(string) bool { return true }
+	}
+	if s.Status == nil {
+		s.Status = func() (int, int, uint64) { return 0, 0, 0 }
+	}
+	return &outlet{Sink: s, lost: map[string]uint64{}}
+}
+
+// send numbers an event and hands it on. The sockets are those of an endpoint that is
+// open from now on.
+func (c *Capture) send(e *port.Event, sockets *port.Sockets, container string, force bool) {
+	c.reportLost()
+	c.lastID++
+	e.ID = c.lastID
+	c.deliver(e, sockets, container, force, nil)
+}
+
+// deliver hands a numbered event to the sinks but one.
+func (c *Capture) deliver(e *port.Event, sockets *port.Sockets, container string, force bool, but *outlet) {
+	c.counts.events[port.EventKind{Type: e.Type, Source: e.Source}]++
+	weight := weightOf(e)
+	for _, o := range c.sinks {
+		if o == but {
+			continue
+		}
+		o.offered += weight
+		if !o.Offer(container, Record{Event: e, Sockets: sockets}, force) {
+			o.events++
+			o.changes += weight
+			o.lost[container] += max(weight, 1)
+			c.counts.lost++
+		}
+	}
+}
+
+// weightOf is how many openings and closings an event stands for.
+func weightOf(e *port.Event) uint64 {
+	switch {
+	case e.Type == port.Opened || e.Type == port.Closed:
+		return 1
+	case e.Burst != nil:
+		return e.Burst.Opened + e.Burst.Closed
+	}
+	return 0
+}
+
+// hasRoom says whether all sinks have room for another event of a container.
+func (c *Capture) hasRoom(container string) bool {
+	for _, o := range c.sinks {
+		if !o.Room(container) {
+			return false
+		}
+	}
+	return true
+}
+
+// reportLost reports by a gap what a sink did not take, as soon as it takes events
+// again.
+func (c *Capture) reportLost() {
+	for _, o := range c.sinks {
+		for id, lost := range o.lost {
+			container := c.find(id)
+			gap := c.newGap(container, fmt.Sprintf("openings and closings are %s", o.Slow), lost)
+			gap.ID = c.lastID + 1
+			if !o.Offer(id, Record{Event: gap}, true) {
+				break
+			}
+			delete(o.lost, id)
+			c.lastID = gap.ID
+			c.counts.gaps++
+			c.deliver(gap, nil, id, true, o)
+			if o.State {
+				c.resume.kept = stateUnknown
+			}
+		}
+	}
+}
+
+// keepsState says whether a sink keeps what is open.
+func (c *Capture) keepsState() bool {
+	for _, o := range c.sinks {
+		if o.State {
+			return true
+		}
+	}
+	return false
+}
+
+// offerState hands the state to the sinks that keep it, and says whether all took it.
+func (c *Capture) offerState(container string, r Record) bool {
+	all := true
+	for _, o := range c.sinks {
+		all = (!o.State || o.Offer(container, r, true)) && all
+	}
+	return all
+}

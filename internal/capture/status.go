@@ -1,0 +1,196 @@
+package capture
+
+import (
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"portwatcher/internal/port"
+	"portwatcher/internal/probe"
+	"portwatcher/internal/process"
+	"portwatcher/internal/source"
+	"portwatcher/internal/tracker"
+)
+
+// counts are since the start.
+type counts struct {
+	gaps, overruns, lost, failures, probes uint64
+	events                                 map[port.EventKind]uint64
+	detection                              map[port.Source]*port.Distribution
+	// The stages of the pipeline, in openings and closings. kernel is of eBPF's earlier
+	// readings; the present one is added when it is shown.
+	kernel                                   probe.Stats
+	ring, counted, notified, changes, bursts port.Stage
+}
+
+func newCounts() counts {
+	return counts{
+		events: map[port.EventKind]uint64{}, detection: map[port.Source]*port.Distribution{},
+		ring: port.Stage{Name: "facts"}, counted: port.Stage{Name: "counts"}, notified: port.Stage{Name: "notifications"},
+		changes: port.Stage{Name: "changes"},
+	}
+}
+
+// takeStats adds what an eBPF reading counted that has ended.
+func (c *Capture) takeStats(s probe.Stats) {
+	k := &c.counts.kernel
+	k.Opened += s.Opened
+	k.Closed += s.Closed
+	k.CountedOpened += s.CountedOpened
+	k.CountedClosed += s.CountedClosed
+	k.Missed += s.Missed
+	k.Lost += s.Lost
+	c.reader = nil
+}
+
+// detected measures the time from a change in the kernel to its event.
+func (c *Capture) detected(change *tracker.Change) {
+	if change.Source != port.SourceEBPF {
+		return
+	}
+	d := c.counts.detection[change.Source]
+	if d == nil {
+		d = &port.Distribution{Counts: make([]uint64, len(port.DetectionBounds)+1)}
+		c.counts.detection[change.Source] = d
+	}
+	took := max(c.now.Sub(change.Time), 0).Seconds()
+	d.Counts[sort.SearchFloat64s(port.DetectionBounds, took)]++
+	d.Sum += took
+}
+
+// counters returns a copy of what is counted.
+func (c *Capture) counters() port.Counters {
+	all := port.Counters{
+		Events: make(map[port.EventKind]uint64, len(c.counts.events)), Detection: make(map[port.Source]port.Distribution, len(c.counts.detection)),
+	}
+	for kind, n := range c.counts.events {
+		all.Events[kind] = n
+	}
+	for source, d := range c.counts.detection {
+		all.Detection[source] = port.Distribution{Counts: slices.Clone(d.Counts), Sum: d.Sum}
+	}
+	all.Pipeline = c.stages()
+	return all
+}
+
+// stages returns how openings and closings pass from the kernel to the sinks.
+func (c *Capture) stages() []port.Stage {
+	k := c.counts.kernel
+	if c.reader != nil {
+		now := c.reader.Stats()
+		k.Opened, k.Closed, k.CountedOpened = k.Opened+now.Opened, k.Closed+now.Closed, k.CountedOpened+now.CountedOpened
+		k.CountedClosed, k.Missed, k.Lost = k.CountedClosed+now.CountedClosed, k.Missed+now.Missed, k.Lost+now.Lost
+	}
+	kernel := port.Stage{Name: "kernel", Out: k.Opened + k.Closed, Counted: k.CountedOpened + k.CountedClosed + k.Missed, Lost: k.Lost}
+	kernel.In = kernel.Out + kernel.Counted + kernel.Lost
+	facts, counted, changes := c.counts.ring, c.counts.counted, c.counts.changes
+	for _, w := range c.pending.lists {
+		for i := range w.counts {
+			counted.Held += countOf(&w.counts[i].Count)
+		}
+		facts.Held += uint64(len(w.facts)) + w.opened + w.closed
+	}
+	facts.Dropped += c.pending.dropped
+	bursts := port.Stage{Name: "bursts", Counted: c.counts.bursts.Counted}
+	for _, b := range c.bursts {
+		bursts.Held += b.opened + b.closed
+	}
+	bursts.In = bursts.Counted + bursts.Held
+	changes.Counted = changes.In - changes.Out - changes.Dropped
+	all := []port.Stage{kernel, facts, counted, c.counts.notified, changes, bursts}
+	for _, o := range c.sinks {
+		all = append(all, port.Stage{Name: o.Name, In: o.offered, Out: o.offered - o.changes, Lost: o.changes})
+	}
+	return all
+}
+
+// link is the connection to the engine.
+type link struct {
+	lost       error // why the engine cannot be reached, nil while it can
+	since      time.Time
+	connected  bool // it once was
+	reconnects uint64
+	name       string
+	version    string
+}
+
+func (l *link) lose(why error) {
+	if l.lost == nil {
+		l.since = time.Now()
+	}
+	l.lost = why
+}
+
+func (l *link) connect() {
+	if l.lost == nil {
+		return
+	}
+	if l.connected {
+		l.reconnects++
+	}
+	l.lost, l.connected, l.since = nil, true, time.Now()
+}
+
+func (c *Capture) status() port.CaptureStatus {
+	s := port.CaptureStatus{
+		Host: c.hostName, StartedAt: c.startedAt.UTC(),
+		Engine: port.EngineStatus{
+			Connected: c.engineIs.lost == nil, Since: c.engineIs.since.UTC(), Address: c.options.EngineAddress, Name: c.engineIs.name,
+			Version: c.engineIs.version, Reconnects: c.engineIs.reconnects,
+		},
+		Source:   port.SourceStatus{Wanted: string(c.options.Mode), EBPF: c.reader != nil, Destroy: true},
+		Watchers: []port.WatcherStatus{},
+		Gaps:     c.counts.gaps, Overruns: c.counts.overruns, Lost: c.counts.lost,
+	}
+	if c.engineIs.lost != nil {
+		s.Engine.Error = c.engineIs.lost.Error()
+	}
+	for _, n := range c.namespaces {
+		if n.watcher != nil {
+			w := c.watcherStatus(n)
+			s.Source.Destroy = s.Source.Destroy && w.Destroy
+			s.Watchers = append(s.Watchers, w)
+		}
+	}
+	s.Source.Destroy = s.Source.Destroy && len(s.Watchers) > 0
+	slices.SortFunc(s.Watchers, func(a, b port.WatcherStatus) int { return strings.Compare(a.Name, b.Name) })
+	for _, o := range c.sinks {
+		queue := port.QueueStatus{Name: o.Name, Dropped: o.events}
+		queue.Length, queue.Capacity, _ = o.Status()
+		s.Queues = append(s.Queues, queue)
+	}
+	return s
+}
+
+func (c *Capture) watcherStatus(n *namespace) port.WatcherStatus {
+	return port.WatcherStatus{
+		Namespace: n.id, Name: n.id.String(), Host: n.host, Source: c.sourceOf(n), Destroy: n.destroy,
+		LastScan: c.wall.Time(n.watcher.LastScan()), Stale: c.tracker.Stale(n.id), Containers: strings.Split(n.names(), ", "),
+	}
+}
+
+// sourceOf is what reports new endpoints in a namespace; empty before its session is
+// open.
+func (c *Capture) sourceOf(n *namespace) port.Source {
+	if n.source != "" && n.netnsCookie != 0 && c.reader != nil {
+		return port.SourceEBPF
+	}
+	return n.source
+}
+
+// answerHolders lists the processes that hold open endpoints.
+func (c *Capture) answerHolders(q *source.Holders) {
+	c.tracker.Holders(func(p *port.Process) {
+		q.Recorded = append(q.Recorded, process.Recorded{PID: p.PID, Name: p.Name})
+	})
+}
+
+// answerHoldings lists the sockets of the endpoints that some processes hold.
+func (c *Capture) answerHoldings(q *source.Holdings) {
+	var held func(pid int) bool
+	if q.PIDs != nil {
+		held = func(pid int) bool { _, ok := q.PIDs[pid]; return ok }
+	}
+	q.Holdings = c.tracker.Holdings(q.Holdings[:0], held)
+}

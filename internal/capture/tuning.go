@@ -1,0 +1,141 @@
+package capture
+
+import (
+	"time"
+
+	"portwatcher/internal/port"
+	"portwatcher/internal/source"
+)
+
+// Tuning are the settings that may change while the capture runs. Its functions are
+// called by the capture's goroutine; they must not block.
+type Tuning struct {
+	// Monitored says whether a container is watched.
+	Monitored func(*port.Container) bool
+	// Unmatched returns what the user asked for and no container matches; nil means that
+	// nothing was asked for.
+	Unmatched func([]*port.Container) []string
+	// Reported says which ports are reported; nil is all. The container is nil where it is
+	// not known.
+	Reported     func(*port.Container, port.Protocol, uint16) bool
+	ScanInterval time.Duration
+	// BurstScans is how many scans make one, BurstDelay the time between them.
+	BurstScans int
+	BurstDelay time.Duration
+	CloseGrace time.Duration
+	UDPClients bool
+	// BurstLimit is how many events a second of one container are listed; what is more is
+	// counted. 0 is no limit.
+	BurstLimit int
+	// Buffers bounds the sum of the receive buffers of all namespaces' destroy
+	// notifications, in bytes; 0 is DefaultBuffers.
+	Buffers int
+}
+
+// DefaultBuffers bounds the receive buffers where Tuning.Buffers is 0.
+const DefaultBuffers = 256 << 20
+
+// Bounds on the receive buffer of one namespace, in bytes.
+const (
+	minBuffer = 1 << 20
+	maxBuffer = 64 << 20
+)
+
+// Tune changes the settings of a running capture. What is not reported any more is
+// forgotten without an event, but for a gap of each container that is not monitored any
+// more; what is from now on is reported as opened. It returns at once.
+func (c *Capture) Tune(t Tuning) {
+	select {
+	case <-c.tunings:
+	default:
+	}
+	c.tunings <- t
+}
+
+func (c *Capture) tune(t Tuning) {
+	old := c.tuning
+	c.tuning = t
+	c.tracker.SetGrace(t.CloseGrace)
+	c.applySettings()
+	for _, m := range c.containers {
+		c.choose(m, m.Container)
+	}
+	c.drop(func(e port.Endpoint) bool {
+		return !c.reported(c.find(e.Container), e.Protocol, e.Port)
+	})
+	for _, n := range c.namespaces {
+		c.reconsider(n)
+	}
+	if old.ScanInterval != t.ScanInterval || old.BurstScans != t.BurstScans || old.BurstDelay != t.BurstDelay || old.UDPClients != t.UDPClients {
+		c.retuneAll()
+	} else {
+		c.scanAll()
+	}
+	c.reportUnmatched()
+	c.changed()
+	c.keepState()
+}
+
+// applySettings makes the settings known to the sources.
+func (c *Capture) applySettings() {
+	t := &c.tuning
+	c.env.Settings.Store(&source.Settings{
+		ScanInterval: t.ScanInterval, BurstScans: t.BurstScans, BurstDelay: t.BurstDelay, UDPClients: t.UDPClients,
+		Exact: c.reader != nil, Buffer: c.buffer(),
+	})
+	if c.reader == nil {
+		return
+	}
+	if err := c.reader.Configure(t.BurstLimit, t.UDPClients); err != nil {
+		c.log.WithError(err).Warn("eBPF does not take the settings over.")
+	}
+}
+
+// buffer returns the share of one namespace in the receive buffers.
+func (c *Capture) buffer() int {
+	total := c.tuning.Buffers
+	if total <= 0 {
+		total = DefaultBuffers
+	}
+	return min(max(total/max(c.buffers, 1), minBuffer), maxBuffer)
+}
+
+// shareBuffers divides the receive buffers anew where the number of namespaces has
+// doubled, or has fallen to less than half.
+func (c *Capture) shareBuffers() {
+	watched := 0
+	for _, n := range c.namespaces {
+		if n.watcher != nil {
+			watched++
+		}
+	}
+	if watched <= c.buffers && watched > c.buffers/4 {
+		return
+	}
+	before := c.buffer()
+	c.buffers = 1
+	for c.buffers < watched {
+		c.buffers *= 2
+	}
+	if c.buffer() == before {
+		return
+	}
+	c.applySettings()
+	if c.reader == nil {
+		c.retuneAll()
+	}
+}
+
+// retuneAll has every watcher take over the settings.
+func (c *Capture) retuneAll() {
+	for _, n := range c.namespaces {
+		if n.watcher != nil {
+			n.watcher.Retune()
+		}
+	}
+}
+
+// reported says whether a port is reported.
+func (c *Capture) reported(container *port.Container, p port.Protocol, number uint16) bool {
+	return c.tuning.Reported == nil || c.tuning.Reported(container, p, number)
+}

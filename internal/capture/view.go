@@ -1,0 +1,212 @@
+package capture
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"portwatcher/internal/clock"
+	"portwatcher/internal/exposure"
+	"portwatcher/internal/port"
+	"portwatcher/internal/tracker"
+)
+
+const (
+	// viewAge is how old a view may be that is given out although nothing has changed:
+	// times and the fill of queues go on.
+	viewAge = time.Second
+	// viewPause is how many times as long as the last making of a view took pass until the
+	// next: readers take a twentieth of the capture's time at most.
+	viewPause = 20
+)
+
+// views hands out the view. It is made when somebody asks for it and something has
+// changed since the last.
+type views struct {
+	latest   atomic.Pointer[made]
+	requests chan chan<- *made
+	waiting  []chan<- *made // of the capture's goroutine
+	took     time.Duration  // by the last making
+}
+
+// made is a view with what belongs to it.
+type made struct {
+	*port.View
+	at      clock.Instant
+	problem error // of readiness
+}
+
+// listed is what a view shows of one container, kept while nothing of it changes.
+type listed struct {
+	made     bool
+	revision uint64 // of the tracker
+	open     []port.Open
+	rate     rate
+}
+
+func newViews() views { return views{requests: make(chan chan<- *made)} }
+
+// changed notes that a view made before now is out of date.
+func (c *Capture) changed() { c.version.Add(1) }
+
+// current returns a view that has everything that the capture had handled when it was
+// asked for.
+func (c *Capture) current() *made {
+	if v := c.views.latest.Load(); v.Version == c.version.Load() && clock.Since(v.at) < viewAge {
+		return v
+	}
+	answer := make(chan *made, 1)
+	select {
+	case c.views.requests <- answer:
+	case <-c.over:
+		return c.views.latest.Load()
+	}
+	select {
+	case v := <-answer:
+		return v
+	case <-c.over:
+		return c.views.latest.Load()
+	}
+}
+
+// View returns what is known at this moment. It is immutable and shared. While the
+// capture runs it returns within milliseconds; before, it waits for that.
+func (c *Capture) View() *port.View { return c.current().View }
+
+// Open returns the open endpoints, ordered by container name, port, protocol and
+// address. The slice is the caller's; what it points to is shared.
+func (c *Capture) Open() []port.Open { return slices.Clone(c.View().Open) }
+
+// Containers returns every running container, monitored or not, ordered by name. The
+// slice is shared.
+func (c *Capture) Containers() []port.ContainerState { return c.View().Containers }
+
+// Status returns how the capture goes.
+func (c *Capture) Status() port.CaptureStatus { return c.View().Status }
+
+// Ready returns nil while the capture works: the engine answers, and each watched
+// namespace was scanned not long ago. Otherwise it says what does not work.
+func (c *Capture) Ready() error { return c.current().problem }
+
+// serveViews answers those who wait for a view, not more often than the pause allows.
+func (c *Capture) serveViews() {
+	if len(c.views.waiting) == 0 {
+		return
+	}
+	v := c.views.latest.Load()
+	if v.Version != c.version.Load() || clock.Since(v.at) >= viewAge {
+		if wait := viewPause*c.views.took - clock.Since(v.at); wait > 0 {
+			if !c.timers.viewSet {
+				c.timers.viewSet = true
+				c.timers.view.Reset(wait)
+			}
+			return
+		}
+		c.buildView()
+		v = c.views.latest.Load()
+	}
+	for i, answer := range c.views.waiting {
+		answer <- v
+		c.views.waiting[i] = nil
+	}
+	c.views.waiting = c.views.waiting[:0]
+}
+
+// buildView makes a view of the state.
+func (c *Capture) buildView() {
+	began := clock.Now()
+	c.now = began
+	v := &port.View{Version: c.version.Load(), Time: c.wall.Time(began), Status: c.status(), Counters: c.counters()}
+	members := make([]*member, 0, len(c.containers))
+	count := 0
+	for _, m := range c.containers {
+		members = append(members, m)
+		c.list(m)
+		count += len(m.listed.open)
+	}
+	slices.SortFunc(members, func(a, b *member) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
+	})
+	v.Open = make([]port.Open, 0, count)
+	v.Containers = make([]port.ContainerState, 0, len(members))
+	for _, m := range members {
+		v.Open = append(v.Open, m.listed.open...)
+		v.Containers = append(v.Containers, c.containerState(m))
+	}
+	for i := range v.Open {
+		v.Open[i].Time = v.Time
+	}
+	c.views.latest.Store(&made{View: v, at: began, problem: c.ready()})
+	c.views.took = clock.Since(began)
+}
+
+// list brings up to date what is shown of a container.
+func (c *Capture) list(m *member) {
+	revision := c.tracker.RevisionOf(m.ID)
+	l := &m.listed
+	if l.made && l.revision == revision {
+		return
+	}
+	l.made, l.revision, l.open = true, revision, nil
+	changes := c.tracker.OpenOf(m.ID)
+	for i := range changes {
+		l.open = append(l.open, c.open(&changes[i]))
+	}
+	slices.SortFunc(l.open, func(a, b port.Open) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol), a.Address.Compare(b.Address))
+	})
+}
+
+// open completes an endpoint that is open.
+func (c *Capture) open(change *tracker.Change) port.Open {
+	r, ok := c.reaches[change.Endpoint]
+	if !ok {
+		r = exposure.Unseen(change.Endpoint.Address)
+		if n := c.namespaces[change.Namespace]; n != nil {
+			r = exposure.Of(listening(change, n), n.containers())
+		}
+	}
+	return port.Open{Listener: c.listener(change, r), OpenedAt: c.wall.Time(change.OpenedAt)}
+}
+
+func (c *Capture) containerState(m *member) port.ContainerState {
+	state := port.ContainerState{Container: m.Container, Monitored: m.monitored}
+	n := m.namespace
+	if n == nil {
+		return state
+	}
+	state.Namespace = n.id
+	if n.watcher != nil {
+		state.Source, state.LastScan = c.sourceOf(n), c.wall.Time(n.watcher.LastScan())
+		state.Stale = c.tracker.Stale(n.id)
+	}
+	return state
+}
+
+// ready returns what is in the way of the capture, or nil.
+func (c *Capture) ready() error {
+	if !c.synced {
+		return fmt.Errorf("the containers are not known yet: %w", c.engineIs.lost)
+	}
+	if c.engineIs.lost != nil {
+		return fmt.Errorf("the Docker Engine cannot be reached: %w", c.engineIs.lost)
+	}
+	settings := c.env.Settings.Load()
+	between := settings.Interval()
+	if settings.BurstScans > 1 {
+		between = max(between, settings.BurstDelay)
+	}
+	limit := max(3*between, 10*time.Second)
+	for _, n := range c.namespaces {
+		if n.watcher == nil {
+			continue
+		}
+		if age := n.watcher.Age(c.now); age > limit {
+			return fmt.Errorf("network namespace %s of %s was not scanned for %s", n.id, n.names(), age.Round(time.Second))
+		}
+	}
+	return nil
+}

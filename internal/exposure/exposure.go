@@ -1,0 +1,102 @@
+// Package exposure computes who can reach an endpoint, from what the engine says
+// about the containers of its namespace. It is pure: no I/O and no state.
+package exposure
+
+import (
+	"net/netip"
+	"slices"
+
+	"portwatcher/internal/port"
+)
+
+// Listening is what the exposure of an endpoint depends on, beside the containers
+// of its namespace.
+type Listening struct {
+	Protocol port.Protocol
+	Address  netip.Addr
+	Port     uint16
+	// IPv6Only says that a socket on the IPv6 wildcard takes no IPv4 traffic.
+	IPv6Only bool
+	// Host says that the namespace is the host's.
+	Host bool
+}
+
+// Reach is who can reach an endpoint.
+type Reach struct {
+	// Exposure is empty where nothing is known of the namespace's networks.
+	Exposure port.Exposure
+	// Published are the host addresses that forward to it, as "address:port".
+	Published []string
+}
+
+// Of returns who can reach an endpoint in the namespace of these containers. A port
+// is published for the namespace, whichever of its containers was started with it.
+func Of(l Listening, containers []*port.Container) Reach {
+	if l.Address.IsLoopback() {
+		return Reach{Exposure: port.Loopback}
+	}
+	if l.Host {
+		return Reach{Exposure: port.Host}
+	}
+	var onNetwork, hasIPv6, engines bool
+	for _, c := range containers {
+		for _, a := range c.Addresses {
+			onNetwork = true
+			hasIPv6 = hasIPv6 || a.Is6()
+			engines = engines || a == l.Address
+		}
+	}
+	if !l.Address.IsUnspecified() && !engines {
+		// The engine forwards nothing to an address that it does not know.
+		return Reach{Exposure: networkOrLoopback(onNetwork)}
+	}
+	// The engine forwards to the container's IPv4 address, except from IPv6 to a
+	// container that has an IPv6 address. To which of several networks it forwards is
+	// not known here: any of their addresses counts.
+	published := Published(l.Protocol, l.Port, containers, func(host netip.AddrPort) bool {
+		if host.Addr().Is6() && hasIPv6 {
+			return l.Address.Is6()
+		}
+		return l.Address.Is4() || l.Address.IsUnspecified() && !l.IPv6Only
+	})
+	if len(published) > 0 {
+		return Reach{Exposure: port.Published, Published: published}
+	}
+	return Reach{Exposure: networkOrLoopback(onNetwork)}
+}
+
+// Unseen returns who can reach an endpoint of whose namespace nothing is known.
+func Unseen(address netip.Addr) Reach {
+	if address.IsLoopback() {
+		return Reach{Exposure: port.Loopback}
+	}
+	return Reach{}
+}
+
+// networkOrLoopback distinguishes a namespace on a network from one that has only
+// its loopback interface (network_mode: none).
+func networkOrLoopback(onNetwork bool) port.Exposure {
+	if onNetwork {
+		return port.Network
+	}
+	return port.Loopback
+}
+
+// Published lists the host addresses that forward to a port and for which arrives
+// returns true, IPv4 first.
+func Published(protocol port.Protocol, number uint16, containers []*port.Container, arrives func(netip.AddrPort) bool) []string {
+	var hosts []netip.AddrPort
+	for _, c := range containers {
+		for _, p := range c.Ports {
+			if p.Protocol == protocol && p.Port == number && p.Host.Port() != 0 && arrives(p.Host) {
+				hosts = append(hosts, p.Host)
+			}
+		}
+	}
+	slices.SortFunc(hosts, netip.AddrPort.Compare)
+	var published []string
+	for _, host := range slices.Compact(hosts) {
+		published = append(published, host.String())
+	}
+	return published
+}

@@ -1,0 +1,35 @@
+package source
+
+import (
+	"fmt"
+
+	"portwatcher/internal/port"
+	"portwatcher/internal/process"
+	"portwatcher/internal/tracker"
+)
+
+// attribute resolves the owners of sockets, and returns them by the indices that
+// stand at the same place in indices.
+func (e *Env) attribute(sockets []port.Socket, indices []int, members process.Members) map[int]tracker.Owner {
+	owners, denied, err := e.Attributor.Attribute(sockets, members)
+	e.reportTrouble(denied, err)
+	result := make(map[int]tracker.Owner, len(owners))
+	for i, owner := range owners {
+		result[indices[i]] = tracker.Owner{Container: owner.Container, Processes: owner.Processes}
+	}
+	return result
+}
+
+// reportTrouble logs once what keeps processes from being named.
+func (e *Env) reportTrouble(denied int, err error) {
+	if denied > 0 && e.Notices.First("denied") {
+		processes := "a process"
+		if denied > 1 {
+			processes = fmt.Sprintf("%d processes", denied)
+		}
+		e.Logger.Infof("The open files of %s cannot be listed, so a port that is held there is reported without its process. It takes the capabilities SYS_PTRACE and DAC_READ_SEARCH; where these are there, AppArmor (security_opt apparmor=unconfined) or the system itself keeps them closed.", processes)
+	}
+	if err != nil && e.Notices.First("attribution") {
+		e.Logger.WithError(err).Warn("Owners of sockets could not be read completely. This message comes once.")
+	}
+}

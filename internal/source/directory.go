@@ -1,0 +1,60 @@
+package source
+
+import (
+	"slices"
+
+	"portwatcher/internal/port"
+	"portwatcher/internal/process"
+)
+
+// Directory is which containers run, and which of them share a network namespace.
+// It is immutable: a change makes a new one.
+type Directory struct {
+	// Containers are all running ones, by id.
+	Containers map[string]*port.Container
+	// Namespaces are those that could be identified.
+	Namespaces map[port.Namespace]*Members
+}
+
+// Members are the containers of a network namespace. A value is immutable.
+type Members struct {
+	Containers []*port.Container
+	// Names lists the monitored ones, for messages.
+	Names string
+	// Host says that the namespace is the host's.
+	Host bool
+	// Epoch rises whenever the members change.
+	Epoch uint64
+}
+
+// Lookup returns a running container by its id, nil if there is none.
+func (d *Directory) Lookup(id string) *port.Container {
+	if d == nil {
+		return nil
+	}
+	return d.Containers[id]
+}
+
+// members returns the containers of a namespace; none where it is not known.
+func (e *Env) members(id port.Namespace) *Members {
+	if d := e.Directory.Load(); d != nil && d.Namespaces[id] != nil {
+		return d.Namespaces[id]
+	}
+	return &Members{}
+}
+
+// ownership is what attribution needs to know of the members.
+func (m *Members) ownership(d *Directory) process.Members {
+	return process.Members{Lookup: d.Lookup, Namespace: m.Containers, Host: m.Host}
+}
+
+// pids are the first processes of the members: any of them leads into the
+// namespace.
+func (m *Members) pids() []int {
+	pids := make([]int, 0, len(m.Containers))
+	for _, c := range m.Containers {
+		pids = append(pids, c.PID)
+	}
+	slices.Sort(pids)
+	return pids
+}

@@ -1,0 +1,436 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"portwatcher/internal/port"
+	"portwatcher/internal/probe"
+	"portwatcher/internal/process"
+)
+
+const (
+	// aliveInterval is how often the probe is asked whether it is still attached to its
+	// hooks.
+	aliveInterval = 5 * time.Second
+	// probeRetry is how long to wait before a probe that was lost is loaded again.
+	probeRetry = 10 * time.Second
+	// countInterval is the least time between two takings of what the kernel counted.
+	countInterval = 500 * time.Millisecond
+	// flushTime is how long a snapshot waits at most for what eBPF recorded before it:
+	// longer only in a storm.
+	flushTime = 250 * time.Millisecond
+)
+
+// Bounds on what is between the kernel's ring and the capture. What is more stays in
+// the ring, where each cgroup has its share.
+const (
+	chunkLength = 256 // events
+	maxChunks   = 64
+)
+
+// Probe is eBPF, as far as it is used here; see [probe.Probe].
+type Probe interface {
+	Read(*probe.Event) error
+	More() bool
+	Flush() error
+	Stats() probe.Stats
+	Counts([]probe.Count) ([]probe.Count, error)
+	Configure(burstLimit int, udpClients bool) error
+	Alive() error
+	Close() error
+}
+
+// Reader turns a probe's records into facts. One goroutine decodes them, so that the
+// ring is emptied at once whatever else is to do; one reads what there is to read of
+// their processes while these live, and sends them; one takes what the kernel counted.
+//
+// Its exported methods are safe for concurrent use.
+type Reader struct {
+	env     *Env
+	probe   Probe
+	chunks  chan chunk
+	events  chan []probe.Event // of chunks, to be used again
+	free    chan *Facts
+	counts  chan chan struct{} // asks for the counts
+	stopped chan struct{}      // closed when nothing more is sent
+	// taken is the sum of what was counted and lost up to the last taking; limited says
+	// that there is a burst limit.
+	taken   atomic.Uint64
+	limited atomic.Bool
+
+	mutex   sync.Mutex // for flushes
+	flushes flushes
+
+	// Of the resolving goroutine.
+	processes *process.Cache
+	cgroups   *CgroupPaths
+}
+
+// chunk is what the decoding goroutine hands on.
+type chunk struct {
+	events []probe.Event
+	bad    bool            // a record was not understood
+	ends   []chan struct{} // to be closed when the events are sent
+}
+
+// RunProbe opens a probe again after it was lost, and reads it, until ctx ends. The
+// first is open already.
+func (e *Env) RunProbe(ctx context.Context, first Probe, open func() (Probe, error)) {
+	p := first
+	for {
+		reader := e.newReader(p)
+		e.Prober.Store(reader)
+		e.send(ProbeState{Reader: reader})
+		err := reader.run(ctx)
+		e.Prober.Store(nil)
+		if ctx.Err() != nil {
+			return
+		}
+		e.send(ProbeState{Err: err})
+		for p = nil; p == nil; {
+			if !sleep(ctx, probeRetry) {
+				return
+			}
+			if p, err = open(); err != nil {
+				p = nil
+				e.Logger.WithError(err).Debug("eBPF cannot be used yet.")
+			}
+		}
+	}
+}
+
+func (e *Env) newReader(p Probe) *Reader {
+	return &Reader{
+		env: e, probe: p, chunks: make(chan chunk, maxChunks), events: make(chan []probe.Event, 4), counts: make(chan chan struct{}),
+		free: make(chan *Facts, maxChunks), stopped: make(chan struct{}), processes: process.NewCache(e.Finder),
+		cgroups: &CgroupPaths{},
+	}
+}
+
+// Configure sets the burst limit, openings and closings a second of one container (0 is
+// none), and whether UDP sockets whose port the kernel chose are reported.
+func (r *Reader) Configure(burstLimit int, udpClients bool) error {
+	r.limited.Store(burstLimit > 0)
+	return r.probe.Configure(burstLimit, udpClients)
+}
+
+// Stats returns what the kernel recorded, counted and lost so far.
+func (r *Reader) Stats() probe.Stats { return r.probe.Stats() }
+
+// run reads the probe until ctx ends or the probe is lost, and closes it.
+func (r *Reader) run(ctx context.Context) error {
+	defer close(r.stopped)
+	ctx, stop := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	var watched, counted, received error
+	group.Go(func() { watched = r.watch(ctx) })
+	group.Go(func() { counted = r.count(ctx) })
+	group.Go(r.resolve)
+	received = r.receive()
+	stop()
+	group.Wait()
+	return errors.Join(watched, counted, received)
+}
+
+// watch closes the probe when ctx ends or it is not alive any more, which ends the
+// reader.
+func (r *Reader) watch(ctx context.Context) error {
+	alive := time.NewTicker(aliveInterval)
+	defer alive.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return r.probe.Close()
+		case <-alive.C:
+			if err := r.probe.Alive(); err != nil {
+				return errors.Join(err, r.probe.Close())
+			}
+		}
+	}
+}
+
+// receive decodes records until the probe is closed. It hands them on when the ring is
+// empty, or there are enough of them.
+func (r *Reader) receive() error {
+	defer close(r.chunks)
+	events := r.take()
+	for {
+		events = events[:len(events)+1]
+		err := r.probe.Read(&events[len(events)-1])
+		var bad *probe.MalformedError
+		next := chunk{}
+		if err != nil {
+			events = events[:len(events)-1]
+		}
+		switch {
+		case err == nil:
+			if len(events) < chunkLength && r.probe.More() {
+				continue
+			}
+		case errors.Is(err, probe.ErrFlushed):
+			next.ends = r.flushed()
+		case errors.As(err, &bad):
+			r.env.Logger.WithError(err).Warn("An eBPF record is not understood; portwatcher scans the namespaces instead.")
+			next.bad = true
+		}
+		next.events = events
+		r.chunks <- next
+		if err != nil && next.ends == nil && !next.bad && !errors.Is(err, probe.ErrFlushed) {
+			if errors.Is(err, os.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		events = r.take()
+	}
+}
+
+// take returns an empty list of events with room for a chunk.
+func (r *Reader) take() []probe.Event {
+	select {
+	case events := <-r.events:
+		return events
+	default:
+		return make([]probe.Event, 0, chunkLength)
+	}
+}
+
+// resolve sends facts until there are no more chunks. When nothing can be sent any
+// more it goes on to empty the channel, so that receive ends.
+func (r *Reader) resolve() {
+	for c := range r.chunks {
+		if len(c.events) > 0 {
+			r.env.send(r.facts(c.events))
+		}
+		select {
+		case r.events <- c.events[:0]:
+		default:
+		}
+		if c.bad {
+			r.env.send(Malformed{})
+		}
+		for _, done := range c.ends {
+			close(done)
+		}
+		if r.counted() || r.limited.Load() {
+			select {
+			case r.counts <- nil:
+			default: // it is being done
+			}
+		}
+	}
+}
+
+// facts adds to events what can be read of their processes and cgroups.
+func (r *Reader) facts(events []probe.Event) *Facts {
+	var f *Facts
+	select {
+	case f = <-r.free:
+	default:
+		f = &Facts{free: r.free}
+	}
+	for i := range events {
+		e := &events[i]
+		fact := Fact{Event: *e}
+		if e.Kind == probe.Opened {
+			fact.Processes = r.processes.Describe(e.PID, e.Name)
+		}
+		f.List = append(f.List, fact)
+		r.cgroups = r.env.learn(r.cgroups, e.Socket.Cgroup, e.TaskCgroup)
+	}
+	f.Cgroups = r.cgroups
+	return f
+}
+
+// maxCgroupPaths bounds the cgroups that are remembered: far more than open ports at
+// one time.
+const maxCgroupPaths = 4096
+
+// learn returns paths with those of the given cgroups too.
+func (e *Env) learn(paths *CgroupPaths, ids ...uint64) *CgroupPaths {
+	for _, id := range ids {
+		if _, known := paths.paths[id]; known || id == 0 {
+			continue
+		}
+		path, err := e.Attributor.CgroupPath(id)
+		e.reportTrouble(0, err)
+		next := make(map[uint64]string, len(paths.paths)+1)
+		if len(paths.paths) < maxCgroupPaths {
+			for k, v := range paths.paths {
+				next[k] = v
+			}
+		}
+		next[id] = path
+		paths = &CgroupPaths{next}
+	}
+	return paths
+}
+
+// counted says whether the kernel has counted something that was not taken yet.
+func (r *Reader) counted() bool {
+	return sum(r.probe.Stats()) != r.taken.Load()
+}
+
+func sum(s probe.Stats) uint64 { return s.CountedOpened + s.CountedClosed + s.Missed + s.Lost }
+
+// count takes what the kernel counted: at once where somebody waits for it, otherwise
+// in intervals, until ctx ends.
+func (r *Reader) count(ctx context.Context) error {
+	c := counter{Reader: r, cgroups: &CgroupPaths{}, processes: process.NewCache(r.env.Finder)}
+	due := stoppedTimer()
+	defer due.Stop()
+	set := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-due.C:
+			set = false
+			if err := c.take(); err != nil {
+				return err
+			}
+		case done := <-r.counts:
+			if done == nil {
+				break
+			}
+			if err := c.take(); err != nil {
+				return err
+			}
+			close(done)
+		}
+		if !set && (r.counted() || r.limited.Load()) {
+			set = true
+			due.Reset(countInterval)
+		}
+	}
+}
+
+// counter is the state of the counting goroutine.
+type counter struct {
+	*Reader
+	last      probe.Stats // of the last taking
+	list      []probe.Count
+	cgroups   *CgroupPaths
+	processes *process.Cache
+}
+
+// take sends what was counted and lost since the last time. A probe that is closed has
+// nothing more.
+func (c *counter) take() (err error) {
+	s := c.probe.Stats()
+	if s.CountedOpened != c.last.CountedOpened || s.CountedClosed != c.last.CountedClosed || s.Missed != c.last.Missed {
+		c.list, err = c.probe.Counts(c.list[:0])
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("take what eBPF counted: %w", err)
+		}
+		counts := &Counts{}
+		for i := range c.list {
+			one := &c.list[i]
+			c.cgroups = c.env.learn(c.cgroups, one.Cgroup, one.TaskCgroup)
+			counts.List = append(counts.List, Count{Count: *one, Processes: countedProcesses(c.processes, one)})
+		}
+		counts.Cgroups = c.cgroups
+		if len(counts.List) > 0 {
+			c.env.send(counts)
+		}
+	}
+	if s.Lost != c.last.Lost {
+		c.env.send(Loss{s.Lost - c.last.Lost})
+	}
+	c.last = s
+	c.Reader.taken.Store(sum(s))
+	return nil
+}
+
+// countedProcesses describes the process of the last opening.
+func countedProcesses(cache *process.Cache, c *probe.Count) []port.Process {
+	if c.PID == 0 {
+		return nil
+	}
+	return cache.Describe(c.PID, c.Name)
+}
+
+// flushes are those who wait until everything of before their asking is sent. One
+// flush of the probe is under way at a time: it answers those who asked before it
+// began.
+type flushes struct {
+	next    []chan struct{} // wait for a flush that has not begun
+	current []chan struct{} // wait for the one under way
+}
+
+// Flush waits, until ctx ends at most, until the capture's inbox has what eBPF
+// recorded and counted before this call, and says whether it has. A snapshot that is
+// sent after that opens no socket earlier than eBPF, and only finds what eBPF missed.
+func (r *Reader) Flush(ctx context.Context) (done bool) {
+	flushed := make(chan struct{})
+	r.mutex.Lock()
+	r.flushes.next = append(r.flushes.next, flushed)
+	r.startFlush()
+	r.mutex.Unlock()
+	if !r.await(ctx, flushed) {
+		return false
+	}
+	if !r.counted() {
+		return true
+	}
+	counted := make(chan struct{})
+	select {
+	case r.counts <- counted:
+		return r.await(ctx, counted)
+	case <-r.stopped:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// await waits for done. A reader that has ended sends nothing more.
+func (r *Reader) await(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-r.stopped:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// flushSoon is Flush for flushTime at most.
+func (r *Reader) flushSoon(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	return r.Flush(ctx)
+}
+
+// startFlush begins the next flush unless one is under way. The caller holds the
+// mutex.
+func (r *Reader) startFlush() {
+	f := &r.flushes
+	if len(f.current) > 0 || len(f.next) == 0 {
+		return
+	}
+	f.current, f.next = f.next, nil
+	if err := r.probe.Flush(); err != nil { // the probe is closed: await ends by stopped
+		f.current = nil
+	}
+}
+
+// flushed ends the flush under way, and returns those who wait for it.
+func (r *Reader) flushed() []chan struct{} {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	ends := r.flushes.current
+	r.flushes.current = nil
+	r.startFlush()
+	return ends
+}

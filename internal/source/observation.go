@@ -1,0 +1,224 @@
+package source
+
+import (
+	"portwatcher/internal/clock"
+	"portwatcher/internal/engine"
+	"portwatcher/internal/port"
+	"portwatcher/internal/probe"
+	"portwatcher/internal/process"
+	"portwatcher/internal/tracker"
+)
+
+// Observation is what a source sends to the capture: one of the types below.
+type Observation interface{ observation() }
+
+// SessionOpened says that a watcher has opened its namespace.
+type SessionOpened struct {
+	Watcher *Watcher
+	// Source is that of its snapshots.
+	Source port.Source
+	// NetnsCookie is the namespace's in eBPF's events; 0 where it is not known.
+	NetnsCookie uint64
+	// Destroy says that destroy notifications are received.
+	Destroy bool
+}
+
+// SessionClosed says that a watcher has closed its namespace, to open it again or
+// to end.
+type SessionClosed struct{ Watcher *Watcher }
+
+// Failed says that a watcher could not read its namespace. It tries again.
+type Failed struct {
+	Watcher *Watcher
+	Err     error
+}
+
+// WatcherEnded says that a watcher sends nothing more.
+type WatcherEnded struct{ Watcher *Watcher }
+
+// Scan is a snapshot of a namespace, and a question: which of its sockets need an
+// owner. Where the capture applies it at once it leaves Unknown empty; otherwise the
+// watcher resolves the owners of the unknown and sends the scan again, Resolved.
+type Scan struct {
+	reply
+	Watcher  *Watcher
+	Snapshot tracker.Snapshot
+	// Resolved says that Snapshot.New has the owners.
+	Resolved bool
+	// Epoch is that of the directory's members by which the owners were resolved.
+	Epoch uint64
+
+	// Unknown is the answer: indices into Snapshot.Sockets. The memory is reused.
+	Unknown []int
+}
+
+// Closes are destroy notifications of a namespace, in the order in which they came.
+type Closes struct {
+	reply
+	Watcher *Watcher
+	// Time is when they were read.
+	Time clock.Instant
+	List []Close
+	// Overrun says that the kernel dropped notifications before the list was read;
+	// Lost is their number, 0 where that is not known.
+	Overrun bool
+	Lost    uint64
+}
+
+// Close is a socket that was destroyed.
+type Close struct {
+	// Socket has cookie, protocol, address and port.
+	Socket port.Socket
+	// Server says that it may have been one: a message does not distinguish a port
+	// that a client used from one that it served on in all cases; see [listened].
+	Server bool
+}
+
+// Fact is what eBPF reported of a socket, with its process as it was at once after.
+type Fact struct {
+	probe.Event
+	Processes []port.Process
+}
+
+// Facts are what eBPF reported, in the order in which it happened. The capture gives
+// the value back by [Facts.Release].
+type Facts struct {
+	List []Fact
+	// Cgroups has the paths of the cgroups that the facts name, as far as they are
+	// known.
+	Cgroups *CgroupPaths
+	free    chan *Facts
+}
+
+// Counts are openings and closings that eBPF counted.
+type Counts struct {
+	List    []Count
+	Cgroups *CgroupPaths
+}
+
+// Count is one entry of what eBPF counted, with the process of the last opening.
+type Count struct {
+	probe.Count
+	Processes []port.Process
+}
+
+// Loss is a number of openings and closings that eBPF could neither record nor
+// count, and of which the container is not known.
+type Loss struct{ Count uint64 }
+
+// Malformed says that a record of eBPF was not understood.
+type Malformed struct{}
+
+// ProbeState says that eBPF is read from now on, or not any more; Err says why.
+type ProbeState struct {
+	Reader *Reader // nil: it is not
+	Err    error
+}
+
+// ContainerChange is what the engine reported, with what was read of the
+// container's process.
+type ContainerChange struct {
+	engine.Change
+	// Namespace is the network namespace of a Started or Updated container; zero where
+	// Err says why it is not known.
+	Namespace port.Namespace
+	// Host says that it is the host's own.
+	Host bool
+	// Ended says that the process is not there: the container is about to be stopped.
+	Ended bool
+	Err   error
+	// Late, of a Stopped or Passed, says that not everything that the kernel reported
+	// of the container before could be awaited.
+	Late bool
+}
+
+// EngineInfo is what the engine says about itself.
+type EngineInfo struct{ engine.Info }
+
+// EngineEnded says that the engine is not followed any more.
+type EngineEnded struct{ Err error }
+
+// WatcherOf asks for the watcher of a container's namespace; nil where none runs.
+type WatcherOf struct {
+	reply
+	ID      string
+	Watcher *Watcher
+}
+
+// Fresh asks for the sockets that opened up to a moment and whose processes were not
+// looked up a second time yet.
+type Fresh struct {
+	reply
+	Watcher *Watcher
+	Until   clock.Instant
+
+	Holdings []tracker.Holding
+	// More says that there are younger ones.
+	More bool
+}
+
+// Holders asks for the processes that hold open endpoints.
+type Holders struct {
+	reply
+	Recorded []process.Recorded
+}
+
+// Holdings asks for all sockets of the endpoints that one of PIDs holds; of all
+// endpoints where PIDs is nil.
+type Holdings struct {
+	reply
+	PIDs     map[int]struct{}
+	Holdings []tracker.Holding
+}
+
+// Held is who holds sockets now.
+type Held struct {
+	Lookup tracker.Lookup
+	// Ending are the ids of containers whose first process is about to end: which of
+	// its processes hold a port for that moment is no change.
+	Ending map[string]bool
+	// Watcher asked; nil where it was the check of all holders.
+	Watcher *Watcher
+}
+
+func (SessionOpened) observation()    {}
+func (SessionClosed) observation()    {}
+func (Failed) observation()           {}
+func (WatcherEnded) observation()     {}
+func (*Scan) observation()            {}
+func (*Closes) observation()          {}
+func (*Facts) observation()           {}
+func (*Counts) observation()          {}
+func (Loss) observation()             {}
+func (Malformed) observation()        {}
+func (ProbeState) observation()       {}
+func (*ContainerChange) observation() {}
+func (EngineInfo) observation()       {}
+func (EngineEnded) observation()      {}
+func (*WatcherOf) observation()       {}
+func (*Fresh) observation()           {}
+func (*Holders) observation()         {}
+func (*Holdings) observation()        {}
+func (*Held) observation()            {}
+
+// Release gives the facts' memory back to their reader. They must not be used
+// afterwards.
+func (f *Facts) Release() {
+	clear(f.List)
+	f.List = f.List[:0]
+	select {
+	case f.free <- f:
+	default:
+	}
+}
+
+// CgroupPaths are paths of cgroups by their ids. A value is immutable.
+type CgroupPaths struct{ paths map[uint64]string }
+
+// Path returns a cgroup's path, "" where it is not known.
+func (c *CgroupPaths) Path(id uint64) string {
+	if c == nil {
+		return ""
+	}
+	return c.paths[id]
+}

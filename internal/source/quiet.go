@@ -1,0 +1,100 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"portwatcher/internal/clock"
+	"portwatcher/internal/netns"
+	"portwatcher/internal/port"
+	"portwatcher/internal/procnet"
+)
+
+// The longest times between dumps of a namespace in which nothing seems to open. A
+// dump finds what closed without a notification: a UDP socket that connects is no
+// port any more, which eBPF reports, but no notification.
+const (
+	fullScan      = 10 * time.Second
+	fullScanExact = 5 * time.Minute // with eBPF
+)
+
+// quiet finds out without a dump that nothing opened since the last one: the
+// namespace has as many sockets as were dumped, and none of those has closed, which
+// destroy notifications, or eBPF, would have reported. So there is no other. A
+// namespace with connections or UDP clients has more sockets than those dumped, and
+// is dumped each time.
+//
+// The kernel sends a notification from a work queue, some time after the close: a
+// port that opens in the moment after another closed may be found one scan later.
+type quiet struct {
+	counter *procnet.Counter // nil where sockets cannot be counted
+	longest time.Duration    // fullScan or fullScanExact
+
+	// The last dump; its sockets are counted in sockets.
+	at      clock.Instant
+	sockets procnet.InUse
+	facts   uint64 // Watcher.facts when it began
+	epoch   uint64 // Members.Epoch
+	settled bool   // all its sockets were known already
+}
+
+// dumped remembers a dump that began at a moment, when there had been as many facts.
+func (q *quiet) dumped(at clock.Instant, facts, epoch uint64, sockets []port.Socket, settled bool) {
+	if q.counter == nil {
+		return
+	}
+	q.at, q.facts, q.epoch, q.settled = at, facts, epoch, settled
+	q.sockets = procnet.InUse{}
+	for i := range sockets {
+		if sockets[i].Protocol == port.TCP {
+			q.sockets.TCP++
+		} else {
+			q.sockets.UDP++
+		}
+	}
+}
+
+// unchanged says that a dump now would show nothing new.
+func (w *Watcher) unchanged() bool {
+	q := &w.session.quiet
+	if q.counter == nil || !q.settled || clock.Since(q.at) >= q.longest {
+		return false
+	}
+	// Before the facts are compared: one that follows is seen the next time.
+	inUse, err := q.counter.Read()
+	if err != nil {
+		q.counter = nil // the session closes it
+		w.env.reportUncounted(err)
+		return false
+	}
+	return inUse == q.sockets && w.facts.Load() == q.facts && w.env.members(w.id).Epoch == q.epoch
+}
+
+// count opens the counter of a namespace, nil where that is not possible.
+func (e *Env) count(id port.Namespace, pid int) *procnet.Counter {
+	counter, err := procnet.OpenCounter(e.ProcRoot, pid)
+	if err == nil {
+		// The pid may be another's by now.
+		var found port.Namespace
+		if found, err = netns.Identify(e.ProcRoot, pid); err == nil && found != id {
+			err = fmt.Errorf("process %d is in network namespace %s, not %s: %w", pid, found, id, netns.ErrProcessGone)
+		}
+		if err == nil {
+			return counter
+		}
+		err = errors.Join(err, counter.Close())
+	}
+	e.reportUncounted(err)
+	return nil
+}
+
+func (e *Env) reportUncounted(err error) {
+	if errors.Is(err, netns.ErrProcessGone) || errors.Is(err, os.ErrClosed) {
+		return // its watcher ends
+	}
+	if e.Notices.First("uncounted") {
+		e.Logger.WithError(err).Warn("The sockets of a network namespace cannot be counted: each scan dumps them, which needs more CPU.")
+	}
+}

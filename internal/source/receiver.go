@@ -1,0 +1,293 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/clock"
+	"portwatcher/internal/netns"
+	"portwatcher/internal/port"
+	"portwatcher/internal/process"
+	"portwatcher/internal/procnet"
+	"portwatcher/internal/sockdiag"
+)
+
+const (
+	// closesLength is how many notifications go to the capture at once.
+	closesLength = 256
+	// finalTime is how long a watcher that ends reads what is left.
+	finalTime = 500 * time.Millisecond
+	// The kernel sends notifications from a work queue. In a storm, stormRate of them
+	// in stormWindow, it is behind: more are on their way when none waits.
+	stormRate   = 200
+	stormWindow = 100 * time.Millisecond
+	caughtUp    = 30 * time.Millisecond // without a notification
+	maxCatchUp  = 250 * time.Millisecond
+)
+
+// receiver receives the destroy notifications of a namespace. It belongs to a
+// watcher's goroutine, and outlives a session: while one ends and the next begins, no
+// close is missed. What the watcher has not read stays in the kernel's buffer.
+type receiver struct {
+	listener  *sockdiag.Listener
+	ephemeral procnet.Range
+	ready     chan struct{} // something waits in the kernel, or the listener has failed
+	resume    chan struct{} // wait again
+	waiting   sync.WaitGroup
+	broken    bool   // it has failed; the watcher begins a new one
+	dropped   uint64 // by the kernel, as far as it was reported
+	buffer    int
+
+	// The rate of notifications: how many came in the window that began then, and when
+	// the last one came.
+	began, last clock.Instant
+	count       int
+	before      int // in the window before
+}
+
+// startReceiver subscribes to destroy notifications. Without them closes are found by
+// scans.
+func (w *Watcher) startReceiver(handle *netns.Handle, pid int, settings *Settings) {
+	l, err := sockdiag.Listen(handle.FD(), sockdiag.ListenOptions{Buffer: settings.Buffer})
+	if err != nil {
+		if w.env.Notices.First("destroy") {
+			w.env.Logger.WithError(err).Warn("Destroy notifications are not available: closes are found by scans, and ports that live shorter than the time between two scans are missed.")
+		}
+		return
+	}
+	w.reportHostTransients()
+	r := &receiver{
+		listener: l, ephemeral: w.env.ephemeralPorts(pid), buffer: settings.Buffer,
+		ready: make(chan struct{}), resume: make(chan struct{}, 1),
+	}
+	r.waiting.Go(r.wait)
+	w.receiver = r
+	if w.batch == nil {
+		w.batch = make([]sockdiag.Destroyed, closesLength)
+	}
+}
+
+// wait announces that something can be read, each time that it is asked to.
+func (r *receiver) wait() {
+	defer close(r.ready)
+	for r.listener.Wait() == nil {
+		r.ready <- struct{}{}
+		if _, open := <-r.resume; !open {
+			return
+		}
+	}
+}
+
+// readable is ready when notifications wait; nil where none are received.
+func (w *Watcher) readable() <-chan struct{} {
+	if w.receiver == nil {
+		return nil
+	}
+	return w.receiver.ready
+}
+
+// resize takes over another size of the receive buffer.
+func (r *receiver) resize(bytes int, log logrus.FieldLogger) {
+	if bytes == r.buffer {
+		return
+	}
+	r.buffer = bytes
+	if err := r.listener.SetBuffer(bytes); err != nil {
+		log.WithError(err).Warn("The receive buffer of a network namespace's notifications cannot be resized.")
+	}
+}
+
+// reportHostTransients logs once what cannot be known in the host's namespace: whose a
+// port was that lived shorter than the time between two scans.
+func (w *Watcher) reportHostTransients() {
+	if m := w.env.members(w.id); m.Host && w.env.Notices.First("host transients") {
+		w.env.Logger.WithField("containers", m.Names).
+			Warn("Without eBPF, ports on the host's network that open and close between two scans are not reported: whose they were is not known.")
+	}
+}
+
+// receive sends the notifications that wait in the kernel, until none does or a batch
+// of them took too long. The error ends the session.
+func (w *Watcher) receive() error {
+	r := w.receiver
+	for began := clock.Now(); clock.Since(began) < maxCatchUp; {
+		n, err := r.listener.ReceiveBatch(w.batch)
+		w.sendCloses(w.batch[:n], err)
+		var bad *sockdiag.MalformedError
+		switch {
+		case errors.As(err, &bad):
+			w.env.Logger.WithError(err).Warn("A destroy notification is not understood; portwatcher scans the namespace instead.")
+			w.Poke()
+		case errors.Is(err, unix.ENOBUFS):
+			w.Poke()
+		case err != nil:
+			w.env.Logger.WithError(err).Warn("Destroy notifications have ended; portwatcher subscribes to them again.")
+			r.broken = true
+			return errRetune
+		case n == 0:
+			select {
+			case r.resume <- struct{}{}: // the other goroutine waits again
+			default:
+			}
+			return nil
+		}
+	}
+	// More waits: the other goroutine announces it at once.
+	select {
+	case r.resume <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// sendCloses sends notifications, and the overrun that came after them.
+func (w *Watcher) sendCloses(list []sockdiag.Destroyed, err error) {
+	overrun := errors.Is(err, unix.ENOBUFS)
+	if len(list) == 0 && !overrun {
+		return
+	}
+	now := clock.Now()
+	w.receiver.note(len(list), now)
+	w.facts.Add(uint64(len(list)) + 1)
+	q := &w.closes
+	q.Watcher, q.Time, q.List, q.Overrun, q.Lost = w, now, q.List[:0], overrun, 0
+	for i := range list {
+		q.List = append(q.List, Close{Socket: list[i].Socket, Server: w.listened(&list[i])})
+	}
+	if overrun {
+		q.Lost = w.receiver.lost()
+	}
+	w.env.ask(q)
+}
+
+// lost returns how many notifications the kernel dropped since the last call.
+func (r *receiver) lost() uint64 {
+	dropped, err := r.listener.Dropped()
+	if err != nil || dropped < r.dropped {
+		return 0
+	}
+	lost := dropped - r.dropped
+	r.dropped = dropped
+	return lost
+}
+
+// listened distinguishes a port from a client: a connect that failed, or a UDP socket
+// whose port is one that the kernel gives to clients. Go programs find out at their
+// start what the host can do by binding two IPv6 sockets to loopback, port 0, without
+// listening (ipStackCapabilities.probe in package net): no message distinguishes those
+// from listeners, so they are left out too.
+func (w *Watcher) listened(d *sockdiag.Destroyed) bool {
+	switch s := &d.Socket; {
+	case d.Client, s.Address == process.EngineResolver:
+		return false
+	case !w.receiver.ephemeral.Holds(s.Port):
+		return true
+	case s.Protocol == port.UDP:
+		return w.env.Settings.Load().UDPClients
+	default:
+		return !d.IPv6 || !s.Address.IsLoopback()
+	}
+}
+
+// note counts notifications.
+func (r *receiver) note(n int, now clock.Instant) {
+	if age := now.Sub(r.began); age >= stormWindow {
+		r.before = r.count
+		if age >= 2*stormWindow {
+			r.before = 0
+		}
+		r.began, r.count = now, 0
+	}
+	r.count += n
+	if n > 0 {
+		r.last = now
+	}
+}
+
+// storm says whether notifications come in such a number that more are on their way.
+func (r *receiver) storm(now clock.Instant) bool {
+	return now.Sub(r.last) < caughtUp && max(r.before, r.count) >= stormRate
+}
+
+// drain sends what the kernel has notified of, and in a storm what is on its way,
+// until ctx ends at most.
+func (w *Watcher) drain(ctx context.Context) {
+	for w.receiver != nil && ctx.Err() == nil {
+		if err := w.receive(); err != nil {
+			w.Retune()
+			return
+		}
+		if !w.receiver.storm(clock.Now()) && w.receiver.listener.Queued() == 0 {
+			return
+		}
+		sleep(ctx, caughtUp/6)
+	}
+}
+
+// endReceiver sends what is left, within finalTime, and ends the receiver.
+func (w *Watcher) endReceiver() {
+	r := w.receiver
+	if r == nil {
+		return
+	}
+	if !r.broken {
+		ctx, cancel := context.WithTimeout(context.Background(), finalTime)
+		w.drain(ctx)
+		cancel()
+	}
+	if !r.broken && r.listener.Queued() > 0 {
+		w.closes.Watcher, w.closes.Time, w.closes.List = w, clock.Now(), w.closes.List[:0]
+		w.closes.Overrun, w.closes.Lost = true, 0
+		w.env.ask(&w.closes)
+	}
+	w.receiver = nil
+	close(r.resume)
+	if err := r.listener.Close(); err != nil {
+		w.env.Logger.WithError(err).Warn("A netlink socket could not be closed.")
+	}
+	for range r.ready { // until the other goroutine has ended
+	}
+	r.waiting.Wait()
+}
+
+// inOrder waits until the capture has what the kernel reported before a snapshot. A
+// snapshot that is ahead of that would open what is about to be reported, and hide all
+// that happened there before. Where it takes too long the namespace is scanned later,
+// and inOrder returns false; but not for ever.
+func (w *Watcher) inOrder(ctx context.Context) (bool, error) {
+	done := true
+	switch reader := w.env.Prober.Load(); {
+	case w.receiver != nil:
+		if err := w.receive(); err != nil {
+			return false, err
+		}
+		done = w.receiver.listener.Queued() == 0
+	case reader != nil && w.session.exact:
+		done = reader.flushSoon(ctx)
+	}
+	if done {
+		w.postponed = 0
+		return true, nil
+	}
+	limit := maxPostponed
+	if w.LastScan().IsZero() {
+		limit = maxPostponedFirst
+	}
+	if w.postponed++; w.postponed > limit {
+		w.postponed = 0
+		return true, nil
+	}
+	time.AfterFunc(postponeTime, w.Poke)
+	return false, nil
+}
+
+const (
+	postponeTime      = 500 * time.Millisecond
+	maxPostponed      = 60
+	maxPostponedFirst = 4 // before anything is known of the namespace
+)

@@ -1,0 +1,204 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"portwatcher/internal/netns"
+	"portwatcher/internal/port"
+	"portwatcher/internal/probe"
+	"portwatcher/internal/procnet"
+	"portwatcher/internal/sockdiag"
+)
+
+// session is an open way into a namespace.
+type session struct {
+	source   port.Source // of its snapshots
+	dump     func([]port.Socket) ([]port.Socket, error)
+	notified bool // by destroy notifications
+	exact    bool // by eBPF
+	quiet    quiet
+	// netnsCookie is the namespace's in eBPF events; 0 where it is not known.
+	netnsCookie uint64
+	settings    *Settings // of its beginning: other ones begin a session
+	close       func()
+}
+
+// open opens the way that the settings and the host allow.
+func (w *Watcher) open(settings *Settings) (*session, error) {
+	defer w.busy()()
+	if w.usesProc() {
+		w.endReceiver()
+		return w.openProc(settings)
+	}
+	return w.openNetlink(settings)
+}
+
+// openNetlink opens sock_diag in the namespace, through the first member that leads
+// there. Without eBPF it receives destroy notifications too.
+func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
+	handle, pid, err := w.env.openNamespace(w.id)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{source: port.SourceSockDiag, settings: settings}
+	switch {
+	case settings.Exact:
+		w.endReceiver()
+	case w.receiver == nil && w.cancel != nil:
+		// Before the first dump, so that no close falls between them.
+		w.startReceiver(handle, pid, settings)
+	case w.receiver != nil:
+		w.receiver.resize(settings.Buffer, w.env.Logger)
+	}
+	s.notified = w.receiver != nil
+	if settings.Exact || s.notified {
+		s.quiet.counter, s.quiet.longest = w.env.count(w.id, pid), fullScan
+	}
+	if settings.Exact {
+		s.quiet.longest = fullScanExact
+	}
+	counter := s.quiet.counter
+	conn, err := sockdiag.Dial(handle.FD(), sockdiag.Options{UDPClients: settings.UDPClients})
+	err = errors.Join(err, handle.Close())
+	if err == nil && settings.Exact {
+		if s.netnsCookie, err = netnsCookie(conn); err == nil {
+			s.exact = true
+		}
+	}
+	s.close = sync.OnceFunc(func() {
+		var errs []error
+		if conn != nil {
+			errs = append(errs, conn.Close())
+		}
+		if counter != nil {
+			errs = append(errs, counter.Close())
+		}
+		if err := errors.Join(errs...); err != nil {
+			w.env.Logger.WithError(err).Warn("A network namespace could not be closed completely.")
+		}
+	})
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.dump = conn.Dump
+	return s, nil
+}
+
+func netnsCookie(conn *sockdiag.Conn) (cookie uint64, err error) {
+	controlError := conn.FD(func(fd int) { cookie, err = probe.NetnsCookie(fd) })
+	return cookie, errors.Join(controlError, err)
+}
+
+// openNamespace opens a namespace through the first member that leads there, and
+// returns that member's pid too.
+func (e *Env) openNamespace(id port.Namespace) (*netns.Handle, int, error) {
+	err := error(netns.ErrProcessGone)
+	for _, pid := range e.members(id).pids() {
+		var handle *netns.Handle
+		if handle, err = netns.Open(e.ProcRoot, pid); err != nil {
+			continue
+		}
+		if handle.ID() == id {
+			return handle, pid, nil
+		}
+		// The process has moved, or the pid is another's by now.
+		err = errors.Join(fmt.Errorf("process %d is in network namespace %s, not %s", pid, handle.ID(), id), handle.Close())
+	}
+	return nil, 0, err
+}
+
+// openProc reads /proc/<pid>/net of a member. Where eBPF works, the two are used
+// together: the namespace's cookie is that of a socket of any kind in it.
+func (w *Watcher) openProc(settings *Settings) (*session, error) {
+	pids := w.env.members(w.id).pids()
+	if len(pids) == 0 {
+		return nil, netns.ErrProcessGone
+	}
+	ephemeral := w.env.ephemeralPorts(pids[0])
+	known := w.servers()
+	s := &session{
+		source: port.SourceProc, settings: settings, close: func() {},
+		dump: func(dst []port.Socket) ([]port.Socket, error) {
+			dst, err := w.readProc(dst, ephemeral)
+			if err == nil && !settings.UDPClients {
+				dst = known.withoutClients(dst)
+			}
+			return dst, err
+		},
+	}
+	return s, nil
+}
+
+// servers are the UDP ports at which another source has seen a server. /proc cannot
+// distinguish one in the range of clients' ports from a client: what was open stays
+// open while it is there.
+type servers map[netip.AddrPort]bool
+
+// servers returns those that the last scan of another source has found.
+func (w *Watcher) servers() servers {
+	s := servers{}
+	for i := range w.sockets {
+		if socket := &w.sockets[i]; socket.Protocol == port.UDP {
+			s[netip.AddrPortFrom(socket.Address, socket.Port)] = true
+		}
+	}
+	return s
+}
+
+// withoutClients leaves out what may be a client and was never seen as a server.
+func (s servers) withoutClients(sockets []port.Socket) []port.Socket {
+	kept, there := sockets[:0], servers{}
+	for _, socket := range sockets {
+		at := netip.AddrPortFrom(socket.Address, socket.Port)
+		if socket.Protocol == port.UDP && socket.AutoBound && !s[at] {
+			continue
+		}
+		if socket.Protocol == port.UDP && s[at] {
+			there[at] = true
+		}
+		kept = append(kept, socket)
+	}
+	for at := range s { // the next there may be a client
+		if !there[at] {
+			delete(s, at)
+		}
+	}
+	return kept
+}
+
+// readProc reads through the first member that is still there.
+func (w *Watcher) readProc(dst []port.Socket, ephemeral procnet.Range) ([]port.Socket, error) {
+	err := error(netns.ErrProcessGone)
+	for _, pid := range w.env.members(w.id).pids() {
+		var sockets []port.Socket
+		sockets, err = procnet.Read(dst, w.env.ProcRoot, pid, ephemeral)
+		switch {
+		case err == nil:
+			return sockets, nil
+		case !errors.Is(err, netns.ErrProcessGone):
+			return dst, err
+		}
+	}
+	return dst, err
+}
+
+// ephemeralPorts reads from which ports the kernel serves clients, in the namespace
+// of a process. Where it cannot be read, the usual range is assumed.
+func (e *Env) ephemeralPorts(pid int) procnet.Range {
+	ports, err := procnet.EphemeralPorts(e.ProcRoot, pid)
+	if err == nil {
+		return ports
+	}
+	if !errors.Is(err, netns.ErrProcessGone) && e.Notices.First("ephemeral") {
+		e.Logger.WithError(err).Warnf("The range of UDP clients' ports cannot be read; portwatcher assumes %d to %d.", defaultEphemeral.First, defaultEphemeral.Last)
+	}
+	return defaultEphemeral
+}
+
+// defaultEphemeral is the kernel's default of ip_local_port_range. Source:
+// Documentation/networking/ip-sysctl.rst.
+var defaultEphemeral = procnet.Range{First: 32768, Last: 60999}

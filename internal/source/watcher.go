@@ -1,0 +1,421 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"portwatcher/internal/clock"
+	"portwatcher/internal/netns"
+	"portwatcher/internal/port"
+	"portwatcher/internal/sockdiag"
+)
+
+const (
+	// secondLookup is how long after an opening its processes are looked up once
+	// more: servers fork their workers after they listen.
+	secondLookup = time.Second
+	// connectTime is how long after a UDP connect a scan finds out whether it has
+	// taken place: one scan settles many.
+	connectTime = 50 * time.Millisecond
+	// procRetry is how long /proc stands in before sock_diag is tried again.
+	procRetry = 30 * time.Second
+)
+
+// Bounds on the wait before a failed watcher is started again.
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 10 * time.Second
+)
+
+// errRetune ends a session because the namespace is to be watched in another way.
+var errRetune = errors.New("the sources have changed")
+
+// Watcher watches one network namespace, in one goroutine that does all its I/O. The
+// hot loop to keep efficient is Watcher.scan: where nothing opened or closed it
+// allocates nothing.
+//
+// Its exported methods are safe for concurrent use, and return at once but for
+// Drain.
+type Watcher struct {
+	env    *Env
+	id     port.Namespace
+	cancel context.CancelFunc
+
+	poke     chan struct{} // scan now
+	soon     chan struct{} // scan in connectTime
+	retune   chan struct{} // the settings have changed
+	openings chan struct{} // something has opened: look up its processes later
+	drains   chan chan struct{}
+	ended    chan struct{} // closed at the end
+
+	lastScan  atomic.Int64  // clock.Instant of the end of the last one; 0 before the first
+	started   clock.Instant //
+	busySince atomic.Int64  // clock.Instant since when it waits for the kernel, or 0
+	facts     atomic.Uint64 // what eBPF reported here
+
+	// The rest belongs to the goroutine.
+	session  *session
+	receiver *receiver     // outlives a session
+	sockets  []port.Socket // reused, as question, closes, batch and fresh
+	question Scan
+	closes   Closes
+	batch    []sockdiag.Destroyed
+	fresh    Fresh
+
+	second, connect       *time.Timer
+	secondSet, connectSet bool
+
+	scanned   bool      // since the session began
+	postponed int       // scans in a row that came too early
+	procUntil time.Time // /proc stands in for sock_diag until then
+}
+
+// NewWatcher returns a watcher of a namespace that does not run.
+func NewWatcher(env *Env, id port.Namespace) *Watcher {
+	return &Watcher{
+		env: env, id: id, started: clock.Now(),
+		poke: make(chan struct{}, 1), soon: make(chan struct{}, 1), retune: make(chan struct{}, 1), openings: make(chan struct{}, 1),
+		drains: make(chan chan struct{}), ended: make(chan struct{}),
+		second: stoppedTimer(), connect: stoppedTimer(),
+	}
+}
+
+// Start starts a watcher of a namespace. It ends, with a [WatcherEnded], after Stop.
+func Start(env *Env, id port.Namespace) *Watcher {
+	w := NewWatcher(env, id)
+	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
+	go func() {
+		defer close(w.ended)
+		w.supervise(ctx)
+		env.send(WatcherEnded{w})
+	}()
+	return w
+}
+
+// Stop has the watcher send what it has received, and end.
+func (w *Watcher) Stop() { w.cancel() }
+
+// Namespace returns the identity of the namespace.
+func (w *Watcher) Namespace() port.Namespace { return w.id }
+
+// Poke has the namespace scanned now.
+func (w *Watcher) Poke() { signal(w.poke) }
+
+// PokeSoon has the namespace scanned in a moment.
+func (w *Watcher) PokeSoon() { signal(w.soon) }
+
+// Retune has the watcher take over new settings.
+func (w *Watcher) Retune() { signal(w.retune) }
+
+// Opened says that something has opened, so that its processes are looked up once
+// more after a while.
+func (w *Watcher) Opened() { signal(w.openings) }
+
+// CountFact notes that eBPF reported something of the namespace: it has changed since
+// the last scan.
+func (w *Watcher) CountFact() { w.facts.Add(1) }
+
+// LastScan returns when the namespace was last read with success; zero before the
+// first time.
+func (w *Watcher) LastScan() clock.Instant { return clock.Instant(w.lastScan.Load()) }
+
+// Fresh returns how long ago the namespace was last read with success; before the
+// first time, how long ago the watcher was made.
+func (w *Watcher) Age(now clock.Instant) time.Duration {
+	if last := w.LastScan(); last != 0 {
+		return now.Sub(last)
+	}
+	return now.Sub(w.started)
+}
+
+// StuckFor returns how long the watcher has been waiting for the kernel, 0 if it does
+// not.
+func (w *Watcher) StuckFor(now clock.Instant) time.Duration {
+	since := clock.Instant(w.busySince.Load())
+	if since == 0 {
+		return 0
+	}
+	return now.Sub(since)
+}
+
+// Drain waits until the watcher has sent what the kernel notified of before this
+// call, until it ends, or until ctx does.
+func (w *Watcher) Drain(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case w.drains <- done:
+	case <-w.ended:
+		return
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-w.ended:
+	case <-ctx.Done():
+	}
+}
+
+// busy notes that the watcher waits for the kernel from now on; the function that it
+// returns notes the end.
+func (w *Watcher) busy() (done func()) {
+	w.busySince.Store(int64(clock.Now()))
+	return func() { w.busySince.Store(0) }
+}
+
+// supervise runs the watcher until ctx ends. An error or a panic is logged and ends
+// in a restart with back-off; what is known stays, marked as stale.
+func (w *Watcher) supervise(ctx context.Context) {
+	backoff := minBackoff
+	defer w.endReceiver()
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := w.run(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if w.receiver != nil && (w.receiver.broken || !errors.Is(err, errRetune)) {
+			w.endReceiver()
+		}
+		if errors.Is(err, errRetune) || w.fallBack(err) {
+			continue
+		}
+		w.env.send(Failed{w, err})
+		if time.Since(began) > maxBackoff {
+			backoff = minBackoff
+		}
+		sleep(ctx, backoff)
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// fallBack decides whether /proc takes over: where sock_diag fails from the start of
+// a session on, and nothing else is asked for.
+func (w *Watcher) fallBack(err error) bool {
+	if w.env.Mode == Netlink || w.scanned || w.usesProc() || errors.Is(err, netns.ErrProcessGone) {
+		return false
+	}
+	w.procUntil = time.Now().Add(procRetry)
+	if w.env.Notices.First("proc " + w.id.String()) {
+		w.env.Logger.WithError(err).WithField("containers", w.env.members(w.id).Names).
+			Warn("sock_diag cannot be used in this network namespace; portwatcher reads /proc instead, and tries sock_diag again from time to time.")
+	}
+	return true
+}
+
+func (w *Watcher) usesProc() bool {
+	return w.env.Mode == Proc || time.Now().Before(w.procUntil)
+}
+
+// run watches through one session.
+func (w *Watcher) run(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.busySince.Store(0)
+			err = errors.Join(err, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	settings := w.env.Settings.Load()
+	w.scanned = false
+	s, err := w.open(settings)
+	if err != nil {
+		return err
+	}
+	w.session = s
+	// Closing ends a dump that waits, and must not wait for the next tick.
+	stopClosing := context.AfterFunc(ctx, s.close)
+	w.env.send(SessionOpened{w, s.source, s.netnsCookie, s.notified})
+	defer func() {
+		w.env.send(SessionClosed{w})
+		stopClosing()
+		s.close()
+	}()
+	return w.loop(ctx)
+}
+
+// loop scans at once, and then whenever it is time to.
+func (w *Watcher) loop(ctx context.Context) error {
+	interval, bursts := w.session.settings.Interval(), w.session.settings.BurstScans
+	if w.session.exact {
+		bursts = 1
+	}
+	scan := time.NewTimer(w.untilTick(interval))
+	defer scan.Stop()
+	retry := stoppedTimer()
+	defer retry.Stop()
+	if w.session.source == port.SourceProc && w.env.Mode != Proc {
+		retry.Reset(procRetry)
+	}
+	err := w.scan(ctx)
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.retune:
+			return errRetune
+		case <-retry.C:
+			return errRetune
+		case <-scan.C:
+			err = w.scans(ctx, bursts)
+			scan.Reset(w.untilTick(interval))
+		case <-w.poke:
+			err = w.scan(ctx)
+		case <-w.soon:
+			if !w.connectSet {
+				w.connectSet = true
+				w.connect.Reset(connectTime)
+			}
+		case <-w.connect.C:
+			w.connectSet = false
+			err = w.scan(ctx)
+		case <-w.readable():
+			err = w.receive()
+		case done := <-w.drains:
+			w.drain(ctx)
+			close(done)
+		case <-w.openings:
+			w.setSecond()
+		case <-w.second.C:
+			w.secondSet = false
+			w.lookUpFresh()
+		}
+	}
+	return err
+}
+
+func (w *Watcher) setSecond() {
+	if !w.secondSet {
+		w.secondSet = true
+		w.second.Reset(secondLookup + secondLookup/10)
+	}
+}
+
+// phases is in how many groups the watchers scan: those of one group tick together,
+// so that one wake-up of the process serves many, and not all scan at the same
+// moment.
+const phases = 8
+
+// untilTick returns how long it is until the next multiple of an interval, shifted by
+// the phase of the namespace.
+func (w *Watcher) untilTick(interval time.Duration) time.Duration {
+	shift := interval * time.Duration(w.id.Inode%phases) / phases
+	return interval - (time.Duration(clock.Now())-shift)%interval
+}
+
+// scans scans several times in a row, each time only if there may be something new.
+func (w *Watcher) scans(ctx context.Context, count int) error {
+	for i := range max(count, 1) {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-w.poke:
+				if err := w.scan(ctx); err != nil {
+					return err
+				}
+				continue
+			case <-w.readable():
+				if err := w.receive(); err != nil {
+					return err
+				}
+				continue
+			case <-time.After(w.session.settings.BurstDelay):
+			}
+		}
+		if w.unchanged() {
+			w.lastScan.Store(int64(clock.Now()))
+			continue
+		}
+		if err := w.scan(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scan takes one snapshot and sends it, with the owners of what is new in it.
+func (w *Watcher) scan(ctx context.Context) error {
+	if w.receiver != nil { // what closed before does not have to be found by the dump
+		if err := w.receive(); err != nil {
+			return err
+		}
+	}
+	done := w.busy()
+	began, facts, epoch := clock.Now(), w.facts.Load(), w.env.members(w.id).Epoch
+	sockets, err := w.session.dump(w.sockets[:0])
+	w.sockets = sockets
+	done()
+	if err != nil {
+		return err
+	}
+	now := clock.Now()
+	if o := w.env.Observer; o != nil {
+		o.ObserveScan(w.session.source, now.Sub(began))
+	}
+	if inOrder, err := w.inOrder(ctx); !inOrder || err != nil {
+		w.lastScan.Store(int64(now))
+		return err
+	}
+	q := &w.question
+	q.Watcher, q.Resolved, q.Epoch = w, false, epoch
+	q.Snapshot.Began, q.Snapshot.Time, q.Snapshot.Source, q.Snapshot.Sockets, q.Snapshot.New = began, now, w.session.source, sockets, nil
+	if !w.env.ask(q) {
+		return nil
+	}
+	w.session.quiet.dumped(began, facts, epoch, sockets, len(q.Unknown) == 0)
+	if len(q.Unknown) > 0 {
+		w.attribute(q)
+		if !w.env.ask(q) {
+			return nil
+		}
+		w.setSecond()
+	}
+	w.scanned = true
+	w.lastScan.Store(int64(now))
+	return nil
+}
+
+// attribute resolves the owners of a scan's unknown sockets.
+func (w *Watcher) attribute(q *Scan) {
+	defer w.busy()()
+	directory := w.env.Directory.Load()
+	members := w.env.members(w.id)
+	fresh := make([]port.Socket, len(q.Unknown))
+	for i, index := range q.Unknown {
+		fresh[i] = q.Snapshot.Sockets[index]
+	}
+	q.Epoch = members.Epoch
+	q.Snapshot.New = w.env.attribute(fresh, q.Unknown, members.ownership(directory))
+	q.Resolved = true
+}
+
+// ScanOnce reads a namespace one time, and resolves the owners of all its sockets. It
+// reads /proc where sock_diag cannot be used and the mode allows that.
+func ScanOnce(env *Env, id port.Namespace) (scan Scan, err error) {
+	w := NewWatcher(env, id)
+	for range 2 { // once more through /proc where sock_diag fails
+		if w.session, err = w.open(env.Settings.Load()); err == nil {
+			scan.Snapshot.Began = clock.Now()
+			w.sockets, err = w.session.dump(w.sockets[:0])
+			scan.Snapshot.Time, scan.Snapshot.Source = clock.Now(), w.session.source
+			w.session.close()
+		}
+		if err == nil || !w.fallBack(err) {
+			break
+		}
+	}
+	if err != nil {
+		return scan, err
+	}
+	scan.Snapshot.Sockets = w.sockets
+	for i := range w.sockets {
+		scan.Unknown = append(scan.Unknown, i)
+	}
+	w.attribute(&scan)
+	return scan, nil
+}
