@@ -2,43 +2,77 @@ package tracker
 
 import (
 	"slices"
-	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
 
-func (t *Tracker) namespace(id port.Namespace) *namespace {
-	ns := t.namespaces[id]
-	if ns == nil {
-		ns = &namespace{id: id, sockets: map[uint64]*socket{}}
-		t.namespaces[id] = ns
-	}
-	return ns
+type socket struct {
+	port.Socket
+	namespace  *namespace
+	endpoint   *endpoint // nil if the socket is of no interest
+	count      *count    // whose stand-in it is; nil if it is none
+	opened     clock.Instant
+	processes  []port.Process
+	generation uint64        // of the last snapshot that had it
+	settled    bool          // part of what was reported of its endpoint
+	exact      bool          // opened is the very moment
+	restored   bool          // no snapshot has had it yet
+	fresh      bool          // its processes have not been looked up a second time
+	lookup     clock.Instant // when the last lookup of its processes began
 }
 
-func (t *Tracker) addSocket(ns *namespace, observed port.Socket, owner Owner, at time.Time) *socket {
-	s := &socket{Socket: observed, opened: at, processes: owner.Processes, fresh: true}
+// endpoint has at least one socket, or waits for the end of the close grace.
+type endpoint struct {
+	key       port.Endpoint
+	owner     *container
+	namespace port.Namespace
+	in        *namespace // nil when that is closed
+	container *port.Container
+	sockets   []*socket
+	// processes hold it, as far as is known; reportedProcesses are those of the
+	// last change, or the first known where it had none.
+	processes, reportedProcesses []port.Process
+	left                         bool // a socket has gone since the last settle
+	ipv6Only                     bool
+	source                       port.Source
+	openedAt                     clock.Instant
+
+	reported bool // an opened change has been made
+	restored bool // it was open before the first snapshot of its namespace
+	recalled bool // its processes are those that an earlier run knew
+	dirty    bool
+	// closedAt and closedBy are of the last socket while the close grace runs;
+	// expiry is then the position in Tracker.waiting plus one, else 0.
+	closedAt clock.Instant
+	closedBy port.Source
+	expiry   int
+}
+
+func (t *Tracker) addSocket(ns *namespace, observed port.Socket, owner Owner, at clock.Instant) *socket {
+	s := &socket{Socket: observed, namespace: ns, opened: at, processes: owner.Processes, fresh: true}
 	ns.sockets[s.Cookie] = s
 	if owner.Container == nil {
 		return s
 	}
-	key := port.Endpoint{
-		Container: owner.Container.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port,
-	}
+	key := placeOf(&observed).in(owner.Container.ID)
 	e := t.endpoints[key]
 	if e == nil {
 		e = &endpoint{key: key}
-		t.endpoints[key] = e
+		t.add(e)
 	}
-	e.namespace, e.container = ns.id, owner.Container
+	e.container = owner.Container
 	e.sockets = append(e.sockets, s)
 	s.endpoint = e
 	t.touch(e)
 	return s
 }
 
-func (t *Tracker) removeSocket(ns *namespace, s *socket) {
-	delete(ns.sockets, s.Cookie)
+func (t *Tracker) removeSocket(s *socket) {
+	delete(s.namespace.sockets, s.Cookie)
+	if s.count != nil {
+		s.count.dropStandIn()
+	}
 	e := s.endpoint
 	if e == nil {
 		return
@@ -50,7 +84,7 @@ func (t *Tracker) removeSocket(ns *namespace, s *socket) {
 }
 
 func (t *Tracker) touch(e *endpoint) {
-	t.revision++
+	t.revise(e.owner)
 	if !e.dirty {
 		e.dirty = true
 		t.dirty = append(t.dirty, e)
@@ -59,7 +93,7 @@ func (t *Tracker) touch(e *endpoint) {
 
 // settle compares each endpoint that was touched with what was last reported
 // of it, and appends the changes in the order of endpoints.
-func (t *Tracker) settle(dst []Change, at time.Time, source port.Source) []Change {
+func (t *Tracker) settle(dst []Change, at clock.Instant, source port.Source) []Change {
 	slices.SortFunc(t.dirty, func(a, b *endpoint) int { return a.key.Compare(b.key) })
 	for _, e := range t.dirty {
 		e.dirty = false
@@ -70,68 +104,97 @@ func (t *Tracker) settle(dst []Change, at time.Time, source port.Source) []Chang
 	return dst
 }
 
-func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at time.Time, source port.Source) []Change {
+func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at clock.Instant, source port.Source) []Change {
 	if e.unconfirmed() {
-		return dst // the first snapshot tells whether it has been open all the time
+		return dst // the first snapshot shows whether it has been open all the time
 	}
 	left := e.left && !e.replaced()
 	e.left = false
 	if len(e.sockets) == 0 {
 		return t.close(dst, e, at, source)
 	}
-	replaced := e.reported && e.closedAt.IsZero() && e.replaced()
-	if replaced && t.grace == 0 {
-		dst = append(dst, e.change(port.Closed, at, source))
+	opened := at
+	if e.reported && !e.isWaiting() && e.replaced() && t.grace == 0 {
+		closed := max(at, e.openedAt)
+		dst = append(dst, e.change(port.Closed, closed, source))
 		e.reported = false
+		opened = max(closed, e.firstOpened())
 	}
-	e.closedAt = time.Time{}
+	t.wake(e)
 	e.refresh()
 	switch {
 	case !e.reported:
-		e.reported, e.openedAt, e.source, e.told = true, at, source, e.processes
-		return append(dst, e.change(port.Opened, at, source))
-	case len(e.told) == 0, left:
-		e.told = e.processes
+		e.reported, e.openedAt, e.source, e.reportedProcesses = true, opened, source, e.processes
+		return append(dst, e.change(port.Opened, opened, source))
+	case len(e.reportedProcesses) == 0, left:
+		e.reportedProcesses = e.processes
 	case e.takenOver():
-		e.source, e.told = source, e.processes
+		e.source, e.reportedProcesses = source, e.processes
 		return append(dst, e.change(port.Changed, at, source))
 	}
 	return dst
 }
 
-func (t *Tracker) close(dst []Change, e *endpoint, at time.Time, source port.Source) []Change {
+// close takes the end of the last socket. An endpoint that a snapshot saw does
+// not close before that, however exact the fact.
+func (t *Tracker) close(dst []Change, e *endpoint, at clock.Instant, source port.Source) []Change {
+	at = max(at, e.openedAt)
 	switch {
 	case !e.reported: // opened and gone within one observation
-		delete(t.endpoints, e.key)
-	case !e.closedAt.IsZero():
+		t.forget(e)
+	case e.isWaiting():
 	case t.grace > 0:
-		e.closedAt, e.closedBy = at, source
+		t.wait(e, at, source)
 	default:
 		dst = append(dst, e.change(port.Closed, at, source))
-		delete(t.endpoints, e.key)
+		t.forget(e)
 	}
 	return dst
 }
 
-func (e *endpoint) change(kind port.Type, at time.Time, source port.Source) Change {
+func (e *endpoint) change(kind port.Type, at clock.Instant, source port.Source) Change {
 	return Change{
 		Type: kind, Time: at, Source: source, Endpoint: e.key, Namespace: e.namespace,
 		Container: e.container, Processes: e.processes, IPv6Only: e.ipv6Only, OpenedAt: e.openedAt,
 	}
 }
 
-// replaced says that no socket of the last report is left: the endpoint was
+func (e *endpoint) appendOpen(dst []Change) []Change {
+	if e.isWaiting() {
+		return dst
+	}
+	return append(dst, e.change(port.Opened, e.openedAt, e.source))
+}
+
+// replaced reports that no socket of the last report is left: the endpoint was
 // closed for a moment, and opened anew.
 func (e *endpoint) replaced() bool {
 	return !slices.ContainsFunc(e.sockets, func(s *socket) bool { return s.settled })
 }
 
-// refresh takes over what the sockets say. Where no process is known any more,
-// the last known stay.
+// carryOn makes the sockets that an endpoint has now stand for those that were
+// reported: it has not been closed in between, or that is accounted for.
+func (e *endpoint) carryOn() {
+	for _, s := range e.sockets {
+		s.settled = true
+	}
+}
+
+func (e *endpoint) firstOpened() clock.Instant {
+	first := e.sockets[0].opened
+	for _, s := range e.sockets[1:] {
+		first = min(first, s.opened)
+	}
+	return first
+}
+
+// refresh takes what the sockets are known by. Where no process is known any
+// more, the last known stay.
 func (e *endpoint) refresh() {
 	if now := e.holders(); len(now) > 0 || !e.reported {
 		e.processes = now
 	}
+	e.locate(e.sockets[len(e.sockets)-1].namespace)
 	e.ipv6Only = true
 	for _, s := range e.sockets {
 		s.settled = true

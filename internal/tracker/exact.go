@@ -1,20 +1,16 @@
 package tracker
 
 import (
-	"time"
-
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
 
 // Opened takes an exact fact: a socket opened at this moment. If the socket is
 // known it fills in what was missing and changes nothing else. While the
 // namespace's snapshots have no cookies it does nothing: take a snapshot.
-func (t *Tracker) Opened(dst []Change, id port.Namespace, s port.Socket, owner Owner, at time.Time, source port.Source) []Change {
-	ns := t.namespace(id)
-	if ns.byInode {
-		return dst
-	}
-	if ns.ended.late(s.Cookie, at) {
+func (t *Tracker) Opened(dst []Change, id port.Namespace, s port.Socket, owner Owner, at clock.Instant, source port.Source) []Change {
+	ns := t.namespaces[id]
+	if ns == nil || ns.byInode || ns.ended.late(s.Cookie, at) {
 		return dst
 	}
 	known := ns.sockets[s.Cookie]
@@ -25,45 +21,66 @@ func (t *Tracker) Opened(dst []Change, id port.Namespace, s port.Socket, owner O
 		return t.settle(dst, at, source)
 	}
 	if known != nil {
-		t.removeSocket(ns, known)
+		t.removeSocket(known)
 	}
-	added := t.addSocket(ns, s, owner, at)
-	added.exact = true
+	t.addSocket(ns, s, owner, at).exact = true
 	return t.settle(dst, at, source)
 }
 
 // Closed takes an exact fact: a socket closed at this moment. known is false
 // where the tracker had not seen the socket, nor closed it just before; the fact
 // is remembered all the same, so that no snapshot under way opens it.
-func (t *Tracker) Closed(dst []Change, id port.Namespace, cookie uint64, at time.Time, source port.Source) (_ []Change, known bool) {
-	ns := t.namespace(id)
+func (t *Tracker) Closed(dst []Change, id port.Namespace, cookie uint64, at clock.Instant, source port.Source) (_ []Change, known bool) {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return dst, false
+	}
 	_, known = ns.ended.get(cookie)
 	ns.ended.add(cookie, ending{at, true})
 	s := ns.sockets[cookie]
 	if s == nil {
 		return dst, known
 	}
-	if at.Before(s.opened) { // seen by a snapshot that was taken just before
-		at = s.opened
+	if n := s.count; n != nil {
+		if n.open > 1 {
+			return dst, true // it stands for the others, too
+		}
+		n.at = max(n.at, at)
 	}
-	t.removeSocket(ns, s)
+	t.removeSocket(s)
+	if s.endpoint != nil && s.settled {
+		s.endpoint.reopenAfter(at)
+	}
 	return t.settle(dst, at, source), true
 }
 
-// Transient takes the close of a socket that nobody had seen: it makes an
-// opened and a closed change, unless its endpoint is open anyway: told is false
-// then.
-func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owner Owner, at time.Time, source port.Source) (_ []Change, told bool) {
-	if owner.Container == nil {
+// reopenAfter takes that a socket of an endpoint closed at this moment. If all
+// others opened after that, then the endpoint was closed in between: the facts of
+// their openings came first.
+func (e *endpoint) reopenAfter(at clock.Instant) {
+	for _, s := range e.sockets {
+		if !s.exact || s.opened.Before(at) || s.count != nil {
+			return
+		}
+	}
+	for _, s := range e.sockets {
+		s.settled = false
+	}
+}
+
+// Transient takes the close of a socket that no source had seen: it makes an
+// opened and a closed change, unless its endpoint is open anyway: reported is
+// false then, and where the socket is of no interest.
+func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owner Owner, at clock.Instant, source port.Source) (_ []Change, reported bool) {
+	if owner.Container == nil || t.namespaces[id] == nil {
 		return dst, false
 	}
-	key := port.Endpoint{Container: owner.Container.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
+	key := placeOf(&s).in(owner.Container.ID)
 	if e := t.endpoints[key]; e != nil {
-		pending := !e.closedAt.IsZero()
-		if pending { // it came back within the close grace, and went
-			e.closedAt, e.closedBy = at, source
+		if e.isWaiting() { // it came back within the close grace, and went
+			t.wait(e, max(at, e.closedAt), source)
 		}
-		return dst, pending
+		return dst, e.isWaiting()
 	}
 	change := Change{
 		Type: port.Opened, Time: at, Source: source, Endpoint: key, Namespace: id,
@@ -72,90 +89,4 @@ func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owne
 	dst = append(dst, change)
 	change.Type = port.Closed
 	return append(dst, change), true
-}
-
-// Prune gives back the memory of exact facts of a while ago.
-func (t *Tracker) Prune(now time.Time) {
-	for _, ns := range t.namespaces {
-		ns.ended.prune(now)
-	}
-}
-
-// settledBefore says whether a snapshot that began at this moment must have the
-// socket if it is open.
-func (s *socket) settledBefore(began time.Time) bool {
-	if s.exact {
-		began = began.Add(-settleTime)
-	}
-	return !s.opened.After(began)
-}
-
-// ending is how a socket closed.
-type ending struct {
-	at    time.Time
-	exact bool // otherwise a snapshot found it gone
-}
-
-// tombstones remember closes for settleTime at least, and twice that at most.
-// The zero value is ready.
-type tombstones struct {
-	recent, older map[uint64]ending
-	since         time.Time // of recent
-}
-
-func (t *tombstones) add(cookie uint64, e ending) {
-	if t.recent == nil || e.at.Sub(t.since) > settleTime {
-		t.older, t.recent, t.since = t.recent, map[uint64]ending{}, e.at
-	}
-	t.recent[cookie] = e
-}
-
-func (t *tombstones) get(cookie uint64) (ending, bool) {
-	e, ok := t.recent[cookie]
-	if !ok {
-		e, ok = t.older[cookie]
-	}
-	return e, ok
-}
-
-// prune forgets what is of no use any more.
-func (t *tombstones) prune(now time.Time) {
-	if now.Sub(t.since) > 2*settleTime {
-		*t = tombstones{}
-	}
-}
-
-// outdates says whether a snapshot that began at this moment may show a socket
-// that has closed since.
-func (t *tombstones) outdates(cookie uint64, began time.Time) bool {
-	e, ok := t.get(cookie)
-	return ok && e.exact && e.at.After(began.Add(-settleTime))
-}
-
-// late says whether the socket is known to have closed after it opened at this
-// moment. A socket that listens again opens after its close.
-func (t *tombstones) late(cookie uint64, opened time.Time) bool {
-	e, ok := t.get(cookie)
-	return ok && !e.at.Before(opened)
-}
-
-// identify brings the cookies of the state and of a snapshot together where one
-// has the kernel's and the other has made them up from inodes.
-func (ns *namespace) identify(s *Snapshot) {
-	if byInode := s.Source == port.SourceProc; byInode == ns.byInode {
-		return
-	}
-	ns.byInode = !ns.byInode
-	cookies := make(map[uint32]uint64, len(s.Sockets))
-	for i := range s.Sockets {
-		cookies[s.Sockets[i].Inode] = s.Sockets[i].Cookie
-	}
-	sockets := make(map[uint64]*socket, len(ns.sockets))
-	for _, known := range ns.sockets {
-		if cookie, ok := cookies[known.Inode]; ok && known.Inode != 0 {
-			known.Cookie = cookie
-		}
-		sockets[known.Cookie] = known
-	}
-	ns.sockets = sockets
 }

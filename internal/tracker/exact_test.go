@@ -23,10 +23,10 @@ func ends(t *Tracker, second float64, cookie uint64) []string {
 }
 
 func TestExactFacts(t *testing.T) {
-	tr := New(0)
+	tr := tracking(0)
 	expect(t, exactly(tr, 1, 1, 80, 10), "1 opened web:80 [10] ebpf")
-	expect(t, exactly(tr, 1, 1, 80, 10)) // told twice
-	expect(t, look(tr, ns1, 2, seen{1, 80, web, nil}))
+	expect(t, exactly(tr, 1, 1, 80, 10)) // reported twice
+	expect(t, dump(tr, ns1, 2, seen{1, 80, web, nil}))
 	expect(t, ends(tr, 3, 1), "3 closed web:80 [10] ebpf since 1")
 	expect(t, ends(tr, 3, 1))
 	expect(t, exactly(tr, 4, 1, 81, 10), "4 opened web:81 [10] ebpf") // the socket listens again
@@ -35,48 +35,48 @@ func TestExactFacts(t *testing.T) {
 
 // The snapshot came first, without a process; the exact fact names it.
 func TestExactFactFillsIn(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 2, seen{1, 80, web, nil})
+	tr := tracking(0)
+	dump(tr, ns1, 2, seen{1, 80, web, nil})
 	expect(t, exactly(tr, 1.9, 1, 80, 10))
 	expect(t, ends(tr, 1.95, 1), "2 closed web:80 [10] ebpf since 2")
 }
 
 func TestSnapshotDoesNotReopen(t *testing.T) {
-	tr := New(0)
+	tr := tracking(0)
 	exactly(tr, 1, 1, 80, 10)
 	ends(tr, 2, 1)
-	expect(t, lookSince(tr, ns1, 1.9, 2.1, seen{1, 80, web, nil}))                         // read before the close
-	expect(t, lookSince(tr, ns1, 2.1, 2.2, seen{1, 80, web, nil}))                         // leaving the table takes a moment
-	expect(t, look(tr, ns1, 3.5, seen{1, 80, web, nil}), "3.5 opened web:80 [] sock_diag") // it is open after all
+	expect(t, dumpSince(tr, ns1, 1.9, 2.1, seen{1, 80, web, nil}))                         // read before the close
+	expect(t, dumpSince(tr, ns1, 2.1, 2.2, seen{1, 80, web, nil}))                         // leaving the table takes a moment
+	expect(t, dump(tr, ns1, 3.5, seen{1, 80, web, nil}), "3.5 opened web:80 [] sock_diag") // it is open after all
 }
 
 func TestSnapshotDoesNotCloseTheNewest(t *testing.T) {
-	tr := New(0)
+	tr := tracking(0)
 	exactly(tr, 1, 1, 80, 10)
-	expect(t, look(tr, ns1, 1.1)) // not yet in the table
-	expect(t, look(tr, ns1, 2.2), "2.2 closed web:80 [10] sock_diag since 1")
+	expect(t, dump(tr, ns1, 1.1)) // not yet in the table
+	expect(t, dump(tr, ns1, 2.2), "2.2 closed web:80 [10] sock_diag since 1")
 }
 
 func TestTransient(t *testing.T) {
 	transient := func(tr *Tracker, second float64, cookie uint64, number uint16, c *port.Container) []Change {
-		changes, told := tr.Transient(nil, ns1, tcp(cookie, number), Owner{Container: c}, at(second), port.SourceDestroy)
-		if told != (len(changes) > 0 || tr.grace > 0) {
-			t.Errorf("told %v with %d changes", told, len(changes))
+		changes, reported := tr.Transient(nil, ns1, tcp(cookie, number), Owner{Container: c}, at(second), port.SourceDestroy)
+		if reported != (len(changes) > 0 || tr.grace > 0) {
+			t.Errorf("reported %v with %d changes", reported, len(changes))
 		}
 		return changes
 	}
-	tr := New(0)
+	tr := tracking(0)
 	changes := transient(tr, 1, 1, 80, web)
 	if len(changes) != 2 || changes[0].Type != port.Opened || changes[1].Type != port.Closed || !changes[0].Transient || !changes[1].Transient || !changes[1].OpenedAt.IsZero() {
 		t.Errorf("%+v; want a transient pair", changes)
 	}
 	expect(t, describe(transient(tr, 1, 2, 80, nil)))
-	look(tr, ns1, 2, seen{3, 80, web, nil})
+	dump(tr, ns1, 2, seen{3, 80, web, nil})
 	expect(t, describe(transient(tr, 3, 4, 80, web))) // open anyway
 
-	tr = New(5 * time.Second)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
-	look(tr, ns1, 2)
+	tr = tracking(5 * time.Second)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	dump(tr, ns1, 2)
 	expect(t, describe(transient(tr, 4, 2, 80, web))) // back within the grace, and gone
 	expect(t, describe(tr.Expire(nil, at(8))))
 	expect(t, describe(tr.Expire(nil, at(9))), "4 closed web:80 [10] destroy since 1")
@@ -84,9 +84,9 @@ func TestTransient(t *testing.T) {
 
 // A snapshot found the socket gone before its destroy notification came.
 func TestCloseAfterSnapshotIsKnown(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, nil})
-	look(tr, ns1, 2)
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, nil})
+	dump(tr, ns1, 2)
 	for cookie, want := range map[uint64]bool{1: true, 2: false} {
 		if changes, known := tr.Closed(nil, ns1, cookie, at(2.1), port.SourceDestroy); known != want || len(changes) != 0 {
 			t.Errorf("socket %d: known %v, %d changes; want %v and none", cookie, known, len(changes), want)
@@ -96,7 +96,7 @@ func TestCloseAfterSnapshotIsKnown(t *testing.T) {
 
 // Falling back to a source without cookies, and back, changes nothing.
 func TestSourceWithoutCookies(t *testing.T) {
-	tr := New(0)
+	tr := tracking(0)
 	const madeUp = 1 << 63
 	fromProc := func(second float64, inodes ...uint32) []string {
 		s := Snapshot{Began: at(second), Time: at(second), Source: port.SourceProc, New: map[int]Owner{}}
@@ -125,9 +125,9 @@ func TestSourceWithoutCookies(t *testing.T) {
 }
 
 func TestFresh(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, nil}, seen{2, 81, nil, nil})
-	look(tr, ns1, 3, seen{1, 80, web, nil}, seen{2, 81, nil, nil}, seen{3, 82, web, nil})
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, nil}, seen{2, 81, nil, nil})
+	dump(tr, ns1, 3, seen{1, 80, web, nil}, seen{2, 81, nil, nil}, seen{3, 82, web, nil})
 	for _, test := range []struct {
 		until float64
 		want  []uint64
@@ -189,7 +189,7 @@ func simulate(t *testing.T, random *rand.Rand, seed uint64) {
 		}
 		return 0
 	})
-	tr := New(0)
+	tr := tracking(0)
 	counts := map[uint16][2]int{}
 	count := func(changes []Change) {
 		for _, c := range changes {

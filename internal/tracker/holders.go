@@ -2,31 +2,52 @@ package tracker
 
 import (
 	"slices"
-	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
 
 // Holding is a socket of an endpoint, with the processes that hold it.
 type Holding struct {
 	Namespace port.Namespace
+	Container *port.Container // of the endpoint
 	Cookie    uint64
-	Inode     uint32 // 0 where it is not known: then nobody can be asked
+	Inode     uint32 // 0 where it is not known: then no process can be found by it
 	Processes []port.Process
 }
 
-// Look is an answer to the question who holds sockets now.
-type Look struct {
-	// Began is when it was asked for, Time when the answer was there. Both should
-	// carry a monotonic clock reading.
-	Began, Time time.Time
+// Lookup is an answer to the question who holds sockets now.
+type Lookup struct {
+	// Began is when it was asked for, Time when the answer was there.
+	Began, Time clock.Instant
 	Source      port.Source
 	// Incomparable says that the processes are numbered otherwise than those of
-	// exact facts: they are taken over, and no change is told.
+	// exact facts: they replace what is known, and no change is reported.
 	Incomparable bool
 	// Holdings have the processes that were found. A socket of which none was
 	// found keeps the last known.
 	Holdings []Holding
+}
+
+// Fresh appends to dst the sockets that opened up to a moment and were not in an
+// answer before: their processes should be looked up a second time. more reports
+// that there are younger ones, to be asked for later.
+func (t *Tracker) Fresh(dst []Holding, id port.Namespace, until clock.Instant) (_ []Holding, more bool) {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return dst, false
+	}
+	for _, s := range ns.sockets {
+		switch {
+		case !s.fresh || s.endpoint == nil:
+		case s.opened.After(until):
+			more = true
+		default:
+			s.fresh = false
+			dst = append(dst, s.holding())
+		}
+	}
+	return dst, more
 }
 
 // Holders calls f for each process of each endpoint that is open.
@@ -51,22 +72,25 @@ func (t *Tracker) Holdings(dst []Holding, held func(pid int) bool) []Holding {
 			continue
 		}
 		for _, s := range e.sockets {
-			dst = append(dst, s.holding(e.namespace))
+			dst = append(dst, s.holding())
 		}
 	}
 	return dst
 }
 
-func (s *socket) holding(id port.Namespace) Holding {
-	return Holding{Namespace: id, Cookie: s.Cookie, Inode: s.Inode, Processes: s.processes}
+// holding is for sockets of an endpoint only.
+func (s *socket) holding() Holding {
+	return Holding{
+		Namespace: s.namespace.id, Container: s.endpoint.container, Cookie: s.Cookie, Inode: s.Inode, Processes: s.processes,
+	}
 }
 
-// Held takes over who holds sockets now. Where none of the processes that an
+// Held takes the answer to a lookup. Where none of the processes that an
 // endpoint was last reported with is left, it appends a changed: another process
-// took the endpoint over. It passes over sockets that are not known any more, and
-// of which a later look has told.
-func (t *Tracker) Held(dst []Change, l Look) []Change {
-	// The first look at what an earlier run left finds what happened meanwhile.
+// holds the endpoint. It passes over sockets that are not known any more, and
+// those that a later lookup has answered.
+func (t *Tracker) Held(dst []Change, l Lookup) []Change {
+	// The first lookup of what an earlier run left finds what happened meanwhile.
 	for _, recalled := range []bool{true, false} {
 		source := l.Source
 		if recalled {
@@ -74,13 +98,13 @@ func (t *Tracker) Held(dst []Change, l Look) []Change {
 		}
 		for i := range l.Holdings {
 			s := t.socketOf(&l.Holdings[i])
-			if s == nil || l.Began.Before(s.looked) || (s.endpoint != nil && s.endpoint.recalled) != recalled {
+			if s == nil || l.Began.Before(s.lookup) || (s.endpoint != nil && s.endpoint.recalled) != recalled {
 				continue
 			}
-			s.looked = l.Began
+			s.lookup = l.Began
 			t.learn(s, l.Holdings[i].Processes)
 			if l.Incomparable && s.endpoint != nil {
-				s.endpoint.told = nil
+				s.endpoint.reportedProcesses = nil
 			}
 		}
 		dst = t.settle(dst, l.Time, source)
@@ -135,14 +159,15 @@ func (e *endpoint) holders() []port.Process {
 	return slices.CompactFunc(all, func(a, b port.Process) bool { return a.PID == b.PID })
 }
 
-// takenOver says that the endpoint certainly has another owner than was told:
-// who holds it is known of each socket, and no process is the same. A process
-// that has become another program (exec) is the same.
+// takenOver reports that the endpoint certainly has another owner than was
+// reported: who holds it is known of each socket, and no process is the same. A
+// process that has become another program (exec) is the same.
 func (e *endpoint) takenOver() bool {
-	if len(e.told) == 0 || slices.ContainsFunc(e.sockets, func(s *socket) bool { return len(s.processes) == 0 }) {
+	unknown := func(s *socket) bool { return len(s.processes) == 0 }
+	if len(e.reportedProcesses) == 0 || slices.ContainsFunc(e.sockets, unknown) {
 		return false
 	}
 	return !slices.ContainsFunc(e.processes, func(p port.Process) bool {
-		return slices.ContainsFunc(e.told, func(q port.Process) bool { return p.PID == q.PID })
+		return slices.ContainsFunc(e.reportedProcesses, func(q port.Process) bool { return p.PID == q.PID })
 	})
 }

@@ -9,13 +9,13 @@ import (
 	"portwatcher/internal/port"
 )
 
-// held tells the tracker who holds sockets now, as a look-up does.
+// held gives the tracker the answer to a lookup of who holds sockets now.
 func held(tr *Tracker, ns port.Namespace, second float64, sockets ...seen) []string {
 	return describe(tr.Held(nil, answer(ns, second, second, sockets...)))
 }
 
-func answer(ns port.Namespace, began, ended float64, sockets ...seen) Look {
-	l := Look{Began: at(began), Time: at(ended), Source: port.SourceProc}
+func answer(ns port.Namespace, began, ended float64, sockets ...seen) Lookup {
+	l := Lookup{Began: at(began), Time: at(ended), Source: port.SourceProc}
 	for _, s := range sockets {
 		l.Holdings = append(l.Holdings, Holding{Namespace: ns, Cookie: s.cookie, Processes: processes(s.pids)})
 	}
@@ -25,15 +25,15 @@ func answer(ns port.Namespace, began, ended float64, sockets ...seen) Look {
 // of is a socket with the pids that were found to hold it.
 func of(cookie uint64, pids ...int) seen { return seen{cookie: cookie, pids: pids} }
 
-// Who holds a port is learnt after its opening; it is told only where nobody is
-// left of those who were told.
+// Who holds a port is found after its opening; it is reported only where nobody is
+// left of those who were reported.
 func TestHeld(t *testing.T) {
 	for _, test := range []struct {
-		name   string
-		opened []seen // at second 1, web:80
-		looks  [][]seen
-		told   []string // from second 2 on, one look a second
-		open   string   // the processes in the end
+		name    string
+		opened  []seen // at second 1, web:80
+		lookups [][]seen
+		want    []string // from second 2 on, one lookup a second
+		open    string   // the processes in the end
 	}{
 		{"nothing new", []seen{of(1, 10)}, [][]seen{{of(1, 10)}}, nil, "[10]"},
 		{"workers join", []seen{of(1, 10)}, [][]seen{{of(1, 10, 11, 12)}}, nil, "[10 11 12]"},
@@ -51,31 +51,31 @@ func TestHeld(t *testing.T) {
 		{"a socket that is gone", []seen{of(1, 10)}, [][]seen{{of(9, 11)}}, nil, "[10]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			tr := New(0)
+			tr := tracking(0)
 			for i := range test.opened {
 				test.opened[i].port, test.opened[i].container = 80, web
 			}
-			look(tr, ns1, 1, test.opened...)
-			var told []string
-			for i, one := range test.looks {
-				told = append(told, held(tr, ns1, float64(i+2), one...)...)
+			dump(tr, ns1, 1, test.opened...)
+			var got []string
+			for i, one := range test.lookups {
+				got = append(got, held(tr, ns1, float64(i+2), one...)...)
 			}
-			expect(t, told, test.told...)
-			expect(t, describe(tr.Open()), strings.TrimSpace("1 opened web:80 "+test.open+" "+lastSource(test.told)))
-			expect(t, look(tr, ns1, 60), "60 closed web:80 "+test.open+" sock_diag since 1")
+			expect(t, got, test.want...)
+			expect(t, describe(tr.Open()), strings.TrimSpace("1 opened web:80 "+test.open+" "+lastSource(test.want)))
+			expect(t, dump(tr, ns1, 60), "60 closed web:80 "+test.open+" sock_diag since 1")
 		})
 	}
 }
 
-func lastSource(told []string) string {
-	if len(told) == 0 {
+func lastSource(changes []string) string {
+	if len(changes) == 0 {
 		return "sock_diag"
 	}
 	return "proc"
 }
 
 // One of a group of sockets leaves (SO_REUSEPORT): the others held the port before,
-// and a look at them finds nothing new.
+// and a lookup of them finds nothing new.
 func TestGroupMemberLeaves(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -87,7 +87,7 @@ func TestGroupMemberLeaves(t *testing.T) {
 		{"with the first", []int{10, 20}, "[10 20]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			tr := New(0)
+			tr := tracking(0)
 			exactly(tr, 1, 1, 80, 10)
 			expect(t, exactly(tr, 2, 2, 80, test.pids...))
 			expect(t, ends(tr, 3, 1))
@@ -98,10 +98,10 @@ func TestGroupMemberLeaves(t *testing.T) {
 	}
 }
 
-// Of two looks the later one is right, whichever answer comes first.
+// Of two lookups the later one is right, whichever answer comes first.
 func TestHeldOutOfOrder(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
 	expect(t, describe(tr.Held(nil, answer(ns1, 3, 4, of(1, 11)))), "4 changed web:80 [11] proc")
 	expect(t, describe(tr.Held(nil, answer(ns1, 2, 5, of(1, 10)))))
 	expect(t, describe(tr.Open()), "1 opened web:80 [11] proc")
@@ -109,8 +109,8 @@ func TestHeldOutOfOrder(t *testing.T) {
 
 // Processes that are numbered otherwise are taken over, and no change.
 func TestHeldIncomparable(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, []int{1000}})
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{1000}})
 	l := answer(ns1, 2, 2, of(1, 10))
 	l.Incomparable = true
 	expect(t, describe(tr.Held(nil, l)))
@@ -119,8 +119,8 @@ func TestHeldIncomparable(t *testing.T) {
 
 // An exec leaves the process what it is; its name is right from then on.
 func TestHeldAfterExec(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
 	l := answer(ns1, 2, 2, of(1, 10))
 	l.Holdings[0].Processes[0].Name = "server"
 	revision := tr.Revision()
@@ -136,34 +136,34 @@ func TestHeldAfterExec(t *testing.T) {
 	}
 }
 
-// What the first look finds after a restart happened while nobody looked.
+// What the first lookup finds after a restart happened while nobody observed it.
 func TestHeldAfterRestart(t *testing.T) {
-	old := New(0)
-	look(old, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 81, web, []int{10}})
+	old := tracking(0)
+	dump(old, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 81, web, []int{10}})
 	tr := restarted(t, old)
 	resume(tr, ns1, 60, port.SourceSockDiag, seen{1, 80, web, nil}, seen{2, 81, web, nil})
 	fresh, _ := tr.Fresh(nil, ns1, at(60))
 	if len(fresh) != 2 {
-		t.Fatalf("%+v; want both sockets to be looked at again", fresh)
+		t.Fatalf("%+v; want both sockets to be looked up again", fresh)
 	}
 	expect(t, held(tr, ns1, 61, of(1, 11), of(2, 10)), "61 changed web:80 [11] restart")
 	expect(t, held(tr, ns1, 62, of(1, 12), of(2, 12)), "62 changed web:80 [12] proc", "62 changed web:81 [12] proc")
 }
 
-// A port that comes back within the close grace is compared with what was told.
+// A port that comes back within the close grace is compared with what was reported.
 func TestHeldWithinTheGrace(t *testing.T) {
-	tr := New(5 * time.Second)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
-	look(tr, ns1, 2)
+	tr := tracking(5 * time.Second)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	dump(tr, ns1, 2)
 	expect(t, held(tr, ns1, 2.5, of(1, 11))) // the answer is about a socket that is gone
-	expect(t, look(tr, ns1, 3, seen{2, 80, web, nil}))
+	expect(t, dump(tr, ns1, 3, seen{2, 80, web, nil}))
 	expect(t, held(tr, ns1, 4, of(2, 20)), "4 changed web:80 [20] proc")
 }
 
 func TestHoldings(t *testing.T) {
-	tr := New(time.Minute)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 80, web, []int{20}}, seen{3, 81, web, []int{30}}, seen{4, 82, nil, []int{10}}, seen{5, 83, web, []int{10}})
-	look(tr, ns1, 2, seen{1, 80, web, nil}, seen{2, 80, web, nil}, seen{3, 81, web, nil}, seen{4, 82, nil, nil}) // 83 waits for its grace
+	tr := tracking(time.Minute)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 80, web, []int{20}}, seen{3, 81, web, []int{30}}, seen{4, 82, nil, []int{10}}, seen{5, 83, web, []int{10}})
+	dump(tr, ns1, 2, seen{1, 80, web, nil}, seen{2, 80, web, nil}, seen{3, 81, web, nil}, seen{4, 82, nil, nil}) // 83 waits for its grace
 	cookies := func(held func(int) bool) []uint64 {
 		var all []uint64
 		for _, h := range tr.Holdings(nil, held) {

@@ -12,7 +12,7 @@ import (
 )
 
 // model is the tracker's specification, written for clearness alone: it keeps
-// the sockets of the last look of each namespace, and finds the changes of an
+// the sockets of the last snapshot of each namespace, and finds the changes of an
 // endpoint by comparing the sets of its sockets before and after.
 type model struct {
 	grace float64
@@ -29,9 +29,9 @@ type socketKey struct {
 }
 
 type reported struct {
-	since float64
-	pids  []int // that hold it, as far as is known
-	told  []int // by the last change, or the first known
+	since    float64
+	pids     []int // that hold it, as far as is known
+	reported []int // by the last change, or the first known
 }
 
 type pendingClose struct {
@@ -65,7 +65,7 @@ func pidsOf(sockets map[socketKey]seen) []int {
 	return slices.Compact(pids)
 }
 
-// allKnown says that somebody is known to hold each of the sockets.
+// allKnown reports that somebody is known to hold each of the sockets.
 func allKnown(sockets map[socketKey]seen) bool {
 	for _, s := range sockets {
 		if len(s.pids) == 0 {
@@ -79,7 +79,7 @@ func overlap[T comparable](a, b []T) bool {
 	return slices.ContainsFunc(a, func(x T) bool { return slices.Contains(b, x) })
 }
 
-// left says that one of a group of sockets has gone, and another stayed.
+// left reports that one of a group of sockets has gone, and another stayed.
 func left(old, now map[socketKey]seen) bool {
 	gone, stayed := false, false
 	for key := range old {
@@ -89,7 +89,7 @@ func left(old, now map[socketKey]seen) bool {
 	return gone && stayed
 }
 
-func (m *model) look(ns port.Namespace, second float64, sockets []seen) []string {
+func (m *model) dump(ns port.Namespace, second float64, sockets []seen) []string {
 	next := maps.Clone(m.world)
 	maps.DeleteFunc(next, func(k socketKey, _ seen) bool { return k.ns == ns })
 	for _, s := range sockets {
@@ -170,11 +170,11 @@ func (m *model) move(next map[socketKey]seen, second float64, source port.Source
 				last.pids = pids
 			}
 			switch {
-			case len(last.told) == 0, left(old, now): // another of the group stayed
-				last.told = last.pids
-			case allKnown(now) && !overlap(pids, last.told):
+			case len(last.reported) == 0, left(old, now): // another of the group stayed
+				last.reported = last.pids
+			case allKnown(now) && !overlap(pids, last.reported):
 				lines = append(lines, fmt.Sprintf("%v changed %s %v %s", second, key, pids, source))
-				last.told = pids
+				last.reported = pids
 			}
 			m.open[key] = last
 		}
@@ -221,7 +221,7 @@ func FuzzAgainstModel(f *testing.F) {
 
 func against(t *testing.T, seed uint64, grace float64) bool {
 	random := rand.New(rand.NewPCG(seed, 1))
-	tr := New(time.Duration(grace * float64(time.Second)))
+	tr := tracking(time.Duration(grace * float64(time.Second)))
 	m := &model{grace: grace, world: map[socketKey]seen{}, open: map[string]reported{}, pending: map[string]pendingClose{}}
 	live := map[port.Namespace][]seen{} // what the kernel has
 	cookie := uint64(0)
@@ -242,7 +242,7 @@ func against(t *testing.T, seed uint64, grace float64) bool {
 			}
 			continue
 		case action < 6: // a snapshot that fails changes nothing
-			did = "failed look"
+			did = "failed dump"
 			tr.Failed(ns)
 		case action < 7:
 			did = "container web ends"
@@ -274,8 +274,8 @@ func against(t *testing.T, seed uint64, grace float64) bool {
 			changes, _ := tr.Closed(nil, ns, closed.cookie, at(second), port.SourceDestroy)
 			got, want = describe(changes), m.closes(ns, second, closed.cookie)
 		default:
-			did = fmt.Sprintf("look at %v: %v", ns, live[ns])
-			got, want = look(tr, ns, second, live[ns]...), m.look(ns, second, live[ns])
+			did = fmt.Sprintf("dump of %v: %v", ns, live[ns])
+			got, want = dump(tr, ns, second, live[ns]...), m.dump(ns, second, live[ns])
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("second %v, %s:\n  tracker %q\n  model   %q", second, did, got, want)

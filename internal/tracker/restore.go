@@ -3,25 +3,30 @@ package tracker
 import (
 	"slices"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
 
-// Restore takes over an endpoint that was open when portwatcher last stopped,
-// without a change. It goes before the first snapshot of the namespace, which
-// tells what became of it: see [Snapshot.Resumed]. An endpoint that is known
-// already, or whose sockets are not known, is left as it is; false says so.
-func (t *Tracker) Restore(container *port.Container, s *port.State) bool {
+// Restore adds an endpoint that was open when portwatcher last stopped, and since
+// openedAt, without a change. It goes before the first snapshot of the namespace,
+// which shows what became of it: see [Snapshot.Resumed]. It reports whether it did:
+// an endpoint that is known already, whose sockets are not known, or whose
+// namespace is not open, is left as it is.
+func (t *Tracker) Restore(container *port.Container, s *port.State, openedAt clock.Instant) bool {
 	key := port.Endpoint{Container: container.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
 	if t.endpoints[key] != nil || s.Sockets == nil || len(s.Sockets.Cookies) == 0 {
 		return false
 	}
-	ns := t.namespace(s.Sockets.Namespace)
+	ns := t.namespaces[s.Sockets.Namespace]
+	if ns == nil {
+		return false
+	}
 	if len(ns.sockets) == 0 {
 		ns.byInode = s.Sockets.ByInode
 	}
 	e := &endpoint{
-		key: key, namespace: ns.id, container: container, processes: s.Processes, told: s.Processes, ipv6Only: s.Sockets.IPv6Only,
-		source: s.Source, openedAt: s.OpenedAt, reported: true, restored: true, recalled: true,
+		key: key, container: container, processes: s.Processes, reportedProcesses: s.Processes, ipv6Only: s.Sockets.IPv6Only,
+		source: s.Source, openedAt: openedAt, reported: true, restored: true, recalled: true,
 	}
 	for i, cookie := range s.Sockets.Cookies {
 		if ns.sockets[cookie] != nil {
@@ -31,7 +36,7 @@ func (t *Tracker) Restore(container *port.Container, s *port.State) bool {
 			Socket: port.Socket{
 				Cookie: cookie, Protocol: s.Protocol, Address: s.Address, Port: s.Port, IPv6Only: s.Sockets.IPv6Only,
 			},
-			processes: s.Processes, endpoint: e, settled: true, restored: true, fresh: true,
+			namespace: ns, processes: s.Processes, endpoint: e, settled: true, restored: true, fresh: true,
 		}
 		if i < len(s.Sockets.Inodes) {
 			added.Inode = s.Sockets.Inodes[i]
@@ -42,11 +47,12 @@ func (t *Tracker) Restore(container *port.Container, s *port.State) bool {
 	if len(e.sockets) == 0 {
 		return false
 	}
-	t.endpoints[key] = e
+	t.add(e)
+	e.locate(ns)
 	return true
 }
 
-// confirm takes over that a socket of before is still there.
+// confirm takes that a snapshot has a restored socket.
 func (t *Tracker) confirm(s *socket) {
 	s.restored = false
 	if s.endpoint != nil {
@@ -54,8 +60,7 @@ func (t *Tracker) confirm(s *socket) {
 	}
 }
 
-// unconfirmed says whether a restored endpoint still waits for the first
-// snapshot.
+// unconfirmed reports whether a restored endpoint waits for the first snapshot.
 func (e *endpoint) unconfirmed() bool {
 	if !e.restored {
 		return false
@@ -75,15 +80,11 @@ func (t *Tracker) Sockets(key port.Endpoint) *port.Sockets {
 		Namespace: e.namespace, IPv6Only: e.ipv6Only,
 		Cookies: make([]uint64, len(e.sockets)), Inodes: make([]uint32, len(e.sockets)),
 	}
-	if ns := t.namespaces[e.namespace]; ns != nil {
-		s.ByInode = ns.byInode
+	if e.in != nil {
+		s.ByInode = e.in.byInode
 	}
 	for i, socket := range e.sockets {
 		s.Cookies[i], s.Inodes[i] = socket.Cookie, socket.Inode
 	}
 	return s
 }
-
-// Revision rises whenever the sockets or processes of an endpoint have changed,
-// also where that is no change to report.
-func (t *Tracker) Revision() uint64 { return t.revision }

@@ -15,7 +15,7 @@ func states(t *Tracker) []port.State {
 	var all []port.State
 	for _, open := range t.Open() {
 		s := port.State{Sockets: t.Sockets(open.Endpoint)}
-		s.Container, s.Processes, s.OpenedAt, s.Source = open.Container.Ref(), open.Processes, open.OpenedAt, open.Source
+		s.Container, s.Processes, s.Source = open.Container.Ref(), open.Processes, open.Source
 		s.Protocol, s.Address, s.Port = open.Endpoint.Protocol, open.Endpoint.Address, open.Endpoint.Port
 		all = append(all, s)
 	}
@@ -25,17 +25,18 @@ func states(t *Tracker) []port.State {
 // restarted returns a tracker that has forgotten everything but that.
 func restarted(t *testing.T, old *Tracker) *Tracker {
 	t.Helper()
-	fresh := New(old.grace)
-	for _, s := range states(old) {
+	fresh := tracking(old.grace)
+	for i, open := range old.Open() {
+		s := states(old)[i]
 		container := map[string]*port.Container{"web": web, "db": db}[s.Container.ID]
-		if !fresh.Restore(container, &s) {
+		if !fresh.Restore(container, &s, open.OpenedAt) {
 			t.Errorf("%s:%d was not restored", s.Container.ID, s.Port)
 		}
 	}
 	return fresh
 }
 
-// resume is the first look after a restart.
+// resume is the first snapshot after a restart.
 func resume(t *Tracker, ns port.Namespace, second float64, source port.Source, sockets ...seen) []string {
 	s := Snapshot{Began: at(second), Time: at(second), Source: source, Resumed: true, New: map[int]Owner{}}
 	for _, one := range sockets {
@@ -68,11 +69,11 @@ func TestRestart(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			old := New(0)
-			look(old, ns1, 1, before...)
+			old := tracking(0)
+			dump(old, ns1, 1, before...)
 			tr := restarted(t, old)
 			expect(t, resume(tr, ns1, 60, port.SourceSockDiag, test.after...), test.want...)
-			expect(t, look(tr, ns1, 61, test.after...))
+			expect(t, dump(tr, ns1, 61, test.after...))
 			if got, want := len(tr.Open()), len(states(tr)); got != want {
 				t.Errorf("%d open, %d states", got, want)
 			}
@@ -80,10 +81,10 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// What is told of a restored endpoint before its first snapshot.
+// Facts of a restored endpoint before its first snapshot.
 func TestRestartThenFacts(t *testing.T) {
-	old := New(0)
-	look(old, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 443, web, []int{10}})
+	old := tracking(0)
+	dump(old, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 443, web, []int{10}})
 	tr := restarted(t, old)
 	tr.Failed(ns1)
 	owner := Owner{Container: web, Processes: processes([]int{12})}
@@ -99,8 +100,8 @@ func TestRestartThenFacts(t *testing.T) {
 }
 
 func TestRestartAndTheContainerEnds(t *testing.T) {
-	old := New(0)
-	look(old, ns1, 1, seen{1, 80, web, []int{10}})
+	old := tracking(0)
+	dump(old, ns1, 1, seen{1, 80, web, []int{10}})
 	tr := restarted(t, old)
 	expect(t, describe(tr.CloseContainer(nil, "web", at(60), port.SourceEngine)), "60 closed web:80 [10] engine since 1")
 	expect(t, resume(tr, ns1, 61, port.SourceSockDiag))
@@ -112,7 +113,7 @@ func TestRestartWithAnotherSource(t *testing.T) {
 		first, then port.Source
 		cookie      uint64
 	}{{port.SourceProc, port.SourceSockDiag, 5001}, {port.SourceSockDiag, port.SourceProc, 1}} {
-		old := New(0)
+		old := tracking(0)
 		resume(old, ns1, 1, test.first, seen{5002 - test.cookie, 80, web, []int{10}})
 		tr := restarted(t, old)
 		expect(t, resume(tr, ns1, 60, test.then, seen{test.cookie, 80, web, []int{10}}))
@@ -121,14 +122,14 @@ func TestRestartWithAnotherSource(t *testing.T) {
 }
 
 func TestRestoreOnlyWhatIsNotKnown(t *testing.T) {
-	old := New(0)
-	look(old, ns1, 1, seen{1, 80, web, nil})
+	old := tracking(0)
+	dump(old, ns1, 1, seen{1, 80, web, nil})
 	state := states(old)[0]
-	if old.Restore(web, &state) {
+	if old.Restore(web, &state, at(1)) {
 		t.Error("an endpoint that is open was restored")
 	}
 	state.Sockets = nil
-	if New(0).Restore(web, &state) {
+	if tracking(0).Restore(web, &state, at(1)) {
 		t.Error("an endpoint without sockets was restored")
 	}
 	if old.Sockets(port.Endpoint{Container: "db"}) != nil {
@@ -136,8 +137,8 @@ func TestRestoreOnlyWhatIsNotKnown(t *testing.T) {
 	}
 }
 
-// A tracker that was restarted tells, at its next look, what one that was not
-// would have told; but for which of an endpoint's processes holds which of its
+// A tracker that was restarted reports, at its next snapshot, what one that was not
+// would have reported; but for which of an endpoint's processes holds which of its
 // sockets, which it does not know yet.
 func TestRestartAgainstNoRestart(t *testing.T) {
 	for seed := range uint64(300) {
@@ -154,16 +155,16 @@ func TestRestartAgainstNoRestart(t *testing.T) {
 				live = append(live, seen{cookie, uint16(80 + random.IntN(3)), web, []int{1 + random.IntN(3)}})
 			}
 		}
-		old := New(0)
+		old := tracking(0)
 		for second := 1.0; second < 5; second++ {
 			step()
-			look(old, ns1, second, live...)
+			dump(old, ns1, second, live...)
 		}
 		fresh := restarted(t, old)
 		revision := old.Revision()
 		step()
 		got := resume(fresh, ns1, 60, port.SourceSockDiag, live...)
-		want := slices.DeleteFunc(look(old, ns1, 60, live...), func(line string) bool { return strings.Contains(line, "changed") })
+		want := slices.DeleteFunc(dump(old, ns1, 60, live...), func(line string) bool { return strings.Contains(line, "changed") })
 		if len(want) > 0 && old.Revision() == revision {
 			t.Errorf("seed %d: the revision did not rise", seed)
 		}

@@ -8,11 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
 
 var (
-	start    = time.Date(2026, 11, 22, 18, 0, 0, 0, time.UTC)
+	start    = clock.Instant(time.Hour)
 	wildcard = netip.IPv4Unspecified()
 	web      = &port.Container{ID: "web", Name: "web"}
 	db       = &port.Container{ID: "db", Name: "db"}
@@ -20,7 +21,7 @@ var (
 	ns2      = port.Namespace{Device: 4, Inode: 2}
 )
 
-func at(second float64) time.Time { return start.Add(time.Duration(second * float64(time.Second))) }
+func at(second float64) clock.Instant { return start.Add(time.Duration(second * float64(time.Second))) }
 
 // seen is a socket in a snapshot, with its owner.
 type seen struct {
@@ -38,12 +39,12 @@ func processes(pids []int) []port.Process {
 	return all
 }
 
-// look feeds a snapshot as a watcher does, and returns the changes as text.
-func look(t *Tracker, ns port.Namespace, second float64, sockets ...seen) []string {
-	return lookSince(t, ns, second, second, sockets...)
+// dump feeds a snapshot as a source does, and returns the changes as text.
+func dump(t *Tracker, ns port.Namespace, second float64, sockets ...seen) []string {
+	return dumpSince(t, ns, second, second, sockets...)
 }
 
-func lookSince(t *Tracker, ns port.Namespace, began, ended float64, sockets ...seen) []string {
+func dumpSince(t *Tracker, ns port.Namespace, began, ended float64, sockets ...seen) []string {
 	s := Snapshot{Began: at(began), Time: at(ended), Source: port.SourceSockDiag, New: map[int]Owner{}}
 	for _, one := range sockets {
 		s.Sockets = append(s.Sockets, port.Socket{Cookie: one.cookie, Protocol: port.TCP, Address: wildcard, Port: one.port})
@@ -71,6 +72,14 @@ func describe(changes []Change) []string {
 	return lines
 }
 
+// tracking returns a tracker of both namespaces.
+func tracking(grace time.Duration) *Tracker {
+	tr := New(grace)
+	tr.OpenNamespace(ns1)
+	tr.OpenNamespace(ns2)
+	return tr
+}
+
 func expect(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
@@ -79,145 +88,145 @@ func expect(t *testing.T, got []string, want ...string) {
 }
 
 func TestOpenAndClose(t *testing.T) {
-	tr := New(0)
-	expect(t, look(tr, ns1, 1, seen{1, 80, web, []int{10, 11}}, seen{2, 22, web, nil}),
+	tr := tracking(0)
+	expect(t, dump(tr, ns1, 1, seen{1, 80, web, []int{10, 11}}, seen{2, 22, web, nil}),
 		"1 opened web:22 [] sock_diag", "1 opened web:80 [10 11] sock_diag")
-	expect(t, look(tr, ns1, 2, seen{1, 80, web, nil}, seen{2, 22, web, nil}))
-	expect(t, look(tr, ns1, 3, seen{2, 22, web, nil}), "3 closed web:80 [10 11] sock_diag since 1")
-	expect(t, look(tr, ns1, 4), "4 closed web:22 [] sock_diag since 1")
-	expect(t, look(tr, ns1, 5))
+	expect(t, dump(tr, ns1, 2, seen{1, 80, web, nil}, seen{2, 22, web, nil}))
+	expect(t, dump(tr, ns1, 3, seen{2, 22, web, nil}), "3 closed web:80 [10 11] sock_diag since 1")
+	expect(t, dump(tr, ns1, 4), "4 closed web:22 [] sock_diag since 1")
+	expect(t, dump(tr, ns1, 5))
 }
 
 func TestNamespacesAreApart(t *testing.T) {
-	tr := New(0)
-	expect(t, look(tr, ns1, 1, seen{1, 80, web, nil}), "1 opened web:80 [] sock_diag")
-	expect(t, look(tr, ns2, 2, seen{1, 80, db, nil}), "2 opened db:80 [] sock_diag")
-	expect(t, look(tr, ns1, 3), "3 closed web:80 [] sock_diag since 1")
+	tr := tracking(0)
+	expect(t, dump(tr, ns1, 1, seen{1, 80, web, nil}), "1 opened web:80 [] sock_diag")
+	expect(t, dump(tr, ns2, 2, seen{1, 80, db, nil}), "2 opened db:80 [] sock_diag")
+	expect(t, dump(tr, ns1, 3), "3 closed web:80 [] sock_diag since 1")
 	expect(t, describe(tr.Open()), "2 opened db:80 [] sock_diag")
 }
 
 func TestSocketsOfOneEndpoint(t *testing.T) {
-	tr := New(0)
-	expect(t, look(tr, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 80, web, []int{11, 10}}), "1 opened web:80 [10 11] sock_diag")
-	expect(t, look(tr, ns1, 2, seen{2, 80, web, nil}))
-	expect(t, look(tr, ns1, 3, seen{2, 80, web, nil}, seen{3, 80, web, []int{11}}))
-	expect(t, look(tr, ns1, 3.5, seen{3, 80, web, nil}))
-	expect(t, look(tr, ns1, 4), "4 closed web:80 [11] sock_diag since 1")
+	tr := tracking(0)
+	expect(t, dump(tr, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 80, web, []int{11, 10}}), "1 opened web:80 [10 11] sock_diag")
+	expect(t, dump(tr, ns1, 2, seen{2, 80, web, nil}))
+	expect(t, dump(tr, ns1, 3, seen{2, 80, web, nil}, seen{3, 80, web, []int{11}}))
+	expect(t, dump(tr, ns1, 3.5, seen{3, 80, web, nil}))
+	expect(t, dump(tr, ns1, 4), "4 closed web:80 [11] sock_diag since 1")
 }
 
 // A new process that takes over while the old still listens (SO_REUSEPORT).
 func TestOverlappingTakeover(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
-	expect(t, look(tr, ns1, 2, seen{1, 80, web, nil}, seen{2, 80, web, []int{20}}))
-	expect(t, look(tr, ns1, 3, seen{2, 80, web, nil}))
-	expect(t, look(tr, ns1, 4), "4 closed web:80 [20] sock_diag since 1")
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	expect(t, dump(tr, ns1, 2, seen{1, 80, web, nil}, seen{2, 80, web, []int{20}}))
+	expect(t, dump(tr, ns1, 3, seen{2, 80, web, nil}))
+	expect(t, dump(tr, ns1, 4), "4 closed web:80 [20] sock_diag since 1")
 }
 
-func TestReplacedBetweenLooks(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
-	expect(t, look(tr, ns1, 2, seen{2, 80, web, []int{20}}),
+func TestReplacedBetweenSnapshots(t *testing.T) {
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	expect(t, dump(tr, ns1, 2, seen{2, 80, web, []int{20}}),
 		"2 closed web:80 [10] sock_diag since 1", "2 opened web:80 [20] sock_diag")
 }
 
 // A socket that is shut down may listen again elsewhere under its cookie.
 func TestSocketThatMoves(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
-	expect(t, look(tr, ns1, 2, seen{1, 81, web, []int{10}}),
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	expect(t, dump(tr, ns1, 2, seen{1, 81, web, []int{10}}),
 		"2 closed web:80 [10] sock_diag since 1", "2 opened web:81 [10] sock_diag")
 }
 
 func TestCloseGrace(t *testing.T) {
-	tr := New(5 * time.Second)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 81, web, []int{10}}, seen{3, 82, web, []int{10}}, seen{4, 83, web, nil})
-	expect(t, look(tr, ns1, 2))
-	if next, ok := tr.NextExpiry(); !ok || !next.Equal(at(7)) {
+	tr := tracking(5 * time.Second)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 81, web, []int{10}}, seen{3, 82, web, []int{10}}, seen{4, 83, web, nil})
+	expect(t, dump(tr, ns1, 2))
+	if next, ok := tr.NextExpiry(); !ok || next != at(7) {
 		t.Errorf("next expiry %v, %v; want second 7", next, ok)
 	}
 	expect(t, describe(tr.Open()))
 	expect(t, describe(tr.Expire(nil, at(6.9))))
 	// Back with the same process, with another, with one that was not known.
-	expect(t, look(tr, ns1, 6.9, seen{5, 80, web, []int{10}}, seen{6, 81, web, []int{20}}, seen{7, 83, web, []int{20}}),
+	expect(t, dump(tr, ns1, 6.9, seen{5, 80, web, []int{10}}, seen{6, 81, web, []int{20}}, seen{7, 83, web, []int{20}}),
 		"6.9 changed web:81 [20] sock_diag")
 	expect(t, describe(tr.Expire(nil, at(7))), "2 closed web:82 [10] sock_diag since 1")
 	if _, ok := tr.NextExpiry(); ok {
 		t.Error("an expiry is left")
 	}
-	look(tr, ns1, 8)
+	dump(tr, ns1, 8)
 	expect(t, describe(tr.Expire(nil, at(20))),
 		"8 closed web:80 [10] sock_diag since 1", "8 closed web:81 [20] sock_diag since 1", "8 closed web:83 [20] sock_diag since 1")
 }
 
 func TestCloseGraceOverRestart(t *testing.T) {
-	tr := New(5 * time.Second)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	tr := tracking(5 * time.Second)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
 	expect(t, describe(tr.CloseContainer(nil, "web", at(2), port.SourceEngine)))
 	expect(t, describe(tr.CloseNamespace(nil, ns1, at(2), port.SourceEngine)))
-	expect(t, look(tr, ns2, 3, seen{1, 80, web, []int{30}}), "3 changed web:80 [30] sock_diag")
+	expect(t, dump(tr, ns2, 3, seen{1, 80, web, []int{30}}), "3 changed web:80 [30] sock_diag")
 }
 
 func TestSnapshotKeepsWhatOpenedAfterItBegan(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 2, seen{1, 80, web, nil})
-	expect(t, lookSince(tr, ns1, 1, 3)) // asked before second 2, answered after
-	expect(t, look(tr, ns1, 4), "4 closed web:80 [] sock_diag since 2")
+	tr := tracking(0)
+	dump(tr, ns1, 2, seen{1, 80, web, nil})
+	expect(t, dumpSince(tr, ns1, 1, 3)) // asked before second 2, answered after
+	expect(t, dump(tr, ns1, 4), "4 closed web:80 [] sock_diag since 2")
 }
 
 func TestFailureKeepsState(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, nil})
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, nil})
 	if !tr.Failed(ns1) || tr.Failed(ns1) || !tr.Stale(ns1) {
 		t.Error("the first failure is new, the second is not, the state is stale")
 	}
 	expect(t, describe(tr.Open()), "1 opened web:80 [] sock_diag")
-	expect(t, look(tr, ns1, 2, seen{1, 80, web, nil}))
+	expect(t, dump(tr, ns1, 2, seen{1, 80, web, nil}))
 	if tr.Stale(ns1) {
-		t.Error("still stale after a snapshot")
+		t.Error("the state is stale after a snapshot")
 	}
 }
 
 func TestNobodysSockets(t *testing.T) {
-	tr := New(0)
-	expect(t, look(tr, ns1, 1, seen{1, 80, nil, nil}))
+	tr := tracking(0)
+	expect(t, dump(tr, ns1, 1, seen{1, 80, nil, nil}))
 	if unknown := tr.Unknown(nil, ns1, []port.Socket{{Cookie: 1, Protocol: port.TCP, Address: wildcard, Port: 80}}); len(unknown) != 0 {
 		t.Errorf("unknown %v; want the socket to be remembered", unknown)
 	}
 	tr.Reconsider(ns1)
-	expect(t, look(tr, ns1, 2, seen{1, 80, web, []int{10}}), "2 opened web:80 [10] sock_diag")
+	expect(t, dump(tr, ns1, 2, seen{1, 80, web, []int{10}}), "2 opened web:80 [10] sock_diag")
 }
 
 func TestNewSocketWithoutOwnerIsPassedOver(t *testing.T) {
-	tr := New(0)
+	tr := tracking(0)
 	s := Snapshot{Began: at(1), Time: at(1), Sockets: []port.Socket{{Cookie: 1, Protocol: port.TCP, Address: wildcard, Port: 80}}}
 	expect(t, describe(tr.Snapshot(nil, ns1, s)))
-	expect(t, look(tr, ns1, 2, seen{1, 80, web, nil}), "2 opened web:80 [] sock_diag")
+	expect(t, dump(tr, ns1, 2, seen{1, 80, web, nil}), "2 opened web:80 [] sock_diag")
 }
 
 func TestContainerEnds(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 5432, db, []int{20}})
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 5432, db, []int{20}})
 	expect(t, describe(tr.CloseContainer(nil, "web", at(2), port.SourceEngine)), "2 closed web:80 [10] engine since 1")
 	expect(t, describe(tr.CloseNamespace(nil, ns1, at(3), port.SourceEngine)), "3 closed db:5432 [20] engine since 1")
 	expect(t, describe(tr.CloseNamespace(nil, ns1, at(3), port.SourceEngine)))
 }
 
 func TestContainerIsDropped(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, []int{10}})
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
 	tr.Drop(func(e port.Endpoint) bool { return e.Container == "web" })
 	expect(t, describe(tr.Open()))
-	expect(t, look(tr, ns1, 2))
-	look(tr, ns1, 3, seen{2, 80, web, []int{10}})
+	expect(t, dump(tr, ns1, 2))
+	dump(tr, ns1, 3, seen{2, 80, web, []int{10}})
 	tr.Drop(func(e port.Endpoint) bool { return e.Container == "web" })
 	tr.Reconsider(ns1)
-	expect(t, look(tr, ns1, 4, seen{2, 80, web, []int{10}}), "4 opened web:80 [10] sock_diag")
+	expect(t, dump(tr, ns1, 4, seen{2, 80, web, []int{10}}), "4 opened web:80 [10] sock_diag")
 }
 
 func TestContainerIsRenamed(t *testing.T) {
-	tr := New(0)
-	look(tr, ns1, 1, seen{1, 80, web, nil})
+	tr := tracking(0)
+	dump(tr, ns1, 1, seen{1, 80, web, nil})
 	tr.UpdateContainer(&port.Container{ID: "web", Name: "front"})
 	changes := tr.CloseContainer(nil, "web", at(2), port.SourceEngine)
 	if len(changes) != 1 || changes[0].Container.Name != "front" {
@@ -240,7 +249,7 @@ func TestSteadySnapshotAllocatesNothing(t *testing.T) {
 }
 
 func steady(count int) (*Tracker, []port.Socket) {
-	tr := New(0)
+	tr := tracking(0)
 	s := Snapshot{Began: at(1), Time: at(1), New: map[int]Owner{}}
 	for i := range count {
 		s.Sockets = append(s.Sockets, port.Socket{Cookie: uint64(i), Protocol: port.TCP, Address: wildcard, Port: uint16(i + 1)})

@@ -1,0 +1,136 @@
+package tracker
+
+import (
+	"portwatcher/internal/clock"
+	"portwatcher/internal/port"
+)
+
+// container is the index of one container's endpoints.
+type container struct {
+	endpoints map[*endpoint]struct{} // never empty
+	revision  uint64                 // of the tracker when one was last touched
+}
+
+// OpenOf is Open for the endpoints of one container.
+func (t *Tracker) OpenOf(containerID string) []Change {
+	c := t.containers[containerID]
+	if c == nil {
+		return nil
+	}
+	var open []Change
+	for e := range c.endpoints {
+		open = e.appendOpen(open)
+	}
+	sortChanges(open)
+	return open
+}
+
+// RevisionOf rises whenever something that OpenOf returns for the container has
+// changed, so that what was made of it can be kept until then. It never falls,
+// and of a container without endpoints it may rise without a reason.
+func (t *Tracker) RevisionOf(containerID string) uint64 {
+	if c := t.containers[containerID]; c != nil {
+		return c.revision
+	}
+	return t.emptied
+}
+
+// UpdateContainer replaces the description of a container (renamed, other
+// networks) for the changes to come.
+func (t *Tracker) UpdateContainer(c *port.Container) {
+	known := t.containers[c.ID]
+	if known == nil {
+		return
+	}
+	for e := range known.endpoints {
+		e.container = c
+	}
+	t.revise(known)
+}
+
+// CloseContainer closes the endpoints of a container that has ended.
+func (t *Tracker) CloseContainer(dst []Change, id string, at clock.Instant, source port.Source) []Change {
+	if c := t.containers[id]; c != nil {
+		for e := range c.endpoints {
+			for len(e.sockets) > 0 {
+				t.removeSocket(e.sockets[len(e.sockets)-1])
+			}
+		}
+	}
+	return t.settle(dst, at, source)
+}
+
+// Drop forgets endpoints without a change: they are not to be reported any
+// more. Their sockets are of no interest until [Tracker.Reconsider].
+func (t *Tracker) Drop(which func(port.Endpoint) bool) {
+	for key, e := range t.endpoints {
+		if which(key) {
+			t.drop(e)
+		}
+	}
+}
+
+// DropOf is Drop for the endpoints of one container.
+func (t *Tracker) DropOf(containerID string, which func(port.Endpoint) bool) {
+	c := t.containers[containerID]
+	if c == nil {
+		return
+	}
+	for e := range c.endpoints {
+		if which(e.key) {
+			t.drop(e)
+		}
+	}
+}
+
+func (t *Tracker) drop(e *endpoint) {
+	for _, s := range e.sockets {
+		s.endpoint = nil
+	}
+	t.revise(e.owner)
+	t.forget(e)
+}
+
+func (t *Tracker) revise(c *container) {
+	t.revision++
+	c.revision = t.revision
+}
+
+// add indexes a new endpoint.
+func (t *Tracker) add(e *endpoint) {
+	t.endpoints[e.key] = e
+	c := t.containers[e.key.Container]
+	if c == nil {
+		c = &container{endpoints: map[*endpoint]struct{}{}}
+		t.containers[e.key.Container] = c
+	}
+	c.endpoints[e] = struct{}{}
+	e.owner = c
+	t.revise(c)
+}
+
+// locate moves an endpoint to the namespace of its last socket.
+func (e *endpoint) locate(ns *namespace) {
+	if e.in == ns {
+		return
+	}
+	if e.in != nil {
+		delete(e.in.endpoints, e)
+	}
+	ns.endpoints[e] = struct{}{}
+	e.in, e.namespace = ns, ns.id
+}
+
+// forget removes an endpoint from all indexes.
+func (t *Tracker) forget(e *endpoint) {
+	t.wake(e)
+	delete(t.endpoints, e.key)
+	if e.in != nil {
+		delete(e.in.endpoints, e)
+	}
+	delete(e.owner.endpoints, e)
+	if len(e.owner.endpoints) == 0 {
+		delete(t.containers, e.key.Container)
+		t.emptied = t.revision
+	}
+}

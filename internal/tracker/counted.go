@@ -1,0 +1,210 @@
+package tracker
+
+import (
+	"slices"
+
+	"portwatcher/internal/clock"
+	"portwatcher/internal/port"
+)
+
+// Counted is what a source counted of the sockets of one endpoint since its last
+// count, instead of observing them one by one.
+type Counted struct {
+	// Socket has protocol, address and port; cookie and inode are of the last one
+	// that opened.
+	Socket port.Socket
+	Owner  Owner
+	// Opened and Closed are of sockets whose opening was counted, in this or an
+	// earlier count. Missed are the closings of sockets whose opening was a fact.
+	Opened, Closed, Missed uint64
+	// LastOpened and LastClosed are the moments of the last ones; zero where there
+	// was none.
+	LastOpened, LastClosed clock.Instant
+	// ClosedCookie is of the last one that closed, Missed ones included; 0 where
+	// there was none.
+	ClosedCookie uint64
+	Source       port.Source
+}
+
+// count is what is known of the counted sockets at one place.
+type count struct {
+	open uint64 // opened less closed
+	// lost are those that a snapshot or a fact showed to be closed: their closings
+	// are to be counted yet.
+	lost uint64
+	// standIn is the socket that stands for those that are open.
+	standIn *socket
+	// at is when the last one opened, or when the stand-in was dropped.
+	at         clock.Instant
+	generation uint64 // of the last snapshot that had an unknown socket here
+}
+
+// Counted takes a count. The tracker keeps one socket, the last one opened, as a
+// stand-in for all counted sockets of an endpoint that are open. The changes that
+// it appends are openings and closings that are in the count, too: at most one
+// opened or one closed of the count's endpoint. While the namespace's snapshots
+// have no cookies it does nothing: take a snapshot.
+//
+// A count is to be given before the facts of the same endpoint that happened
+// after it was taken: a fact that opens beside a counted socket is no change.
+func (t *Tracker) Counted(dst []Change, id port.Namespace, c Counted) []Change {
+	ns := t.namespaces[id]
+	if ns == nil || ns.byInode {
+		return dst
+	}
+	key := placeOf(&c.Socket)
+	n := ns.counts[key]
+	if n == nil {
+		n = &count{}
+	}
+	n.take(&c)
+	t.closeCounted(ns, key, &c)
+	at := c.LastClosed
+	if n.open > 0 {
+		at = c.LastOpened
+		if c.Opened > 0 && (c.Owner.Container != nil || n.standIn == nil) {
+			t.standIn(ns, n, &c)
+		}
+	} else if n.standIn != nil {
+		t.removeSocket(n.standIn)
+	}
+	if n.open+n.lost > 0 {
+		ns.counts[key] = n
+	} else {
+		delete(ns.counts, key)
+		t.prolong(key, &c)
+	}
+	for _, e := range t.dirty {
+		if e.reported && !e.isWaiting() {
+			e.carryOn()
+		}
+	}
+	return t.settle(dst, at, c.Source)
+}
+
+// take adds a count. The closings of lost sockets come first: the others closed
+// later.
+func (n *count) take(c *Counted) {
+	lost := min(n.lost, c.Closed)
+	n.lost -= lost
+	n.open += c.Opened
+	n.open -= min(n.open, c.Closed-lost)
+	if c.Opened > 0 {
+		n.at = max(n.at, c.LastOpened)
+	}
+}
+
+// standIn makes the last socket that opened stand for all that are open.
+func (t *Tracker) standIn(ns *namespace, n *count, c *Counted) {
+	s := ns.sockets[c.Socket.Cookie]
+	if s != nil && !s.samePlace(&c.Socket) {
+		t.removeSocket(s)
+		s = nil
+	}
+	if before := n.standIn; before != nil && before != s {
+		before.count, n.standIn = nil, nil
+		t.removeSocket(before)
+	}
+	if s == nil {
+		s = t.addSocket(ns, c.Socket, c.Owner, c.LastOpened)
+	} else {
+		s.opened = max(s.opened, c.LastOpened)
+		t.learn(s, c.Owner.Processes)
+	}
+	s.exact = true
+	s.count, n.standIn = n, s
+}
+
+// dropStandIn takes that the stand-in is gone before its closing was counted.
+func (n *count) dropStandIn() {
+	n.standIn.count, n.standIn = nil, nil
+	n.lost += n.open
+	n.open = 0
+}
+
+// closeCounted removes the sockets that closed and are known one by one: the last
+// one by its cookie, and as many of the oldest as were missed.
+func (t *Tracker) closeCounted(ns *namespace, key place, c *Counted) {
+	if c.Closed+c.Missed == 0 {
+		return
+	}
+	missed := c.Missed
+	s := ns.sockets[c.ClosedCookie]
+	_, gone := ns.ended.get(c.ClosedCookie)
+	switch {
+	case s != nil && s.count == nil && s.samePlace(&c.Socket) && !(s.exact && s.opened.After(c.LastClosed)):
+		t.removeSocket(s)
+		missed -= min(missed, 1)
+	case gone, c.Closed == 0 && c.ClosedCookie != 0:
+		missed -= min(missed, 1) // removed before, or not known
+	}
+	if c.ClosedCookie != 0 {
+		ns.ended.add(c.ClosedCookie, ending{c.LastClosed, true})
+	}
+	ns.counted.add(key, ending{c.LastClosed, true})
+	if missed > 0 && c.Owner.Container != nil {
+		t.closeOldest(ns, t.endpoints[key.in(c.Owner.Container.ID)], missed, c.LastClosed)
+	}
+}
+
+// closeOldest removes those sockets of an endpoint that opened first, and before
+// a moment; not those that a snapshot has had since.
+func (t *Tracker) closeOldest(ns *namespace, e *endpoint, number uint64, before clock.Instant) {
+	if e == nil {
+		return
+	}
+	reconciled := ns.began.Sub(before) >= settleTime
+	var old []*socket
+	for _, s := range e.sockets {
+		seen := reconciled && s.generation == ns.generation
+		if s.namespace == ns && s.count == nil && s.opened.Before(before) && !seen {
+			old = append(old, s)
+		}
+	}
+	slices.SortFunc(old, func(a, b *socket) int { return int(a.opened.Sub(b.opened)) })
+	for _, s := range old[:min(number, uint64(len(old)))] {
+		ns.ended.add(s.Cookie, ending{at: before})
+		t.removeSocket(s)
+	}
+}
+
+// prolong takes that an endpoint that waits for the end of the close grace was
+// open again meanwhile.
+func (t *Tracker) prolong(key place, c *Counted) {
+	if c.Opened == 0 || c.Owner.Container == nil {
+		return
+	}
+	if e := t.endpoints[key.in(c.Owner.Container.ID)]; e != nil && e.isWaiting() {
+		t.wait(e, max(e.closedAt, c.LastClosed), c.Source)
+	}
+}
+
+// passOver takes that a snapshot has a socket that is not taken over.
+func (ns *namespace) passOver(s *port.Socket) {
+	if n := ns.counts[placeOf(s)]; n != nil {
+		n.generation = ns.generation
+	}
+}
+
+// reviewCounts drops the stand-ins that a snapshot lacks. Another socket that it
+// has at the same place carries the endpoint on.
+func (t *Tracker) reviewCounts(ns *namespace, s *Snapshot) {
+	for key, n := range ns.counts {
+		seen := n.generation == ns.generation || n.standIn != nil && n.standIn.generation == ns.generation
+		switch {
+		case n.at.After(s.Began.Add(-settleTime)):
+		case seen:
+			n.lost = 0
+		case n.standIn == nil:
+			delete(ns.counts, key)
+		default:
+			n.at = s.Time
+			before := n.standIn
+			ns.ended.add(before.Cookie, ending{at: s.Time})
+			t.removeSocket(before)
+			if before.endpoint != nil && before.settled {
+				before.endpoint.carryOn()
+			}
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package tracker
+
+import (
+	"container/heap"
+	"time"
+
+	"portwatcher/internal/clock"
+	"portwatcher/internal/port"
+)
+
+// SetGrace changes the close grace, also for endpoints that wait for its end.
+func (t *Tracker) SetGrace(closeGrace time.Duration) { t.grace = closeGrace }
+
+// Expire reports the endpoints whose close grace has run out. It costs nothing
+// for those that wait on.
+func (t *Tracker) Expire(dst []Change, now clock.Instant) []Change {
+	length := len(dst)
+	for len(t.waiting) > 0 && now.Sub(t.waiting[0].closedAt) >= t.grace {
+		e := t.waiting[0]
+		dst = append(dst, e.change(port.Closed, e.closedAt, e.closedBy))
+		t.forget(e)
+	}
+	sortChanges(dst[length:])
+	return dst
+}
+
+// NextExpiry returns when [Tracker.Expire] has something to do next, false if
+// no close grace is running.
+func (t *Tracker) NextExpiry() (clock.Instant, bool) {
+	if len(t.waiting) == 0 {
+		return 0, false
+	}
+	return t.waiting[0].closedAt.Add(t.grace), true
+}
+
+// wait has the close grace of an endpoint run from a moment on.
+func (t *Tracker) wait(e *endpoint, at clock.Instant, source port.Source) {
+	e.closedAt, e.closedBy = at, source
+	if e.expiry == 0 {
+		heap.Push(&t.waiting, e)
+	} else {
+		heap.Fix(&t.waiting, e.expiry-1)
+	}
+}
+
+// wake ends the wait of an endpoint, if it waits.
+func (t *Tracker) wake(e *endpoint) {
+	if e.expiry > 0 {
+		heap.Remove(&t.waiting, e.expiry-1)
+	}
+}
+
+// isWaiting reports whether the close grace of the endpoint is running.
+func (e *endpoint) isWaiting() bool { return e.expiry > 0 }
+
+// expiries is a heap of the endpoints whose close grace is running; the one that
+// closed first is the first. The grace is the same for all.
+type expiries []*endpoint
+
+func (x expiries) Len() int           { return len(x) }
+func (x expiries) Less(i, j int) bool { return x[i].closedAt.Before(x[j].closedAt) }
+
+func (x expiries) Swap(i, j int) {
+	x[i], x[j] = x[j], x[i]
+	x[i].expiry, x[j].expiry = i+1, j+1
+}
+
+// Push is part of [heap.Interface].
+func (x *expiries) Push(e any) {
+	waiting := e.(*endpoint)
+	*x = append(*x, waiting)
+	waiting.expiry = len(*x)
+}
+
+// Pop is part of [heap.Interface].
+func (x *expiries) Pop() any {
+	last := len(*x) - 1
+	e := (*x)[last]
+	(*x)[last] = nil
+	*x = (*x)[:last]
+	e.expiry = 0
+	return e
+}

@@ -1,0 +1,111 @@
+package tracker
+
+import (
+	"portwatcher/internal/clock"
+	"portwatcher/internal/port"
+)
+
+type namespace struct {
+	id        port.Namespace
+	sockets   map[uint64]*socket
+	endpoints map[*endpoint]struct{} // whose last socket is here
+	counts    map[place]*count       // of counted sockets that are open
+	// generation is the number of the last snapshot, began its start.
+	generation uint64
+	began      clock.Instant
+	stale      bool
+	// byInode says that cookies are made up from inodes: the last snapshot came
+	// from a source that has no cookies.
+	byInode bool
+	ended   tombstones[uint64] // by cookie
+	counted tombstones[place]  // where closings were counted
+}
+
+// place is where a socket of a namespace can be spoken to.
+type place struct {
+	port.Endpoint // without container
+}
+
+func placeOf(s *port.Socket) place {
+	return place{port.Endpoint{Protocol: s.Protocol, Address: s.Address, Port: s.Port}}
+}
+
+func (p place) in(container string) port.Endpoint {
+	p.Container = container
+	return p.Endpoint
+}
+
+// OpenNamespace begins to track a namespace; one that is tracked stays as it is.
+// Observations of a namespace that is not open change nothing.
+func (t *Tracker) OpenNamespace(id port.Namespace) {
+	if t.namespaces[id] == nil {
+		t.namespaces[id] = &namespace{
+			id: id, sockets: map[uint64]*socket{}, endpoints: map[*endpoint]struct{}{}, counts: map[place]*count{},
+		}
+	}
+}
+
+// HasNamespace reports whether a namespace is open.
+func (t *Tracker) HasNamespace(id port.Namespace) bool { return t.namespaces[id] != nil }
+
+// CloseNamespace closes all that is left in a namespace and forgets it.
+func (t *Tracker) CloseNamespace(dst []Change, id port.Namespace, at clock.Instant, source port.Source) []Change {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return dst
+	}
+	for _, s := range ns.sockets {
+		t.removeSocket(s)
+	}
+	delete(t.namespaces, id)
+	dst = t.settle(dst, at, source)
+	for e := range ns.endpoints { // they wait for the end of the close grace
+		e.in = nil
+	}
+	return dst
+}
+
+// Failed marks a namespace's state as stale: a snapshot of it failed. It reports
+// whether that is new.
+func (t *Tracker) Failed(id port.Namespace) bool {
+	ns := t.namespaces[id]
+	if ns == nil || ns.stale {
+		return false
+	}
+	ns.stale = true
+	return true
+}
+
+// Stale reports whether the last snapshot of a namespace failed.
+func (t *Tracker) Stale(id port.Namespace) bool {
+	ns := t.namespaces[id]
+	return ns != nil && ns.stale
+}
+
+// Reconsider forgets the sockets of a namespace that belonged to nobody, so
+// that their owners are asked for again: the set of containers has changed.
+func (t *Tracker) Reconsider(id port.Namespace) {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return
+	}
+	for _, s := range ns.sockets {
+		if s.endpoint == nil {
+			t.removeSocket(s)
+		}
+	}
+}
+
+// OpenIn is Open for the endpoints of one namespace.
+func (t *Tracker) OpenIn(id port.Namespace) []Change {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return nil
+	}
+	var open []Change
+	for e := range ns.endpoints {
+		open = e.appendOpen(open)
+	}
+	sortChanges(open)
+	return open
+}

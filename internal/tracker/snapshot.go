@@ -1,0 +1,133 @@
+package tracker
+
+import (
+	"portwatcher/internal/clock"
+	"portwatcher/internal/port"
+)
+
+// Snapshot is all sockets of a namespace at one moment.
+type Snapshot struct {
+	// Began is when the first table was asked for, Time when the last answer
+	// was there.
+	Began, Time clock.Instant
+	Source      port.Source
+	Sockets     []port.Socket
+	// Resumed says that nothing was observed for a while: what differs from the
+	// state happened meanwhile, and has the source [port.SourceRestart].
+	Resumed bool
+	// New has the owners of the sockets that [Tracker.Unknown] named, by index
+	// in Sockets. A new socket that is missing here is passed over until a
+	// later snapshot.
+	New map[int]Owner
+}
+
+// Unknown appends to dst the indices of those sockets that the tracker does not
+// know, and whose owner it needs; none of a namespace that is not open. It
+// allocates nothing where there are none.
+func (t *Tracker) Unknown(dst []int, id port.Namespace, sockets []port.Socket) []int {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return dst
+	}
+	for i := range sockets {
+		if known := ns.sockets[sockets[i].Cookie]; known == nil || !known.samePlace(&sockets[i]) {
+			dst = append(dst, i)
+		}
+	}
+	return dst
+}
+
+// Snapshot compares a complete snapshot with the state, and appends what
+// changed to dst. It allocates nothing where nothing did.
+func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return dst
+	}
+	ns.stale = false
+	ns.generation++
+	ns.began = s.Began
+	ns.identify(&s)
+	seen := 0
+	for i := range s.Sockets {
+		observed := &s.Sockets[i]
+		known := ns.sockets[observed.Cookie]
+		if known != nil && !known.samePlace(observed) {
+			t.removeSocket(known)
+			known = nil
+		}
+		if known == nil {
+			owner, ok := s.New[i]
+			if !ok || ns.outdates(observed, s.Began) {
+				ns.passOver(observed)
+				continue
+			}
+			known = t.addSocket(ns, *observed, owner, s.Time)
+		}
+		if known.generation != ns.generation {
+			known.generation = ns.generation
+			seen++
+			if known.restored {
+				t.confirm(known)
+			}
+		}
+	}
+	if seen < len(ns.sockets) {
+		for _, known := range ns.sockets {
+			if known.generation != ns.generation && known.count == nil && known.settledBefore(s.Began) {
+				ns.ended.add(known.Cookie, ending{at: s.Time})
+				t.removeSocket(known)
+			}
+		}
+	}
+	if len(ns.counts) > 0 {
+		t.reviewCounts(ns, &s)
+	}
+	source := s.Source
+	if s.Resumed {
+		source = port.SourceRestart
+	}
+	return t.settle(dst, s.Time, source)
+}
+
+// samePlace reports whether a socket is where it was: a socket that is shut
+// down can listen again elsewhere, under the same cookie.
+func (s *socket) samePlace(other *port.Socket) bool {
+	return s.Port == other.Port && s.Protocol == other.Protocol && s.Address == other.Address
+}
+
+// settledBefore reports whether a snapshot that began at this moment must have
+// the socket if it is open.
+func (s *socket) settledBefore(began clock.Instant) bool {
+	if s.exact {
+		began = began.Add(-settleTime)
+	}
+	return !s.opened.After(began)
+}
+
+// outdates reports whether a snapshot that began at this moment may show a
+// socket that has closed since.
+func (ns *namespace) outdates(s *port.Socket, began clock.Instant) bool {
+	return ns.ended.outdates(s.Cookie, began) || ns.counted.outdates(placeOf(s), began)
+}
+
+// identify brings the cookies of the state and of a snapshot together where one
+// has the kernel's and the other has made them up from inodes.
+func (ns *namespace) identify(s *Snapshot) {
+	if byInode := s.Source == port.SourceProc; byInode == ns.byInode {
+		return
+	}
+	ns.byInode = !ns.byInode
+	cookies := make(map[uint32]uint64, len(s.Sockets))
+	for i := range s.Sockets {
+		cookies[s.Sockets[i].Inode] = s.Sockets[i].Cookie
+	}
+	sockets := make(map[uint64]*socket, len(ns.sockets))
+	for _, known := range ns.sockets {
+		if cookie, ok := cookies[known.Inode]; ok && known.Inode != 0 {
+			known.Cookie = cookie
+		}
+		sockets[known.Cookie] = known
+	}
+	ns.sockets = sockets
+}
