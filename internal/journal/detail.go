@@ -23,6 +23,10 @@ import (
 //	open seconds = 8 bytes: IEEE 754, big endian
 //	reason       = string
 //	IPv6 only    = nothing                that it is there says it
+//	lost         = uvarint
+//	burst        = uvarint opened, uvarint closed, varint first, varint last: as in
+//	               opened; varint port count; count, then each port as varint:
+//	               the difference to the one before
 //	string       = length, bytes
 //
 // Fields, counts and lengths are unsigned varints.
@@ -38,13 +42,15 @@ const (
 	fieldOpenDuration // the seconds are those from opened to time: nothing follows
 	fieldReason
 	fieldIPv6Only
+	fieldLost
+	fieldBurst
 
 	fieldsKnown = 1<<iota - 1
 )
 
 // The codes of what has a fixed set of values; 0 is for others.
 var (
-	types     = []port.Type{1: port.Opened, 2: port.Closed, 3: port.Changed, 4: port.Gap}
+	types     = []port.Type{1: port.Opened, 2: port.Closed, 3: port.Changed, 4: port.Gap, 5: port.Bursts}
 	sources   = []port.Source{1: port.SourceEBPF, 2: port.SourceSockDiag, 3: port.SourceDestroy, 4: port.SourceProc, 5: port.SourceEngine, 6: port.SourceRestart}
 	exposures = []port.Exposure{1: port.Loopback, 2: port.Network, 3: port.Published, 4: port.Host}
 )
@@ -73,6 +79,8 @@ func fieldsOf(e *port.Event) uint64 {
 		{fieldOpened, !e.OpenedAt.IsZero()},
 		{fieldReason, e.Reason != ""},
 		{fieldIPv6Only, e.IPv6Only},
+		{fieldLost, e.Lost != 0},
+		{fieldBurst, e.Burst != nil},
 	} {
 		if f.there {
 			fields |= f.field
@@ -88,7 +96,7 @@ func fieldsOf(e *port.Event) uint64 {
 	return fields
 }
 
-// openSeconds is how the controller computes them.
+// openSeconds is how the capture computes them.
 func openSeconds(closed, opened int64) float64 {
 	return time.Duration(max(closed-opened, 0)).Seconds()
 }
@@ -130,6 +138,27 @@ func appendDetail(b []byte, e *port.Event) []byte {
 	}
 	if fields&fieldReason != 0 {
 		b = appendString(b, e.Reason)
+	}
+	if fields&fieldLost != 0 {
+		b = binary.AppendUvarint(b, e.Lost)
+	}
+	if fields&fieldBurst != 0 {
+		b = appendBurst(b, e)
+	}
+	return b
+}
+
+func appendBurst(b []byte, e *port.Event) []byte {
+	b = binary.AppendUvarint(b, e.Opened)
+	b = binary.AppendUvarint(b, e.Closed)
+	b = binary.AppendVarint(b, nanos(e.Time)-nanos(e.First))
+	b = binary.AppendVarint(b, nanos(e.Time)-nanos(e.Last))
+	b = binary.AppendVarint(b, int64(e.PortCount))
+	b = binary.AppendUvarint(b, uint64(len(e.Ports)))
+	before := uint16(0)
+	for _, number := range e.Ports {
+		b = binary.AppendVarint(b, int64(number)-int64(before))
+		before = number
 	}
 	return b
 }

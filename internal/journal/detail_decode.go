@@ -53,6 +53,12 @@ func decodeDetail(b []byte, e *port.Event) error {
 		e.Reason = d.string("reason")
 	}
 	e.IPv6Only = has(fieldIPv6Only)
+	if has(fieldLost) {
+		e.Lost = d.uvarint("lost")
+	}
+	if has(fieldBurst) {
+		e.Burst = d.burst(nanos(e.Time))
+	}
 	if d.err == nil && len(d.rest) > 0 {
 		d.fail("end", fmt.Errorf("%d bytes too many", len(d.rest)))
 	}
@@ -189,4 +195,20 @@ func (d *decoder) published() []string {
 		published[i] = d.string("published")
 	}
 	return published
+}
+
+func (d *decoder) burst(at int64) *port.Burst {
+	b := &port.Burst{Opened: d.uvarint("opened"), Closed: d.uvarint("closed")}
+	b.First, b.Last = timeOf(at-d.varint("first")), timeOf(at-d.varint("last"))
+	b.PortCount = int(d.varint("port count"))
+	b.Ports = make([]uint16, d.count("ports", 1))
+	number := int64(0)
+	for i := range b.Ports {
+		if number += d.varint("ports"); number < 0 || number > math.MaxUint16 {
+			d.fail("ports", errRange)
+			break
+		}
+		b.Ports[i] = uint16(number)
+	}
+	return b
 }

@@ -18,7 +18,7 @@ import (
 // randomEvent makes an event of any form, also of those that the controller
 // never makes.
 func randomEvent(r *rand.Rand, id uint64) *port.Event {
-	e := &port.Event{ID: id, Time: randomTime(r), Type: pick(r, port.Opened, port.Closed, port.Changed, port.Gap, "forgotten"), Transient: r.IntN(4) == 0}
+	e := &port.Event{ID: id, Time: randomTime(r), Type: pick(r, port.Opened, port.Closed, port.Changed, port.Gap, port.Bursts, "forgotten"), Transient: r.IntN(4) == 0}
 	e.Host = pick(r, "", "node1")
 	if r.IntN(5) > 0 {
 		e.Container = &port.ContainerRef{
@@ -56,6 +56,13 @@ func randomEvent(r *rand.Rand, id uint64) *port.Event {
 		e.OpenSeconds = &seconds
 	}
 	e.Reason = pick(r, "", "3 events were dropped", strings.Repeat("x", 1000))
+	e.Lost = pick(r, 0, 1, uint64(math.MaxUint64))
+	if r.IntN(3) == 0 {
+		e.Burst = &port.Burst{Opened: r.Uint64(), Closed: pick(r, 0, uint64(31244)), First: randomTime(r), Last: randomTime(r), PortCount: r.IntN(70)}
+		for range r.IntN(port.MaxBurstPorts) {
+			e.Ports = append(e.Ports, uint16(r.Uint32()))
+		}
+	}
 	return e
 }
 
@@ -117,6 +124,9 @@ func TestDetailTellsWhatIsDamaged(t *testing.T) {
 		{[]byte{fieldSource}, "source: the end comes too early"},
 		{[]byte{fieldProcesses, 0xff, 0xff, 0xff, 0xff, 0x0f}, "processes: the end comes too early"},
 		{[]byte{fieldProcesses, 1, 2, 2, 0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0}, "uid: a number is too large"},
+		{[]byte{0x80, 0x20, 2, 2, 0}, "last: the end comes too early"}, // 0x1000, a burst
+		{[]byte{0x80, 0x20, 2, 2, 0, 0, 0, 9}, "ports: the end comes too early"},
+		{[]byte{0x80, 0x20, 2, 2, 0, 0, 0, 1, 1}, "ports: a number is too large"},
 		{[]byte{0, 1}, "end: 1 bytes too many"},
 	} {
 		err := decodeDetail(test.detail, &port.Event{})
@@ -179,11 +189,16 @@ func plain(e *port.Event) any {
 		}
 		processes = append(processes, fmt.Sprintf("%d %d %q %q %s", p.PID, p.ContainerPID, p.Name, p.Executable, uid))
 	}
+	burst := "none"
+	if e.Burst != nil {
+		burst = fmt.Sprintf("%+v", *e.Burst)
+	}
 	c := *e
-	c.OpenSeconds, c.Processes = nil, nil
+	c.OpenSeconds, c.Processes, c.Burst = nil, nil, nil
 	return struct {
 		event     port.Event
 		seconds   float64
 		processes []string
-	}{c, seconds, processes}
+		burst     string
+	}{c, seconds, processes, burst}
 }

@@ -181,19 +181,24 @@ func (p *plan) conditions(q *Query) {
 		for i, protocol := range q.Protocols {
 			numbers[i] = int64(protocol)
 		}
-		p.whereIn("protocol", numbers)
+		add(orUnset("protocol", "protocol IN "+listOf(numbers)))
 	}
 	if len(q.Ports) > 0 {
 		var alternatives []string
 		for _, ports := range q.Ports {
-			alternative := fmt.Sprintf("port BETWEEN %d AND %d", ports.First, ports.Last)
+			alternative := orUnset("port", fmt.Sprintf("port BETWEEN %d AND %d", ports.First, ports.Last))
 			if ports.Protocol != 0 {
-				alternative += fmt.Sprintf(" AND protocol = %d", ports.Protocol)
+				alternative += " AND " + orUnset("protocol", fmt.Sprintf("protocol = %d", ports.Protocol))
 			}
 			alternatives = append(alternatives, alternative)
 		}
 		add("type <> 4 AND (" + strings.Join(alternatives, " OR ") + ")") // a gap has no port
 	}
+}
+
+// orUnset makes a condition on a column true for the bursts that do not have it.
+func orUnset(column, condition string) string {
+	return "(" + condition + " OR type = 5 AND " + column + " = 0)"
 }
 
 func codesOf[T ~string](codes []T, values []T) []int64 {

@@ -2,12 +2,12 @@
 // known state of every endpoint, and a cursor for each named consumer. It is a
 // SQLite database with a write-ahead log, written by one goroutine.
 //
-// It does not decide what an event is, and gives no ids: the controller does.
+// It does not decide what an event is, and gives no ids: the capture does.
 //
 // Invariants:
 //
 //   - [Journal.Offer] never blocks and never waits for a disk: what does not
-//     fit is refused, and the caller tells of it by a gap event.
+//     fit is refused, and the caller reports it by a gap event.
 //   - An id is used once on a host. Before an event may be shown under an id,
 //     the id is reserved on disk, so that a kill -9 repeats none.
 //   - Events, the state and the reserve change in one transaction: the state is
@@ -30,6 +30,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/port"
+	"portwatcher/internal/sink"
 )
 
 // Options configure [Open].
@@ -67,7 +68,7 @@ type Journal struct {
 	nextID   uint64
 
 	retention limits
-	queue     *queue
+	queue     *sink.Queue[queued]
 	writer    *writer
 
 	// swap guards the handles of the database, which are replaced when the file
@@ -111,7 +112,7 @@ func Open(o Options) (*Journal, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	j := &Journal{options: o, queue: newQueue(queueLength, o.Now), suspect: make(chan suspicion, 1)}
+	j := &Journal{options: o, queue: newQueue(queueCapacity, queueShare), suspect: make(chan suspicion, 1)}
 	j.status.committed = make(chan struct{})
 	if o.Path != "" {
 		why := j.openFile()
@@ -231,11 +232,6 @@ func (j *Journal) NextID() uint64 { return j.nextID }
 // Place returns where the journal is kept.
 func (j *Journal) Place() Place { return j.place }
 
-// Offer hands over a record, or returns false at once if the queue is full.
-// From then on it takes none until the queue is half empty, so that one slow
-// moment of the disk is one gap. After [Journal.Run] it takes none.
-func (j *Journal) Offer(r Record) bool { return j.queue.offer(r) }
-
 // Run writes until ctx ends, then writes what is queued, and marks the stop as
 // clean. What cannot be written is kept and tried again. The error says how
 // many events were lost in the end.
@@ -246,7 +242,7 @@ func (j *Journal) Run(ctx context.Context) error { return j.writer.loop(ctx) }
 func (j *Journal) Close() error {
 	j.swap.Lock()
 	defer j.swap.Unlock()
-	j.queue.close()
+	j.queue.Close()
 	var err error
 	if j.store != nil {
 		err = j.store.close()

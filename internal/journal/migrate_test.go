@@ -90,6 +90,30 @@ func checkFixture(t *testing.T, path string, version int) {
 	j.write(&port.Event{ID: 52, Time: time.Now(), Type: port.Gap})
 }
 
+// TestAFileOfBeforeBursts reads events as they were written before there were
+// bursts and numbers of gaps, and goes on in the same file.
+func TestAFileOfBeforeBursts(t *testing.T) {
+	content, err := os.ReadFile("testdata/before-bursts.db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := temporary(t)
+	if err := os.WriteFile(path, content, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	want := readEvents(t, "testdata/before-bursts.jsonl")
+	j := start(t, Options{Path: path})
+	wantEvents(t, "before", events(t, j.Reader(), Query{}), want)
+	container, at := want[0].Container, want[0].Time
+	burst := &port.Event{ID: j.NextID(), Time: at, Type: port.Bursts, Listener: port.Listener{Host: "node1", Container: container}}
+	burst.Burst = &port.Burst{Opened: 31245, Closed: 31244, First: at.Add(-time.Second), Last: at, Ports: []uint16{20000, 20911}, PortCount: 2}
+	gap := &port.Event{ID: burst.ID + 1, Time: at, Type: port.Gap, Listener: port.Listener{Container: container}, Reason: "an overrun", Lost: 128}
+	j.write(burst, gap)
+	wantEvents(t, "after", events(t, j.Reader(), Query{}), append(want, burst, gap))
+	wantEvents(t, "the burst", events(t, j.Reader(), Query{Types: []port.Type{port.Bursts}}), []*port.Event{burst})
+	wantEvents(t, "by port", events(t, j.Reader(), Query{Ports: []PortRange{{First: 20500, Last: 20500, Protocol: port.UDP}}}), []*port.Event{burst})
+}
+
 // readEvents reads events from a file of JSON lines.
 func readEvents(t *testing.T, path string) (read []*port.Event) {
 	t.Helper()

@@ -63,7 +63,7 @@ func (m *model) query() Query {
 		q.Ports = append(q.Ports, pick(r, PortRange{First: 80, Last: 80}, PortRange{First: 1, Last: 100, Protocol: port.UDP}, PortRange{First: 0, Last: 65535}))
 	}
 	if some() {
-		q.Types = append(q.Types, pick(r, port.Opened, port.Closed, port.Changed, port.Gap), port.Gap)
+		q.Types = append(q.Types, pick(r, port.Opened, port.Closed, port.Changed, port.Bursts, port.Gap), port.Gap)
 	}
 	if some() {
 		q.Protocols = append(q.Protocols, port.TCP)
@@ -99,10 +99,12 @@ func plainlyMatches(q *Query, e *port.Event) bool {
 		(len(q.Containers) == 0 || c != nil && slices.ContainsFunc(q.Containers, named)) &&
 		(q.Project == "" || c != nil && c.Project == q.Project) &&
 		(len(q.Ports) == 0 || e.Type != port.Gap && slices.ContainsFunc(q.Ports, func(p PortRange) bool {
-			return p.First <= e.Port && e.Port <= p.Last && (p.Protocol == 0 || p.Protocol == e.Protocol)
+			burst := e.Type == port.Bursts
+			return (p.First <= e.Port && e.Port <= p.Last || burst && e.Port == 0) &&
+				(p.Protocol == 0 || p.Protocol == e.Protocol || burst && e.Protocol == 0)
 		})) &&
 		(len(q.Types) == 0 || slices.Contains(q.Types, e.Type)) &&
-		(len(q.Protocols) == 0 || slices.Contains(q.Protocols, e.Protocol)) &&
+		(len(q.Protocols) == 0 || slices.Contains(q.Protocols, e.Protocol) || e.Type == port.Bursts && e.Protocol == 0) &&
 		(len(q.Exposures) == 0 || slices.Contains(q.Exposures, e.Exposure)) &&
 		(q.Transient == nil || *q.Transient == e.Transient)
 }

@@ -112,14 +112,29 @@ func (m *model) record() Record {
 		return m.forget(endpoint.Container)
 	case n < 9:
 		return Record{Event: m.add(&port.Event{Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "a storm"})}
+	case n < 12:
+		return m.burst(endpoint)
 	case known == nil && n < 20:
 		return Record{State: []port.State{m.put(endpoint).state}}
-	case known == nil || n < 12:
+	case known == nil || n < 15:
 		return m.opened(endpoint)
 	case n < 40:
 		return m.changed(endpoint)
 	}
 	return m.closed(endpoint)
+}
+
+// burst changes nothing of what is open.
+func (m *model) burst(endpoint port.Endpoint) Record {
+	e := &port.Event{Type: port.Bursts, Listener: m.listener(endpoint)}
+	e.Burst = &port.Burst{Opened: 500, Closed: 500, First: m.clock.Now(), Last: m.clock.Now(), Ports: []uint16{e.Port}, PortCount: 1}
+	if m.random.IntN(2) == 0 {
+		e.Port, e.Ports, e.PortCount = 0, []uint16{53, 80}, 2
+	}
+	if m.random.IntN(2) == 0 {
+		e.Protocol = 0
+	}
+	return Record{Event: m.add(e)}
 }
 
 func (m *model) endpoint() port.Endpoint {

@@ -28,10 +28,12 @@ type Query struct {
 	Containers []string
 	// Project is the Compose project.
 	Project string
-	// Ports, of which one must match.
+	// Ports and Protocols, of which one must match. A burst of several ports matches
+	// every port, since its list may be incomplete, and one of several protocols
+	// matches every protocol.
 	Ports     []PortRange
-	Types     []port.Type
 	Protocols []port.Protocol
+	Types     []port.Type
 	Exposures []port.Exposure
 	Transient *bool
 	// Limit is how many events there are at most; 0: all. They are the last that
@@ -64,7 +66,7 @@ func (q *Query) Check() error {
 	}
 	for _, kind := range q.Types {
 		if codeOf(types, kind) == 0 {
-			return fmt.Errorf("type %q: allowed are %s, %s, %s and %s", kind, port.Opened, port.Closed, port.Changed, port.Gap)
+			return fmt.Errorf("type %q: allowed are %s, %s, %s, %s and %s", kind, port.Opened, port.Closed, port.Changed, port.Bursts, port.Gap)
 		}
 	}
 	for _, exposure := range q.Exposures {

@@ -1,10 +1,10 @@
 package journal
 
 import (
-	"sync"
 	"time"
 
 	"portwatcher/internal/port"
+	"portwatcher/internal/sink"
 )
 
 // Record is one thing for the journal; records are offered in the order in
@@ -24,131 +24,52 @@ type Record struct {
 	Forget string
 }
 
+// key is the id of the container that the record is of; empty for none.
+func (r *Record) key() string {
+	switch {
+	case r.Event != nil && r.Event.Container != nil:
+		return r.Event.Container.ID
+	case r.Event == nil && !r.Full && len(r.State) > 0 && r.State[0].Container != nil:
+		return r.State[0].Container.ID
+	}
+	return r.Forget
+}
+
 const (
-	// queueLength is how many records wait for the disk at most: several seconds
-	// of the worst storm, at 176 bytes each and what the events take.
-	queueLength = 1 << 18
+	// queueCapacity is how many records wait for the disk at most: several seconds
+	// of the worst storm, at about 200 bytes each and what the events take.
+	// queueShare is how many of one container.
+	queueCapacity, queueShare = 1 << 18, 1 << 14
 	// batchLength is how many records are one transaction at most.
 	batchLength = 4096
-	// queueIdle is the capacity that an empty queue keeps.
-	queueIdle = 1 << 10
 )
-
-// queue is a bounded ring of records. It takes memory as it fills, and gives
-// it back when it is empty.
-type queue struct {
-	limit int
-	now   func() time.Time
-	// ready is signalled when the queue has something; enough, when it has a
-	// whole batch.
-	ready, enough chan struct{}
-
-	mutex   sync.Mutex
-	ring    []queued // its length is a power of two
-	head, n int
-	full    bool // nothing is taken until it is half empty
-	closed  bool
-	dropped uint64
-}
 
 type queued struct {
 	Record
 	arrived time.Time
 }
 
-// newQueue returns a queue of at most limit records, a power of two.
-func newQueue(limit int, now func() time.Time) *queue {
-	return &queue{limit: limit, now: now, ready: make(chan struct{}, 1), enough: make(chan struct{}, 1)}
+// newQueue returns the queue in front of a journal.
+func newQueue(capacity, share int) *sink.Queue[queued] {
+	return sink.NewQueue[queued]("journal", capacity, share)
 }
 
-func (q *queue) offer(r Record) bool {
-	now := q.now()
-	q.mutex.Lock()
-	defer q.mutex.Unlock()
-	if q.closed || q.full && q.n > q.limit/2 || q.n == q.limit {
-		q.full = true
-		q.dropped++
-		return false
-	}
-	q.full = false
-	if q.n == len(q.ring) {
-		q.resize(max(queueIdle, 2*len(q.ring)))
-	}
-	q.ring[(q.head+q.n)&(len(q.ring)-1)] = queued{r, now}
-	q.n++
-	if q.n == 1 {
-		signal(q.ready)
-	}
-	if q.n == min(batchLength, q.limit) {
-		signal(q.enough)
-	}
-	return true
+// Offer hands over a record, or returns false at once where it has no room for more
+// records of its container; see [sink.Queue.Offer]. After [Journal.Run] it takes
+// none.
+func (j *Journal) Offer(r Record) (accepted bool) {
+	return j.queue.Offer(r.key(), queued{r, j.options.Now()})
 }
 
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
+// Room says whether there is room for a record of the container with the id key;
+// see [sink.Queue.Room].
+func (j *Journal) Room(key string) bool { return j.queue.Room(key) }
+
+// Force hands over a record that stands for many, a burst or a gap, or the whole
+// state; see [sink.Queue.Force].
+func (j *Journal) Force(r Record) (accepted bool) {
+	return j.queue.Force(r.key(), queued{r, j.options.Now()})
 }
 
-func (q *queue) resize(length int) {
-	ring := make([]queued, min(length, q.limit))
-	for i := range q.n {
-		ring[i] = q.ring[(q.head+i)&(len(q.ring)-1)]
-	}
-	q.ring, q.head = ring, 0
-}
-
-// take appends at most limit records to batch, oldest first.
-func (q *queue) take(batch []queued, limit int) []queued {
-	q.mutex.Lock()
-	defer q.mutex.Unlock()
-	for range min(limit, q.n) {
-		batch = append(batch, q.ring[q.head])
-		q.ring[q.head] = queued{}
-		q.head = (q.head + 1) & (len(q.ring) - 1)
-		q.n--
-	}
-	if q.n == 0 && len(q.ring) > queueIdle {
-		q.ring, q.head = nil, 0
-	}
-	return batch
-}
-
-// closeEmpty makes an empty queue take nothing more. It says whether it was
-// empty.
-func (q *queue) closeEmpty() bool {
-	q.mutex.Lock()
-	defer q.mutex.Unlock()
-	if q.n > 0 {
-		return false
-	}
-	q.closed = true
-	return true
-}
-
-// close makes the queue take nothing more, and drops what waits.
-func (q *queue) close() (lost []queued) {
-	lost = q.take(nil, q.limit)
-	q.mutex.Lock()
-	defer q.mutex.Unlock()
-	q.closed = true
-	return lost
-}
-
-// oldest returns when the first waiting record arrived; zero if none waits.
-func (q *queue) oldest() time.Time {
-	q.mutex.Lock()
-	defer q.mutex.Unlock()
-	if q.n == 0 {
-		return time.Time{}
-	}
-	return q.ring[q.head].arrived
-}
-
-func (q *queue) counts() (n int, dropped uint64) {
-	q.mutex.Lock()
-	defer q.mutex.Unlock()
-	return q.n, q.dropped
-}
+// Queue returns how the queue in front of the writer does.
+func (j *Journal) Queue() sink.Status { return j.queue.Status() }

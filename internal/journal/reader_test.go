@@ -113,7 +113,7 @@ func TestABadQuerySaysWhy(t *testing.T) {
 		{Query{Since: now, Until: now}, "is not before until"},
 		{Query{AfterID: 1 << 63}, "the largest id is"},
 		{Query{Ports: []PortRange{{First: 2, Last: 1}}}, "ports 2-1: "},
-		{Query{Types: []port.Type{"open"}}, `type "open": allowed are opened, closed, changed and gap`},
+		{Query{Types: []port.Type{"open"}}, `type "open": allowed are opened, closed, changed, burst and gap`},
 		{Query{Exposures: []port.Exposure{"all"}}, `exposure "all": allowed are loopback, network, published and host`},
 		{Query{Containers: []string{"a", ""}}, `container "": allowed are names`},
 		{Query{Containers: []string{"a/b/c"}}, `container "a/b/c": allowed are names`},

@@ -25,10 +25,10 @@ type running struct {
 // start opens a journal and runs it until the test ends, or stop is called.
 func start(t testing.TB, o Options) *running {
 	t.Helper()
-	return startWith(t, o, queueLength)
+	return startWith(t, o, queueCapacity)
 }
 
-// startWith is start with another length of the queue.
+// startWith is start with another length of the queue, and of its shares.
 func startWith(t testing.TB, o Options, length int) *running {
 	t.Helper()
 	if o.Logger == nil {
@@ -38,7 +38,7 @@ func startWith(t testing.TB, o Options, length int) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.queue = newQueue(length, j.options.Now)
+	j.queue = newQueue(length, length)
 	ctx, end := context.WithCancel(context.Background())
 	r := &running{Journal: j, t: t, end: end, done: make(chan error, 1)}
 	go func() { r.done <- j.Run(ctx) }()

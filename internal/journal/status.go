@@ -38,17 +38,13 @@ type Stats struct {
 
 // Stats returns the journal's numbers.
 func (j *Journal) Stats() Stats {
-	queued, dropped := j.queue.counts()
+	queue := j.queue.Status()
 	s := Stats{
-		Queued: queued, Capacity: j.queue.limit,
-		Written: j.status.written.Load(), Dropped: dropped + j.status.lost.Load(),
-		Size: j.status.size.Load(), InMemory: j.place.Path == "",
+		Queued: queue.Length, Capacity: queue.Capacity,
+		Written: j.status.written.Load(), Dropped: queue.Dropped + j.status.lost.Load(),
+		Size: j.status.size.Load(), InMemory: j.place.Path == "", Lag: queue.Oldest,
 	}
-	oldest := j.status.writing()
-	if oldest.IsZero() {
-		oldest = j.queue.oldest()
-	}
-	if !oldest.IsZero() {
+	if oldest := j.status.writing(); !oldest.IsZero() {
 		s.Lag = j.options.Now().Sub(oldest)
 	}
 	return s

@@ -54,7 +54,7 @@ func (w *writer) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case <-w.j.queue.ready:
+		case <-w.j.queue.Ready():
 			w.gather(ctx)
 			w.flush(ctx)
 		case s := <-w.j.suspect:
@@ -78,19 +78,13 @@ func (w *writer) beat(ctx context.Context) {
 
 // gather waits for the records that make a batch with the first.
 func (w *writer) gather(ctx context.Context) {
-	select {
-	case <-w.j.queue.enough: // of an earlier batch
-	default:
-	}
-	if n, _ := w.j.queue.counts(); n >= batchLength {
-		return
-	}
+	enough := w.j.queue.Enough(batchLength)
 	timer := time.NewTimer(min(max(batchFactor*w.took, minBatchTime), batchTime))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	case <-w.j.queue.enough:
+	case <-enough:
 	}
 }
 
@@ -110,7 +104,7 @@ func (w *writer) flush(ctx context.Context) {
 // next makes a batch of what is queued, and takes it into the state. It says
 // whether there was something.
 func (w *writer) next() bool {
-	taken := w.j.queue.take(w.batch[:0], batchLength)
+	taken := w.j.queue.Take(w.batch[:0], batchLength)
 	if len(taken) == 0 {
 		return false
 	}
@@ -202,7 +196,7 @@ func (w *writer) failed(err error) {
 func (w *writer) stop() error {
 	deadline := time.Now().Add(stopTime)
 	var err error
-	for len(w.batch) > 0 || w.next() || !w.j.queue.closeEmpty() {
+	for len(w.batch) > 0 || w.next() || !w.j.queue.CloseEmpty() {
 		if time.Now().After(deadline) {
 			err = fmt.Errorf("there was more than can be written in %s", stopTime)
 			break
@@ -211,8 +205,9 @@ func (w *writer) stop() error {
 			break
 		}
 	}
+	w.j.queue.Close()
 	lost := 0
-	for _, q := range append(w.batch, w.j.queue.close()...) {
+	for _, q := range w.j.queue.Take(w.batch, queueCapacity) {
 		if q.Event != nil {
 			lost++
 		}

@@ -6,7 +6,6 @@
 package output
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -30,17 +29,18 @@ const (
 
 // WriteEvent writes one event as one line.
 func WriteEvent(w io.Writer, format Format, e *port.Event) error {
-	if format == JSON {
-		return writeJSON(w, e)
-	}
-	_, err := io.WriteString(w, EventText(e)+"\n")
+	_, err := w.Write(AppendEvent(nil, format, e))
 	return err
 }
 
-func writeJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(v)
+// AppendEvent appends one event as one line.
+func AppendEvent(dst []byte, format Format, e *port.Event) []byte {
+	if format == JSON {
+		dst = AppendJSON(dst, e)
+	} else {
+		dst = append(dst, EventText(e)...)
+	}
+	return append(dst, '\n')
 }
 
 // EventText describes an event in one line, without the line's end.

@@ -2,15 +2,12 @@ package output
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/port"
 )
 
@@ -157,98 +154,5 @@ func TestEmptyList(t *testing.T) {
 	var b bytes.Buffer
 	if err := WriteOpen(&b, JSON, nil); err != nil || b.String() != "[]\n" {
 		t.Errorf("%q, error %v; want an empty array", b.String(), err)
-	}
-}
-
-// blocked is a writer that nobody reads.
-type blocked struct{ release chan struct{} }
-
-func (w *blocked) Write(b []byte) (int, error) { <-w.release; return len(b), nil }
-
-func TestQueueNeverBlocksTheCapture(t *testing.T) {
-	w := &blocked{release: make(chan struct{})}
-	const length = 100
-	q := newQueue(w, JSON, length)
-	ended := make(chan error)
-	go func() { ended <- q.Run(t.Context()) }()
-	taken := 0
-	for q.Offer(&opened) {
-		taken++
-	}
-	if taken < length {
-		t.Errorf("the queue took %d events, want at least %d", taken, length)
-	}
-	if q.Offer(&opened) {
-		t.Error("an event is taken before the queue is half empty")
-	}
-	close(w.release)
-	deadline := time.After(20 * time.Second)
-	for !q.Offer(&opened) { // it takes events again
-		select {
-		case <-deadline:
-			t.Fatal("the queue does not empty")
-		case err := <-ended:
-			t.Fatal(err)
-		default:
-		}
-	}
-}
-
-// An idle queue takes no memory, and what is being written counts as waiting.
-func TestQueueTakesMemoryAsItFills(t *testing.T) {
-	w := &blocked{release: make(chan struct{})}
-	q := newQueue(w, JSON, 1<<17)
-	if cap(q.waiting) != 0 {
-		t.Errorf("a new queue has room for %d events made already", cap(q.waiting))
-	}
-	const offered = 1000 // more than the writer's buffer takes
-	for range offered {
-		q.Offer(&opened)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- q.Run(ctx) }()
-	kerneltest.Eventually(t, "the writer has taken all", func() bool {
-		q.mutex.Lock()
-		defer q.mutex.Unlock()
-		return len(q.waiting) == 0
-	})
-	if length, capacity := q.Fill(); length < offered/2 || length > offered || capacity != 1<<17 {
-		t.Errorf("%d of %d wait, want most of the %d that cannot be written", length, capacity, offered)
-	}
-	close(w.release)
-	cancel()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
-	if length, _ := q.Fill(); length != 0 || cap(q.waiting) != 0 {
-		t.Errorf("%d wait at the end, with room for %d; want none", length, cap(q.waiting))
-	}
-}
-
-func TestQueueWritesWhatWaitsAtTheEnd(t *testing.T) {
-	var b bytes.Buffer
-	q := NewQueue(&b, Text)
-	for range 3 {
-		q.Offer(&opened)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := q.Run(ctx); err != nil || strings.Count(b.String(), "\n") != 3 {
-		t.Errorf("%q, error %v; want three lines", b.String(), err)
-	}
-}
-
-type broken struct{}
-
-var errBroken = errors.New("broken pipe")
-
-func (broken) Write([]byte) (int, error) { return 0, errBroken }
-
-func TestQueueTellsOfABrokenWriter(t *testing.T) {
-	q := NewQueue(broken{}, Text)
-	q.Offer(&opened)
-	if err := q.Run(t.Context()); !errors.Is(err, errBroken) {
-		t.Errorf("error %v, want %v", err, errBroken)
 	}
 }
