@@ -9,8 +9,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
-	"portwatcher/internal/controller"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/version"
 )
@@ -43,9 +43,9 @@ func bootID(procRoot string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// resume tells the controller what the journal knows of an earlier run.
-func resume(j *journal.Journal, now time.Time) controller.Resume {
-	r := controller.Resume{FirstID: j.NextID()}
+// resume returns what the journal knows of an earlier run.
+func resume(j *journal.Journal, now time.Time) capture.Resume {
+	r := capture.Resume{FirstID: j.NextID()}
 	before := j.Previous()
 	switch {
 	case before == nil:

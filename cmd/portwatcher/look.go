@@ -89,7 +89,10 @@ func ports(ctx context.Context, s *config.Settings) (err error) {
 	if err := insist(s); err != nil {
 		return err
 	}
-	c := newController(s, log, docker, nil)
+	c, err := newCapture(s, log, docker, nil)
+	if err != nil {
+		return err
+	}
 	open, failed := c.Once(ctx)
 	if open == nil && failed != nil {
 		return failed

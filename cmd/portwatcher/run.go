@@ -15,21 +15,22 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
-	"portwatcher/internal/controller"
 	"portwatcher/internal/health"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/output"
 	"portwatcher/internal/port"
 	"portwatcher/internal/server"
 	"portwatcher/internal/server/metrics"
+	"portwatcher/internal/sink"
 	"portwatcher/internal/version"
 )
 
 func runCommand() *cobra.Command {
 	return loaderCommand("run", "Watch until stopped, print events and record them", []string{
 		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.BurstScans, config.BurstDelay,
-		config.CloseGrace, config.UDPClients, config.Format, config.State, config.Retain, config.RetainSize,
+		config.CloseGrace, config.UDPClients, config.BurstLimit, config.ReceiveBuffers, config.Format, config.State, config.Retain, config.RetainSize,
 		config.Listen, config.TokenFile, config.TLSCert, config.TLSKey, config.AllowedHosts, config.MetricsMaxSeries,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.HealthSocket,
 		config.ConfigFile,
@@ -46,13 +47,18 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 	}
 	defer closeWith(&err, docker)
 	log.Info(version.String() + " starts.")
-	m := &monitor{settings: s, log: log, queue: output.NewQueue(os.Stdout, output.Format(s.Format)), measures: newMetrics(s, log)}
-	if m.record, err = openJournal(s, log, func(aside string) { m.controller.Gap(damaged(aside)) }); err != nil {
+	m := &monitor{
+		settings: s, log: log, output: sink.NewWriter(os.Stdout, output.Format(s.Format)), measures: newMetrics(s, log),
+		live: sink.NewQueue[*port.Event]("live", liveCapacity, liveShare),
+	}
+	if m.record, err = openJournal(s, log, func(aside string) { m.capture.Gap(damaged(aside)) }); err != nil {
 		return err
 	}
 	defer closeWith(&err, m.record)
-	m.controller = newController(s, log, docker, m.wire)
-	if m.web, err = newServer(s, log, m.controller, m.record, m.measures); err != nil {
+	if m.capture, err = newCapture(s, log, docker, m.wire); err != nil {
+		return err
+	}
+	if m.web, err = newServer(s, log, m.capture, m.record, m.measures); err != nil {
 		return err
 	}
 	if err = m.run(ctx, loader, hangup); err == nil {
@@ -61,30 +67,48 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 	return err
 }
 
-// monitor is the capture with those who take its events.
+// monitor is the capture with those who consume its events.
 type monitor struct {
-	settings   *config.Settings
-	log        *logrus.Logger
-	controller *controller.Controller
-	queue      *output.Queue
-	record     *journal.Journal
-	measures   *metrics.Metrics
-	web        *server.Server // nil where nothing is served
+	settings *config.Settings
+	log      *logrus.Logger
+	capture  *capture.Capture
+	output   *sink.Writer
+	record   *journal.Journal
+	live     *sink.Queue[*port.Event]
+	measures *metrics.Metrics
+	web      *server.Server // nil where nothing is served
 }
 
-// wire tells the controller where events go.
-func (m *monitor) wire(o *controller.Options) {
-	o.SinkQueue, o.Observer = m.queue.Fill, m.measures
-	o.Journal, o.Resume = m.record, resume(m.record, time.Now())
-	o.JournalQueue = func() (int, int) {
-		stats := m.record.Stats()
-		return stats.Queued, stats.Capacity
+// wire connects the capture with where its events go.
+func (m *monitor) wire(o *capture.Options) {
+	o.Observer, o.Resume = m.measures, resume(m.record, time.Now())
+	o.Sinks = []capture.Sink{outputSink(m.output), journalSink(m.record)}
+	if m.settings.Listen != "" {
+		o.Sinks = append(o.Sinks, liveSink(m.live))
 	}
-	o.Sink = func(e *port.Event) bool {
-		if m.web != nil {
+}
+
+// consume hands events to the server until ctx ends.
+func (m *monitor) consume(ctx context.Context) {
+	var events []*port.Event
+	var dropped uint64
+	for {
+		select {
+		case <-m.live.Ready():
+		case <-ctx.Done():
+			return
+		}
+		events = m.live.Take(events[:0], 1024)
+		for _, e := range events {
 			m.web.Event(e)
 		}
-		return m.queue.Offer(e)
+		clear(events)
+		if s := m.live.Status(); s.Dropped != dropped {
+			if w, ok := any(m.web).(interface{ Missed(uint64) }); ok {
+				w.Missed(s.Dropped - dropped)
+			}
+			dropped = s.Dropped
+		}
 	}
 }
 
@@ -92,22 +116,26 @@ func (m *monitor) wire(o *controller.Options) {
 // without.
 func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan os.Signal) error {
 	// These outlive the others, to write what they leave.
-	printed, recorded := start(ctx, m.queue.Run), start(ctx, m.record.Run)
+	printed, recorded := start(ctx, m.output.Run), start(ctx, m.record.Run)
 	group, ctx := errgroup.WithContext(ctx)
 	watching, stopWatching := context.WithCancel(ctx)
 	group.Go(func() error {
 		defer stopWatching()
-		return m.controller.Run(watching)
+		return m.capture.Run(watching)
 	})
 	group.Go(func() error {
-		giveBack(watching, m.controller.Ready)
+		giveBack(watching, m.capture.Ready)
 		return nil
 	})
-	ready := func() error { return errors.Join(m.controller.Ready(), m.record.Err()) }
+	ready := func() error { return errors.Join(m.capture.Ready(), m.record.Err()) }
 	group.Go(func() error { return serveHealth(watching, m.settings, m.log, ready) })
 	group.Go(func() error { return reload(watching, loader, m.settings, m.log, hangup, m.apply) })
 	if m.web != nil {
 		group.Go(func() error { return m.web.Serve(watching) })
+		group.Go(func() error {
+			m.consume(watching)
+			return nil
+		})
 	}
 	group.Go(func() error { // events that cannot be written end the program
 		select {
@@ -122,7 +150,7 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 
 // settleTime is how long after the first complete look what the start took is
 // given back: its events are written then, and the processes that were found a
-// little later are in the journal, which the controller's first round sees to.
+// little later are in the journal, which the capture's first round sees to.
 const settleTime = 12 * time.Second
 
 // giveBack returns the memory that only the start needed, as for the kernel's
@@ -147,14 +175,14 @@ func giveBack(ctx context.Context, ready func() error) {
 func (m *monitor) apply(s *config.Settings) {
 	setLogger(m.log, s)
 	m.record.SetRetention(s.Retain, s.RetainSize)
-	m.controller.Tune(tuning(s, m.log))
+	m.capture.Tune(tuning(s, m.log))
 }
 
 // finish has what the capture left written, and adds what went wrong with that.
 func (m *monitor) finish(err error, printed, recorded *consumer) error {
 	recorded.stop()
 	printed.stop()
-	if !printed.wait(output.DrainTime) {
+	if !printed.wait(sink.DrainTime) {
 		m.log.Warn("Standard output is not read; the last events are lost.")
 	} else if !errors.Is(err, printed.err) {
 		err = errors.Join(err, printed.err)

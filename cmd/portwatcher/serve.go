@@ -5,8 +5,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
-	"portwatcher/internal/controller"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
@@ -26,7 +26,7 @@ func newMetrics(s *config.Settings, log logrus.FieldLogger) *metrics.Metrics {
 // newServer prepares what is served and takes the address, so that a start with
 // an address that is in use ends at once. It returns nil where nothing is
 // served.
-func newServer(s *config.Settings, log logrus.FieldLogger, c *controller.Controller, record *journal.Journal, m *metrics.Metrics) (*server.Server, error) {
+func newServer(s *config.Settings, log logrus.FieldLogger, c *capture.Capture, record *journal.Journal, m *metrics.Metrics) (*server.Server, error) {
 	if s.Listen == "" {
 		return nil, nil
 	}

@@ -10,9 +10,8 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
-	"portwatcher/internal/controller"
-	"portwatcher/internal/port"
 	"portwatcher/internal/top"
 )
 
@@ -58,10 +57,11 @@ func showTop(ctx context.Context, cmd *cobra.Command, s *config.Settings, instan
 	log.SetOutput(io.Discard)
 	log.AddHook(warnings)
 	defer warnings.print(os.Stderr)
-	capture := newController(s, log, docker, func(o *controller.Options) {
-		o.Sink = func(e *port.Event) bool { board.Event(e); return true }
-	})
-	options.Source = top.Local(capture, board, instance.why())
+	watching, err := newCapture(s, log, docker, func(o *capture.Options) { o.Sinks = callSink(board.Event) })
+	if err != nil {
+		return err
+	}
+	options.Source = top.Local(watching, board, instance.why())
 	return top.Run(ctx, options)
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
-	"portwatcher/internal/controller"
 	"portwatcher/internal/port"
 	"portwatcher/internal/wait"
 )
@@ -129,15 +129,21 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	}
 	// One look is quick, and often enough.
 	local := wait.NewLocal()
-	first := newController(s, log, docker, nil)
+	first, err := newCapture(s, log, docker, nil)
+	if err != nil {
+		return err
+	}
 	open, failed := first.Once(ctx)
 	if options.Timeout == 0 {
 		local.Use(looked{first, failed})
 		return wait.Run(ctx, local, targets, options)
 	}
-	c := newController(s, log, docker, func(o *controller.Options) {
-		o.Sink = func(*port.Event) bool { local.Event(); return true }
+	c, err := newCapture(s, log, docker, func(o *capture.Options) {
+		o.Sinks = callSink(func(*port.Event) { local.Event() })
 	})
+	if err != nil {
+		return err
+	}
 	local.Use(starting{c, open})
 	ctx, cancel := context.WithCancelCause(ctx)
 	watching := start(ctx, func(ctx context.Context) error {
@@ -151,25 +157,25 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	return err
 }
 
-// looked is a controller that has looked once.
+// looked is a capture that has looked once.
 type looked struct {
-	*controller.Controller
+	*capture.Capture
 	failed error
 }
 
 // Ready returns why the look may not have seen all.
 func (l looked) Ready() error { return l.failed }
 
-// starting is a controller that may not have looked yet, with what was open
+// starting is a capture that may not have looked yet, with what was open
 // before.
 type starting struct {
-	*controller.Controller
+	*capture.Capture
 	before []port.Open
 }
 
 // Open returns what is open, and until that is known, what was.
 func (s starting) Open() []port.Open {
-	open := s.Controller.Open()
+	open := s.Capture.Open()
 	if s.Ready() != nil {
 		return slices.Concat(s.before, open)
 	}

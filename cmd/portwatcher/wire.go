@@ -7,13 +7,14 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
-	"portwatcher/internal/controller"
 	"portwatcher/internal/engine"
 	"portwatcher/internal/port"
 	"portwatcher/internal/preflight"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/process"
+	"portwatcher/internal/source"
 )
 
 func newLogger(s *config.Settings) *logrus.Logger {
@@ -59,36 +60,37 @@ func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, erro
 	return e, nil
 }
 
-// newController prepares the capture. The caller adds where events go.
-func newController(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, change func(*controller.Options)) *controller.Controller {
+// newCapture prepares the capture. The caller adds where events go.
+func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, change func(*capture.Options)) (*capture.Capture, error) {
 	finder := process.NewFinder(s.ProcRoot)
 	cgroups, err := process.OpenCgroups(s.CgroupRoot)
 	if err != nil {
-		cgroups = nil // preflight has told of it
+		cgroups = nil // preflight has reported it
 	}
-	options := controller.Options{
+	options := capture.Options{
 		Tuning: tuning(s, log), Engine: e, EngineAddress: e.Host(), Logger: log, HostName: s.HostName,
 		ProcRoot: s.ProcRoot, Finder: finder, Attributor: process.NewAttributor(finder, cgroups),
-		Source: controller.Source(s.Source), OpenProbe: openProbe(s),
+		Mode: source.Mode(s.Source), OpenProbe: openProbe(s),
 	}
 	if change != nil {
 		change(&options)
 	}
-	return controller.New(options)
+	return capture.New(options)
 }
 
 // tuning is what can change while the program runs.
-func tuning(s *config.Settings, log logrus.FieldLogger) controller.Tuning {
-	return controller.Tuning{
+func tuning(s *config.Settings, log logrus.FieldLogger) capture.Tuning {
+	return capture.Tuning{
 		Monitored: monitored(s.Containers, log), Unmatched: s.Containers.Unmatched, Reported: reported(s.WatchPorts, log),
 		ScanInterval: s.ScanInterval, BurstScans: s.BurstScans, BurstDelay: s.BurstDelay,
 		CloseGrace: s.CloseGrace, UDPClients: s.UDPClients,
+		BurstLimit: s.BurstLimit, Buffers: int(s.ReceiveBuffers),
 	}
 }
 
-func openProbe(s *config.Settings) func() (controller.Probe, error) {
-	return func() (controller.Probe, error) {
-		p, err := probe.Open(probe.Options{CgroupRoot: s.CgroupRoot})
+func openProbe(s *config.Settings) func() (source.Probe, error) {
+	return func() (source.Probe, error) {
+		p, err := probe.Open(probe.Options{CgroupRoot: s.CgroupRoot, BurstLimit: s.BurstLimit, UDPClients: s.UDPClients})
 		if err != nil {
 			return nil, err // not a nil *probe.Probe in an interface
 		}
@@ -97,18 +99,18 @@ func openProbe(s *config.Settings) func() (controller.Probe, error) {
 }
 
 // monitored decides by the selection and the container's own label; labels that
-// are not understood are told once for each container.
+// are not understood are logged once for each container.
 func monitored(selection config.Selection, log logrus.FieldLogger) func(*port.Container) bool {
-	told := map[string]bool{} // of those with such labels; used under the controller's lock
+	reported := map[string]bool{} // of those with such labels; used by the capture's goroutine
 	return func(c *port.Container) bool {
 		matches := selection.Matches(c)
-		if !matches || told[c.ID] {
+		if !matches || reported[c.ID] {
 			return matches
 		}
 		problems := labelProblems(c)
 		if len(problems) > 0 {
-			bound(told)
-			told[c.ID] = true
+			bound(reported)
+			reported[c.ID] = true
 		}
 		for _, problem := range problems {
 			log.WithField("container", c.Name).Warn(problem)
@@ -146,7 +148,7 @@ func labelProblems(c *port.Container) []string {
 
 // reported decides by the ports to watch and the container's own label.
 func reported(watched config.Ports, log logrus.FieldLogger) func(*port.Container, port.Protocol, uint16) bool {
-	ignored := map[string]config.Rules{} // by the label's text; used under the controller's lock
+	ignored := map[string]config.Rules{} // by the label's text; used by the capture's goroutine
 	return func(c *port.Container, protocol port.Protocol, number uint16) bool {
 		if !watched.Contains(protocol, number) {
 			return false
@@ -159,7 +161,7 @@ func reported(watched config.Ports, log logrus.FieldLogger) func(*port.Container
 		if !known {
 			var err error
 			if rules, err = config.Ignored(c); err != nil {
-				log.WithField("container", c.Name).WithError(err).Debug("The label is ignored.") // monitored has told
+				log.WithField("container", c.Name).WithError(err).Debug("The label is ignored.") // monitored has logged it
 			}
 			bound(ignored)
 			ignored[text] = rules

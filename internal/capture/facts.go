@@ -196,7 +196,7 @@ func (c *Capture) applyCount(n *namespace, count *source.Count, owner tracker.Ow
 		owner = tracker.Owner{}
 	}
 	opened, closed := count.Opened, count.Closed+count.Missed
-	if count.Rest {
+	if count.Rest || s.Port == 0 {
 		if n.watcher != nil {
 			n.watcher.Poke() // which of them are open, a dump shows
 		}
@@ -230,7 +230,7 @@ func (c *Capture) applyCount(n *namespace, count *source.Count, owner tracker.Ow
 	b.opened += opened
 	b.closed += closed
 	b.source = port.SourceEBPF
-	if count.Rest {
+	if count.Rest || s.Port == 0 {
 		b.unlisted()
 	}
 	return true
@@ -284,8 +284,11 @@ func (o *ownerCache) find(c *Capture, paths *source.CgroupPaths, socket, task ui
 	if owner, ok := o.known[key]; ok {
 		return owner
 	}
-	container, stranger := c.options.Attributor.ContainerIn([]string{paths.Path(socket), paths.Path(task)}, c.find)
-	owner := cgroupOwner{container, stranger}
+	container, unknown := c.options.Attributor.ContainerIn([]string{paths.Path(socket), paths.Path(task)}, c.find)
+	owner := cgroupOwner{container: container}
+	if unknown {
+		owner.stranger = paths.Path(socket)
+	}
 	if o.known == nil || len(o.known) >= maxOwners {
 		o.known = map[[2]uint64]cgroupOwner{}
 	}

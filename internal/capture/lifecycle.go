@@ -144,6 +144,10 @@ func (c *Capture) finish() {
 	c.flushBursts()
 	c.keepState()
 	c.buildView()
+	for _, stage := range c.stages() {
+		c.log.Debugf("Openings and closings, stage %s: %d in, %d out, %d counted, %d held, %d of no interest, %d lost.",
+			stage.Name, stage.In, stage.Out, stage.Counted, stage.Held, stage.Dropped, stage.Lost)
+	}
 }
 
 // restartStuck starts another watcher where one has waited for the kernel for too long.

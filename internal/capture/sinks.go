@@ -35,6 +35,9 @@ type Sink struct {
 	// State says that the sink keeps what is open: it takes State and Forget, and
 	// everything anew after it has lost something.
 	State bool
+	// Lossy says that the sink can do without some events: what it does not take is in
+	// its status, and no gap reports it.
+	Lossy bool
 	// Slow says, in a gap, why the sink has no room for events.
 	Slow string
 }
@@ -81,6 +84,9 @@ func (c *Capture) deliver(e *port.Event, sockets *port.Sockets, container string
 		if !o.Offer(container, Record{Event: e, Sockets: sockets}, force) {
 			o.events++
 			o.changes += weight
+			if o.Lossy {
+				continue
+			}
 			o.lost[container] += max(weight, 1)
 			c.counts.lost++
 		}

@@ -33,6 +33,10 @@ type Settings struct {
 	// CloseGrace is 0 to 1 h.
 	CloseGrace time.Duration
 	UDPClients bool
+	// BurstLimit is 0 for none, or up to 1,000,000 events a second.
+	BurstLimit int
+	// ReceiveBuffers is 4 MiB to 64 GiB.
+	ReceiveBuffers int64
 	// Format and LogFormat are "text" or "json".
 	Format    string
 	LogFormat string

@@ -100,7 +100,16 @@ var sizeUnits = []struct {
 }
 
 func (s *Settings) setRetainSize(value string) error {
-	var size float64
+	size, ok := parseSize(value)
+	if !ok || size != 0 && (size < minRetainSize || size > maxRetainSize) {
+		return fmt.Errorf("allowed are 0 (unlimited) and 1MB to 1000TB: bytes, or with kB, MB, GB, TB, KiB, MiB, GiB, TiB")
+	}
+	s.RetainSize = int64(math.Round(size))
+	return nil
+}
+
+// parseSize reads a number of bytes, with a unit or without.
+func parseSize(value string) (size float64, ok bool) {
 	match := sizes.FindStringSubmatch(strings.ToLower(value))
 	if match != nil {
 		// A number too large for a float64 is infinite, and beyond the bounds.
@@ -111,11 +120,7 @@ func (s *Settings) setRetainSize(value string) error {
 			}
 		}
 	}
-	if match == nil || size != 0 && (size < minRetainSize || size > maxRetainSize) {
-		return fmt.Errorf("allowed are 0 (unlimited) and 1MB to 1000TB: bytes, or with kB, MB, GB, TB, KiB, MiB, GiB, TiB")
-	}
-	s.RetainSize = int64(math.Round(size))
-	return nil
+	return size, match != nil
 }
 
 // size writes a number of bytes in the largest unit that it is a multiple of.

@@ -19,6 +19,8 @@ var samples = map[string]struct{ file, short, long, flag string }{
 	BurstDelay:        {"2s", "3", "4s", "5s"},
 	CloseGrace:        {"2s", "3000", "4s", "5s"},
 	UDPClients:        {"true", "", "false", "true"},
+	BurstLimit:        {"2", "", "4", "5"},
+	ReceiveBuffers:    {"8MiB", "", "16MiB", "32MiB"},
 	Format:            {"json", "", "text", "json"},
 	LogFormat:         {"json", "", "text", "json"},
 	LogLevel:          {"debug", "", "error", "trace"},
@@ -174,7 +176,7 @@ func TestReloadable(t *testing.T) {
 			got = append(got, s.name)
 		}
 	}
-	want := []string{MonitorContainers, WatchPorts, ScanInterval, BurstScans, BurstDelay, CloseGrace, UDPClients, LogFormat, LogLevel, Retain, RetainSize}
+	want := []string{MonitorContainers, WatchPorts, ScanInterval, BurstScans, BurstDelay, CloseGrace, UDPClients, BurstLimit, ReceiveBuffers, LogFormat, LogLevel, Retain, RetainSize}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

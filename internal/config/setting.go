@@ -24,6 +24,8 @@ const (
 	BurstDelay        = "burst-delay"
 	CloseGrace        = "close-grace"
 	UDPClients        = "udp-clients"
+	BurstLimit        = "burst-limit"
+	ReceiveBuffers    = "receive-buffers"
 	Format            = "format"
 	LogFormat         = "log-format"
 	LogLevel          = "log-level"
@@ -197,6 +199,18 @@ var table = []*setting{
 		usage: "report UDP sockets whose port the kernel chose, too",
 		set:   (*Settings).setUDPClients,
 		get:   func(s *Settings) string { return strconv.FormatBool(s.UDPClients) },
+	},
+	{
+		name: BurstLimit, reloadable: true, kind: "count", standard: "0",
+		usage: "events a second of one container above which openings and closings are counted, and reported as bursts, instead of listed, 0 to 1000000; 0 means only where a queue has no room",
+		set:   (*Settings).setBurstLimit,
+		get:   func(s *Settings) string { return strconv.Itoa(s.BurstLimit) },
+	},
+	{
+		name: ReceiveBuffers, reloadable: true, kind: "size", standard: "256MiB",
+		usage: "most memory that the kernel may use for the destroy notifications of all network namespaces together, 4MiB to 64GiB, in bytes, kB to TB or KiB to TiB",
+		set:   (*Settings).setReceiveBuffers,
+		get:   func(s *Settings) string { return size(s.ReceiveBuffers) },
 	},
 	{
 		name: Format, kind: "text|json", standard: "text",

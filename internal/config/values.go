@@ -214,3 +214,28 @@ func (s *Settings) setHealthSocket(value string) error {
 	s.HealthSocket = value
 	return nil
 }
+
+// Bounds of the burst limit and of the receive buffers.
+const (
+	maxBurstLimit     = 1_000_000
+	minReceiveBuffers = 4 << 20
+	maxReceiveBuffers = 64 << 30
+)
+
+func (s *Settings) setBurstLimit(value string) error {
+	count, err := strconv.Atoi(value)
+	if err != nil || count < 0 || count > maxBurstLimit {
+		return fmt.Errorf("allowed are 0 (no limit) to %d", maxBurstLimit)
+	}
+	s.BurstLimit = count
+	return nil
+}
+
+func (s *Settings) setReceiveBuffers(value string) error {
+	size, ok := parseSize(value)
+	if !ok || size < minReceiveBuffers || size > maxReceiveBuffers {
+		return fmt.Errorf("allowed are 4MiB to 64GiB: bytes, or with kB, MB, GB, TB, KiB, MiB, GiB, TiB")
+	}
+	s.ReceiveBuffers = int64(size)
+	return nil
+}

@@ -211,7 +211,7 @@ func destroyNotifications(o Options) Result {
 		r.Detail = "not used: --source is proc"
 		return r
 	}
-	listener, err := sockdiag.Listen(0)
+	listener, err := sockdiag.Listen(0, sockdiag.ListenOptions{})
 	if err == nil {
 		err = listener.Close()
 	}

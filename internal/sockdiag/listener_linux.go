@@ -67,7 +67,7 @@ var listenFilter = []bpf.Instruction{
 //
 // The receive buffer beyond net.core.rmem_max needs CAP_NET_ADMIN; without it
 // the buffer is as large as is allowed, and overruns come earlier.
-func Listen(fd int) (*Listener, error) {
+func Listen(fd int, _ ListenOptions) (*Listener, error) {
 	filter, err := bpf.Assemble(listenFilter)
 	if err != nil {
 		return nil, fmt.Errorf("listen for destroyed sockets: %w", err)
