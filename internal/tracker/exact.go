@@ -15,6 +15,9 @@ func (t *Tracker) Opened(dst []Change, id port.Namespace, s port.Socket, owner O
 	}
 	known := ns.sockets[s.Cookie]
 	if known != nil && known.samePlace(&s) {
+		if !known.exact {
+			known.opened, known.exact = at, true
+		}
 		if len(known.processes) == 0 {
 			t.learn(known, owner.Processes)
 		}
@@ -47,24 +50,26 @@ func (t *Tracker) Closed(dst []Change, id port.Namespace, cookie uint64, at cloc
 		}
 		n.at = max(n.at, at)
 	}
-	t.removeSocket(s)
-	if s.endpoint != nil && s.settled {
-		s.endpoint.reopenAfter(at)
-	}
+	t.closeSocket(s, at)
 	return t.settle(dst, at, source), true
 }
 
-// reopenAfter takes that a socket of an endpoint closed at this moment. If all
-// others opened after that, then the endpoint was closed in between: the facts of
-// their openings came first.
-func (e *endpoint) reopenAfter(at clock.Instant) {
-	for _, s := range e.sockets {
-		if !s.exact || s.opened.Before(at) || s.count != nil {
+// closeSocket removes a socket that closed at this moment. If all others of its
+// endpoint opened after that, then the endpoint was closed in between: the facts
+// of their openings came first.
+func (t *Tracker) closeSocket(s *socket, at clock.Instant) {
+	t.removeSocket(s)
+	if s.endpoint == nil || !s.settled {
+		return
+	}
+	others := s.endpoint.sockets
+	for _, other := range others {
+		if !other.exact || other.opened.Before(at) || other.count != nil {
 			return
 		}
 	}
-	for _, s := range e.sockets {
-		s.settled = false
+	for _, other := range others {
+		other.settled = false
 	}
 }
 

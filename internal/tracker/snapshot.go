@@ -76,7 +76,7 @@ func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change
 		for _, known := range ns.sockets {
 			if known.generation != ns.generation && known.count == nil && known.settledBefore(s.Began) {
 				ns.ended.add(known.Cookie, ending{at: s.Time})
-				t.removeSocket(known)
+				t.closeSocket(known, s.Time)
 			}
 		}
 	}
