@@ -149,7 +149,7 @@ func TestMemoryBadQueries(t *testing.T) {
 		"port":               {[]string{"events", "--port", "70000"}, []string{"--port", "70000", "65535"}},
 		"port range":         {[]string{"events", "--port", "90-80"}, []string{"--port", "90-80"}},
 		"protocol":           {[]string{"events", "--port", "80/icmp"}, []string{"--port", "80/icmp", "tcp"}},
-		"type":               {[]string{"events", "--type", "open"}, []string{"--type", "open", "opened", "closed", "changed", "gap"}},
+		"type":               {[]string{"events", "--type", "open"}, []string{"--type", "open", "opened", "closed", "changed", "burst", "gap"}},
 		"limit":              {[]string{"events", "--limit", "-1"}, []string{"--limit", "-1", "0"}},
 		"limit, no number":   {[]string{"events", "--limit", "many"}, []string{"--limit", "many"}},
 		"container":          {[]string{"events", "--container", "web["}, []string{"--container", "web[", "pattern"}},

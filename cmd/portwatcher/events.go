@@ -44,7 +44,7 @@ it is running. In Compose: docker compose exec portwatcher /portwatcher events`
 	flags.StringVar(&q.until, "until", "", "up to this time, and not including it")
 	flags.StringSliceVar(&q.containers, "container", nil, "of these containers: name, * pattern, project/service, or the beginning of an id; may be repeated")
 	flags.StringSliceVar(&q.ports, "port", nil, "of these ports and ranges, such as 80, 53/udp, 8000-8100/tcp; may be repeated")
-	flags.StringSliceVar(&q.types, "type", nil, "of these types: opened, closed, changed, gap; may be repeated")
+	flags.StringSliceVar(&q.types, "type", nil, "of these types: opened, closed, changed, burst, gap; may be repeated")
 	flags.IntVar(&q.limit, "limit", 0, "the last so many; 0 is all")
 	flags.BoolVarP(&q.follow, "follow", "f", false, fmt.Sprintf("go on with what happens; begins with the last %d unless --since or --limit is given", followed))
 	return cmd
@@ -130,10 +130,10 @@ func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
 	for _, text := range q.types {
 		kind := port.Type(text)
 		switch kind {
-		case port.Opened, port.Closed, port.Changed, port.Gap:
+		case port.Opened, port.Closed, port.Changed, port.Bursts, port.Gap:
 			query.Types = append(query.Types, kind)
 		default:
-			return query, flagError("type", text, "allowed are opened, closed, changed, gap")
+			return query, flagError("type", text, "allowed are opened, closed, changed, burst, gap")
 		}
 	}
 	if q.follow && q.since == "" && q.limit == 0 {

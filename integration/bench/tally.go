@@ -23,7 +23,7 @@ const quietTime = 2 * time.Second
 
 // An observation is what one line of a way says about one port.
 type observation struct {
-	opened, closed bool
+	opened, closed int
 	named          bool // with a process id
 	port           int
 	losses         int // as many as it admits: events, or gaps
@@ -58,14 +58,10 @@ func (t *tally) add(o observation) {
 	default:
 		return
 	}
-	if o.opened {
-		load.opened++
-		if o.named {
-			load.named++
-		}
-	}
-	if o.closed {
-		load.closed++
+	load.opened += o.opened
+	load.closed += o.closed
+	if o.named {
+		load.named += o.opened
 	}
 }
 
@@ -104,7 +100,10 @@ func (t *tally) await(ctx context.Context, done func() bool) error {
 var (
 	typeOpened = []byte(`"type":"opened"`)
 	typeClosed = []byte(`"type":"closed"`)
+	typeBurst  = []byte(`"type":"burst"`)
 	typeGap    = []byte(`"type":"gap"`)
+	counted    = []byte(`"transient":false,"opened":`)
+	countedToo = []byte(`,"closed":`)
 	withPID    = []byte(`"processes":[{"pid":`)
 	portField  = []byte(`"port":`)
 )
@@ -116,13 +115,31 @@ func parsePortwatcher(line []byte) (o observation) {
 		o.losses = 1
 		return o
 	}
-	o.opened, o.closed = bytes.Contains(line, typeOpened), bytes.Contains(line, typeClosed)
-	o.named = bytes.Contains(line, withPID)
-	if _, rest, found := bytes.Cut(line, portField); found {
-		digits, _, _ := bytes.Cut(rest, []byte(","))
-		o.port = number(digits)
+	o.opened, o.closed = one(bytes.Contains(line, typeOpened)), one(bytes.Contains(line, typeClosed))
+	if bytes.Contains(line, typeBurst) {
+		o.opened, o.closed = numberAfter(line, counted), numberAfter(line, countedToo)
 	}
+	o.named = bytes.Contains(line, withPID)
+	o.port = numberAfter(line, portField)
 	return o
+}
+
+// numberAfter is the number between a text and the next comma; 0 where there is
+// none.
+func numberAfter(line, text []byte) int {
+	_, rest, found := bytes.Cut(line, text)
+	if !found {
+		return 0
+	}
+	digits, _, _ := bytes.Cut(rest, []byte(","))
+	return number(digits)
+}
+
+func one(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // parseTCPStates reads a line of tcpstates: socket, pid, command, local
@@ -132,8 +149,8 @@ func parseTCPStates(line []byte) (o observation) {
 	if len(fields) != 11 {
 		return parseLost(line)
 	}
-	o.opened = string(fields[9]) == "LISTEN"
-	o.closed = string(fields[7]) == "LISTEN" && string(fields[9]) == "CLOSE"
+	o.opened = one(string(fields[9]) == "LISTEN")
+	o.closed = one(string(fields[7]) == "LISTEN" && string(fields[9]) == "CLOSE")
 	o.named, o.port = number(fields[1]) > 0, number(fields[4])
 	return o
 }
@@ -148,8 +165,8 @@ func parseBpftrace(line []byte) (o observation) {
 	if len(fields) != 5 || string(fields[0]) != "state" {
 		return parseLost(line)
 	}
-	o.opened = number(fields[2]) == stateListen
-	o.closed = number(fields[1]) == stateListen && number(fields[2]) == stateClose
+	o.opened = one(number(fields[2]) == stateListen)
+	o.closed = one(number(fields[1]) == stateListen && number(fields[2]) == stateClose)
 	o.port, o.named = number(fields[3]), number(fields[4]) > 0
 	return o
 }
@@ -161,7 +178,7 @@ func parseSS(line []byte) (o observation) {
 	if len(fields) < 5 {
 		return o
 	}
-	o.closed = true
+	o.closed = 1
 	o.port = number(fields[3][bytes.LastIndexByte(fields[3], ':')+1:])
 	return o
 }

@@ -62,7 +62,7 @@ func compare(t *truth, events []*port.Event) *comparison {
 	mine, foreign := map[report][]*port.Event{}, map[report][]*port.Event{}
 	for _, e := range events {
 		switch {
-		case e.Container == nil || e.Type == port.Gap:
+		case e.Container == nil || !isOfOne(e):
 		case e.Container.Name == t.container:
 			mine[reportOf(e)] = append(mine[reportOf(e)], e)
 		default:

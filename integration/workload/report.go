@@ -25,6 +25,10 @@ func (r report) String() string {
 	return fmt.Sprintf("%s %d/%s on %s", r.action, r.port, r.protocol, r.address)
 }
 
+// isOfOne says whether an event is of one endpoint: a gap and a burst are not, and
+// what they stand for is missing.
+func isOfOne(e *port.Event) bool { return e.Type != port.Gap && e.Type != port.Bursts }
+
 func reportOf(e *port.Event) report {
 	return report{string(e.Type), e.Protocol.String(), e.Address.String(), e.Port}
 }
@@ -49,7 +53,7 @@ func parseLog(log io.Reader, container string) ([]report, error) {
 			if err := json.Unmarshal(lines.Bytes(), e); err != nil {
 				return nil, fmt.Errorf("read portwatcher's line %q: %w", lines.Text(), err)
 			}
-			if e.Container != nil && e.Container.Name == container && e.Type != port.Gap {
+			if e.Container != nil && e.Container.Name == container && isOfOne(e) {
 				seen = append(seen, reportOf(e))
 			}
 			continue
@@ -80,7 +84,7 @@ func (c *comparison) compareLog(t *truth, log []report, events []*port.Event) {
 	log = slices.DeleteFunc(slices.Clone(log), func(r report) bool { return !ours[number{r.protocol, r.port}] })
 	var recorded []report
 	for _, e := range events {
-		if e.Container == nil || e.Container.Name != t.container || e.Type == port.Gap {
+		if e.Container == nil || e.Container.Name != t.container || !isOfOne(e) {
 			continue
 		}
 		if r := reportOf(e); ours[number{r.protocol, r.port}] {

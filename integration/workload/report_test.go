@@ -31,12 +31,14 @@ func TestParseLogReadsWhatIsWritten(t *testing.T) {
 	_, events := twoPorts()
 	changed := told(5, happened("changed", 82, 20))
 	gap := &port.Event{ID: 6, Time: begin, Type: port.Gap, Listener: port.Listener{Container: events[0].Container}, Reason: "overrun"}
+	burst := told(8, happened(string(port.Bursts), 83, 20))
+	burst.Burst = &port.Burst{Opened: 4, Closed: 4, First: begin, Last: begin, Ports: []uint16{83}, PortCount: 1}
 	other := told(7, happened(actionOpened, 1, 0))
 	other.Container = &port.ContainerRef{Name: "other"}
 	events[0].Address, events[0].IPv6Only = netip.IPv6Unspecified(), true
 	want := []report{reportOf(events[0]), reportOf(events[1]), reportOf(events[2]), reportOf(events[3]), reportOf(changed)}
 	for _, format := range []output.Format{output.Text, output.JSON} {
-		log := "a line of something else\n" + written(t, format, append(events, changed, gap, other)...)
+		log := "a line of something else\n" + written(t, format, append(events, changed, gap, burst, other)...)
 		if got, err := parseLog(strings.NewReader(log), "demo"); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: %v, %v; want %v", format, got, err, want)
 		}

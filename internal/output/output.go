@@ -63,8 +63,10 @@ func EventText(e *port.Event) string {
 	case port.Changed:
 		b.WriteString("Port changed owner: " + place + processesText(" (pids: ", e.Processes))
 		b.WriteString(exposureText(&e.Listener))
+	case port.Bursts:
+		b.WriteString("Burst: " + BurstText(e) + processesText(" (pids: ", e.Processes))
 	case port.Gap:
-		b.WriteString("Gap: " + Printable(e.Reason))
+		b.WriteString("Gap: " + GapText(e))
 	default:
 		b.WriteString(string(e.Type) + ": " + place)
 	}

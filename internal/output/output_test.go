@@ -48,6 +48,11 @@ func TestEventJSON(t *testing.T) {
 		{closed, `{"id":43,"time":"2026-11-22T18:36:28.123456789Z","type":"closed","host":"node1","container":{"id":"x","name":"db"},` +
 			`"protocol":"tcp","address":"0.0.0.0","port":80,"exposure":"loopback","source":"engine","transient":false,` +
 			`"opened_at":"2026-11-22T18:36:28.123456789Z","open_seconds":12.5}`},
+		{burst, `{"id":46,"time":"2026-11-22T18:36:40.456Z","type":"burst","host":"node1","container":{"id":"x","name":"web"},` +
+			`"protocol":"tcp","address":"127.0.0.1","port":20000,"processes":[{"pid":1827,"name":"storm"}],"source":"ebpf","transient":false,` +
+			`"opened":31245,"closed":31244,"first":"2026-11-22T18:36:39.456Z","last":"2026-11-22T18:36:40.456Z","ports":[20000],"port_count":1}`},
+		{port.Event{ID: 47, Time: opened.Time, Type: port.Gap, Reason: "an overrun", Lost: 128},
+			`{"id":47,"time":"2026-11-22T18:36:28.123456789Z","type":"gap","transient":false,"reason":"an overrun","lost":128}`},
 		{port.Event{ID: 44, Time: opened.Time, Type: port.Gap, Reason: "7 events were dropped"},
 			`{"id":44,"time":"2026-11-22T18:36:28.123456789Z","type":"gap","transient":false,"reason":"7 events were dropped"}`},
 	} {
@@ -83,6 +88,10 @@ func TestEventText(t *testing.T) {
 			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on :: (pids: 1827 nginx)"},
 		{"gap", with(func(e *port.Event) { e.Type, e.Container, e.Reason = port.Gap, nil, "overrun" }),
 			"2026-11-22T18:36:28.123Z Gap: overrun"},
+		{"gap with a number", with(func(e *port.Event) { e.Type, e.Reason, e.Lost = port.Gap, "overrun", 128 }),
+			"2026-11-22T18:36:28.123Z web: Gap: overrun (lost 128 openings and closings)"},
+		{"burst of one port", &burst,
+			"2026-11-22T18:36:40.456Z web: Burst: 31245 ports opened and 31244 closed within 1.0s: 20000/tcp on 127.0.0.1 (pids: 1827 storm)"},
 		{"transient without processes", with(func(e *port.Event) { e.Transient, e.Processes, e.Exposure = true, nil, port.Loopback }),
 			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 loopback only [transient]"},
 		{"control characters", with(func(e *port.Event) {
@@ -93,6 +102,37 @@ func TestEventText(t *testing.T) {
 		if got := EventText(test.event); got != test.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", test.name, got, test.want)
 		}
+	}
+}
+
+func TestBurstText(t *testing.T) {
+	for _, test := range []struct {
+		change func(e *port.Event, b *port.Burst)
+		want   string
+	}{
+		{func(e *port.Event, b *port.Burst) { e.Port, b.Ports, b.PortCount = 0, []uint16{20000, 20003, 20911}, 3 },
+			"31245 ports opened and 31244 closed within 1.0s: 3 ports, 20000 to 20911, tcp on 127.0.0.1"},
+		{func(e *port.Event, b *port.Burst) { e.Port, b.Ports, b.PortCount = 0, []uint16{20000, 20911}, 64 },
+			"31245 ports opened and 31244 closed within 1.0s: 64 ports or more, among them 20000 to 20911, tcp on 127.0.0.1"},
+		{func(e *port.Event, b *port.Burst) {
+			e.Port, e.Protocol, e.Address, b.Ports = 0, 0, netip.Addr{}, nil
+			b.PortCount, b.Opened, b.First = 5, 1, b.Last
+		}, "1 port opened and 31244 closed within less than 0.1ms: 5 ports or more"},
+		{func(e *port.Event, b *port.Burst) { e.Protocol = 0 }, "31245 ports opened and 31244 closed within 1.0s: 20000 on 127.0.0.1"},
+		{func(e *port.Event, b *port.Burst) { e.Port, b.Ports, b.PortCount = 0, nil, 0 },
+			"31245 ports opened and 31244 closed within 1.0s: tcp on 127.0.0.1"},
+		{func(e *port.Event, b *port.Burst) { *e, *b = port.Event{}, port.Burst{} }, "ports opened and closed"},
+		{func(e *port.Event, b *port.Burst) { *e, *b = port.Event{Burst: b}, port.Burst{} }, "0 ports opened and 0 closed"},
+	} {
+		e, counts := burst, *burst.Burst
+		e.Burst = &counts
+		test.change(&e, &counts)
+		if got := BurstText(&e); got != test.want {
+			t.Errorf("got  %s\nwant %s", got, test.want)
+		}
+	}
+	if got, want := GapText(&port.Event{Reason: "overrun\n", Lost: 1}), "overrun? (lost 1 opening or closing)"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -39,7 +39,17 @@ func (f *Filter) query() journal.Query {
 
 // Event says whether an event is wanted.
 func (f *Filter) Event(e *port.Event) bool {
-	return wants(f.Types, e.Type) && (f.Transient == nil || *f.Transient == e.Transient) && f.Listener(&e.Listener)
+	return wants(f.Types, e.Type) && (f.Transient == nil || *f.Transient == e.Transient) &&
+		(f.Listener(&e.Listener) || e.Type == port.Bursts && f.burst(&e.Listener))
+}
+
+// burst says whether a burst of several ports or protocols is wanted: whichever is
+// asked for may be among them.
+func (f *Filter) burst(l *port.Listener) bool {
+	return (l.Protocol == 0 || wants(f.Protocols, l.Protocol)) && wants(f.Exposures, l.Exposure) && f.Container(l.Container) &&
+		(len(f.Ports) == 0 || slices.ContainsFunc(f.Ports, func(r journal.PortRange) bool {
+			return (l.Port == 0 || l.Port >= r.First && l.Port <= r.Last) && (r.Protocol == 0 || l.Protocol == 0 || l.Protocol == r.Protocol)
+		}))
 }
 
 // Listener says whether an endpoint is wanted.
@@ -132,5 +142,5 @@ func oneOf[T ~string](words []T) func(string) (T, bool) {
 
 var (
 	exposures = []port.Exposure{port.Loopback, port.Network, port.Published, port.Host}
-	types     = []port.Type{port.Opened, port.Closed, port.Changed, port.Gap}
+	types     = []port.Type{port.Opened, port.Closed, port.Changed, port.Bursts, port.Gap}
 )

@@ -235,7 +235,7 @@ func (b *Board) history(of *port.Listener) []*port.Event {
 	defer b.mutex.Unlock()
 	var found []*port.Event
 	for _, e := range b.events {
-		if samePort(&e.Listener, of) {
+		if concerns(e, of) {
 			found = append(found, e)
 		}
 	}

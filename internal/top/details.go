@@ -57,7 +57,7 @@ func (d *details) follow(events []*port.Event) { d.add(events) }
 func (d *details) add(events []*port.Event) {
 	var mine []*port.Event
 	for _, e := range events {
-		if samePort(&e.Listener, d.row.listener) {
+		if concerns(e, d.row.listener) {
 			mine = append(mine, e)
 		}
 	}

@@ -54,6 +54,8 @@ func eventStyle(e *port.Event) style {
 		return red
 	case e.Type == port.Changed:
 		return yellow
+	case e.Type == port.Bursts:
+		return magenta
 	}
 	return plain
 }
@@ -69,10 +71,14 @@ func eventText(e *port.Event, named bool) string {
 	if named && e.Container != nil {
 		parts = append(parts, output.Printable(e.Container.Name))
 	}
-	if e.Type == port.Gap {
-		return strings.Join(append(parts, output.Printable(e.Reason)), " ")
+	switch e.Type {
+	case port.Gap:
+		return strings.Join(append(parts, output.GapText(e)), " ")
+	case port.Bursts:
+		parts = append(parts, output.BurstText(e))
+	default:
+		parts = append(parts, fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, addressText(&e.Listener)))
 	}
-	parts = append(parts, fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, addressText(&e.Listener)))
 	if e.OpenSeconds != nil {
 		parts = append(parts, "after "+output.DurationText(*e.OpenSeconds))
 	}

@@ -102,12 +102,17 @@ func TestLiveEvents(t *testing.T) {
 	changed.Processes = []port.Process{{PID: 77, Name: "caddy"}}
 	v.board.Event(event(5, port.Changed, changed))
 	v.board.Event(&port.Event{ID: 6, Time: begin, Type: port.Gap, Reason: "overrun"})
+	burst := event(7, port.Bursts, listener("flash", 20000, "127.0.0.1", ""))
+	burst.Burst = &port.Burst{Opened: 31245, Closed: 31244, First: begin, Last: begin.Add(time.Second), Ports: []uint16{20000}, PortCount: 1}
+	v.board.Event(burst)
+	v.board.Event(&port.Event{ID: 8, Time: begin, Type: port.Gap, Reason: "overrun", Lost: 128})
 	v.board.Event(event(2, port.Opened, db)) // was told before: only the list takes it
 	v.tick()
 	v.order("api", "db", "+late", "+web")
 	v.wants("77 caddy", "18:36:28.124 closed    db 5432/tcp on 127.0.0.1 after 12.3s by 7232 nginx",
-		"opened    late 8443/tcp on :: (IPv6 only) host", "transient flash 7/tcp on 0.0.0.0 after 12.3s", "changed   web 80/tcp", "gap       overrun", "1m30s")
-	if count := strings.Count(v.screen(), "flash"); count != 1 {
+		"opened    late 8443/tcp on :: (IPv6 only) host", "transient flash 7/tcp on 0.0.0.0 after 12.3s", "changed   web 80/tcp", "gap       overrun", "1m30s",
+		"burst     flash 31245 ports opened and 31244 closed within 1.0s:…", "overrun (lost 128 openings and closings)")
+	if count := strings.Count(v.screen(), "transient flash"); count != 1 {
 		t.Errorf("the transient is told %d times, want once:\n%s", count, v.screen())
 	}
 	v.clock = v.clock.Add(newFor)
@@ -117,6 +122,37 @@ func TestLiveEvents(t *testing.T) {
 	v.wantsNot("EVENTS", "transient")
 	v.key("e")
 	v.wants("EVENTS")
+}
+
+func TestEventsOfAPort(t *testing.T) {
+	other := listener("other", 80, "0.0.0.0", port.Network)
+	several := func(protocol port.Protocol, count int, ports ...uint16) *port.Event {
+		l := web
+		l.Port, l.Protocol = 0, protocol
+		e := event(1, port.Bursts, l)
+		e.Burst = &port.Burst{Ports: ports, PortCount: count}
+		return e
+	}
+	one := event(1, port.Bursts, web)
+	one.Burst = &port.Burst{Ports: []uint16{80}, PortCount: 1}
+	for name, test := range map[string]struct {
+		event *port.Event
+		want  bool
+	}{
+		"its own":                    {event(1, port.Opened, web), true},
+		"another container's":        {event(1, port.Opened, other), false},
+		"a burst of it alone":        {one, true},
+		"a burst with it":            {several(port.TCP, 2, 79, 80), true},
+		"a burst without it":         {several(port.TCP, 2, 79, 81), false},
+		"a burst of unknown ports":   {several(port.TCP, 3, 79, 81), true},
+		"a burst of the other kind":  {several(port.UDP, 3, 79, 81), false},
+		"a burst of both protocols":  {several(0, 3, 79, 81), true},
+		"a burst that counts nobody": {event(1, port.Bursts, other), false},
+	} {
+		if got := concerns(test.event, &web); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
 }
 
 // The cursor stays on its endpoint while the rows around it change.

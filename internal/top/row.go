@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,22 @@ func endpointOf(l *port.Listener) port.Endpoint {
 func samePort(a, b *port.Listener) bool {
 	return a.Container != nil && b.Container != nil && a.Container.Name == b.Container.Name &&
 		a.Port == b.Port && a.Protocol == b.Protocol
+}
+
+// concerns says whether an event is of a port, or of a burst of its container in
+// which it may be: a burst's list of ports may be incomplete.
+func concerns(e *port.Event, of *port.Listener) bool {
+	if e.Type != port.Bursts || e.Burst == nil {
+		return samePort(&e.Listener, of)
+	}
+	any := *of // as far as the burst does not say it
+	if e.Port == 0 && (e.PortCount > len(e.Ports) || slices.Contains(e.Ports, of.Port)) {
+		any.Port = 0
+	}
+	if e.Protocol == 0 {
+		any.Protocol = 0
+	}
+	return samePort(&e.Listener, &any)
 }
 
 func newRow(l *port.Listener, openedAt time.Time) *row {

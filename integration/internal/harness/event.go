@@ -3,6 +3,7 @@ package harness
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -33,6 +34,14 @@ type Event struct {
 	OpenedAt    *time.Time    `json:"opened_at"`
 	OpenSeconds *float64      `json:"open_seconds"`
 	Reason      string        `json:"reason"`
+	// Lost belongs to gaps, what follows to bursts.
+	Lost      uint64     `json:"lost"`
+	Opened    *uint64    `json:"opened"`
+	Closed    *uint64    `json:"closed"`
+	First     *time.Time `json:"first"`
+	Last      *time.Time `json:"last"`
+	Ports     []int      `json:"ports"`
+	PortCount int        `json:"port_count"`
 	// Line is the event as it was printed.
 	Line string `json:"-"`
 }
@@ -63,6 +72,8 @@ func parseEvent(line string, now time.Time) (Event, string) {
 		if event.Reason == "" {
 			return event, "a gap without a reason"
 		}
+	case event.Type == "burst":
+		return event, brokenBurst(&event)
 	case event.Type != "opened" && event.Type != "closed" && event.Type != "changed":
 		return event, "an unknown type"
 	case event.Container == nil || len(event.Container.ID) != 64 || event.Container.Name == "":
@@ -81,6 +92,25 @@ func parseEvent(line string, now time.Time) (Event, string) {
 		return event, "closed without opened_at or open_seconds"
 	}
 	return event, ""
+}
+
+// brokenBurst says what in a burst breaks the contract: "" if nothing does.
+func brokenBurst(e *Event) string {
+	switch {
+	case e.Container == nil || len(e.Container.ID) != 64 || e.Container.Name == "":
+		return "a burst without a container"
+	case e.Host == "" || e.Source == "" || e.Transient == nil:
+		return "no host, source or transient"
+	case e.Opened == nil || e.Closed == nil || *e.Opened+*e.Closed == 0:
+		return "a burst that counts nothing"
+	case e.First == nil || e.Last == nil || e.First.After(*e.Last) || e.First.Location() != time.UTC || e.Last.Location() != time.UTC:
+		return "a burst without first and last, or their order is wrong"
+	case len(e.Ports) > 64 || len(e.Ports) > e.PortCount || !slices.IsSorted(e.Ports) || len(slices.Compact(slices.Clone(e.Ports))) != len(e.Ports):
+		return "the ports of a burst are not distinct, not in order, too many, or more than port_count"
+	case e.Port != 0 && e.PortCount != 1:
+		return "a burst of one port and of several"
+	}
+	return ""
 }
 
 // Match selects events: an empty field takes any value.

@@ -173,7 +173,7 @@ func (w *Watch) event(line string) {
 	}
 	w.last, w.jumps = event.ID, false
 	w.events = append(w.events, event)
-	if event.Container != nil {
+	if event.Container != nil && event.Type != "gap" && event.Type != "burst" {
 		endpoint := event.endpoint()
 		_, open := w.open[endpoint]
 		switch {
@@ -184,7 +184,7 @@ func (w *Watch) event(line string) {
 		}
 		if event.Type == "closed" {
 			delete(w.open, endpoint)
-		} else if event.Type != "gap" {
+		} else {
 			w.open[endpoint] = event
 		}
 	}
