@@ -104,6 +104,8 @@ type Capture struct {
 
 	stuckAfter time.Duration
 	timers     timers
+	// begin starts the watcher of a namespace.
+	begin func(*source.Env, port.Namespace) *source.Watcher
 
 	tunings chan Tuning // of capacity 1: the newest counts
 	gaps    chan string
@@ -148,6 +150,7 @@ func New(o Options) (*Capture, error) {
 		counts:     newCounts(),
 		running:    map[*source.Watcher]struct{}{},
 		stuckAfter: stuckAfter,
+		begin:      source.Start,
 		timers:     timers{expiry: stoppedTimer(), burst: stoppedTimer(), calm: stoppedTimer(), view: stoppedTimer()},
 		tunings:    make(chan Tuning, 1),
 		gaps:       make(chan string, 16),

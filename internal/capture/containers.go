@@ -210,7 +210,7 @@ func (c *Capture) adjust(n *namespace) {
 }
 
 func (c *Capture) startWatcher(n *namespace) *source.Watcher {
-	w := source.Start(c.env, n.id)
+	w := c.begin(c.env, n.id)
 	c.running[w] = struct{}{}
 	return w
 }

@@ -122,10 +122,24 @@ func (c *Capture) placeOpen(n *namespace, f *source.Fact, owner tracker.Owner) {
 	if !c.reported(owner.Container, f.Socket.Protocol, f.Socket.Port) {
 		owner = tracker.Owner{}
 	}
-	c.publish(c.tracker.Opened(c.changes[:0], n.id, f.Socket, owner, f.Time, port.SourceEBPF))
+	counted, known := c.tracker.Beside(n.id, &f.Socket)
+	changes := c.tracker.Opened(c.changes[:0], n.id, f.Socket, owner, f.Time, port.SourceEBPF)
+	if counted && !known && len(changes) == 0 && owner.Container != nil {
+		c.countBeside(owner.Container, f).opened++
+	}
+	c.publish(changes)
 	if n.watcher != nil {
 		n.watcher.Opened()
 	}
+}
+
+// countBeside counts a fact of a socket whose endpoint is open by sockets that were
+// counted.
+func (c *Capture) countBeside(container *port.Container, f *source.Fact) *burst {
+	b := c.burstOf(container)
+	b.add(f.Socket.Protocol, f.Socket.Address, f.Socket.Port, f.Processes, f.Time, f.Time)
+	b.source = port.SourceEBPF
+	return b
 }
 
 // placeClose says whether the socket was known.
@@ -136,7 +150,12 @@ func (c *Capture) placeClose(n *namespace, f *source.Fact) (known bool) {
 			c.publish(c.tracker.Opened(c.changes[:0], n.id, f.Socket, late.owner, late.at, port.SourceEBPF))
 		}
 	}
+	container := c.tracker.ContainerOf(n.id, f.Socket.Cookie)
+	counted, _ := c.tracker.Beside(n.id, &f.Socket)
 	changes, known := c.tracker.Closed(c.changes[:0], n.id, f.Socket.Cookie, f.Time, port.SourceEBPF)
+	if counted && len(changes) == 0 && container != nil {
+		c.countBeside(container, f).closed++
+	}
 	c.publish(changes)
 	return known
 }

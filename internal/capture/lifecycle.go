@@ -13,7 +13,7 @@ import (
 
 const (
 	// stopFlush is how long a stop waits for what the kernel has recorded.
-	stopFlush = time.Second
+	stopFlush = 2 * time.Second
 	// abandonTime is how long a stop waits for watchers beyond the time that they need to
 	// read what is left.
 	abandonTime = time.Second
@@ -138,9 +138,7 @@ func (c *Capture) finish() {
 	}
 	close(c.env.Closed)
 	c.now = clock.Now()
-	if c.reader != nil {
-		c.takeStats(c.reader.Stats())
-	}
+	c.reportUnread()
 	c.flushBursts()
 	c.keepState()
 	c.buildView()
@@ -204,4 +202,18 @@ func (c *Capture) settleDown() {
 	c.tracker.Prune(clock.Now())
 	c.changes = nil
 	go debug.FreeOSMemory()
+}
+
+// reportUnread reports by a gap what the kernel had recorded or counted and nobody read
+// before the end.
+func (c *Capture) reportUnread() {
+	if c.reader != nil {
+		c.takeStats(c.reader.Stats())
+	}
+	k := &c.counts.kernel
+	recorded, counted := k.Opened+k.Closed, k.CountedOpened+k.CountedClosed+k.Missed
+	unread := recorded - min(recorded, c.counts.ring.In) + counted - min(counted, c.counts.counted.In)
+	if unread > 0 {
+		c.gap(nil, "portwatcher has stopped before it had read everything that eBPF reported of all containers", unread)
+	}
 }

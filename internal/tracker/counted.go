@@ -208,3 +208,32 @@ func (t *Tracker) reviewCounts(ns *namespace, s *Snapshot) {
 		}
 	}
 }
+
+// Beside reports whether a counted socket stands for the endpoint of another socket,
+// and whether that other one is known. A fact of a socket beside a stand-in is no
+// change, and not in the count either: the caller counts it.
+func (t *Tracker) Beside(id port.Namespace, s *port.Socket) (counted, known bool) {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return false, false
+	}
+	n := ns.counts[placeOf(s)]
+	if n == nil || n.standIn == nil || n.standIn.Cookie == s.Cookie {
+		return false, false
+	}
+	_, known = ns.sockets[s.Cookie]
+	return true, known
+}
+
+// ContainerOf returns the container that a known socket belongs to; nil where the
+// socket is not known, or is of no interest.
+func (t *Tracker) ContainerOf(id port.Namespace, cookie uint64) *port.Container {
+	ns := t.namespaces[id]
+	if ns == nil {
+		return nil
+	}
+	if s := ns.sockets[cookie]; s != nil && s.endpoint != nil {
+		return s.endpoint.container
+	}
+	return nil
+}
