@@ -16,27 +16,24 @@ import (
 
 // Probe is a set of attached programs and the queue they write to.
 //
-// Read may run in one goroutine, Counts in another, while any others call
-// Configure, Stats, Flush, Alive and Close. The owner calls Close.
+// Read may run in one goroutine while any others call Lost, Alive and
+// Close. The owner calls Close.
 type Probe struct {
 	objects socketsObjects
 	ring    *ringbuf.Reader
 
-	mu     sync.Mutex // for hooks, closed, stats and the programs' variables
+	mu     sync.Mutex // for hooks, closed and lost
 	hooks  []attached
 	closed bool
-	stats  Stats
-
-	ledger ledger
+	lost   uint64
 
 	// Read's own.
 	record ringbuf.Record
 	names  names
 }
 
-// Open loads and attaches the programs. When it returns, every opening and
-// closing that follows is returned by Read, or counted for Counts, or by Stats as
-// lost.
+// Open loads and attaches the programs. When it returns, every open and close
+// that follows is reported, or counted by Lost.
 //
 // The error is, or wraps, an *[UnsupportedError] where this kernel, its
 // configuration or this process's rights do not allow it. Nothing is left
@@ -69,17 +66,11 @@ func (p *Probe) open(root string, types *btf.Cache, options Options) error {
 		return fmt.Errorf("read the built-in eBPF programs: %w", err)
 	}
 	spec.Maps[socketsMapEvents].MaxEntries = ringBytes(options.RingBytes)
-	if err := setVariables(spec, options); err != nil {
-		return err
-	}
 	if err := spec.LoadAndAssign(&p.objects, &ebpf.CollectionOptions{Cache: types}); err != nil {
 		return explainLoad(spec, types, err)
 	}
 	if p.ring, err = ringbuf.NewReader(p.objects.Events); err != nil {
 		return fmt.Errorf("map the eBPF ring buffer: %w", err)
-	}
-	if err := p.ledger.open(spec.Maps[socketsMapCounts].InnerMap, p.objects.Counts); err != nil {
-		return err
 	}
 	if p.hooks, err = attachAll(root, &p.objects); err != nil {
 		return err
@@ -117,10 +108,6 @@ func (p *Probe) Read(event *Event) error {
 	return parseRecord(p.record.RawSample, event, p.names)
 }
 
-// More says whether more records waited when Read returned the last one. It belongs to
-// the goroutine that calls Read.
-func (p *Probe) More() bool { return p.record.Remaining > 0 }
-
 // Flush has Read return [ErrFlushed] once it has returned every event of before
 // this call. Several calls may be answered by one ErrFlushed. After Close it
 // returns os.ErrClosed.
@@ -129,6 +116,22 @@ func (p *Probe) Flush() error {
 		return fmt.Errorf("flush the eBPF ring buffer: %w", err)
 	}
 	return nil
+}
+
+// Lost returns how many events were not reported because the ring buffer was
+// full. It only rises. A buffer that overflows holds events, so that a check
+// after each Read misses no loss; which sockets were concerned, a dump tells.
+func (p *Probe) Lost() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		// The variable is memory shared with the programs: there is no way to
+		// fail but a wrong type, which the tests would show.
+		if err := p.objects.Lost.Get(&p.lost); err != nil {
+			panic(fmt.Sprintf("read the eBPF variable %q: %v", socketsVarLost, err))
+		}
+	}
+	return p.lost
 }
 
 // Alive returns nil as long as every program is attached where Open put it. The
@@ -147,9 +150,8 @@ func (p *Probe) Alive() error {
 	return nil
 }
 
-// Close detaches the programs, ends a waiting Read, waits for Counts and releases
-// everything. Events and counts that were not taken are dropped. Later calls do
-// nothing.
+// Close detaches the programs, ends a waiting Read and releases everything.
+// Events that were not read are dropped. Later calls do nothing.
 func (p *Probe) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,7 +166,7 @@ func (p *Probe) Close() error {
 	if p.ring != nil {
 		errs = append(errs, p.ring.Close())
 	}
-	errs = append(errs, p.ledger.close(), p.objects.Close())
+	errs = append(errs, p.objects.Close())
 	return errors.Join(errs...)
 }
 
