@@ -42,12 +42,12 @@ func TestReadAllocatesNothing(t *testing.T) {
 		if err := p.Read(&e); err != nil {
 			t.Fatal(err)
 		}
-		if p.Lost() != 0 {
-			t.Fatal("lost events")
+		if p.Stats().Lost != 0 {
+			t.Fatal("lost records")
 		}
 	})
 	if allocations != 0 {
-		t.Errorf("%v allocations per Read and Lost, want 0", allocations)
+		t.Errorf("%v allocations per Read and Stats, want 0", allocations)
 	}
 }
 

@@ -66,8 +66,12 @@ import (
 )
 
 // DefaultRingBytes is the ring buffer's size where Options leave it 0. A record
-// takes 104 bytes. With half of that, storms on a busy machine lost twice as many.
-const DefaultRingBytes = 4 << 20
+// takes 104 bytes.
+const DefaultRingBytes = 8 << 20
+
+// defaultBudget is how many records of one cgroup in a second may fill the ring
+// buffer. A container with 100 openings and 100 closings a second stays below it.
+const defaultBudget = 512
 
 // Kind says what happened to a socket.
 type Kind uint8
@@ -131,6 +135,26 @@ type Options struct {
 	// RingBytes is the size of the ring buffer, rounded up to a power of two and
 	// at least one page; 0 means DefaultRingBytes.
 	RingBytes int
+	// BurstLimit and UDPClients are as in [Probe.Configure].
+	BurstLimit int
+	UDPClients bool
+
+	budget int // for tests; 0 means defaultBudget
+}
+
+// Stats are what became of the openings and closings since [Open]. They only
+// rise. What happened is the sum of them all.
+type Stats struct {
+	// Opened and Closed were written to the ring buffer, for [Probe.Read].
+	Opened, Closed uint64
+	// CountedOpened and CountedClosed are in the numbers of [Probe.Counts].
+	CountedOpened, CountedClosed uint64
+	// Missed are the closings that found no room in the ring buffer. They are in
+	// the numbers of [Probe.Counts].
+	Missed uint64
+	// Lost are openings and closings that found no room in the counts either, or
+	// sockets for which the kernel had no memory. Nothing is known of them.
+	Lost uint64
 }
 
 // UnsupportedError says that something the probe needs is not to be had here.

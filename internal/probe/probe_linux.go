@@ -16,24 +16,27 @@ import (
 
 // Probe is a set of attached programs and the queue they write to.
 //
-// Read may run in one goroutine while any others call Lost, Alive and
-// Close. The owner calls Close.
+// Read may run in one goroutine, Counts in another, while any others call
+// Configure, Stats, Flush, Alive and Close. The owner calls Close.
 type Probe struct {
 	objects socketsObjects
 	ring    *ringbuf.Reader
 
-	mu     sync.Mutex // for hooks, closed and lost
+	mu     sync.Mutex // for hooks, closed, stats and the programs' variables
 	hooks  []attached
 	closed bool
-	lost   uint64
+	stats  Stats
+
+	ledger ledger
 
 	// Read's own.
 	record ringbuf.Record
 	names  names
 }
 
-// Open loads and attaches the programs. When it returns, every open and close
-// that follows is reported, or counted by Lost.
+// Open loads and attaches the programs. When it returns, every opening and
+// closing that follows is returned by Read, or counted for Counts, or by Stats as
+// lost.
 //
 // The error is, or wraps, an *[UnsupportedError] where this kernel, its
 // configuration or this process's rights do not allow it. Nothing is left
@@ -66,11 +69,17 @@ func (p *Probe) open(root string, types *btf.Cache, options Options) error {
 		return fmt.Errorf("read the built-in eBPF programs: %w", err)
 	}
 	spec.Maps[socketsMapEvents].MaxEntries = ringBytes(options.RingBytes)
+	if err := setVariables(spec, options); err != nil {
+		return err
+	}
 	if err := spec.LoadAndAssign(&p.objects, &ebpf.CollectionOptions{Cache: types}); err != nil {
 		return explainLoad(spec, types, err)
 	}
 	if p.ring, err = ringbuf.NewReader(p.objects.Events); err != nil {
 		return fmt.Errorf("map the eBPF ring buffer: %w", err)
+	}
+	if err := p.ledger.open(spec.Maps[socketsMapCounts].InnerMap, p.objects.Counts); err != nil {
+		return err
 	}
 	if p.hooks, err = attachAll(root, &p.objects); err != nil {
 		return err
@@ -118,22 +127,6 @@ func (p *Probe) Flush() error {
 	return nil
 }
 
-// Lost returns how many events were not reported because the ring buffer was
-// full. It only rises. A buffer that overflows holds events, so that a check
-// after each Read misses no loss; which sockets were concerned, a dump tells.
-func (p *Probe) Lost() uint64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.closed {
-		// The variable is memory shared with the programs: there is no way to
-		// fail but a wrong type, which the tests would show.
-		if err := p.objects.Lost.Get(&p.lost); err != nil {
-			panic(fmt.Sprintf("read the eBPF variable %q: %v", socketsVarLost, err))
-		}
-	}
-	return p.lost
-}
-
 // Alive returns nil as long as every program is attached where Open put it. The
 // error names the hook that is not. It costs a system call for each hook.
 func (p *Probe) Alive() error {
@@ -150,8 +143,9 @@ func (p *Probe) Alive() error {
 	return nil
 }
 
-// Close detaches the programs, ends a waiting Read and releases everything.
-// Events that were not read are dropped. Later calls do nothing.
+// Close detaches the programs, ends a waiting Read, waits for Counts and releases
+// everything. Events and counts that were not taken are dropped. Later calls do
+// nothing.
 func (p *Probe) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,7 +160,7 @@ func (p *Probe) Close() error {
 	if p.ring != nil {
 		errs = append(errs, p.ring.Close())
 	}
-	errs = append(errs, p.objects.Close())
+	errs = append(errs, p.ledger.close(), p.objects.Close())
 	return errors.Join(errs...)
 }
 

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,55 +28,6 @@ func mustOpen(t testing.TB, options Options) *Probe {
 		}
 	})
 	return p
-}
-
-func TestLost(t *testing.T) {
-	const count = 1000
-	s := newSpace(t)
-	p := mustOpen(t, Options{RingBytes: 1})
-	if lost := p.Lost(); lost != 0 {
-		t.Fatalf("%d lost at the start", lost)
-	}
-	fill(s, count)
-	lost := p.Lost()
-	if lost == 0 {
-		t.Fatalf("a ring of one page took %d records", count)
-	}
-	var read uint64
-	for ; read+lost < count; read++ {
-		var e Event
-		if err := p.Read(&e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// Sockets of other processes of the machine may take part on both sides.
-	if room := uint64(os.Getpagesize() / recordSize); read > room || read == 0 {
-		t.Errorf("%d lost of %d, %d read, want 1 to %d read", lost, count, read, room)
-	}
-	// There is room again; others of the machine may take it first.
-	again := make(chan struct{})
-	var filling sync.WaitGroup
-	filling.Go(func() {
-		for more := true; more; {
-			fill(s, 2)
-			select {
-			case <-again:
-				more = false
-			case <-time.After(10 * time.Millisecond):
-			}
-		}
-	})
-	defer filling.Wait()
-	defer close(again)
-	for {
-		var e Event
-		if err := p.Read(&e); err != nil {
-			t.Fatal(err)
-		}
-		if e.NetnsCookie == s.cookie && e.Kind == Closed {
-			break
-		}
-	}
 }
 
 func TestCloseEndsRead(t *testing.T) {
@@ -107,13 +57,19 @@ func TestCloseEndsRead(t *testing.T) {
 	if err := p.Read(&e); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Read after Close returned %v, want os.ErrClosed", err)
 	}
+	if _, err := p.Counts(nil); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Counts after Close returned %v, want os.ErrClosed", err)
+	}
+	if err := p.Configure(0, true); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Configure after Close returned %v, want os.ErrClosed", err)
+	}
 	if err := p.Alive(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Alive after Close returned %v, want os.ErrClosed", err)
 	}
 	if err := p.Close(); err != nil {
 		t.Errorf("second Close: %v", err)
 	}
-	_ = p.Lost() // must not touch memory that is gone
+	_ = p.Stats() // must not touch memory that is gone
 }
 
 // TestAlive detaches a program as someone else would, through its link's id.

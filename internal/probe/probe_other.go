@@ -21,8 +21,14 @@ func (*Probe) Read(*Event) error { return os.ErrClosed }
 // Flush returns os.ErrClosed.
 func (*Probe) Flush() error { return os.ErrClosed }
 
-// Lost returns 0.
-func (*Probe) Lost() uint64 { return 0 }
+// Configure returns os.ErrClosed.
+func (*Probe) Configure(int, bool) error { return os.ErrClosed }
+
+// Stats returns nothing.
+func (*Probe) Stats() Stats { return Stats{} }
+
+// Counts returns dst and os.ErrClosed.
+func (*Probe) Counts(dst []Count) ([]Count, error) { return dst, os.ErrClosed }
 
 // Alive returns os.ErrClosed.
 func (*Probe) Alive() error { return os.ErrClosed }

@@ -30,6 +30,18 @@ const (
 // nameSize is TASK_COMM_LEN, include/linux/sched.h.
 const nameSize = 16
 
+// parseAddress decodes the 16 bytes that the programs have for an address. False
+// means that the family is unknown.
+func parseAddress(family byte, raw []byte) (address netip.Addr, ok bool) {
+	switch family {
+	case familyIPv4:
+		return netip.AddrFrom4([4]byte(raw[:4])), true
+	case familyIPv6:
+		return netip.AddrFrom16([16]byte(raw)).Unmap(), true
+	}
+	return netip.Addr{}, false
+}
+
 // maxNames bounds the table of names. A host has fewer in practice; one that
 // invents names forever makes the table start anew.
 const maxNames = 4096
@@ -74,14 +86,9 @@ func parseRecord(raw []byte, event *Event, names names) error {
 	if flags&^knownFlags != 0 {
 		return malformed("flags %#x, known are %#x", flags, knownFlags)
 	}
-	var address netip.Addr
-	switch family := raw[56]; family {
-	case familyIPv4:
-		address = netip.AddrFrom4([4]byte(raw[64:68]))
-	case familyIPv6:
-		address = netip.AddrFrom16([16]byte(raw[64:80])).Unmap()
-	default:
-		return malformed("address family %d, want %d or %d", family, familyIPv4, familyIPv6)
+	address, ok := parseAddress(raw[56], raw[64:80])
+	if !ok {
+		return malformed("address family %d, want %d or %d", raw[56], familyIPv4, familyIPv6)
 	}
 	cookie := word(8)
 	if cookie == 0 {

@@ -16,8 +16,10 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	socketsMapBudgets      = "budgets"
+	socketsMapCounts       = "counts"
 	socketsMapEvents       = "events"
-	socketsMapUdpStates    = "udp_states"
+	socketsMapSocketStates = "socket_states"
 	socketsProgTcpState    = "tcp_state"
 	socketsProgUdpBind4    = "udp_bind4"
 	socketsProgUdpBind6    = "udp_bind6"
@@ -26,7 +28,10 @@ const (
 	socketsProgUdpConnect4 = "udp_connect4"
 	socketsProgUdpConnect6 = "udp_connect6"
 	socketsProgUdpRelease  = "udp_release"
-	socketsVarLost         = "lost"
+	socketsVarBudget       = "budget"
+	socketsVarBurstLimit   = "burst_limit"
+	socketsVarSkipUdpAuto  = "skip_udp_auto"
+	socketsVarStats        = "stats"
 )
 
 // loadSockets returns the embedded CollectionSpec for sockets.
@@ -85,15 +90,20 @@ type socketsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketsMapSpecs struct {
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	UdpStates *ebpf.MapSpec `ebpf:"udp_states"`
+	Budgets      *ebpf.MapSpec `ebpf:"budgets"`
+	Counts       *ebpf.MapSpec `ebpf:"counts"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	SocketStates *ebpf.MapSpec `ebpf:"socket_states"`
 }
 
 // socketsVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketsVariableSpecs struct {
-	Lost *ebpf.VariableSpec `ebpf:"lost"`
+	Budget      *ebpf.VariableSpec `ebpf:"budget"`
+	BurstLimit  *ebpf.VariableSpec `ebpf:"burst_limit"`
+	SkipUdpAuto *ebpf.VariableSpec `ebpf:"skip_udp_auto"`
+	Stats       *ebpf.VariableSpec `ebpf:"stats"`
 }
 
 // socketsObjects contains all objects after they have been loaded into the kernel.
@@ -116,14 +126,18 @@ func (o *socketsObjects) Close() error {
 //
 // It can be passed to loadSocketsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketsMaps struct {
-	Events    *ebpf.Map `ebpf:"events"`
-	UdpStates *ebpf.Map `ebpf:"udp_states"`
+	Budgets      *ebpf.Map `ebpf:"budgets"`
+	Counts       *ebpf.Map `ebpf:"counts"`
+	Events       *ebpf.Map `ebpf:"events"`
+	SocketStates *ebpf.Map `ebpf:"socket_states"`
 }
 
 func (m *socketsMaps) Close() error {
 	return _SocketsClose(
+		m.Budgets,
+		m.Counts,
 		m.Events,
-		m.UdpStates,
+		m.SocketStates,
 	)
 }
 
@@ -131,7 +145,10 @@ func (m *socketsMaps) Close() error {
 //
 // It can be passed to loadSocketsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketsVariables struct {
-	Lost *ebpf.Variable `ebpf:"lost"`
+	Budget      *ebpf.Variable `ebpf:"budget"`
+	BurstLimit  *ebpf.Variable `ebpf:"burst_limit"`
+	SkipUdpAuto *ebpf.Variable `ebpf:"skip_udp_auto"`
+	Stats       *ebpf.Variable `ebpf:"stats"`
 }
 
 // socketsPrograms contains all programs after they have been loaded into the kernel.

@@ -4,16 +4,16 @@ import (
 	"os"
 	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
 
 func TestBind(t *testing.T) {
 	s := newSpace(t)
-	c := collect(t, s, Options{})
+	c := collect(t, s, Options{UDPClients: true})
 	for _, test := range []place{
 		{"IPv4", unix.AF_INET, &unix.SockaddrInet4{Port: 53, Addr: [4]byte{127, 0, 0, 1}}, 0},
 		{"IPv4, in the ephemeral range", unix.AF_INET, inet4(51820), 0},
@@ -27,9 +27,9 @@ func TestBind(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s.do(func() {
 				fd := s.socketFor(test, unix.SOCK_DGRAM)
-				before := time.Now()
+				before := clock.Now()
 				s.bind(fd, test.address)
-				after := time.Now()
+				after := clock.Now()
 				number := s.port(fd)
 				want := s.dumped(number)
 				opened := c.one(Opened, number)
@@ -68,7 +68,7 @@ func TestUDPClients(t *testing.T) {
 // close is no second event.
 func TestUDPConnect(t *testing.T) {
 	s := newSpace(t)
-	c := collect(t, s, Options{})
+	c := collect(t, s, Options{UDPClients: true})
 	for _, test := range []struct {
 		name     string
 		family   int

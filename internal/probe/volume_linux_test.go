@@ -22,7 +22,7 @@ func TestTransients(t *testing.T) {
 		{"UDP", unix.SOCK_DGRAM, port.UDP},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c := collect(t, s, Options{})
+			c := collect(t, s, Options{budget: unlimited})
 			s.do(func() {
 				for i := range count {
 					fd := s.socket(unix.AF_INET, test.kind, 0)
@@ -51,8 +51,8 @@ func TestTransients(t *testing.T) {
 				t.Errorf("%d sockets left open", len(open))
 			}
 			c.quiet(s)
-			if lost := c.probe.Lost(); lost != 0 {
-				t.Errorf("%d records lost", lost)
+			if stats := c.probe.Stats(); stats.Missed != 0 || stats.Lost != 0 {
+				t.Errorf("records missed or lost: %+v", stats)
 			}
 		})
 	}
@@ -65,7 +65,7 @@ func TestOrder(t *testing.T) {
 	const threads, rounds, each = 4, 20, 250
 	const count = threads * rounds * each
 	s := newSpace(t)
-	c := collect(t, s, Options{})
+	c := collect(t, s, Options{budget: unlimited})
 	s.do(func() {
 		for range rounds {
 			// The sockets are made here, in the namespace.
