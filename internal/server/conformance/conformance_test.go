@@ -100,14 +100,15 @@ func begin(t *testing.T) (address string, state *capture) {
 	for i, e := range []*port.Event{
 		{Type: port.Opened, Listener: listener}, {Type: port.Changed, Listener: listener},
 		{Type: port.Closed, Listener: listener, OpenedAt: when, OpenSeconds: &seconds, Transient: true},
-		{Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "an overrun"},
+		{Type: port.Bursts, Listener: listener, Burst: &port.Burst{Opened: 5, Closed: 4, First: when, Last: when, Ports: []uint16{80, 81}, PortCount: 900}},
+		{Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "an overrun", Lost: 128},
 	} {
 		e.ID, e.Time = record.NextID()+uint64(i), time.Now().UTC()
 		if !record.Offer(journal.Record{Event: e}) {
 			t.Fatal("the journal refuses an event")
 		}
 	}
-	kerneltest.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+3 })
+	kerneltest.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+4 })
 	return address, state
 }
 
