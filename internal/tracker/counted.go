@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"slices"
 
 	"portwatcher/internal/clock"
@@ -111,7 +112,6 @@ func (t *Tracker) standIn(ns *namespace, n *count, c *Counted) {
 		s.opened = max(s.opened, c.LastOpened)
 		t.learn(s, c.Owner.Processes)
 	}
-	s.exact = true
 	s.count, n.standIn = n, s
 }
 
@@ -161,7 +161,7 @@ func (t *Tracker) closeOldest(ns *namespace, e *endpoint, number uint64, before 
 			old = append(old, s)
 		}
 	}
-	slices.SortFunc(old, func(a, b *socket) int { return int(a.opened.Sub(b.opened)) })
+	slices.SortFunc(old, func(a, b *socket) int { return cmp.Compare(a.opened, b.opened) })
 	for _, s := range old[:min(number, uint64(len(old)))] {
 		ns.ended.add(s.Cookie, ending{at: before})
 		t.removeSocket(s)

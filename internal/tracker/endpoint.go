@@ -159,13 +159,6 @@ func (e *endpoint) change(kind port.Type, at clock.Instant, source port.Source) 
 	}
 }
 
-func (e *endpoint) appendOpen(dst []Change) []Change {
-	if e.isWaiting() {
-		return dst
-	}
-	return append(dst, e.change(port.Opened, e.openedAt, e.source))
-}
-
 // replaced reports that no socket of the last report is left: the endpoint was
 // closed for a moment, and opened anew.
 func (e *endpoint) replaced() bool {

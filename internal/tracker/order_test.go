@@ -115,12 +115,12 @@ type run struct {
 // siteRun is what was given and made of one endpoint.
 type siteRun struct {
 	*site
-	isOpen                  bool
-	opened, closed          int // changes, less those of counts, plus what was counted
-	shown                   bool
-	ambiguous               bool
-	lastOpened, lastClosed  clock.Instant // facts
-	openedInTurn, outOfTurn bool
+	isOpen                 bool
+	opened, closed         int // changes, less those of counts, plus what was counted
+	shown                  bool
+	ambiguous              bool
+	lastOpened, lastClosed clock.Instant // facts
+	outOfTurn              bool
 }
 
 func (r *run) note(format string, args ...any) { r.log = append(r.log, fmt.Sprintf(format, args...)) }
