@@ -9,7 +9,7 @@ import (
 
 func TestCompression(t *testing.T) {
 	s := start(t, nil)
-	s.capture.open = manyPorts(100)
+	s.capture.set(func(c *fakeCapture) { c.open = manyPorts(100) })
 	for encoding, packed := range map[string]bool{"gzip": true, "br, GZIP;q=0.5": true, "gzip;q=0": false, "identity": false, "": false} {
 		response, body := s.get(t, "/api/v1/ports", "Accept-Encoding", encoding)
 		if (response.Header.Get("Content-Encoding") == "gzip") != packed {

@@ -33,6 +33,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		s.handling.RLock()
 		defer s.handling.RUnlock()
 		defer s.recovered(w, r)
+		c := connOf(r)
+		if c != nil {
+			c.enter()
+			defer c.leave()
+		}
 		for name, value := range headers {
 			w.Header().Set(name, value)
 		}
@@ -40,7 +45,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.limits.sendTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return // the connection is gone
 		}
-		if err := refuse(w, r); err != nil {
+		err := refuse(w, r)
+		if err == nil && c != nil && c.reserved && !reservedPath(r.URL.Path) {
+			w.Header().Set("Connection", "close")
+			err = newProblem(http.StatusServiceUnavailable, "too many connections are open, in all or from this address")
+		}
+		if err != nil {
 			s.fail(w, r, err)
 			return
 		}
