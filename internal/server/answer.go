@@ -216,7 +216,7 @@ func (p *pieceWriter) write(content []byte) error {
 // pack makes writePart compress.
 func (p *pieceWriter) pack() { p.packer, p.packed = new(packer), new(bytes.Buffer) }
 
-// writePart writes and flushes a part of an answer; last ends it.
+// writePart writes a part of an answer; last ends it.
 func (p *pieceWriter) writePart(content []byte, last bool) error {
 	if p.packer != nil {
 		p.packed.Reset()

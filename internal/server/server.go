@@ -6,11 +6,18 @@
 //
 // Invariants:
 //
-//   - DO bound everything that a client can make grow: requests, streams, waits,
-//     what waits for a slow reader, bytes in the kernel. DON'T let the capture or
-//     the journal feel that somebody reads.
+//   - DO bound everything that a client can make grow: connections, in all and from
+//     one address; requests, streams, waits, patterns; bytes that wait for a slow
+//     reader, here and in the kernel. DON'T hold a query, a slot for making answers
+//     or a compressor while a client is waited for.
+//   - DO keep what an event costs the same however many clients there are: what
+//     they wait for is compared beside it, at a bounded rate. DON'T let the capture
+//     or the journal feel that somebody reads.
+//   - DO answer /metrics, /healthz and /readyz whatever other clients do: they have
+//     connections, slots and bytes that others cannot take.
 //   - DO read the stream from the journal by id: what is recorded comes once and
 //     in order. DON'T hand a reader anything that it could not resume from.
+//   - DO break an answer off that cannot be completed. DON'T let it pass for whole.
 //   - DON'T put a secret into a log, an answer or an address.
 package server
 
@@ -83,6 +90,7 @@ type limits struct {
 	queryTime   time.Duration
 	waits       int // requests with wait=, at one time
 	streams     int
+	headerTime  time.Duration // for the header of a request
 	sendTime    time.Duration // for an answer
 	stallTime   time.Duration // for one write to a client
 	heartbeat   time.Duration
@@ -106,6 +114,7 @@ var defaultLimits = limits{
 	queryTime:   20 * time.Second,
 	waits:       200,
 	streams:     1000,
+	headerTime:  5 * time.Second,
 	sendTime:    30 * time.Second,
 	stallTime:   5 * time.Second,
 	heartbeat:   15 * time.Second,
@@ -117,10 +126,11 @@ var defaultLimits = limits{
 }
 
 const (
-	maxHeader         = 16 << 10 // bytes
-	maxAddress        = 8 << 10  // bytes of path and query
-	readHeaderTimeout = 5 * time.Second
-	idleTimeout       = time.Minute
+	maxHeader   = 16 << 10 // bytes
+	maxAddress  = 8 << 10  // bytes of path and query
+	idleTimeout = time.Minute
+	// maxConcurrent bounds the requests of one connection by HTTP/2.
+	maxConcurrent = 32
 )
 
 // Server serves HTTP. Its methods are safe for concurrent use; Serve is called
@@ -274,9 +284,10 @@ func (s *Server) httpServer() *http.Server {
 	h := &http.Server{
 		Handler:           s.handler,
 		ConnContext:       withConn,
-		ReadHeaderTimeout: readHeaderTimeout,
+		ReadHeaderTimeout: s.limits.headerTime,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxConcurrent},
 		ErrorLog:          newErrorLog(logging),
 	}
 	if s.pair != nil {
