@@ -117,6 +117,10 @@ func (p *Probe) Read(event *Event) error {
 	return parseRecord(p.record.RawSample, event, p.names)
 }
 
+// More says whether more records waited when Read returned the last one. It belongs to
+// the goroutine that calls Read.
+func (p *Probe) More() bool { return p.record.Remaining > 0 }
+
 // Flush has Read return [ErrFlushed] once it has returned every event of before
 // this call. Several calls may be answered by one ErrFlushed. After Close it
 // returns os.ErrClosed.

@@ -50,23 +50,22 @@ var (
 	}
 )
 
-func (*capture) Open() []port.Open {
+func (*capture) View() *port.View {
 	other := listener
 	other.Port, other.Exposure, other.Published = 9000, port.Network, nil
-	return []port.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}}
-}
-
-func (*capture) Containers() []port.ContainerState {
-	return []port.ContainerState{{Container: web, Monitored: true, Namespace: port.Namespace{Device: 4, Inode: 4026532201}, Source: port.SourceEBPF, LastScan: when}}
-}
-
-func (*capture) Status() port.CaptureStatus {
-	return port.CaptureStatus{
-		Host: "node1", StartedAt: when,
-		Engine:   port.EngineStatus{Since: when, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Error: "refused"},
-		Source:   port.SourceStatus{Wanted: "auto", EBPF: true},
-		Watchers: []port.WatcherStatus{{Name: "net:[4026532201]", Source: port.SourceEBPF, LastScan: when, Containers: []string{"web"}}},
-		Queues:   []port.QueueStatus{{Name: "output", Capacity: 1}},
+	return &port.View{
+		Version: 1, Time: time.Now().UTC(),
+		Open: []port.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}},
+		Containers: []port.ContainerState{
+			{Container: web, Monitored: true, Namespace: port.Namespace{Device: 4, Inode: 4026532201}, Source: port.SourceEBPF, LastScan: when},
+		},
+		Status: port.CaptureStatus{
+			Host: "node1", StartedAt: when,
+			Engine:   port.EngineStatus{Since: when, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Error: "refused"},
+			Source:   port.SourceStatus{Wanted: "auto", EBPF: true},
+			Watchers: []port.WatcherStatus{{Name: "net:[4026532201]", Source: port.SourceEBPF, LastScan: when, Containers: []string{"web"}}},
+			Queues:   []port.QueueStatus{{Name: "output", Capacity: 1}},
+		},
 	}
 }
 
