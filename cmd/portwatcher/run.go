@@ -104,9 +104,7 @@ func (m *monitor) consume(ctx context.Context) {
 		}
 		clear(events)
 		if s := m.live.Status(); s.Dropped != dropped {
-			if w, ok := any(m.web).(interface{ Missed(uint64) }); ok {
-				w.Missed(s.Dropped - dropped)
-			}
+			m.web.Missed(s.Dropped - dropped)
 			dropped = s.Dropped
 		}
 	}

@@ -83,6 +83,7 @@ type Capture struct {
 	reaches    map[port.Endpoint]exposure.Reach
 	changes    []tracker.Change // reused
 	owners     ownerCache
+	forms      *process.Forms // in which cgroup paths name this engine's containers
 	pending    pending
 	bursts     bursts
 	sinks      []*outlet
