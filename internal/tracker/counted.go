@@ -33,7 +33,7 @@ type count struct {
 	// lost are those that a snapshot or a fact showed to be closed: their closings
 	// are to be counted yet.
 	lost uint64
-	// standIn is the socket that stands for those that are open.
+	// standIn is the socket that stands for all that are open.
 	standIn *socket
 	// at is when the last one opened, or when the stand-in was dropped.
 	at         clock.Instant
@@ -61,13 +61,14 @@ func (t *Tracker) Counted(dst []Change, id port.Namespace, c Counted) []Change {
 	n.take(&c)
 	t.closeCounted(ns, key, &c)
 	at := c.LastClosed
-	if n.open > 0 {
+	switch {
+	case n.open == 0 && n.standIn != nil:
+		t.removeSocket(n.standIn)
+	case n.open > 0 && c.Opened > 0:
 		at = c.LastOpened
-		if c.Opened > 0 && (c.Owner.Container != nil || n.standIn == nil) {
+		if c.Owner.Container != nil || n.standIn == nil {
 			t.standIn(ns, n, &c)
 		}
-	} else if n.standIn != nil {
-		t.removeSocket(n.standIn)
 	}
 	if n.open+n.lost > 0 {
 		ns.counts[key] = n
@@ -115,7 +116,7 @@ func (t *Tracker) standIn(ns *namespace, n *count, c *Counted) {
 	s.count, n.standIn = n, s
 }
 
-// dropStandIn takes that the stand-in is gone before its closing was counted.
+// dropStandIn records that the stand-in is gone before its closing was counted.
 func (n *count) dropStandIn() {
 	n.standIn.count, n.standIn = nil, nil
 	n.lost += n.open
@@ -168,8 +169,8 @@ func (t *Tracker) closeOldest(ns *namespace, e *endpoint, number uint64, before 
 	}
 }
 
-// prolong takes that an endpoint that waits for the end of the close grace was
-// open again meanwhile.
+// prolong begins the close grace of an endpoint anew that was open again while it
+// waited.
 func (t *Tracker) prolong(key place, c *Counted) {
 	if c.Opened == 0 || c.Owner.Container == nil {
 		return
@@ -179,7 +180,7 @@ func (t *Tracker) prolong(key place, c *Counted) {
 	}
 }
 
-// passOver takes that a snapshot has a socket that is not taken over.
+// passOver records that a snapshot has a socket that it does not add.
 func (ns *namespace) passOver(s *port.Socket) {
 	if n := ns.counts[placeOf(s)]; n != nil {
 		n.generation = ns.generation

@@ -135,7 +135,7 @@ func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at clock.Instant, so
 	return dst
 }
 
-// close takes the end of the last socket. An endpoint that a snapshot saw does
+// close ends an endpoint that has no socket any more. An endpoint that a snapshot saw does
 // not close before that, however exact the fact.
 func (t *Tracker) close(dst []Change, e *endpoint, at clock.Instant, source port.Source) []Change {
 	at = max(at, e.openedAt)
@@ -181,7 +181,7 @@ func (e *endpoint) firstOpened() clock.Instant {
 	return first
 }
 
-// refresh takes what the sockets are known by. Where no process is known any
+// refresh updates an endpoint from its sockets. Where no process is known any
 // more, the last known stay.
 func (e *endpoint) refresh() {
 	if now := e.holders(); len(now) > 0 || !e.reported {
