@@ -236,9 +236,9 @@ func (c *Capture) Run(ctx context.Context) error {
 // handleBatch handles an observation and those that wait behind it, but not without end.
 // An error ends the program.
 func (c *Capture) handleBatch(o source.Observation) error {
-	for range 2 * inboxLength {
+	for left := 2 * inboxLength; ; left-- {
 		c.now = clock.Now()
-		if err := c.handle(o); err != nil {
+		if err := c.handle(o); err != nil || left == 0 {
 			return err
 		}
 		select {
@@ -247,7 +247,6 @@ func (c *Capture) handleBatch(o source.Observation) error {
 			return nil
 		}
 	}
-	return nil
 }
 
 // handle takes an observation over.
