@@ -25,7 +25,7 @@ import (
 // cookieFlag marks the cookies of this package, nodeless those of sockets
 // without an inode.
 const (
-	cookieFlag = 1 << 63
+	cookieFlag = port.MadeUpCookie
 	nodeless   = cookieFlag | 1<<62
 )
 
