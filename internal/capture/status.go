@@ -165,7 +165,7 @@ func (c *Capture) status() port.CaptureStatus {
 
 func (c *Capture) watcherStatus(n *namespace) port.WatcherStatus {
 	return port.WatcherStatus{
-		Namespace: n.id, Name: n.id.String(), Host: n.host, Source: c.sourceOf(n), Destroy: n.destroy,
+		Namespace: n.id, Name: n.id.String(), Host: n.host, Source: c.sourceOf(n), Destroy: n.destroy, Reason: n.withoutDestroy,
 		LastScan: c.wall.Time(n.watcher.LastScan()), Stale: c.tracker.Stale(n.id), Containers: strings.Split(n.names(), ", "),
 	}
 }

@@ -47,7 +47,7 @@ func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
 	}
 	s := &session{source: port.SourceSockDiag, settings: settings}
 	switch {
-	case settings.Exact:
+	case settings.Exact, w.busyness.without:
 		w.endReceiver()
 	case w.receiver == nil && w.cancel != nil:
 		// Before the first dump, so that no close falls between them.
