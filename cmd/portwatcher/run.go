@@ -104,9 +104,7 @@ func (m *monitor) consume(ctx context.Context) {
 		}
 		clear(events)
 		if s := m.live.Status(); s.Dropped != dropped {
-			if w, ok := any(m.web).(interface{ Missed(uint64) }); ok {
-				w.Missed(s.Dropped - dropped)
-			}
+			m.web.Missed(s.Dropped - dropped)
 			dropped = s.Dropped
 		}
 	}
@@ -225,14 +223,10 @@ func (c *consumer) wait(limit time.Duration) bool {
 	}
 }
 
-// serveHealth answers health checks. Without its socket the rest works all the
-// same.
-func serveHealth(ctx context.Context, s *config.Settings, log interface{ Warnf(string, ...any) }, ready func() error) error {
-	if s.HealthSocket == "" {
-		return nil
-	}
-	if err := health.Serve(ctx, s.HealthSocket, ready); err != nil {
-		log.Warnf("Health checks are not answered: %v (is another portwatcher running? --health-socket names another)", err)
+// serveHealth answers health checks until ctx ends.
+func serveHealth(ctx context.Context, s *config.Settings, log logrus.FieldLogger, ready func() error) error {
+	if s.HealthSocket != "" {
+		health.Serve(ctx, s.HealthSocket, ready, log)
 	}
 	return nil
 }

@@ -83,6 +83,7 @@ type Capture struct {
 	reaches    map[port.Endpoint]exposure.Reach
 	changes    []tracker.Change // reused
 	owners     ownerCache
+	forms      *process.Forms // in which cgroup paths name this engine's containers
 	pending    pending
 	bursts     bursts
 	sinks      []*outlet
@@ -235,9 +236,9 @@ func (c *Capture) Run(ctx context.Context) error {
 // handleBatch handles an observation and those that wait behind it, but not without end.
 // An error ends the program.
 func (c *Capture) handleBatch(o source.Observation) error {
-	for range 2 * inboxLength {
+	for left := 2 * inboxLength; ; left-- {
 		c.now = clock.Now()
-		if err := c.handle(o); err != nil {
+		if err := c.handle(o); err != nil || left == 0 {
 			return err
 		}
 		select {
@@ -246,7 +247,6 @@ func (c *Capture) handleBatch(o source.Observation) error {
 			return nil
 		}
 	}
-	return nil
 }
 
 // handle takes an observation over.

@@ -317,6 +317,7 @@ func (c *Capture) publishDirectory() {
 	d := &source.Directory{
 		Containers: make(map[string]*port.Container, len(c.containers)),
 		Namespaces: make(map[port.Namespace]*source.Members, len(c.namespaces)),
+		Forms:      c.forms,
 	}
 	for id, m := range c.containers {
 		d.Containers[id] = m.Container

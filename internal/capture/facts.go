@@ -292,21 +292,31 @@ type cgroupOwner struct {
 	stranger  string
 }
 
+// learnForm remembers in which form cgroup paths name containers of this engine, and
+// makes it known to the sources.
+func (c *Capture) learnForm(paths []string) {
+	if forms := c.forms.Learn(c.find, paths...); forms != c.forms {
+		c.forms = forms
+		c.publishDirectory()
+	}
+}
+
 // maxOwners bounds the cache.
 const maxOwners = 4096
 
 func (o *ownerCache) forget() { o.known = nil }
 
 // find returns the owner by the cgroup of a socket, else by that of its process.
-func (o *ownerCache) find(c *Capture, paths *source.CgroupPaths, socket, task uint64) cgroupOwner {
+func (o *ownerCache) find(c *Capture, cgroups *source.CgroupPaths, socket, task uint64) cgroupOwner {
 	key := [2]uint64{socket, task}
 	if owner, ok := o.known[key]; ok {
 		return owner
 	}
-	container, unknown := c.options.Attributor.ContainerIn([]string{paths.Path(socket), paths.Path(task)}, c.find)
-	owner := cgroupOwner{container: container}
-	if unknown {
-		owner.stranger = paths.Path(socket)
+	paths := []string{cgroups.Path(socket), cgroups.Path(task)}
+	var owner cgroupOwner
+	owner.container, owner.stranger = process.ContainerIn(c.forms, c.find, paths...)
+	if owner.container != nil {
+		c.learnForm(paths)
 	}
 	if o.known == nil || len(o.known) >= maxOwners {
 		o.known = map[[2]uint64]cgroupOwner{}

@@ -8,12 +8,10 @@ package health
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -21,29 +19,6 @@ const (
 	ready   = "ready"
 	timeout = 3 * time.Second
 )
-
-// Serve answers on the socket until ctx ends. state returns nil while the
-// instance is ready. The error says that the socket cannot be used.
-func Serve(ctx context.Context, address string, state func() error) error {
-	listener, err := net.Listen("unix", address)
-	if err != nil {
-		return fmt.Errorf("health socket %s: %w", address, err)
-	}
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
-	defer stop()
-	var answering sync.WaitGroup
-	defer answering.Wait()
-	for {
-		conn, err := listener.Accept()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("health socket %s: %w", address, err), listener.Close())
-		}
-		answering.Go(func() { answer(conn, state()) })
-	}
-}
 
 func answer(conn net.Conn, state error) {
 	defer conn.Close()
@@ -58,7 +33,8 @@ func answer(conn net.Conn, state error) {
 }
 
 // Check asks the instance behind the socket. It returns nil if that is ready;
-// otherwise the error says what is not, or that nobody answers.
+// otherwise the error names what is not ready, or reports that nobody answers.
+// It waits for an answer for 3 s at most.
 func Check(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

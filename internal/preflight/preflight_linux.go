@@ -211,7 +211,7 @@ func destroyNotifications(o Options) Result {
 		r.Detail = "not used: --source is proc"
 		return r
 	}
-	listener, err := sockdiag.Listen(0, sockdiag.ListenOptions{})
+	listener, err := sockdiag.Listen(0, sockdiag.Options{})
 	if err == nil {
 		err = listener.Close()
 	}

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"unsafe"
 
@@ -15,13 +14,13 @@ import (
 )
 
 // newCgroup makes a cgroup in the v2 hierarchy and returns it open, with its id.
-func newCgroup(t *testing.T) (*os.File, uint64) {
+func newCgroup(t *testing.T, name string) (*os.File, uint64) {
 	t.Helper()
 	root, err := findCgroupRoot("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(root, "portwatcher-test-"+strconv.Itoa(os.Getpid()))
+	path := filepath.Join(root, "portwatcher-test-"+strconv.Itoa(os.Getpid())+"-"+name)
 	if err := os.Mkdir(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -46,10 +45,8 @@ func newCgroup(t *testing.T) (*os.File, uint64) {
 func TestCgroup(t *testing.T) {
 	s := newSpace(t)
 	c := collect(t, s, Options{})
-	dir, id := newCgroup(t)
-	within := func(command *exec.Cmd) {
-		command.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-	}
+	dir, id := newCgroup(t, "owner")
+	within := inCgroup(dir)
 	end := func(command *exec.Cmd) {
 		if err := command.Process.Kill(); err != nil {
 			t.Error(err)

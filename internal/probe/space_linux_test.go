@@ -231,6 +231,8 @@ func help(mode string) error {
 			return err
 		}
 	case "listen-inherited":
+	case "storm", "storm-held", "quiet":
+		return helpCycles(mode)
 	default:
 		return errors.New("unknown mode")
 	}
@@ -238,6 +240,11 @@ func help(mode string) error {
 		return err
 	}
 	fmt.Print("+")
+	return pause()
+}
+
+// pause waits to be killed.
+func pause() error {
 	for {
 		if err := unix.Pause(); err != nil && !errors.Is(err, unix.EINTR) {
 			return err

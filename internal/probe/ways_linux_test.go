@@ -102,10 +102,7 @@ const unlimited = 1 << 30
 
 // full fills the ring, to the last record.
 func full(s *space, p *Probe) {
-	for before := p.Stats().Missed; p.Stats().Missed == before; {
-		cycle(s)
-	}
-	for before := p.Stats().CountedOpened; p.Stats().CountedOpened < before+2; {
+	for before := p.Stats().CountedOpened; p.Stats().CountedOpened == before; {
 		cycle(s)
 	}
 }

@@ -28,8 +28,8 @@ func NewAttributor(finder *Finder, cgroups *Cgroups) *Attributor {
 // container is the first answer of: the socket's cgroup, the cgroup of a
 // process that holds it, the only container of the namespace.
 //
-// denied counts processes that could not be looked into, where a socket was
-// found with none of the others. An error concerns what could not be read; the
+// denied counts the processes whose open files could not be listed, where a socket
+// was found with none of the others. The error names what could not be read; the
 // owners are then what could be found without it.
 func (a *Attributor) Attribute(sockets []port.Socket, members Members) (owners []Owner, denied int, err error) {
 	inodes := make([]uint32, 0, len(sockets))
@@ -57,48 +57,44 @@ func (a *Attributor) Attribute(sockets []port.Socket, members Members) (owners [
 
 func (a *Attributor) container(s port.Socket, processes []port.Process, members Members) (*port.Container, error) {
 	path, err := a.CgroupPath(s.Cgroup)
-	container, stranger := containerIn(path, members.Lookup)
+	container, stranger := ContainerIn(members.Forms, members.Lookup, path)
 	if container != nil {
 		return container, err
 	}
 	for _, p := range processes {
 		paths, problem := a.finder.cgroupOf(p.PID)
 		err = errors.Join(err, problem)
-		c, unknown := containerIn(paths, members.Lookup)
+		c, unknown := ContainerIn(members.Forms, members.Lookup, paths)
 		if c != nil {
 			return c, err
 		}
-		stranger = stranger || unknown
+		stranger += unknown
 	}
 	// A container that the engine has not announced yet owns its sockets
 	// itself, and what belongs to no container of the host's namespace belongs
-	// to the host. The engine's resolver lives in the container's namespace,
-	// but the container has nothing to do with it.
-	if stranger || members.Host || len(members.Namespace) != 1 || s.Address == EngineResolver {
+	// to the host. The engine's resolver is in the container's namespace, but is no
+	// process of the container.
+	if stranger != "" || members.Host || len(members.Namespace) != 1 || s.Address == EngineResolver {
 		return nil, err
 	}
 	return members.Namespace[0], err
 }
 
-// ContainerIn returns the container that the first of some cgroup paths with an
-// answer names; see [Attributor.Attribute]. stranger says that there is none,
-// but a path names a container that is not known (yet).
-func (a *Attributor) ContainerIn(paths []string, lookup func(id string) *port.Container) (_ *port.Container, stranger bool) {
-	for _, path := range paths {
-		c, unknown := containerIn(path, lookup)
-		if c != nil {
-			return c, false
-		}
-		stranger = stranger || unknown
-	}
-	return nil, stranger
-}
-
-// CgroupPath returns the path of a cgroup, "" if it is not known.
+// CgroupPath returns the path of a cgroup, empty if it cannot be found; see
+// [Cgroups.Path].
 func (a *Attributor) CgroupPath(id uint64) (string, error) {
 	if id == 0 || a.cgroups == nil {
 		return "", nil
 	}
 	path, _, err := a.cgroups.Path(id)
 	return path, err
+}
+
+// KnownCgroupPath is CgroupPath without I/O: ok is false where only that can
+// find the path.
+func (a *Attributor) KnownCgroupPath(id uint64) (path string, ok bool) {
+	if id == 0 || a.cgroups == nil {
+		return "", true
+	}
+	return a.cgroups.Known(id)
 }

@@ -15,8 +15,8 @@ import (
 	"portwatcher/internal/port"
 )
 
-// StrangerError says that a process is not of the container that it was said to
-// be of.
+// StrangerError reports that a process does not belong to the container whose first
+// process it should be.
 type StrangerError struct {
 	PID int
 	// Name is the command name, empty where it cannot be read.
@@ -29,18 +29,18 @@ func (e *StrangerError) Error() string {
 	return fmt.Sprintf("process %d (%q) is in cgroup %s", e.PID, e.Name, e.Cgroup)
 }
 
-// Prove returns nil if a container's first process is what procRoot shows under
-// its pid. What proves it is the container's id in the process's cgroup, of v1 or
-// v2, whatever the driver; seen from a private cgroup namespace the path begins
-// with "/..", and names the id all the same. Where it does not, as in this
-// program's own container then ("/"), or with an engine without cgroups (rootless,
-// cgroup driver "none"), the id must stand in what is mounted for the container:
-// engines mount /etc/hostname, /etc/hosts and /etc/resolv.conf from a folder of
-// the container, or of the one whose network it uses.
+// Prove returns nil if the process that procRoot shows under a container's first pid
+// belongs to the container. The proof is the container's id in the process's cgroup,
+// of v1 or v2, with any driver; read from a private cgroup namespace the path begins
+// with "/..", and contains the id too. Where the path does not contain it, as that of
+// this program's own container in that case ("/"), or with an engine without cgroups
+// (rootless, cgroup driver "none"), the id must be in the source of a mount: engines
+// mount /etc/hostname, /etc/hosts and /etc/resolv.conf from a folder of the
+// container, or of the container whose network it uses.
 //
-// It reads one file; the second only where the first is no proof. Call it with the
+// Prove reads one file; the second only where the first is no proof. Call it with the
 // process held, see [netns.Hold]. The error is a [*StrangerError], or wraps
-// [netns.ErrProcessGone], or says what cannot be read.
+// [netns.ErrProcessGone], or names what cannot be read.
 func Prove(procRoot string, c *port.Container) error {
 	paths, err := readOf(procRoot, c.PID, "cgroup")
 	if err != nil {
@@ -52,7 +52,7 @@ func Prove(procRoot string, c *port.Container) error {
 		}
 		return nil
 	}
-	if found, _ := containerIn(paths, itself); found != nil {
+	if found, _ := containerIn(nil, itself, paths); found != nil {
 		return nil
 	}
 	mounts, err := readOf(procRoot, c.PID, "mountinfo")
@@ -62,8 +62,7 @@ func Prove(procRoot string, c *port.Container) error {
 	if mountedFor(mounts, c) {
 		return nil
 	}
-	// A process that ends is shown in the root of each v1 hierarchy, and without
-	// mounts.
+	// A process that is ending is in the root of each v1 hierarchy, and has no mounts.
 	if ends, err := ending(procRoot, c.PID); err != nil {
 		return err
 	} else if ends {
@@ -76,10 +75,10 @@ func Prove(procRoot string, c *port.Container) error {
 	return &StrangerError{PID: c.PID, Name: strings.TrimSuffix(name, "\n"), Cgroup: longestPath(paths)}
 }
 
-// mountedFor says whether something of a container, or of the one whose network
-// it uses, is mounted by /proc/<pid>/mountinfo. It takes what is mounted, the
-// fourth field, and not where, the fifth: on the host there are mounts in the
-// folder of a container. Source: proc_pid_mountinfo(5).
+// mountedFor returns whether /proc/<pid>/mountinfo has a mount from the folder of a
+// container, or of the container whose network it uses. It reads the source of the
+// mount, the fourth field, and not its target, the fifth: on the host there are
+// mounts in the folder of a container. Source: proc_pid_mountinfo(5).
 func mountedFor(mounts string, c *port.Container) bool {
 	owner := strings.TrimPrefix(c.NetworkMode, "container:")
 	of := func(id string) *port.Container {
@@ -90,7 +89,7 @@ func mountedFor(mounts string, c *port.Container) bool {
 	}
 	for line := range strings.Lines(mounts) {
 		if fields := strings.Fields(line); len(fields) > 4 {
-			if found, _ := containerIn(fields[3], of); found != nil {
+			if found, _ := containerIn(nil, of, fields[3]); found != nil {
 				return true
 			}
 		}
@@ -110,26 +109,17 @@ func longestPath(paths string) string {
 	return longest
 }
 
-// flagExiting is PF_EXITING in include/linux/sched.h.
-const flagExiting = 0x4
-
-// ending says whether a process is about to end, by the flags in its stat, the
-// ninth field; the second is the name in brackets, which may hold anything.
-// Source: proc_pid_stat(5).
+// ending returns whether a process is about to end.
 func ending(procRoot string, pid int) (bool, error) {
-	stat, err := readOf(procRoot, pid, "stat")
+	text, err := readOf(procRoot, pid, "stat")
 	if err != nil {
 		return false, err
 	}
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 7 {
-		return false, fmt.Errorf("stat of process %d: %q: want 9 fields or more", pid, stat)
+	s, ok := parseStat([]byte(text))
+	if !ok {
+		return false, fmt.Errorf("stat of process %d cannot be parsed: %q", pid, text)
 	}
-	flags, err := strconv.ParseUint(fields[6], 10, 64)
-	if err != nil {
-		return false, fmt.Errorf("stat of process %d: flags: %w", pid, err)
-	}
-	return flags&flagExiting != 0, nil
+	return s.ending(), nil
 }
 
 // readOf reads a file of a process.
@@ -140,7 +130,7 @@ func readOf(procRoot string, pid int, name string) (string, error) {
 		errors.Is(err, unix.EINVAL): // mountinfo of one that is ending
 		return "", fmt.Errorf("%s of process %d: %w", name, pid, netns.ErrProcessGone)
 	case err != nil:
-		return "", fmt.Errorf("find out whose process %d is: %w", pid, err)
+		return "", fmt.Errorf("find the container of process %d: %w", pid, err)
 	}
 	return string(text), nil
 }

@@ -4,97 +4,139 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
-
-	"portwatcher/internal/port"
 )
 
-// ErrNoCgroup2 says that no cgroup v2 hierarchy is visible.
-var ErrNoCgroup2 = errors.New("no cgroup v2 hierarchy is visible (mount the host's /sys/fs/cgroup read-only); containers that share a namespace are told apart by their processes alone")
+// ErrNoCgroup2 reports that no cgroup v2 hierarchy is visible.
+var ErrNoCgroup2 = errors.New("no cgroup v2 hierarchy is visible (mount the host's /sys/fs/cgroup read-only); containers that share a namespace are distinguished by their processes alone")
 
-// maxUnknown bounds what is remembered of cgroups that were not found.
-const maxUnknown = 4096
+// Bounds on the cgroups that are remembered: of those found, far more than there
+// are on a host at one time.
+const (
+	maxPaths   = 1 << 16
+	maxUnknown = 4096
+)
 
-// Cgroups finds the path of a cgroup by its id: the inode of its folder in the
-// v2 hierarchy. It is safe for concurrent use.
+// Cgroups finds the path of a cgroup by its id: the inode of its folder in the v2
+// hierarchy. It is safe for concurrent use.
 type Cgroups struct {
 	root string // of the v2 hierarchy
+	// noHandles is set once folders cannot be opened by their id, so that the
+	// hierarchy is walked instead.
+	noHandles atomic.Bool
 
-	mutex   sync.Mutex
+	mutex   sync.Mutex // guards what follows, for map operations alone
 	paths   map[uint64]string
-	unknown map[uint64]struct{}
+	unknown map[uint64]struct{} // cgroups that do not exist: an id is never used again
+	walks   walks
 }
 
-// OpenCgroups looks for the v2 hierarchy at root, or at root/unified on a
-// hybrid host. The error wraps [ErrNoCgroup2] if neither is one.
+// OpenCgroups opens the v2 hierarchy at root, or at root/unified on a hybrid host.
+// The error wraps [ErrNoCgroup2] if neither is one.
 func OpenCgroups(root string) (*Cgroups, error) {
 	for _, candidate := range []string{root, filepath.Join(root, "unified")} {
 		var st unix.Statfs_t
 		if err := unix.Statfs(candidate, &st); err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
-			return &Cgroups{root: candidate, paths: map[uint64]string{}, unknown: map[uint64]struct{}{}}, nil
+			return newCgroups(candidate), nil
 		}
 	}
 	return nil, fmt.Errorf("%s: %w", root, ErrNoCgroup2)
 }
 
+func newCgroups(root string) *Cgroups {
+	return &Cgroups{root: root, paths: map[uint64]string{}, unknown: map[uint64]struct{}{}, walks: walks{now: time.Now}}
+}
+
 // Root returns the folder of the v2 hierarchy.
 func (c *Cgroups) Root() string { return c.root }
 
-// Path returns the folder of a cgroup below the root, with a leading slash. A
-// cgroup met for the first time costs three system calls, or one walk of the
-// hierarchy where those are not allowed.
-func (c *Cgroups) Path(id uint64) (string, bool, error) {
+// Known returns what is remembered of a cgroup, without I/O. ok is false where
+// nothing is; path is empty for a cgroup that is known not to exist.
+func (c *Cgroups) Known(id uint64) (path string, ok bool) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if path, ok := c.paths[id]; ok {
-		return path, true, nil
+		return path, true
 	}
-	if _, ok := c.unknown[id]; ok {
-		return "", false, nil
+	_, ok = c.unknown[id]
+	return "", ok
+}
+
+// Path returns the folder of a cgroup below the root, with a leading slash; found
+// is false for a cgroup that does not exist. A cgroup that is not remembered costs
+// four system calls.
+//
+// Without CAP_DAC_READ_SEARCH it takes a walk of the hierarchy. Callers that come
+// during a walk wait for it and share it, and the time between walks grows as long
+// as they find nothing: a caller that comes before the next walk is due gets found
+// false, and may ask again later. The error is that of a walk, or of what is
+// missing to open a folder.
+func (c *Cgroups) Path(id uint64) (path string, found bool, err error) {
+	if path, ok := c.Known(id); ok {
+		return path, path != "", nil
 	}
-	path, ok, err := c.byHandle(id)
-	if err != nil { // not allowed, or not to be had on this kernel
-		if err := c.walk(); err != nil {
-			return "", false, err
+	if !c.noHandles.Load() {
+		path, found, err = c.byHandle(id)
+		if err == nil {
+			c.remember(id, path)
+			return path, found, nil
 		}
-		path, ok = c.paths[id]
+		if !cannotOpenByHandle(err) {
+			return "", false, fmt.Errorf("find cgroup %d: %w", id, err)
+		}
+		c.noHandles.Store(true)
 	}
-	if ok {
-		c.remember(id, path)
-	} else {
+	return c.byWalk(id)
+}
+
+// remember keeps the path of a cgroup; an empty one is that of a cgroup that does
+// not exist.
+func (c *Cgroups) remember(id uint64, path string) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	switch {
+	case path == "":
 		if len(c.unknown) >= maxUnknown {
 			clear(c.unknown)
 		}
 		c.unknown[id] = struct{}{}
+	default:
+		if len(c.paths) >= maxPaths {
+			clear(c.paths)
+		}
+		c.paths[id] = path
 	}
-	return path, ok, nil
 }
 
-// maxPaths bounds what is remembered of cgroups that were found: far more than
-// there are on a host at one time.
-const maxPaths = 1 << 16
-
-func (c *Cgroups) remember(id uint64, path string) {
-	if len(c.paths) >= maxPaths {
-		clear(c.paths)
+// cannotOpenByHandle returns whether an error of [Cgroups.byHandle] comes from a
+// missing right, a seccomp profile or an old kernel: then it will not work later.
+func cannotOpenByHandle(err error) bool {
+	for _, errno := range []unix.Errno{unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EOPNOTSUPP, unix.EINVAL} {
+		if errors.Is(err, errno) {
+			return true
+		}
 	}
-	c.paths[id] = path
+	return errors.Is(err, errElsewhere)
 }
+
+// errElsewhere reports a hierarchy that is mounted in a way that hides where its
+// folders are.
+var errElsewhere = errors.New("the folder is not below the root")
 
 // handleType is FILEID_KERNFS in include/linux/exportfs.h: the handle of a
 // cgroup's folder is its id.
 const handleType = 0xfe
 
-// byHandle opens the folder by its id, which takes CAP_DAC_READ_SEARCH, and asks
-// for its path. A cgroup that is gone is not found, and no error.
+// byHandle opens the folder by its id, which takes CAP_DAC_READ_SEARCH, and reads
+// its path. A cgroup that does not exist is no error.
 func (c *Cgroups) byHandle(id uint64) (path string, found bool, err error) {
 	root, err := unix.Open(c.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -116,64 +158,7 @@ func (c *Cgroups) byHandle(id uint64) (path string, found bool, err error) {
 	}
 	below, ok := strings.CutPrefix(path, strings.TrimSuffix(c.root, "/"))
 	if !ok {
-		return "", false, fmt.Errorf("cgroup %d is at %s, not below %s", id, path, c.root)
+		return "", false, fmt.Errorf("%s: %w %s", path, errElsewhere, c.root)
 	}
 	return "/" + strings.TrimPrefix(below, "/"), true, nil
 }
-
-// walk reads the whole hierarchy anew, so that what is gone is forgotten.
-func (c *Cgroups) walk() error {
-	paths := make(map[uint64]string, len(c.paths)+16)
-	err := filepath.WalkDir(c.root, func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENODEV):
-			return nil // removed meanwhile
-		case err != nil:
-			return err
-		case !entry.IsDir():
-			return nil
-		}
-		info, err := entry.Info()
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
-			return fs.SkipDir
-		}
-		if err != nil {
-			return err
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			paths[st.Ino] = "/" + filepath.ToSlash(path[min(len(c.root)+1, len(path)):])
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read the cgroups below %s: %w", c.root, err)
-	}
-	c.paths = paths
-	return nil
-}
-
-// containerIn returns the innermost known container whose id stands in a
-// cgroup path, or in a whole /proc/<pid>/cgroup: engines name a container's
-// cgroup by its id ("/docker/<id>", "docker-<id>.scope"). Where only ids of
-// containers stand there that are not known (yet), stranger is true.
-func containerIn(paths string, lookup func(id string) *port.Container) (found *port.Container, stranger bool) {
-	const idLength = 64
-	run := 0
-	for i := 0; i <= len(paths); i++ {
-		if i < len(paths) && isHex(paths[i]) {
-			run++
-			continue
-		}
-		if run == idLength {
-			if c := lookup(paths[i-idLength : i]); c != nil {
-				found = c
-			} else {
-				stranger = true
-			}
-		}
-		run = 0
-	}
-	return found, stranger && found == nil
-}
-
-func isHex(b byte) bool { return b >= '0' && b <= '9' || b >= 'a' && b <= 'f' }

@@ -29,7 +29,7 @@ type Finder struct {
 	waiting *batch // the walk to come
 }
 
-// Holders is the answer to one question to a [Finder].
+// Holders is the answer of a [Finder].
 type Holders struct {
 	// ByInode has the processes of each socket asked for, ordered by pid.
 	ByInode map[uint32][]port.Process
@@ -84,12 +84,12 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 	holders := Holders{ByInode: make(map[uint32][]port.Process, len(inodes))}
 	root, err := os.Open(f.procRoot)
 	if err != nil {
-		return holders, fmt.Errorf("look for the processes that hold sockets: %w", err)
+		return holders, fmt.Errorf("find the processes that hold sockets: %w", err)
 	}
 	defer root.Close()
 	names, err := root.Readdirnames(-1)
 	if err != nil {
-		return holders, fmt.Errorf("look for the processes that hold sockets: %w", err)
+		return holders, fmt.Errorf("find the processes that hold sockets: %w", err)
 	}
 	var found []uint32
 	for _, name := range names {
@@ -102,11 +102,11 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 			holders.Denied = append(holders.Denied, pid)
 		}
 		if len(found) == 0 {
-			continue // nothing of interest, or gone
+			continue // none of these sockets, or it has ended
 		}
 		p := f.Describe(pid)
 		if p.Name == "" && !Exists(f.procRoot, pid) {
-			continue // it has ended meanwhile
+			continue // it has ended since
 		}
 		for _, inode := range found {
 			holders.ByInode[inode] = append(holders.ByInode[inode], p)
@@ -118,20 +118,20 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 	return holders, nil
 }
 
-// lives says whether a process is still there and not a zombie: the kernel
-// denies the files of those that are not.
+// lives returns whether a process exists and is no zombie: the kernel denies the
+// files of a zombie.
 func (f *Finder) lives(pid int) bool {
 	status, err := os.ReadFile(filepath.Join(f.procRoot, strconv.Itoa(pid), "status"))
 	return err == nil && !bytes.Contains(status, []byte("\nState:\tZ")) && !bytes.Contains(status, []byte("\nState:\tX"))
 }
 
-// Exists says whether procRoot shows a process.
+// Exists returns whether procRoot shows a process.
 func Exists(procRoot string, pid int) bool {
 	_, err := os.Stat(filepath.Join(procRoot, strconv.Itoa(pid)))
 	return err == nil
 }
 
-// HostProcesses says whether procRoot shows the processes of the initial pid
+// HostProcesses returns whether procRoot shows the processes of the initial pid
 // namespace: there, and only there, process 2 is the kernel's kthreadd.
 func HostProcesses(procRoot string) bool {
 	name, err := os.ReadFile(filepath.Join(procRoot, "2/comm"))
@@ -188,8 +188,8 @@ func socketInode(link []byte) (uint32, bool) {
 	return uint32(inode), true
 }
 
-// Describe reads what /proc tells of a process. What it does not tell, because
-// the process has ended or for lack of permission, is left out.
+// Describe reads the details of a process. What cannot be read, because the process
+// has ended or for lack of permission, is left out.
 func (f *Finder) Describe(pid int) port.Process {
 	dir := filepath.Join(f.procRoot, strconv.Itoa(pid))
 	p := port.Process{PID: pid}

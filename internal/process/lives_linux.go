@@ -2,9 +2,7 @@ package process
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,20 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Recorded is a process as it was when it was looked up.
+// Recorded is a process as it was when its details were read.
 type Recorded struct {
 	PID  int
 	Name string
 }
 
-// Lives tells, when asked again and again, which processes have ended or become
-// something else since. One that stays what it was costs one system call and no
-// allocation: as long as it lives, its folder in /proc is the same inode. Lives
-// is not safe for concurrent use.
+// Lives finds out which processes have ended or become another program since its
+// last call. A process that has not changed costs one system call and no
+// allocation: as long as it lives, its folder in /proc is the same inode. Lives is
+// not safe for concurrent use.
 type Lives struct {
 	procRoot string
 	known    map[int]life
-	check    uint64 // of this call
+	check    uint64 // the number of this call
 	path     []byte // reused, ends with a zero byte
 	status   [512]byte
 }
@@ -38,35 +36,35 @@ type life struct {
 	start uint64 // in clock ticks since the host was started
 	name  [nameSize]byte
 	ended bool
-	first uint64 // the check that has met it
-	last  uint64 // the check that has seen it
+	first uint64 // the first check of it
+	last  uint64 // the last check of it
 }
 
 // nameSize is TASK_COMM_LEN in include/linux/sched.h.
 const nameSize = 16
 
-// NewLives returns one that knows no process yet, over procRoot, normally /proc.
+// NewLives returns a Lives without any process, over procRoot, normally /proc.
 func NewLives(procRoot string) *Lives {
 	return &Lives{procRoot: procRoot, known: map[int]life{}}
 }
 
-// Changed appends to dst the pids of those processes that are not what they
-// were: they have ended, their pid is another's, or their name differs, which
-// an exec changes and a process can. A process met for the first time is
-// compared with its record, later with what it was at the last call, so that
-// each change is told once. It sorts recorded, and forgets what is missing in
-// it.
+// Changed appends to dst the pids of those processes that have changed: they have
+// ended, their pid is another process's, or their name differs, which an exec
+// changes and a process can. At the first call with a process it is compared with
+// its record, later with what it was at the call before, so that each change is
+// returned once. Changed sorts recorded, and forgets processes that are missing
+// in it.
 //
-// Only closely finds out what the folder does not tell: another name, and a
-// process that has ended and that its parent has not waited for. It costs three
-// system calls more for each process.
+// Only with details does it find what the inode of the folder does not show:
+// another name, and a process that has ended and that its parent has not waited
+// for. They cost three more system calls for each process.
 //
-// A process that may not be looked at is passed over. The error is that of
-// opening procRoot.
-func (l *Lives) Changed(dst []int, recorded []Recorded, closely bool) ([]int, error) {
+// A process that may not be read counts as unchanged. The error is that of opening
+// procRoot.
+func (l *Lives) Changed(dst []int, recorded []Recorded, details bool) ([]int, error) {
 	root, err := unix.Open(l.procRoot, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return dst, fmt.Errorf("look whether processes still are what they were: open %s: %w", l.procRoot, err)
+		return dst, fmt.Errorf("find processes that have changed: open %s: %w", l.procRoot, err)
 	}
 	defer unix.Close(root)
 	l.check++
@@ -81,7 +79,7 @@ func (l *Lives) Changed(dst []int, recorded []Recorded, closely bool) ([]int, er
 		if i > 0 && *r == recorded[i-1] {
 			continue
 		}
-		if l.changed(root, r, closely) && (len(dst) == 0 || dst[len(dst)-1] != r.PID) {
+		if l.changed(root, r, details) && (len(dst) == 0 || dst[len(dst)-1] != r.PID) {
 			dst = append(dst, r.PID)
 		}
 	}
@@ -93,12 +91,12 @@ func (l *Lives) Changed(dst []int, recorded []Recorded, closely bool) ([]int, er
 	return dst, nil
 }
 
-func (l *Lives) changed(root int, r *Recorded, closely bool) bool {
+func (l *Lives) changed(root int, r *Recorded, details bool) bool {
 	before, known := l.known[r.PID]
 	if known && before.last == l.check { // recorded under two names
-		return before.first == l.check && !before.ended && before.called() != r.Name
+		return before.first == l.check && !before.ended && before.comm() != r.Name
 	}
-	now, err := l.look(root, r.PID, before, closely)
+	now, err := l.current(root, r.PID, before, details)
 	if err != nil {
 		if !known {
 			return false
@@ -112,18 +110,18 @@ func (l *Lives) changed(root int, r *Recorded, closely bool) bool {
 	l.known[r.PID] = now
 	switch {
 	case !known:
-		return now.ended || now.called() != r.Name
-	case before.ended: // told already
+		return now.ended || now.comm() != r.Name
+	case before.ended: // returned by an earlier call
 		return false
 	}
 	return now.ended || now.start != before.start || now.name != before.name
 }
 
-// look returns what a process is now. The error is that of one that may not be
-// looked at.
-func (l *Lives) look(root, pid int, before life, closely bool) (life, error) {
+// current returns what a process is now. The error is that of a process that may
+// not be read.
+func (l *Lives) current(root, pid int, before life, details bool) (life, error) {
 	inode, err := l.folder(root, pid)
-	if err == nil && inode == before.inode && !closely {
+	if err == nil && inode == before.inode && !details {
 		return before, nil
 	}
 	now := before
@@ -137,21 +135,12 @@ func (l *Lives) look(root, pid int, before life, closely bool) (life, error) {
 	return now, err
 }
 
-func (l *life) called() string { return string(bytes.TrimRight(l.name[:], "\x00")) }
+func (l *life) comm() string { return string(bytes.TrimRight(l.name[:], "\x00")) }
 
-func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }
-
-// folder returns the inode of a process's folder. It makes its system call
-// itself, as open does: the library's functions copy the path each time.
+// folder returns the inode of a process's folder.
 func (l *Lives) folder(root, pid int) (uint64, error) {
-	var st unix.Statx_t
 	l.path = append(strconv.AppendInt(l.path[:0], int64(pid), 10), 0)
-	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(root), uintptr(unsafe.Pointer(&l.path[0])), 0, unix.STATX_INO,
-		uintptr(unsafe.Pointer(&st)), 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return st.Ino, nil
+	return folderInode(root, l.path)
 }
 
 func (l *Lives) open(root, pid int) (int, error) {
@@ -163,8 +152,8 @@ func (l *Lives) open(root, pid int) (int, error) {
 	return int(fd), nil
 }
 
-// read reads what a process is now. A process that has ended and is still
-// there, since its parent has not waited for it, has ended.
+// read reads what a process is now. One whose parent has not waited for it yet has
+// ended all the same.
 func (l *Lives) read(root, pid int) (life, error) {
 	fd, err := l.open(root, pid)
 	if err != nil {
@@ -179,84 +168,9 @@ func (l *Lives) read(root, pid int) (life, error) {
 	}
 	stat, ok := parseStat(l.status[:n])
 	if !ok {
-		return life{}, fmt.Errorf("%s is not understood: %q", filepath.Join(l.procRoot, strconv.Itoa(pid), "stat"), l.status[:n])
+		return life{}, fmt.Errorf("%s cannot be parsed: %q", filepath.Join(l.procRoot, strconv.Itoa(pid), "stat"), l.status[:n])
 	}
 	now := life{start: stat.start, ended: stat.ended()}
 	copy(now.name[:], stat.name)
 	return now, nil
-}
-
-// stat is what /proc/<pid>/stat tells, as far as it is of use here.
-type stat struct {
-	name  []byte
-	state byte
-	flags uint64
-	start uint64
-}
-
-// Positions of fields after the name, which may hold anything. Source:
-// proc_pid_stat(5), where they are the third, the ninth and the 22nd.
-const (
-	stateField = 0
-	flagsField = 6
-	startField = 19
-)
-
-// exiting is PF_EXITING in include/linux/sched.h: set before a process that
-// ends closes its files.
-const exiting = 0x4
-
-func parseStat(b []byte) (s stat, ok bool) {
-	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
-	if open < 0 || end < open {
-		return s, false
-	}
-	s.name = b[open+1 : end]
-	rest := bytes.TrimLeft(b[end+1:], " ")
-	for field := 0; field <= startField; field++ {
-		text := rest
-		if space := bytes.IndexByte(rest, ' '); space >= 0 {
-			text, rest = rest[:space], rest[space+1:]
-		} else {
-			rest = nil
-		}
-		switch field {
-		case stateField:
-			if len(text) != 1 {
-				return s, false
-			}
-			s.state = text[0]
-		case flagsField:
-			s.flags, ok = number(text)
-		case startField:
-			var both bool
-			s.start, both = number(text)
-			return s, ok && both
-		}
-	}
-	return s, false
-}
-
-func number(digits []byte) (n uint64, ok bool) {
-	for _, d := range digits {
-		if d < '0' || d > '9' {
-			return 0, false
-		}
-		n = n*10 + uint64(d-'0')
-	}
-	return n, len(digits) > 0
-}
-
-// ended says whether the process is a zombie, or dead: it holds no files.
-func (s *stat) ended() bool { return s.state == 'Z' || s.state == 'X' || s.state == 'x' }
-
-// Ending says whether a process has ended or is about to: its files are being
-// closed. What may not be read is taken for alive.
-func Ending(procRoot string, pid int) bool {
-	b, err := os.ReadFile(filepath.Join(procRoot, strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return gone(err)
-	}
-	s, ok := parseStat(b)
-	return ok && (s.ended() || s.flags&exiting != 0)
 }

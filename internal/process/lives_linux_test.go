@@ -25,16 +25,16 @@ func sleeper(t testing.TB) *exec.Cmd {
 		_ = command.Process.Kill() // it may have ended
 		_ = command.Wait()
 	})
-	// It has its name only once it is the new program.
+	// It has its name only after exec.
 	kerneltest.Eventually(t, "the process is sleep", func() bool {
 		return NewFinder("/proc").Describe(command.Process.Pid).Name == "sleep"
 	})
 	return command
 }
 
-func changed(t *testing.T, l *Lives, closely bool, recorded ...Recorded) []int {
+func changed(t *testing.T, l *Lives, details bool, recorded ...Recorded) []int {
 	t.Helper()
-	pids, err := l.Changed(nil, recorded, closely)
+	pids, err := l.Changed(nil, recorded, details)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,14 +53,14 @@ func TestLivesOfRealProcesses(t *testing.T) {
 	a, b := sleeper(t), sleeper(t)
 	both := []Recorded{{b.Process.Pid, "sleep"}, {a.Process.Pid, "sleep"}}
 	expectPIDs(t, "both live", changed(t, l, true, both...))
-	expectPIDs(t, "both live still", changed(t, l, false, both...))
+	expectPIDs(t, "both live on", changed(t, l, false, both...))
 	if err := a.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	kerneltest.Eventually(t, "the process has ended", func() bool { return Ending("/proc", a.Process.Pid) })
 	expectPIDs(t, "one is a zombie", changed(t, l, false, both...))
-	expectPIDs(t, "one is a zombie, looked at closely", changed(t, l, true, both...), a.Process.Pid)
-	expectPIDs(t, "told already", changed(t, l, true, both...))
+	expectPIDs(t, "one is a zombie, with details", changed(t, l, true, both...), a.Process.Pid)
+	expectPIDs(t, "returned before", changed(t, l, true, both...))
 	_ = a.Wait() // it was killed
 	expectPIDs(t, "the zombie is gone", changed(t, l, true, both...))
 	if err := b.Process.Kill(); err != nil {
@@ -68,7 +68,7 @@ func TestLivesOfRealProcesses(t *testing.T) {
 	}
 	_ = b.Wait()
 	expectPIDs(t, "the other is gone", changed(t, l, false, both...), b.Process.Pid)
-	expectPIDs(t, "told already", changed(t, l, false, both...))
+	expectPIDs(t, "returned before", changed(t, l, false, both...))
 	if !Ending("/proc", b.Process.Pid) || Ending("/proc", os.Getpid()) {
 		t.Error("a process that is gone has ended, this one has not")
 	}
@@ -99,8 +99,8 @@ func TestLivesAfterExec(t *testing.T) {
 	}
 	kerneltest.Eventually(t, "the shell has become sleep", named("sleep"))
 	expectPIDs(t, "its folder is the same", changed(t, l, false, Recorded{pid, "sh"}))
-	expectPIDs(t, "looked at closely", changed(t, l, true, Recorded{pid, "sh"}), pid)
-	expectPIDs(t, "told already, and recorded", changed(t, l, true, Recorded{pid, "sleep"}))
+	expectPIDs(t, "with details", changed(t, l, true, Recorded{pid, "sh"}), pid)
+	expectPIDs(t, "returned before, and recorded", changed(t, l, true, Recorded{pid, "sleep"}))
 }
 
 // processFolder makes the folder of a process.
@@ -128,7 +128,7 @@ func TestLivesOfReusedPID(t *testing.T) {
 	}
 	processFolder(t, root, 7, "nginx", 200)
 	expectPIDs(t, "another of the same name", changed(t, l, false, recorded), 7)
-	expectPIDs(t, "told already", changed(t, l, false, recorded))
+	expectPIDs(t, "returned before", changed(t, l, false, recorded))
 }
 
 // The folder in /proc may be another although the process is the same: the
@@ -145,7 +145,7 @@ func TestLivesOfForgottenFolder(t *testing.T) {
 	expectPIDs(t, "the same process", changed(t, l, false, Recorded{7, "nginx"}))
 }
 
-func TestLivesMetForTheFirstTime(t *testing.T) {
+func TestLivesAtTheFirstCall(t *testing.T) {
 	root := t.TempDir()
 	l := NewLives(root)
 	processFolder(t, root, 7, "a) (b", 100)
@@ -153,10 +153,10 @@ func TestLivesMetForTheFirstTime(t *testing.T) {
 	processFolder(t, root, 9, "worker", 100)
 	first := []Recorded{{7, "a) (b"}, {8, "launcher"}, {8, "server"}, {9, "worker"}, {9, "helper"}, {10, "gone"}}
 	expectPIDs(t, "renamed, recorded under two names, gone", changed(t, l, false, slices.Clone(first)...), 8, 9, 10)
-	expectPIDs(t, "told already", changed(t, l, true, slices.Clone(first)...))
+	expectPIDs(t, "returned before", changed(t, l, true, slices.Clone(first)...))
 	expectPIDs(t, "nobody", changed(t, l, false))
 	if len(l.known) != 0 {
-		t.Errorf("%d processes are remembered that nobody asks for", len(l.known))
+		t.Errorf("%d processes are remembered that are not in the list", len(l.known))
 	}
 }
 
@@ -170,7 +170,7 @@ func TestLivesWithoutProc(t *testing.T) {
 	}
 }
 
-// What is there and cannot be understood is no proof of anything.
+// A file that cannot be parsed proves nothing.
 func TestLivesOfDamagedProcess(t *testing.T) {
 	root := t.TempDir()
 	l := NewLives(root)
@@ -186,10 +186,10 @@ func TestLivesOfDamagedProcess(t *testing.T) {
 func TestLivesAllocateNothing(t *testing.T) {
 	l := NewLives("/proc")
 	recorded := []Recorded{{os.Getpid(), NewFinder("/proc").Describe(os.Getpid()).Name}, {1, NewFinder("/proc").Describe(1).Name}}
-	for name, closely := range map[string]bool{"folders": false, "closely": true} {
+	for name, details := range map[string]bool{"folders": false, "details": true} {
 		var pids []int
 		var err error
-		allocations := testing.AllocsPerRun(100, func() { pids, err = l.Changed(pids[:0], recorded, closely) })
+		allocations := testing.AllocsPerRun(100, func() { pids, err = l.Changed(pids[:0], recorded, details) })
 		// Opening the root copies its path.
 		if err != nil || len(pids) > 0 || allocations > 1 {
 			t.Errorf("%s: %v allocations, %v changed, error %v; want 1 at most, none", name, allocations, pids, err)
@@ -208,14 +208,14 @@ func FuzzParseStat(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, ok := parseStat(b)
 		if ok && (s.state == 0 || len(s.name) > len(b)) {
-			t.Errorf("%q is understood as %+v", b, s)
+			t.Errorf("%q is parsed as %+v", b, s)
 		}
 	})
 }
 
 // BenchmarkLives is a check of the processes that hold ports.
 func BenchmarkLives(b *testing.B) {
-	for name, closely := range map[string]bool{"folders": false, "closely": true} {
+	for name, details := range map[string]bool{"folders": false, "details": true} {
 		b.Run(name, func(b *testing.B) {
 			var recorded []Recorded
 			for range 100 {
@@ -224,7 +224,7 @@ func BenchmarkLives(b *testing.B) {
 			l := NewLives("/proc")
 			b.ReportAllocs()
 			for b.Loop() {
-				if pids, err := l.Changed(nil, recorded, closely); err != nil || len(pids) > 0 {
+				if pids, err := l.Changed(nil, recorded, details); err != nil || len(pids) > 0 {
 					b.Fatal(pids, err)
 				}
 			}

@@ -1,17 +1,17 @@
-// Package process tells who owns a socket: which processes hold it, and which
+// Package process finds the owner of a socket: the processes that hold it, and the
 // container it belongs to.
 //
-// It reads /proc and the cgroup file system and keeps no state but caches. Who
-// holds a socket is asked when the socket is new, and again when one of those
-// who held it is not what it was any more, which [Lives] tells at little cost:
-// a host on which nothing happens costs next to nothing.
+// It reads /proc and the cgroup file system and keeps no state but caches. Holders
+// are searched for when a socket is new, and again when a process that held it has
+// ended or become another program, which [Lives] finds out at little cost: a host
+// on which nothing happens costs next to nothing.
 package process
 
 import (
 	"portwatcher/internal/port"
 )
 
-// Owner is what is known of a socket's owner.
+// Owner is the owner of a socket, as far as it is known.
 type Owner struct {
 	// Container is nil if the socket belongs to no known container.
 	Container *port.Container
@@ -23,9 +23,11 @@ type Owner struct {
 type Members struct {
 	// Lookup finds a running container by its full id, nil if there is none.
 	Lookup func(id string) *port.Container
+	// Forms are those of this engine that are learned; nil is none.
+	Forms *Forms
 	// Namespace are the containers that share the socket's network namespace.
 	Namespace []*port.Container
-	// Host says that it is the host's own namespace: what belongs to no
-	// container there belongs to the host.
+	// Host is true for the host's own namespace: what belongs to no container
+	// there belongs to the host.
 	Host bool
 }

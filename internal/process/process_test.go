@@ -171,39 +171,6 @@ var (
 	idC = strings.Repeat("c3", 32)
 )
 
-func TestContainerIn(t *testing.T) {
-	known := map[string]*port.Container{idA: {ID: idA}, idB: {ID: idB}}
-	for _, test := range []struct {
-		name, paths, want string
-		stranger          bool
-	}{
-		{"cgroupfs", "/docker/" + idA, idA, false},
-		{"systemd", "0::/system.slice/docker-" + idB + ".scope\n", idB, false},
-		{"v1", "11:pids:/docker/" + idA + "\n10:memory:/docker/" + idA + "\n1:name=systemd:/docker/" + idA + "\n", idA, false},
-		{"relative to a cgroup namespace", "0::/../" + idA + "\n", idA, false},
-		{"cgroup below the container's", "/docker/" + idA + "/init.scope", idA, false},
-		{"own parent", "/ci/job/" + idB, idB, false},
-		{"container in a container", "/docker/" + idA + "/docker/" + idB, idB, false},
-		{"container of an engine inside", "/docker/" + idA + "/docker/" + idC, idA, false},
-		{"not announced yet", "/docker/" + idC, "", true},
-		{"too long to be an id", "/docker/" + idA + "0", "", false},
-		{"host process", "0::/system.slice/ssh.service", "", false},
-		{"root", "0::/", "", false},
-		{"nothing", "", "", false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			got, stranger := containerIn(test.paths, func(id string) *port.Container { return known[id] })
-			id := ""
-			if got != nil {
-				id = got.ID
-			}
-			if id != test.want || stranger != test.stranger {
-				t.Errorf("%q, stranger %v; want %q, %v", id, stranger, test.want, test.stranger)
-			}
-		})
-	}
-}
-
 // fakeProc makes a proc folder in which processes hold sockets.
 func fakeProc(t *testing.T, cgroups map[int]string, sockets map[int]uint32) string {
 	t.Helper()
@@ -227,9 +194,13 @@ func TestAttribute(t *testing.T) {
 	a, b := &port.Container{ID: idA, Name: "a"}, &port.Container{ID: idB, Name: "b"}
 	known := map[string]*port.Container{idA: a, idB: b}
 	proc := fakeProc(t,
-		map[int]string{10: "0::/docker/" + idA, 20: "0::/docker/" + idB, 30: "0::/system.slice/docker.service", 40: "0::/docker/" + idC},
-		map[int]uint32{10: 110, 20: 120, 30: 130, 40: 140})
-	cgroups := &Cgroups{paths: map[uint64]string{1: "/", 7: "/docker/" + idB}, unknown: map[uint64]struct{}{99: {}}}
+		map[int]string{10: "0::/docker/" + idA, 20: "0::/docker/" + idB, 30: "0::/system.slice/docker.service", 40: "0::/docker/" + idC,
+			50: "0::/machine.slice/libpod-" + idC + ".scope"},
+		map[int]uint32{10: 110, 20: 120, 30: 130, 40: 140, 50: 150})
+	cgroups := newCgroups("")
+	cgroups.remember(1, "/")
+	cgroups.remember(7, "/docker/"+idB)
+	cgroups.remember(99, "")
 	attributor := NewAttributor(NewFinder(proc), cgroups)
 	resolver := netip.MustParseAddr("127.0.0.11")
 	for _, test := range []struct {
@@ -251,6 +222,7 @@ func TestAttribute(t *testing.T) {
 		{"the engine's resolver", port.Socket{Inode: 130, Address: resolver}, []*port.Container{a}, false, nil, 30},
 		{"the container's own on that address", port.Socket{Inode: 110, Address: resolver}, []*port.Container{a}, false, a, 10},
 		{"a container not announced yet", port.Socket{Inode: 140}, []*port.Container{a}, false, nil, 40},
+		{"a container of another engine that uses this namespace", port.Socket{Inode: 150}, []*port.Container{a}, false, a, 50},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			members := Members{Lookup: func(id string) *port.Container { return known[id] }, Namespace: test.members, Host: test.host}
@@ -266,43 +238,6 @@ func TestAttribute(t *testing.T) {
 				t.Errorf("container %v, pid %d; want %v, %d", owners[0].Container, pid, test.want, test.pid)
 			}
 		})
-	}
-}
-
-func TestCgroupsOfThisHost(t *testing.T) {
-	c, err := OpenCgroups("/sys/fs/cgroup")
-	if err != nil {
-		kerneltest.Skip(t, err.Error())
-	}
-	name := fmt.Sprintf("portwatcher-test-%d", os.Getpid())
-	outer, _ := kerneltest.Cgroup(t, c.Root(), name)
-	_, id := kerneltest.Cgroup(t, outer, "inner")
-	want := "/" + name + "/inner"
-	if path, ok, err := c.byHandle(id); path != want || !ok {
-		t.Errorf("by handle: %q, %v, %v; want %s", path, ok, err, want)
-	}
-	if path, ok, err := c.byHandle(1); path != "/" || !ok {
-		t.Errorf("the root by handle: %q, %v, %v", path, ok, err)
-	}
-	if err := c.walk(); err != nil || c.paths[id] != want || c.paths[1] != "/" {
-		t.Errorf("by walk: %q and %q, error %v", c.paths[id], c.paths[1], err)
-	}
-	if path, ok, err := c.Path(id); path != want || !ok || err != nil {
-		t.Errorf("%q, %v, %v; want %s", path, ok, err, want)
-	}
-	for range 2 {
-		if path, ok, err := c.Path(1<<63 + 5); ok || err != nil {
-			t.Errorf("an unknown cgroup: %q, %v, %v", path, ok, err)
-		}
-	}
-	if len(c.unknown) != 1 {
-		t.Errorf("unknown cgroups remembered: %v, want one", c.unknown)
-	}
-}
-
-func TestOpenCgroupsWithout(t *testing.T) {
-	if _, err := OpenCgroups(t.TempDir()); err == nil || !strings.Contains(err.Error(), "cgroup v2") {
-		t.Errorf("error %v", err)
 	}
 }
 

@@ -87,7 +87,7 @@ func (s *Server) awaitPublished(ctx context.Context, number uint16) (published [
 	defer again.Stop()
 	for {
 		known := s.Capture.Ready() == nil // before the look, so that it has all
-		if published, found = publishedFor(s.Capture.Containers(), s.Namespace, number); found || known {
+		if published, found = publishedFor(s.Capture.View().Containers, s.Namespace, number); found || known {
 			return published, found
 		}
 		select {

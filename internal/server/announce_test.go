@@ -19,11 +19,11 @@ type lateCapture struct {
 	known atomic.Bool
 }
 
-func (c *lateCapture) Containers() []port.ContainerState {
+func (c *lateCapture) View() *port.View {
 	if c.known.Load() {
-		return c.late
+		return &port.View{Containers: c.late}
 	}
-	return nil
+	return &port.View{}
 }
 
 // Whoever can be read from by everybody is warned, and nobody else.

@@ -80,7 +80,7 @@ func TestWaitAnswersWhenThePortOpens(t *testing.T) {
 	}
 	answers := make(chan api.Ports, 1)
 	go func() { answers <- decode[api.Ports](t, s, "/api/v1/ports?container=web&port=81/tcp&wait=15s") }()
-	kerneltest.Eventually(t, "the request waits", func() bool { return s.waiters.count.Load() == 1 })
+	kerneltest.Eventually(t, "the request waits", func() bool { return len(s.waits) == 1 })
 	late := &port.ContainerRef{ID: strings.Repeat("c", 64), Name: "web"}
 	opened := openPort(late, port.TCP, "0.0.0.0", 81, port.Network)
 	// Another port does not end it, nor does the event without the port.
@@ -91,9 +91,7 @@ func TestWaitAnswersWhenThePortOpens(t *testing.T) {
 	if got := <-answers; len(got.Ports) != 1 || got.Ports[0].Port != 81 {
 		t.Errorf("%+v", got)
 	}
-	if got := s.waiters.count.Load(); got != 0 {
-		t.Errorf("%d wait still", got)
-	}
+	kerneltest.Eventually(t, "nobody waits", func() bool { return len(s.waits) == 0 && s.waiters.count() == 0 })
 }
 
 func TestWaitEndsAfterItsTime(t *testing.T) {
@@ -110,7 +108,7 @@ func TestWaitEndsAfterItsTime(t *testing.T) {
 		response, body := s.get(t, "/api/v1/ports?port=1&wait=10m")
 		waiting <- result{response, body}
 	}()
-	kerneltest.Eventually(t, "the request waits", func() bool { return s.waiters.count.Load() == 1 })
+	kerneltest.Eventually(t, "the request waits", func() bool { return len(s.waits) == 1 })
 	response, body := s.get(t, "/api/v1/ports?port=1&wait=1s")
 	asProblem(t, http.StatusServiceUnavailable, response, body)
 	if response.Header.Get("Retry-After") == "" {
@@ -131,14 +129,14 @@ func TestWaitEndsWithItsClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		kerneltest.Eventually(t, "the request waits", func() bool { return s.waiters.count.Load() == 1 })
+		kerneltest.Eventually(t, "the request waits", func() bool { return len(s.waits) == 1 })
 		cancel()
 	}()
 	if response, err := s.client.Do(request); err == nil {
 		response.Body.Close()
 		t.Errorf("answered with %s", response.Status)
 	}
-	kerneltest.Eventually(t, "nobody waits", func() bool { return s.waiters.count.Load() == 0 && len(s.waits) == 0 })
+	kerneltest.Eventually(t, "nobody waits", func() bool { return len(s.waits) == 0 })
 }
 
 func TestContainers(t *testing.T) {

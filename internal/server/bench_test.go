@@ -15,7 +15,7 @@ import (
 // requests a second and the slowest in a hundred.
 func benchmark(b *testing.B, path, encoding string) {
 	s := start(b, nil)
-	s.capture.open = manyPorts(3000)
+	s.capture.set(func(c *fakeCapture) { c.open = manyPorts(3000) })
 	transport := &http.Transport{MaxIdleConnsPerHost: 16, DisableCompression: true}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}

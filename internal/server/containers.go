@@ -15,12 +15,14 @@ func (s *Server) getContainers(w http.ResponseWriter, r *http.Request, p *parame
 	if err := p.problem(); err != nil {
 		return err
 	}
-	return s.reply(w, r, func() (any, error) {
-		all := inventory(s.Capture.Containers(), s.Capture.Open())
+	return s.answer(w, r, s.requests, func() (*whole, error) {
+		view := s.Capture.View()
+		all := inventory(view.Containers, view.Open)
+		compiled := filter.compile()
 		wanted := slices.DeleteFunc(all, func(c api.Container) bool {
-			return !filter.Container(&port.ContainerRef{ID: c.ID, Name: c.Name, Project: c.Project, Service: c.Service})
+			return !compiled.container(&port.ContainerRef{ID: c.ID, Name: c.Name, Project: c.Project, Service: c.Service})
 		})
-		return api.Containers{Containers: wanted}, nil
+		return asJSON(r, api.Containers{Containers: wanted})
 	})
 }
 

@@ -1,11 +1,16 @@
 package server
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
 	"strings"
 
+	"portwatcher/internal/journal"
 	"portwatcher/internal/port"
 	"portwatcher/internal/server/api"
 )
@@ -13,6 +18,9 @@ import (
 const (
 	standardLimit = 500
 	maxLimit      = 5000
+
+	// chunkEvents is how many events of a page are read from the journal at once.
+	chunkEvents = 250
 )
 
 // getEvents answers with a page of events, or with a stream.
@@ -36,19 +44,11 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request, p *parameters
 	if err := p.problem(); err != nil {
 		return err
 	}
-	if backward && before <= 1 {
-		// 0 would be no bound in a Query, and ids begin at 1.
-		return s.reply(w, r, func() (any, error) { return s.page(r, p, found{}, limit, forward) })
-	}
 	q.AfterID, q.BeforeID, q.FromStart = after, before, forward
-	q.Limit = limit + 1 // one more tells whether there is a next page
-	return s.reply(w, r, func() (any, error) {
-		all, err := s.collect(r.Context(), q)
-		if err != nil {
-			return nil, err
-		}
-		return s.page(r, p, all, limit, forward)
-	})
+	one := &page{server: s, query: q, left: limit, nextPage: func(name string, id uint64) string { return nextPage(r, p, name, id) }}
+	// Ids begin at 1, and in a Query 0 is no bound.
+	one.ended = backward && before <= 1
+	return one.answer(w, r)
 }
 
 // acceptsStream says whether the client asked for the stream by name.
@@ -63,33 +63,196 @@ func acceptsStream(r *http.Request) bool {
 	return false
 }
 
-// page cuts what was found, which may be one more than the limit, and says where
-// the next page is.
-func (s *Server) page(r *http.Request, p *parameters, all found, limit int, forward bool) (api.Events, error) {
-	answer := api.Events{Events: all.events, LastID: s.History.LastID()}
-	next := all.last
-	if len(all.events) > limit && forward {
-		answer.Events = all.events[:limit]
-		next = answer.Events[limit-1].ID
-	} else if len(all.events) > limit {
-		answer.Events = all.events[1:]
-	}
-	if answer.Events == nil {
-		answer.Events = []*port.Event{}
-	}
-	switch {
-	case all.count <= limit:
-	case forward:
-		answer.Next = nextPage(r, p, "after", next)
-	case len(answer.Events) > 0:
-		answer.Next = nextPage(r, p, "before", answer.Events[0].ID)
-	}
-	var err error
-	answer.FirstID, err = s.firstID(r.Context())
-	return answer, err
-}
-
 func nextPage(r *http.Request, p *parameters, name string, id uint64) string {
 	p.values.Set(name, strconv.FormatUint(id, 10))
 	return r.URL.Path + "?" + p.values.Encode()
+}
+
+// page is one page of events on its way from the journal to a client: an
+// [api.Events]. It holds one chunk of it at a time, and no query while the client
+// is waited for.
+type page struct {
+	server   *Server
+	query    journal.Query
+	left     int // of the limit
+	nextPage func(parameter string, id uint64) string
+
+	firstID, lastID uint64 // of the journal
+	// first and last are the ids of the first and the last event that were read, the
+	// damaged ones included; 0 where none was.
+	first, last uint64
+	ended       bool // nothing more matches
+	older       bool // there is an older page
+	written     bool // an event
+	chunk       bytes.Buffer
+}
+
+// answer reads the page and sends it. An answer that fits into one chunk is sent
+// as a whole. What fails before the first chunk is the error; what fails after it
+// breaks the answer off.
+func (p *page) answer(w http.ResponseWriter, r *http.Request) error {
+	s := p.server
+	// The chunk, and what it is compressed to.
+	one, err := s.hold(r, &body{size: 2 * pieceSize})
+	if err != nil {
+		return err
+	}
+	defer one.release()
+	if err := p.begin(r.Context()); err != nil {
+		return err
+	}
+	if p.ended {
+		what, err := asWhole(r, "application/json", func(into *bytes.Buffer) error {
+			into.Write(p.chunk.Bytes())
+			return nil
+		})
+		if err == nil {
+			s.send(w, r, what, one)
+			what.done()
+		}
+		return err
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Add("Vary", "Accept-Encoding")
+	to := s.newPieceWriter(w, one)
+	if acceptsGzip(r) {
+		header.Set("Content-Encoding", "gzip")
+		to.pack()
+	}
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	for {
+		err := to.writePart(p.chunk.Bytes(), p.ended)
+		if err == nil && p.ended {
+			return nil
+		}
+		if err == nil {
+			p.chunk.Reset()
+			err = p.more(r.Context())
+		}
+		if err != nil {
+			s.log.WithError(err).WithField("path", r.URL.Path).Debug("A page of events is broken off.")
+			panic(http.ErrAbortHandler) // the client must not take it for complete
+		}
+	}
+}
+
+// begin puts the first chunk into the buffer.
+func (p *page) begin(ctx context.Context) (err error) {
+	p.lastID = p.server.History.LastID()
+	if p.firstID, err = p.server.firstID(ctx); err != nil {
+		return err
+	}
+	p.chunk.WriteString(`{"events":[`)
+	if p.ended {
+		p.finish("")
+		return nil
+	}
+	if !p.query.FromStart && p.query.BeforeID == 0 {
+		// What is recorded from now on is not part of the last events.
+		p.query.BeforeID = min(p.lastID, maxID-1) + 1
+	}
+	return p.more(ctx)
+}
+
+// more puts the next chunk into the buffer, and the end of the answer behind the
+// last one.
+func (p *page) more(ctx context.Context) error {
+	isFirst := p.first == 0
+	if err := p.server.query(ctx, p.read); err != nil {
+		return err
+	}
+	if isFirst && !p.query.FromStart && !p.ended {
+		older := p.query
+		older.BeforeID, older.Limit = p.first, 1
+		var err error
+		if p.older, err = p.server.any(ctx, older); err != nil {
+			return err
+		}
+	}
+	if !p.ended && p.left > 0 {
+		return nil
+	}
+	next := ""
+	switch {
+	case p.older:
+		next = p.nextPage("before", p.first)
+	case p.query.FromStart && !p.ended:
+		newer := p.query
+		newer.AfterID, newer.Limit = p.last, 1
+		found, err := p.server.any(ctx, newer)
+		if err != nil {
+			return err
+		}
+		if found {
+			next = p.nextPage("after", p.last)
+		}
+	}
+	p.finish(next)
+	return nil
+}
+
+// read reads events into the buffer until it has a piece.
+func (p *page) read(ctx context.Context) error {
+	q := p.query
+	if p.first > 0 { // where the page begins is known
+		q.AfterID, q.FromStart = p.last, true
+	}
+	q.Limit = p.left
+	if q.FromStart {
+		q.Limit = min(p.left, chunkEvents)
+	}
+	count := 0
+	for event, err := range p.server.History.Events(ctx, q) {
+		damaged, isDamaged := errors.AsType[*journal.DamagedError](err)
+		switch {
+		case isDamaged:
+			p.last = damaged.ID
+		case err != nil:
+			return err
+		default:
+			p.last = event.ID
+			if err := p.add(event); err != nil {
+				return err
+			}
+		}
+		if p.first == 0 {
+			p.first = p.last
+		}
+		p.left--
+		if count++; count == chunkEvents || p.chunk.Len() >= pieceSize {
+			return nil
+		}
+	}
+	p.ended = count < q.Limit
+	return nil
+}
+
+func (p *page) add(event *port.Event) error {
+	if p.written {
+		p.chunk.WriteByte(',')
+	}
+	p.written = true
+	return p.append(event)
+}
+
+// append encodes a value without a line break.
+func (p *page) append(value any) error {
+	err := encode(&p.chunk, value)
+	p.chunk.Truncate(p.chunk.Len() - 1)
+	return err
+}
+
+// finish puts the end of the answer into the buffer.
+func (p *page) finish(next string) {
+	p.ended = true
+	fmt.Fprintf(&p.chunk, `],"first_id":%d,"last_id":%d`, p.firstID, p.lastID)
+	if next != "" {
+		p.chunk.WriteString(`,"next":`)
+		// A text always encodes.
+		_ = p.append(next)
+	}
+	p.chunk.WriteString("}\n")
 }

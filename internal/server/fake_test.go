@@ -30,17 +30,26 @@ type fakeCapture struct {
 	open       []port.Open
 	containers []port.ContainerState
 	status     port.CaptureStatus
+	counters   port.Counters
 	notReady   error
+
+	version uint64
+	view    *port.View // nil after a change
 }
 
-func (f *fakeCapture) Open() []port.Open {
+// View returns the same view until set changes something.
+func (f *fakeCapture) View() *port.View {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	return slices.Clone(f.open)
+	if f.view == nil {
+		f.version++
+		f.view = &port.View{
+			Version: f.version, Time: time.Now().UTC(), Open: slices.Clone(f.open), Containers: f.containers,
+			Status: f.status, Counters: f.counters,
+		}
+	}
+	return f.view
 }
-
-func (f *fakeCapture) Containers() []port.ContainerState { return f.containers }
-func (f *fakeCapture) Status() port.CaptureStatus        { return f.status }
 
 func (f *fakeCapture) Ready() error {
 	f.mutex.Lock()
@@ -52,6 +61,7 @@ func (f *fakeCapture) set(change func(*fakeCapture)) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	change(f)
+	f.view = nil
 }
 
 // fakeHistory is a journal in a slice.

@@ -16,7 +16,7 @@ import (
 // finds for the query of the same fields: a gap that names no container is
 // wanted only where no container is asked for.
 type Filter struct {
-	// Containers are names, which may have * for any characters; project/service
+	// Containers, at most maxPatterns of them, are names, which may have * for any characters; project/service
 	// likewise; and beginnings of ids, 12 or more hexadecimal digits.
 	Containers []string
 	// Project is the name of a Compose project; empty wants all.
@@ -37,41 +37,102 @@ func (f *Filter) query() journal.Query {
 	}
 }
 
-// Event says whether an event is wanted.
-func (f *Filter) Event(e *port.Event) bool {
-	return wants(f.Types, e.Type) && (f.Transient == nil || *f.Transient == e.Transient) &&
-		(f.Listener(&e.Listener) || e.Type == port.Bursts && f.burst(&e.Listener))
+// all says that every endpoint is wanted.
+func (f *Filter) all() bool {
+	return len(f.Containers) == 0 && f.Project == "" && len(f.Protocols) == 0 && len(f.Ports) == 0 && len(f.Exposures) == 0
 }
 
-// burst says whether a burst of several ports or protocols is wanted: whichever is
-// asked for may be among them.
-func (f *Filter) burst(l *port.Listener) bool {
-	return (l.Protocol == 0 || wants(f.Protocols, l.Protocol)) && wants(f.Exposures, l.Exposure) && f.Container(l.Container) &&
-		(len(f.Ports) == 0 || slices.ContainsFunc(f.Ports, func(r journal.PortRange) bool {
+// Event says whether an event is wanted.
+func (f *Filter) Event(e *port.Event) bool { return f.compile().event(e) }
+
+// Listener says whether an endpoint is wanted.
+func (f *Filter) Listener(l *port.Listener) bool { return f.compile().listener(l) }
+
+// Container says whether a container is wanted; nil is none.
+func (f *Filter) Container(c *port.ContainerRef) bool { return f.compile().container(c) }
+
+// compiled is a filter whose patterns are prepared once. It is used by one
+// goroutine at a time.
+type compiled struct {
+	*Filter
+	patterns []pattern
+	// last is the container that was compared last, and wanted what came of it:
+	// endpoints and events come by container.
+	last   *port.ContainerRef
+	wanted bool
+}
+
+// pattern is one of Filter.Containers.
+type pattern struct {
+	project, name string
+	both          bool // project and service
+	globs         bool // there is a * in it
+	id            bool // it can be the beginning of an id
+}
+
+func (f *Filter) compile() *compiled {
+	c := &compiled{Filter: f, patterns: make([]pattern, len(f.Containers))}
+	for i, text := range f.Containers {
+		p := pattern{globs: strings.Contains(text, "*"), id: identifier.MatchString(text)}
+		if p.project, p.name, p.both = strings.Cut(text, "/"); !p.both {
+			p.name = text
+		}
+		c.patterns[i] = p
+	}
+	return c
+}
+
+// matches takes patterns that were checked by parseContainer: they have no special
+// character but *, and names have no slash.
+func (p *pattern) matches(c *port.ContainerRef) bool {
+	switch {
+	case p.both:
+		return c.Project != "" && c.Service != "" && p.equal(p.project, c.Project) && p.equal(p.name, c.Service)
+	case p.equal(p.name, c.Name):
+		return true
+	}
+	return p.id && strings.HasPrefix(c.ID, p.name)
+}
+
+func (p *pattern) equal(pattern, name string) bool {
+	if !p.globs {
+		return pattern == name
+	}
+	matched, err := path.Match(pattern, name)
+	return err == nil && matched
+}
+
+func (c *compiled) event(e *port.Event) bool {
+	return wants(c.Types, e.Type) && (c.Transient == nil || *c.Transient == e.Transient) &&
+		(c.listener(&e.Listener) || e.Type == port.Bursts && c.burst(&e.Listener))
+}
+
+// burst says whether a burst of several ports or protocols is wanted: whichever is asked
+// for may be among them.
+func (c *compiled) burst(l *port.Listener) bool {
+	return (l.Protocol == 0 || wants(c.Protocols, l.Protocol)) && wants(c.Exposures, l.Exposure) && c.container(l.Container) &&
+		(len(c.Ports) == 0 || slices.ContainsFunc(c.Ports, func(r journal.PortRange) bool {
 			return (l.Port == 0 || l.Port >= r.First && l.Port <= r.Last) && (r.Protocol == 0 || l.Protocol == 0 || l.Protocol == r.Protocol)
 		}))
 }
 
-// Listener says whether an endpoint is wanted.
-func (f *Filter) Listener(l *port.Listener) bool {
-	return wants(f.Protocols, l.Protocol) && wants(f.Exposures, l.Exposure) && f.port(l) && f.Container(l.Container)
+func (c *compiled) listener(l *port.Listener) bool {
+	return wants(c.Protocols, l.Protocol) && wants(c.Exposures, l.Exposure) && c.port(l) && c.container(l.Container)
 }
 
-// Container says whether a container is wanted; nil is none.
-func (f *Filter) Container(c *port.ContainerRef) bool {
-	if len(f.Containers) == 0 && f.Project == "" {
+func (c *compiled) container(ref *port.ContainerRef) bool {
+	switch {
+	case len(c.patterns) == 0 && c.Project == "":
 		return true
+	case ref == nil:
+		return false
+	case c.last != nil && (c.last == ref || *c.last == *ref):
+		return c.wanted
 	}
-	return c != nil && f.container(c) && (f.Project == "" || f.Project == c.Project)
-}
-
-func (f *Filter) container(c *port.ContainerRef) bool {
-	return len(f.Containers) == 0 || slices.ContainsFunc(f.Containers, func(pattern string) bool {
-		if project, service, both := strings.Cut(pattern, "/"); both {
-			return c.Project != "" && c.Service != "" && glob(project, c.Project) && glob(service, c.Service)
-		}
-		return glob(pattern, c.Name) || identifier.MatchString(pattern) && strings.HasPrefix(c.ID, pattern)
-	})
+	c.last = ref
+	c.wanted = (c.Project == "" || c.Project == ref.Project) &&
+		(len(c.patterns) == 0 || slices.ContainsFunc(c.patterns, func(p pattern) bool { return p.matches(ref) }))
+	return c.wanted
 }
 
 func (f *Filter) port(l *port.Listener) bool {
@@ -82,13 +143,6 @@ func (f *Filter) port(l *port.Listener) bool {
 
 func wants[T comparable](list []T, value T) bool {
 	return len(list) == 0 || slices.Contains(list, value)
-}
-
-// glob takes patterns that were checked by parseName: they have no special
-// character but *, and names have no slash.
-func glob(pattern, name string) bool {
-	matched, err := path.Match(pattern, name)
-	return err == nil && matched
 }
 
 var (

@@ -33,6 +33,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		s.handling.RLock()
 		defer s.handling.RUnlock()
 		defer s.recovered(w, r)
+		c := connOf(r)
+		if c != nil {
+			c.enter()
+			defer c.leave()
+		}
 		for name, value := range headers {
 			w.Header().Set(name, value)
 		}
@@ -40,7 +45,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.limits.sendTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return // the connection is gone
 		}
-		if err := refuse(w, r); err != nil {
+		err := s.refuse(w, r)
+		if err == nil && c != nil && c.reserved && !reservedPath(r.URL.Path) {
+			w.Header().Set("Connection", "close")
+			err = newProblem(http.StatusServiceUnavailable, "too many connections are open, in all or from this address")
+		}
+		if err != nil {
 			s.fail(w, r, err)
 			return
 		}
@@ -49,7 +59,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 }
 
 // refuse returns what is wrong with any request of this form.
-func refuse(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
@@ -59,7 +69,7 @@ func refuse(w http.ResponseWriter, r *http.Request) error {
 	case r.ContentLength != 0:
 		// net/http reads a little of it, so that the answer arrives; not for long. A
 		// connection that is gone is noticed then.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readHeaderTimeout))
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.headerTime))
 		return newProblem(http.StatusRequestEntityTooLarge, "the request has a body: none is allowed")
 	}
 	return nil

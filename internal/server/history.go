@@ -80,6 +80,16 @@ func (s *Server) query(ctx context.Context, read func(context.Context) error) er
 	return read(ctx)
 }
 
+// any says whether a query finds an event, damaged or not.
+func (s *Server) any(ctx context.Context, q journal.Query) (found bool, err error) {
+	err = s.query(ctx, func(ctx context.Context) error {
+		all, err := collect(ctx, s.History, q)
+		found = all.count > 0
+		return err
+	})
+	return found, err
+}
+
 func (s *Server) firstID(ctx context.Context) (id uint64, err error) {
 	err = s.query(ctx, func(ctx context.Context) error {
 		id, err = s.History.FirstID(ctx)

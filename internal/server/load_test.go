@@ -3,7 +3,9 @@ package server
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"strconv"
 	"strings"
@@ -100,19 +102,20 @@ func (r *reader) count(last uint64) error {
 // stuckReader asks for the stream and reads nothing after its start.
 func (r *running) stuckReader(t *testing.T) net.Conn {
 	t.Helper()
-	dialer := net.Dialer{Timeout: 10 * time.Second}
-	conn, err := dialer.DialContext(t.Context(), "tcp", r.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
+	return r.stuck(t, api.PathEvents, "Accept: "+api.MediaTypeStream)
+}
+
+// stuck asks for a path and reads nothing after the start of the answer.
+func (r *running) stuck(t *testing.T, path string, headers ...string) net.Conn {
+	t.Helper()
+	conn := r.dial(t, "")
 	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\n\r\n", api.PathEvents, api.MediaTypeStream)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n", path, strings.Join(append(headers, "X-End: 1"), "\r\n"))
 	start := make([]byte, 15)
-	if _, err := conn.Read(start); err != nil || !bytes.HasPrefix(start, []byte("HTTP/1.1 200")) {
-		t.Fatalf("%q: %v", start, err)
+	if _, err := io.ReadFull(conn, start); err != nil || !bytes.HasPrefix(start, []byte("HTTP/1.1 200")) {
+		t.Fatalf("%s: %q: %v", path, start, err)
 	}
 	return conn
 }
@@ -181,5 +184,27 @@ func TestASlowReaderIsToldWhereToResume(t *testing.T) {
 	expect[api.Hello](again, api.StreamHello)
 	for ; next <= s.history.LastID(); next++ {
 		again.expectID(next)
+	}
+}
+
+// TestPagesThatNobodyReads has 150 clients that ask for 5,000 events and take
+// nothing: little is held for them, and others are answered.
+func TestPagesThatNobodyReads(t *testing.T) {
+	s := start(t, func(_ *Options, l *limits) { l.sendBuffer, l.stallTime, l.sendTime = 16<<10, time.Hour, time.Hour })
+	s.history.recordMany(5000)
+	memory := watchMemory()
+	for range 75 {
+		s.stuck(t, "/api/v1/events?limit=5000")
+		s.stuck(t, "/api/v1/events?limit=5000&after=0", "Accept-Encoding: gzip")
+	}
+	for _, path := range []string{"/api/v1/ports", "/api/v1/events?limit=5000", "/api/v1/status", "/metrics", "/healthz", "/readyz"} {
+		if response, body := s.get(t, path); response.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s: %s", path, response.Status, body)
+		}
+	}
+	if used := memory(); used > 64<<20 {
+		t.Errorf("%d MiB more were in use", used>>20)
+	} else {
+		t.Logf("%d MiB more were in use", used>>20)
 	}
 }

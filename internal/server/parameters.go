@@ -14,8 +14,12 @@ import (
 	"portwatcher/internal/when"
 )
 
-// maxValues bounds the values of one list in a query.
-const maxValues = 100
+// maxValues bounds the values of one list in a query, and maxPatterns those that
+// are compared with the names of containers.
+const (
+	maxValues   = 100
+	maxPatterns = 32
+)
 
 // parameters are the query of a request. The first that is wrong is the error.
 type parameters struct {
@@ -63,6 +67,10 @@ func (p *parameters) wrong(name, value, allowed string) {
 
 // list parses values that may be repeated, or separated by commas.
 func list[T any](p *parameters, name, allowed string, parse func(string) (T, bool)) []T {
+	return listOf(p, name, allowed, maxValues, parse)
+}
+
+func listOf[T any](p *parameters, name, allowed string, most int, parse func(string) (T, bool)) []T {
 	var parsed []T
 	for _, value := range p.values[name] {
 		for word := range strings.SplitSeq(value, ",") {
@@ -75,8 +83,8 @@ func list[T any](p *parameters, name, allowed string, parse func(string) (T, boo
 			case !ok:
 				p.wrong(name, word, allowed)
 				return nil
-			case len(parsed) == maxValues:
-				p.wrong(name, word, fmt.Sprintf("at most %d values", maxValues))
+			case len(parsed) == most:
+				p.wrong(name, word, fmt.Sprintf("at most %d values", most))
 				return nil
 			}
 			parsed = append(parsed, one)
@@ -191,11 +199,17 @@ func (p *parameters) project() string {
 	return value
 }
 
+// containers parses patterns of containers, by both names that they have.
+func (p *parameters) containers() []string {
+	all := listOf(p, "container", allowedContainers, maxPatterns, parseContainer)
+	return append(all, listOf(p, "name", allowedContainers, maxPatterns-len(all), parseContainer)...)
+}
+
 // filter parses what selects endpoints and events. A parameter that the route
 // does not know is not given.
 func (p *parameters) filter() Filter {
 	return Filter{
-		Containers: append(list(p, "container", allowedContainers, parseContainer), list(p, "name", allowedContainers, parseContainer)...),
+		Containers: p.containers(),
 		Project:    p.project(),
 		Protocols:  list(p, "protocol", "tcp, udp", parseProtocol),
 		Ports:      list(p, "port", allowedPorts, parsePort),

@@ -1,20 +1,16 @@
 package server
 
 import (
+	"bytes"
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"portwatcher/internal/port"
 	"portwatcher/internal/server/api"
 )
-
-// maxWait bounds wait=.
-const maxWait = 10 * time.Minute
 
 func (s *Server) getPorts(w http.ResponseWriter, r *http.Request, p *parameters) error {
 	filter, at := p.filter(), p.time("at")
@@ -25,116 +21,94 @@ func (s *Server) getPorts(w http.ResponseWriter, r *http.Request, p *parameters)
 	if err := p.problem(); err != nil {
 		return err
 	}
-	if waits {
-		// The time to send begins when there is something to send. A connection that
-		// is gone is noticed then.
-		sending := http.NewResponseController(w)
-		_ = sending.SetWriteDeadline(time.Time{})
-		err := s.await(r.Context(), &filter, wait)
-		_ = sending.SetWriteDeadline(time.Now().Add(s.limits.sendTime))
-		if err != nil {
-			return err
-		}
+	if !at.IsZero() {
+		return s.reply(w, r, func() (any, error) { return s.openAt(r.Context(), &filter, at) })
 	}
-	return s.reply(w, r, func() (any, error) {
-		if at.IsZero() {
-			return api.Ports{Time: time.Now().UTC(), Ports: s.open(&filter)}, nil
-		}
-		return s.openAt(r.Context(), &filter, at)
-	})
-}
-
-// open returns what is open now and wanted; it is not nil.
-func (s *Server) open(filter *Filter) []port.Open { return keepWanted(s.Capture.Open(), filter) }
-
-func keepWanted(open []port.Open, filter *Filter) []port.Open {
-	open = slices.DeleteFunc(open, func(o port.Open) bool { return !filter.Listener(&o.Listener) })
-	if open == nil {
-		return []port.Open{}
+	if !waits {
+		return s.sendPorts(w, r, &filter, s.Capture.View())
 	}
-	return open
+	// The time to send begins when there is something to send. A connection that
+	// is gone is noticed then.
+	sending := http.NewResponseController(w)
+	_ = sending.SetWriteDeadline(time.Time{})
+	view, err := s.await(r.Context(), &filter, wait)
+	_ = sending.SetWriteDeadline(time.Now().Add(s.limits.sendTime))
+	if err != nil {
+		return err
+	}
+	return s.sendPorts(w, r, &filter, view)
 }
 
 func (s *Server) openAt(ctx context.Context, filter *Filter, at time.Time) (answer api.Ports, err error) {
+	wanted := filter.compile()
 	err = s.query(ctx, func(ctx context.Context) error {
 		open, watching, err := s.History.At(ctx, at)
-		answer = api.Ports{Time: at, Ports: keepWanted(open, filter), Watching: &watching}
+		open = slices.DeleteFunc(open, func(o port.Open) bool { return !wanted.listener(&o.Listener) })
+		answer = api.Ports{Time: at, Ports: append([]port.Open{}, open...), Watching: &watching}
 		return err
 	})
 	return answer, err
 }
 
-// await returns nil as soon as something open is wanted.
-func (s *Server) await(ctx context.Context, filter *Filter, wait time.Duration) error {
-	if !s.waits.tryEnter() {
-		return newProblem(http.StatusServiceUnavailable, fmt.Sprintf("%d requests wait already", cap(s.waits)))
-	}
-	defer s.waits.leave()
-	// Woken for what comes from now on: what is there already is seen below.
-	woken, leave := s.waiters.join(filter)
-	defer leave()
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	for {
-		if len(s.open(filter)) > 0 {
+// sendPorts answers with what is open in a view and wanted, as an [api.Ports].
+func (s *Server) sendPorts(w http.ResponseWriter, r *http.Request, filter *Filter, view *port.View) error {
+	return s.answer(w, r, s.requests, func() (*whole, error) {
+		if filter.all() {
+			return s.portList.of(view).form(r)
+		}
+		return asWhole(r, "application/json", func(into *bytes.Buffer) error {
+			into.Write(appendPorts(into.AvailableBuffer(), view, filter.compile()))
 			return nil
+		})
+	})
+}
+
+// portList is the answer with all that is open, which is made once for all that
+// ask while it is the same. The zero value is ready.
+type portList struct {
+	mutex sync.Mutex
+	view  *port.View
+	made  time.Time
+	list  *rendered
+}
+
+// listAge bounds how old Time of an answer is.
+const listAge = time.Second
+
+func (l *portList) of(view *port.View) *rendered {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	if l.view == nil || !sameOpen(l.view, view) || time.Since(l.made) > listAge {
+		capacity := 0
+		if l.list != nil {
+			capacity = len(l.list.plain.content) * 9 / 8
 		}
-		select {
-		case <-woken:
-		case <-timer.C:
-			return newProblem(http.StatusRequestTimeout, fmt.Sprintf("waited %s, and no open port matched", wait))
-		case <-s.stopping:
-			return newProblem(http.StatusServiceUnavailable, "portwatcher stops")
-		case <-ctx.Done():
-			return ctx.Err()
+		l.view, l.made = view, time.Now()
+		l.list = newRendered("application/json", appendPorts(make([]byte, 0, capacity), view, new(Filter).compile()))
+	}
+	return l.list
+}
+
+// sameOpen says whether two views have the same list of what is open: views that
+// differ in something else share it.
+func sameOpen(a, b *port.View) bool {
+	return a.Version == b.Version || len(a.Open) == len(b.Open) && (len(a.Open) == 0 || &a.Open[0] == &b.Open[0])
+}
+
+// appendPorts appends an [api.Ports] as JSON.
+func appendPorts(dst []byte, view *port.View, wanted *compiled) []byte {
+	dst = append(appendTime(append(dst, `{"time":`...), time.Now().UTC()), `,"ports":[`...)
+	first := true
+	for i := range view.Open {
+		o := &view.Open[i]
+		if !wanted.listener(&o.Listener) {
+			continue
 		}
-	}
-}
-
-// waiters are those that wait for a port to open. The zero value has none.
-type waiters struct {
-	count   atomic.Int64 // of waiting, so that events cost nothing without any
-	mutex   sync.Mutex
-	waiting map[*waiter]struct{}
-}
-
-type waiter struct {
-	filter *Filter
-	woken  chan struct{} // has room for one
-}
-
-// join returns a channel that tells when it is worth to look again.
-func (w *waiters) join(filter *Filter) (woken <-chan struct{}, leave func()) {
-	one := &waiter{filter: filter, woken: make(chan struct{}, 1)}
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	if w.waiting == nil {
-		w.waiting = map[*waiter]struct{}{}
-	}
-	w.waiting[one] = struct{}{}
-	w.count.Add(1)
-	return one.woken, func() {
-		w.mutex.Lock()
-		defer w.mutex.Unlock()
-		delete(w.waiting, one)
-		w.count.Add(-1)
-	}
-}
-
-// event wakes those whose port it may be. A gap wakes all: what they wait for
-// may have opened in it.
-func (w *waiters) event(e *port.Event) {
-	if e.Type == port.Closed || w.count.Load() == 0 {
-		return
-	}
-	w.mutex.Lock()
-	defer w.mutex.Unlock()
-	for one := range w.waiting {
-		if e.Type == port.Gap || one.filter.Listener(&e.Listener) {
-			select {
-			case one.woken <- struct{}{}:
-			default: // it has not looked since the last time
-			}
+		if !first {
+			dst = append(dst, ',')
 		}
+		first = false
+		dst = appendOpen(dst, o)
 	}
+	return append(dst, "]}\n"...)
 }

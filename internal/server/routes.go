@@ -1,7 +1,7 @@
 package server
 
 import (
-	"context"
+	"bytes"
 	_ "embed"
 	"fmt"
 	"net/http"
@@ -39,7 +39,12 @@ func (s *Server) apiRoutes() []route {
 		{api.PathPorts, append([]string{"at", "wait"}, selecting...), s.getPorts},
 		{api.PathEvents, append([]string{"since", "until", "after", "before", "limit"}, eventFilters...), s.getEvents},
 		{PathOpenAPI, nil, func(w http.ResponseWriter, r *http.Request, _ *parameters) error {
-			return send(w, r, "application/yaml", openAPI)
+			return s.answer(w, r, s.requests, func() (*whole, error) {
+				return asWhole(r, "application/yaml", func(into *bytes.Buffer) error {
+					into.Write(openAPI)
+					return nil
+				})
+			})
 		}},
 	}
 }
@@ -52,10 +57,10 @@ func (s *Server) routes() http.Handler {
 	}
 	mux.Handle("/api/", s.private(http.HandlerFunc(s.nothingHere)))
 	if s.Metrics != nil {
-		mux.Handle("/metrics", s.private(s.few(s.Metrics.Handler())))
+		mux.Handle("/metrics", s.private(http.HandlerFunc(s.getMetrics)))
 	}
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
-		s.finish(w, r, writeJSON(w, r, map[string]string{"status": "ok"}))
+		s.finish(w, r, s.answer(w, r, nil, func() (*whole, error) { return asJSON(r, map[string]string{"status": "ok"}) }))
 	})
 	mux.HandleFunc("/readyz", s.getReady)
 	if s.Page != nil {
@@ -111,35 +116,11 @@ func (s *Server) finish(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// few bounds how many answers are made at one time: each is whole in memory
-// until it is sent.
-func (s *Server) few(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.enter(r.Context()); err != nil {
-			s.fail(w, r, err)
-			return
-		}
-		defer s.requests.leave()
-		next.ServeHTTP(w, r)
-	})
-}
-
-func (s *Server) enter(ctx context.Context) error {
-	if s.requests.enter(ctx, s.limits.patience) {
-		return nil
-	}
-	return newProblem(http.StatusServiceUnavailable, fmt.Sprintf("%d requests are being answered already", s.limits.requests))
-}
-
-// reply sends what find returns, as one of the few answers at one time.
+// reply sends what find returns, which may wait for the journal.
 func (s *Server) reply(w http.ResponseWriter, r *http.Request, find func() (any, error)) error {
-	if err := s.enter(r.Context()); err != nil {
-		return err
-	}
-	defer s.requests.leave()
 	value, err := find()
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, r, value)
+	return s.answer(w, r, s.requests, func() (*whole, error) { return asJSON(r, value) })
 }

@@ -6,11 +6,18 @@
 //
 // Invariants:
 //
-//   - DO bound everything that a client can make grow: requests, streams, waits,
-//     what waits for a slow reader, bytes in the kernel. DON'T let the capture or
-//     the journal feel that somebody reads.
+//   - DO bound everything that a client can make grow: connections, in all and from
+//     one address; requests, streams, waits, patterns; bytes that wait for a slow
+//     reader, here and in the kernel. DON'T hold a query, a slot for making answers
+//     or a compressor while a client is waited for.
+//   - DO keep what an event costs the same however many clients there are: what
+//     they wait for is compared beside it, at a bounded rate. DON'T let the capture
+//     or the journal feel that somebody reads.
+//   - DO answer /metrics, /healthz and /readyz whatever other clients do: they have
+//     connections, slots and bytes that others cannot take.
 //   - DO read the stream from the journal by id: what is recorded comes once and
 //     in order. DON'T hand a reader anything that it could not resume from.
+//   - DO break an answer off that cannot be completed. DON'T let it pass for whole.
 //   - DON'T put a secret into a log, an answer or an address.
 package server
 
@@ -27,21 +34,17 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/net/netutil"
 
 	"portwatcher/internal/port"
 	"portwatcher/internal/server/metrics"
 )
 
 // Capture is what is known at this moment. Its methods are safe for concurrent
-// use, and return at once.
+// use.
 type Capture interface {
-	// Open returns the open endpoints, sorted as [port.Endpoint.Compare] does. The
-	// slice is the caller's; what it points to is shared.
-	Open() []port.Open
-	// Containers returns every running container, monitored or not.
-	Containers() []port.ContainerState
-	Status() port.CaptureStatus
+	// View returns what is known at this moment. It is immutable and shared, and
+	// returns within milliseconds.
+	View() *port.View
 	// Ready returns nil while everything that was asked for is watched; the error
 	// says what is in the way.
 	Ready() error
@@ -65,7 +68,7 @@ type Options struct {
 
 	Capture Capture
 	History History
-	// Metrics is served, and told of events by [Server.Event].
+	// Metrics is served at /metrics.
 	Metrics *metrics.Metrics
 	// Page serves "/" and "/assets/".
 	Page    http.Handler
@@ -75,15 +78,21 @@ type Options struct {
 
 // limits bound what clients can make the server do.
 type limits struct {
-	connections int // at one time
-	requests    int // whose answer is made or sent, at one time
+	connections int // at one time, the reserve included
+	reserve     int // connections for the reserved paths alone
+	perAddress  int // connections from one address, without the reserve
+	requests    int // whose answer is made, at one time
+	scrapes     int // whose metrics are made, at one time
+	memory      int // bytes of answers that are sent
+	reserved    int // bytes of answers that are sent from the reserved paths
 	patience    time.Duration
 	queries     int // of the journal, at one time
 	queryTime   time.Duration
 	waits       int // requests with wait=, at one time
 	streams     int
+	headerTime  time.Duration // for the header of a request
 	sendTime    time.Duration // for an answer
-	stallTime   time.Duration // for one write to a stream
+	stallTime   time.Duration // for one write to a client
 	heartbeat   time.Duration
 	lag         uint64 // events that a live stream may be behind
 	ring        int    // events that are kept for the streams
@@ -94,27 +103,34 @@ type limits struct {
 
 var defaultLimits = limits{
 	connections: 2048,
-	requests:    64,
+	reserve:     64,
+	perAddress:  1024,
+	requests:    16,
+	scrapes:     4,
+	memory:      64 << 20,
+	reserved:    16 << 20,
 	patience:    5 * time.Second,
 	queries:     4,
 	queryTime:   20 * time.Second,
 	waits:       200,
 	streams:     1000,
+	headerTime:  5 * time.Second,
 	sendTime:    30 * time.Second,
 	stallTime:   5 * time.Second,
 	heartbeat:   15 * time.Second,
 	lag:         1 << 16,
 	ring:        4096,
-	batch:       256,
-	sendBuffer:  256 << 10,
+	batch:       128,
+	sendBuffer:  128 << 10,
 	stopTime:    time.Second,
 }
 
 const (
-	maxHeader         = 16 << 10 // bytes
-	maxAddress        = 8 << 10  // bytes of path and query
-	readHeaderTimeout = 5 * time.Second
-	idleTimeout       = time.Minute
+	maxHeader   = 16 << 10 // bytes
+	maxAddress  = 8 << 10  // bytes of path and query
+	idleTimeout = time.Minute
+	// maxConcurrent bounds the requests of one connection by HTTP/2.
+	maxConcurrent = 32
 )
 
 // Server serves HTTP. Its methods are safe for concurrent use; Serve is called
@@ -130,8 +146,14 @@ type Server struct {
 	listener net.Listener
 
 	feed     *feed
-	waiters  waiters
+	waiters  *waiters
+	portList portList
+	// memory bounds what is held for answers, reservedMemory for those of the
+	// reserved paths.
+	memory, reservedMemory *budget
+
 	requests slots
+	scrapes  slots
 	queries  slots
 	waits    slots
 	streams  slots
@@ -150,7 +172,8 @@ func New(o Options) (*Server, error) { return newServer(o, defaultLimits) }
 func newServer(o Options, l limits) (*Server, error) {
 	s := &Server{
 		Options: o, log: o.Logger, limits: l, hosts: map[string]bool{}, stopping: make(chan struct{}),
-		requests: newSlots(l.requests), queries: newSlots(l.queries), waits: newSlots(l.waits), streams: newSlots(l.streams),
+		memory: newBudget(l.memory), reservedMemory: newBudget(l.reserved),
+		requests: newSlots(l.requests), scrapes: newSlots(l.scrapes), queries: newSlots(l.queries), waits: newSlots(l.waits), streams: newSlots(l.streams),
 	}
 	if _, _, err := net.SplitHostPort(o.Listen); err != nil {
 		return nil, fmt.Errorf("--listen: %q: allowed is HOST:PORT, such as 127.0.0.1:9888", o.Listen)
@@ -168,6 +191,7 @@ func newServer(o Options, l limits) (*Server, error) {
 		s.hosts[strings.ToLower(name)] = true
 	}
 	s.feed = newFeed(o.History, s.log, l)
+	s.waiters = newWaiters(func() *port.View { return s.Capture.View() })
 	s.handler = s.routes()
 	if o.Metrics != nil {
 		o.Metrics.Watch(state{s})
@@ -175,11 +199,19 @@ func newServer(o Options, l limits) (*Server, error) {
 	return s, nil
 }
 
-// Event takes an event as soon as it is made, in order. It does not block.
+// Event takes an event, in order, after a view has it. It does not block, and
+// costs the same however many clients wait.
 func (s *Server) Event(e *port.Event) {
-	s.Metrics.Event(e)
-	s.waiters.event(e)
+	switch e.Type {
+	case port.Closed, port.Bursts: // nothing that opened stays open by it
+	default:
+		s.waiters.wake()
+	}
 }
+
+// Missed says that n events were dropped instead of being passed to [Server.Event].
+// It does not block.
+func (s *Server) Missed(uint64) { s.waiters.wake() }
 
 // Listen takes the address. The error says who may have it, and what to do.
 // Serve calls it where it was not called before.
@@ -216,6 +248,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	var owned sync.WaitGroup
 	owned.Go(func() { s.announce(following) })
 	owned.Go(func() { s.feed.run(following) })
+	owned.Go(func() { s.waiters.run(following) })
 
 	stopped := make(chan struct{})
 	owned.Go(func() {
@@ -226,7 +259,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 		s.stop(h)
 	})
-	listener := netutil.LimitListener(smallBuffers{s.listener, s.limits.sendBuffer}, s.limits.connections)
+	listener := newGate(s.listener, s.limits)
 	var err error
 	if s.pair != nil {
 		err = h.ServeTLS(listener, "", "")
@@ -250,9 +283,11 @@ func (s *Server) httpServer() *http.Server {
 	logging := s.log.WithField("part", "http")
 	h := &http.Server{
 		Handler:           s.handler,
-		ReadHeaderTimeout: readHeaderTimeout,
+		ConnContext:       withConn,
+		ReadHeaderTimeout: s.limits.headerTime,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxConcurrent},
 		ErrorLog:          newErrorLog(logging),
 	}
 	if s.pair != nil {
@@ -273,21 +308,4 @@ func (s *Server) stop(h *http.Server) {
 			s.log.WithError(err).Debug("Closing connections.")
 		}
 	}
-}
-
-// smallBuffers bounds what the kernel keeps for a client that reads slowly.
-// Without it a thousand streams could hold gigabytes.
-type smallBuffers struct {
-	net.Listener
-	size int // bytes, for each connection
-}
-
-// Accept implements [net.Listener].
-func (l smallBuffers) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
-		// A connection that is gone by now fails at its first use all the same.
-		_ = tcp.SetWriteBuffer(l.size)
-	}
-	return conn, err
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"path/filepath"
@@ -10,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/server/api"
 )
 
@@ -79,42 +77,18 @@ func TestStopWaitsForRequests(t *testing.T) {
 }
 
 func TestRequestsAreBounded(t *testing.T) {
-	inside, release := make(chan struct{}), make(chan struct{})
-	s := start(t, func(o *Options, l *limits) {
-		l.requests, l.patience = 1, 10*time.Millisecond
-		o.History = blockedHistory{newFakeHistory(), inside, release}
-	})
-	done := make(chan struct{})
-	go func() { defer close(done); s.get(t, "/api/v1/events") }()
-	<-inside
-	s.problem(t, http.StatusServiceUnavailable, "/api/v1/ports")
-	s.problem(t, http.StatusServiceUnavailable, "/metrics")
-	close(release)
-	<-done
-	decode[api.Ports](t, s, "/api/v1/ports")
-}
-
-// blockedHistory holds its first reader up.
-type blockedHistory struct {
-	*fakeHistory
-	inside, release chan struct{}
-}
-
-func (h blockedHistory) FirstID(ctx context.Context) (uint64, error) {
-	close(h.inside)
-	select {
-	case <-h.release:
-	case <-ctx.Done():
+	s := start(t, func(_ *Options, l *limits) { l.requests, l.patience = 1, 10*time.Millisecond })
+	if !s.requests.tryEnter() {
+		t.Fatal("no request is allowed")
 	}
-	return h.fakeHistory.FirstID(ctx)
-}
-
-func TestAFullServerDoesNotHang(t *testing.T) {
-	s := start(t, func(_ *Options, l *limits) { l.connections = 2 })
-	first, second := s.stream(t, ""), s.stream(t, "")
-	expect[api.Hello](first, api.StreamHello)
-	expect[api.Hello](second, api.StreamHello)
-	kerneltest.Eventually(t, "two connections", func() bool { return len(s.streams) == 2 })
-	go first.close() // a third connection is served when one has ended
-	decode[map[string]string](t, s, "/healthz")
+	s.problem(t, http.StatusServiceUnavailable, "/api/v1/ports")
+	s.problem(t, http.StatusServiceUnavailable, "/api/v1/containers")
+	// They have their own share.
+	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
+		if response, body := s.get(t, path); response.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s: %s", path, response.Status, body)
+		}
+	}
+	s.requests.leave()
+	decode[api.Ports](t, s, "/api/v1/ports")
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -23,10 +24,12 @@ const retryMilliseconds = 2000
 // stream is one reader of the event stream.
 type stream struct {
 	server *Server
-	filter Filter
+	filter *compiled
 	since  time.Time
 	out    http.ResponseWriter
 	flush  *http.ResponseController
+	// request is what it answers.
+	request *http.Request
 
 	// position is the id up to which everything wanted is in the buffer or was
 	// sent, sent the same without the buffer.
@@ -45,7 +48,8 @@ var errSlow = errors.New("events come faster than they are read")
 var errStopping = errors.New("portwatcher stops")
 
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request, p *parameters) error {
-	one := &stream{server: s, filter: p.filter(), since: p.time("since"), out: w, flush: http.NewResponseController(w)}
+	filter := p.filter()
+	one := &stream{server: s, filter: filter.compile(), since: p.time("since"), out: w, request: r, flush: http.NewResponseController(w)}
 	for _, name := range notOfStreams {
 		if p.values.Get(name) != "" {
 			p.wrong(name, p.values.Get(name), "no value in a stream")
@@ -78,7 +82,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request, p *paramet
 	}
 	last := s.History.LastID()
 	fmt.Fprintf(&one.buffer, "retry: %d\n\n", retryMilliseconds)
-	noteFrame(&one.buffer, api.StreamHello, api.Hello{LastID: last, Host: s.Capture.Status().Host, Version: s.Version})
+	noteFrame(&one.buffer, api.StreamHello, api.Hello{LastID: last, Host: s.Capture.View().Status.Host, Version: s.Version})
 	one.position = last
 	if asked || !one.since.IsZero() {
 		one.position = start
@@ -149,6 +153,9 @@ func (s *stream) collect(ctx context.Context) (more <-chan struct{}, err error) 
 	}
 	s.live = true
 	for i := range items {
+		if s.buffer.Len() >= pieceSize {
+			return nil, nil
+		}
 		if s.wants(items[i].event) {
 			s.buffer.Write(items[i].frame)
 		}
@@ -161,7 +168,7 @@ func (s *stream) collect(ctx context.Context) (more <-chan struct{}, err error) 
 }
 
 func (s *stream) wants(e *port.Event) bool {
-	return s.filter.Event(e) && !e.Time.Before(s.since)
+	return s.filter.event(e) && !e.Time.Before(s.since)
 }
 
 // collectHistory puts a page of the journal into the buffer.
@@ -181,11 +188,15 @@ func (s *stream) collectHistory(ctx context.Context) error {
 		return err
 	}
 	for _, event := range all.events {
+		if s.buffer.Len() >= pieceSize {
+			return nil // the rest is read again
+		}
 		frame, err := eventFrame(s.buffer.AvailableBuffer(), event)
 		if err != nil {
 			return err
 		}
 		s.buffer.Write(frame)
+		s.position = event.ID
 	}
 	s.position = all.last
 	if all.count < server.limits.batch {
@@ -211,9 +222,25 @@ func (s *stream) reset(ctx context.Context) error {
 	return nil
 }
 
+// smallWrite is how many bytes a stream writes without being counted: what is no
+// more fits into the buffer of net/http.
+const smallWrite = 4 << 10
+
 // send writes the buffer, within the time for one write.
 func (s *stream) send() error {
-	defer s.buffer.Reset()
+	defer func() {
+		if s.buffer.Reset(); s.buffer.Cap() > 2*smallWrite {
+			s.buffer = bytes.Buffer{} // an idle stream holds next to nothing
+		}
+	}()
+	if s.buffer.Len() > smallWrite {
+		one, err := s.server.hold(s.request, &body{size: s.buffer.Cap()})
+		if err != nil {
+			return errSlow
+		}
+		defer one.release()
+		one.writing(true)
+	}
 	// HTTP/2 ends a stream at its deadline even when nothing is being written. A
 	// connection that is gone is noticed at the next write.
 	defer func() { _ = s.flush.SetWriteDeadline(time.Time{}) }()
@@ -239,7 +266,7 @@ func (s *stream) end(why error) {
 	case errors.Is(why, errSlow):
 		s.server.cutOff.Add(1)
 		log.Debug("A reader of the event stream is cut off: it is too slow.")
-	case isTimeout(why):
+	case isTimeout(why), errors.Is(why, net.ErrClosed):
 		s.server.cutOff.Add(1)
 		log.Debug("A reader of the event stream is cut off: it takes nothing.")
 		return // nothing more can be told

@@ -28,12 +28,15 @@ const bufferSize = 32 << 10
 // there are as many as scans at the same moment, not as namespaces.
 var buffers = freelist.New[[bufferSize]byte](8)
 
-// Options narrow what a dump returns.
+// Options configure [Dial] and [Listen]. The zero value is good.
 type Options struct {
-	// UDPClients includes UDP sockets whose port the kernel chose.
+	// UDPClients, of dumps, includes UDP sockets whose port the kernel chose.
 	UDPClients bool
-	// Timeout bounds the wait for each answer of the kernel; 0 is 10 s.
+	// Timeout, of dumps, bounds the wait for each answer of the kernel; 0 is 10 s.
 	Timeout time.Duration
+	// Buffer is the receive buffer of a [Listener] in bytes; 0 is 64 MiB. See
+	// [Listener.SetBuffer].
+	Buffer int
 }
 
 // Conn is a sock_diag connection into one network namespace. It keeps that
@@ -48,9 +51,9 @@ type Conn struct {
 	options Options
 
 	tables []table
-	// autoListeners asks for the listeners whose port the kernel chose; auto
-	// holds every listener seen, and whether the kernel chose its port:
-	// asking costs two more dumps, so only a new listener makes it be asked.
+	// autoListeners are dumps of the listeners whose port the kernel chose; auto
+	// holds every listener seen, and whether the kernel chose its port. The two
+	// dumps are made only when there is a new listener.
 	autoListeners []table
 	auto          map[uint64]bool
 
@@ -82,15 +85,48 @@ type socket interface {
 func Dial(fd int, options Options) (*Conn, error) {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: fd})
 	if err != nil {
-		if errors.Is(err, unix.EPERM) {
-			err = fmt.Errorf("%w: entering a network namespace needs CAP_SYS_ADMIN (cap_add: SYS_ADMIN)", err)
-		}
-		if errors.Is(err, unix.EPROTONOSUPPORT) {
-			err = &UnsupportedError{Feature: "NETLINK_SOCK_DIAG", Remedy: "use a kernel with CONFIG_INET_DIAG", Err: err}
-		}
-		return nil, fmt.Errorf("open sock_diag: %w", err)
+		return nil, fmt.Errorf("open sock_diag: %w", explainDial(err))
 	}
 	return newConn(conn, options)
+}
+
+// explainDial adds the remedy to an error of opening a netlink socket.
+func explainDial(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: entering a network namespace needs CAP_SYS_ADMIN (cap_add: SYS_ADMIN)", err)
+	case errors.Is(err, unix.EPROTONOSUPPORT):
+		return &UnsupportedError{Feature: "NETLINK_SOCK_DIAG", Remedy: remedyModules("inet_diag"), Err: err}
+	}
+	return err
+}
+
+// LoadModules has the kernel load the modules that dumps and destroy notifications
+// of TCP and UDP need, where they are missing. It returns nil where all are there,
+// else an error that wraps a *[UnsupportedError] for each protocol without one, or
+// is another of [Dial] or [Conn.Dump].
+//
+// What loads a module is a request for a family or protocol without a handler: the
+// kernel then runs the host's modprobe for the alias "net-pf-16-proto-4-type-2"
+// (inet_diag), "…-type-2-6" (tcp_diag) or "…-type-2-17" (udp_diag), whoever sends the
+// request, and answers when modprobe has ended (sock_load_diag_module in
+// net/core/sock_diag.c). Every dump is such a request. A subscription is one for
+// inet_diag alone: without tcp_diag or udp_diag a [Listener] receives nothing, and no
+// error.
+func LoadModules() error {
+	conn, err := Dial(0, Options{})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, t := range []table{listeners(), newTable(familyIPv4, port.UDP, userChosen)} {
+		_, err := conn.dumpTable(nil, &t)
+		errs = append(errs, err)
+		if _, missing := errors.AsType[*UnsupportedError](err); err != nil && !missing {
+			break // the connection is in an unknown state
+		}
+	}
+	return errors.Join(append(errs, conn.Close())...)
 }
 
 // newConn takes over a socket: it is closed with the connection, or at once
@@ -194,7 +230,7 @@ func (c *Conn) rememberListeners(sockets []port.Socket) {
 }
 
 // dumpTable appends one table's sockets to dst, and begins again where the
-// kernel says that the table changed meanwhile.
+// kernel reports that the table changed meanwhile.
 func (c *Conn) dumpTable(dst []port.Socket, t *table) ([]port.Socket, error) {
 	c.buffer = buffers.Take()
 	defer func() {
@@ -283,5 +319,18 @@ func (c *Conn) sendOnce(fd uintptr) bool {
 		}
 		c.errno = errno
 		return errno != unix.EAGAIN
+	}
+}
+
+// receiveFrom reads one datagram without blocking; with MSG_TRUNC the count is
+// the datagram's true length. The libraries' own recvmsg allocates an address
+// for each call.
+func receiveFrom(fd uintptr, b []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+			unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+		if errno != unix.EINTR {
+			return int(n), errno
+		}
 	}
 }

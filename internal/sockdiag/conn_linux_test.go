@@ -250,7 +250,7 @@ func TestCloseEndsDump(t *testing.T) {
 	select {
 	case err := <-ended:
 		if !errors.Is(err, os.ErrClosed) {
-			t.Errorf("error %v; want one that says closed", err)
+			t.Errorf("error %v; want os.ErrClosed", err)
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("Dump did not end")

@@ -6,28 +6,22 @@ import (
 	"portwatcher/internal/port"
 )
 
-// Destroyed is a socket that went away, as far as the kernel's message tells:
-// its inode, user, cgroup and process are gone with it.
+// Destroyed is a socket that went away, as far as the kernel's message describes it:
+// inode, user, cgroup and process are not in it.
 type Destroyed struct {
 	// Socket has cookie, protocol, address and port.
 	Socket port.Socket
-	// Client says that it was certainly no listener: an outgoing connection
+	// Client is true for what was certainly no listener: an outgoing connection
 	// attempt that failed.
 	Client bool
-	// IPv6 says that it was a socket of AF_INET6, also where its address is
-	// IPv4's.
+	// IPv6 is true for a socket of AF_INET6, also where its address is IPv4's.
 	IPv6 bool
 }
 
-// The multicast groups of NETLINK_SOCK_DIAG, as bits. Source: enum
+// destroyGroups is the number of multicast groups of NETLINK_SOCK_DIAG that have
+// destroy notifications, from 1: TCP and UDP, of IPv4 and IPv6. Source: enum
 // sknetlink_groups in include/uapi/linux/sock_diag.h.
-const (
-	groupTCPDestroy4 = 1 << iota
-	groupUDPDestroy4
-	groupTCPDestroy6
-	groupUDPDestroy6
-	allDestroyGroups = groupTCPDestroy4 | groupUDPDestroy4 | groupTCPDestroy6 | groupUDPDestroy6
-)
+const destroyGroups = 4
 
 const (
 	attributeInfo     = 2  // INET_DIAG_INFO: struct tcp_info
@@ -64,7 +58,7 @@ func parseDestroyed(d *Destroyed, b []byte) error {
 			}
 			d.Socket.Protocol = port.Protocol(value[0])
 		case attributeInfo:
-			d.Client = spoke(value)
+			d.Client = connected(value)
 		}
 		rest = rest[min(align(length), len(rest)):]
 	}
@@ -74,10 +68,10 @@ func parseDestroyed(d *Destroyed, b []byte) error {
 	return nil
 }
 
-// spoke says whether a TCP socket ever began to talk to a peer: listeners
+// connected returns whether a TCP socket ever began to connect to a peer: listeners
 // never have a path MTU or a maximum segment size, while a refused connect,
 // which sets the remote port back to 0, leaves them behind.
-func spoke(info []byte) bool {
+func connected(info []byte) bool {
 	for _, offset := range []int{offsetReceiveMSS, offsetPathMTU, offsetAdvertisedMSS} {
 		if len(info) >= offset+4 && binary.NativeEndian.Uint32(info[offset:]) != 0 {
 			return true

@@ -1,6 +1,7 @@
 package sockdiag
 
 import (
+	"strings"
 	"syscall"
 
 	"portwatcher/internal/port"
@@ -30,8 +31,8 @@ func listeners() table {
 	return table{protocol: port.TCP, name: "tcp sockets", request: appendBothRequest(nil)}
 }
 
-// parseDump appends the sockets of one datagram to dst. done says that the
-// dump is complete, interrupted that its table changed meanwhile.
+// parseDump appends the sockets of one datagram to dst. done is true at the end of
+// the dump, interrupted where its table changed meanwhile.
 func parseDump(dst []port.Socket, b []byte, sequence uint32, t *table) (_ []port.Socket, done, interrupted bool, err error) {
 	for len(b) > 0 {
 		h, payload, rest, err := nextMessage(b)
@@ -69,13 +70,20 @@ func kernelError(payload []byte, t *table) error {
 	if err != nil || code == 0 {
 		return err
 	}
-	if errno := syscall.Errno(code); errno != syscall.ENOENT {
+	switch errno := syscall.Errno(code); errno {
+	case syscall.ENOENT, // no handler for the protocol: its module is missing
+		syscall.EOPNOTSUPP: // none for the older message: inet_diag is missing
+		return &UnsupportedError{Feature: t.name, Remedy: remedyModules("inet_diag", t.protocol.String()+"_diag"), Err: errno}
+	default:
 		return errno
 	}
-	// No handler is registered for the family or protocol.
-	return &UnsupportedError{
-		Feature: t.name,
-		Remedy:  "use a kernel with CONFIG_INET_DIAG, CONFIG_INET_TCP_DIAG and CONFIG_INET_UDP_DIAG, or load tcp_diag and udp_diag",
-		Err:     syscall.Errno(code),
-	}
+}
+
+// remedyModules is the remedy for a missing module of the kernel, the last of names,
+// and those that it needs. That it is missing means that the kernel could not load
+// it by itself; see [LoadModules].
+func remedyModules(names ...string) string {
+	option := "CONFIG_INET_" + strings.ToUpper(strings.TrimPrefix(names[len(names)-1], "inet_"))
+	return "on the host, run modprobe -a " + strings.Join(names, " ") +
+		" and name them in /etc/modules-load.d/portwatcher.conf; where there are no such modules, use a kernel with " + option
 }

@@ -14,7 +14,7 @@ import (
 	"portwatcher/internal/port"
 )
 
-// answer is what the fake kernel says to one request: a part of the dump for
+// answer is what the fake kernel sends to one request: a part of the dump for
 // each list of cookies, and its end.
 type answer struct {
 	parts [][]uint64

@@ -15,7 +15,7 @@ import (
 
 func listenIn(t testing.TB, ns *kerneltest.Namespace) *Listener {
 	t.Helper()
-	l, err := Listen(ns.FD())
+	l, err := Listen(ns.FD(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,14 +25,20 @@ func listenIn(t testing.TB, ns *kerneltest.Namespace) *Listener {
 
 func receive(t testing.TB, l *Listener) Destroyed {
 	t.Helper()
-	if err := l.netlink.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	var one [1]Destroyed
+	if n, err := receiveBatch(t, l, one[:]); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	return one[0]
+}
+
+// receiveBatch waits for 30 s at most.
+func receiveBatch(t testing.TB, l *Listener, dst []Destroyed) (int, error) {
+	t.Helper()
+	if err := l.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	var d Destroyed
-	if err := l.Receive(&d); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return l.ReceiveBatch(dst)
 }
 
 func TestDestroyed(t *testing.T) {
@@ -113,94 +119,25 @@ func TestDestroyedClients(t *testing.T) {
 	}
 }
 
-// None of many short-lived listeners is lost.
-func TestDestroyedStorm(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
-	l := listenIn(t, ns)
-	const count = 5000
-	cookies := make(chan uint64, count)
-	go ns.Do(t, func() error {
-		defer close(cookies)
-		for range count {
-			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-			if err != nil {
-				return err
-			}
-			if err = unix.Bind(fd, &unix.SockaddrInet4{Port: 7000}); err == nil {
-				err = unix.Listen(fd, 1)
-			}
-			if err = errors.Join(err, unix.Close(fd)); err != nil {
-				return err
-			}
-			cookies <- cookie
-		}
-		return nil
-	})
-	got := map[uint64]bool{}
-	for range count {
-		got[receive(t, l).Socket.Cookie] = true
-	}
-	for cookie := range cookies {
-		if !got[cookie] {
-			t.Errorf("the close of socket %d was not told", cookie)
-		}
-	}
-}
-
-// A buffer that overruns says so, and works again.
-func TestDestroyedOverrun(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
-	l := listenIn(t, ns)
-	var failed error
-	if err := l.raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 2048)
-	}); err != nil || failed != nil {
-		t.Fatal(err, failed)
-	}
-	for i := range 200 {
-		open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 1000 + i}).close()
-	}
-	if err := l.netlink.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	var d Destroyed
-	var err error
-	for err == nil {
-		err = l.Receive(&d)
-	}
-	if !errors.Is(err, unix.ENOBUFS) {
-		t.Fatalf("error %v, want ENOBUFS", err)
-	}
-	// The kernel tells of closes from a work queue: late ones of the storm may
-	// overrun it once more.
-	for d.Socket.Port != 5000 {
-		open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 5000}).close()
-		for err = nil; err == nil && d.Socket.Port != 5000; {
-			err = l.Receive(&d)
-		}
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
-			t.Fatal(err)
-		}
-	}
-}
-
 func TestCloseEndsReceive(t *testing.T) {
 	ns := kerneltest.NewNamespace(t)
 	l := listenIn(t, ns)
 	ended := make(chan error, 1)
 	go func() {
-		var d Destroyed
-		ended <- l.Receive(&d)
+		_, err := l.ReceiveBatch(make([]Destroyed, 1))
+		ended <- err
 	}()
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; !errors.Is(err, os.ErrClosed) {
 		t.Errorf("error %v, want os.ErrClosed", err)
+	}
+	if _, err := l.Dropped(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Dropped: error %v, want os.ErrClosed", err)
+	}
+	if !l.Empty() {
+		t.Error("a closed listener is not empty")
 	}
 }
 
@@ -213,19 +150,4 @@ func FuzzParseDestroyed(f *testing.F) {
 			t.Errorf("%+v without an error", d)
 		}
 	})
-}
-
-func BenchmarkReceive(b *testing.B) {
-	ns := kerneltest.NewNamespace(b)
-	l := listenIn(b, ns)
-	var d Destroyed
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		open(b, ns, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 1000}).close()
-		b.StartTimer()
-		if err := l.Receive(&d); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -118,10 +118,21 @@ func TestParseDumpKernelErrors(t *testing.T) {
 	if !done || !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("done %v, error %v; want ENOBUFS", done, err)
 	}
-	_, _, _, err = parseDump(nil, failure(-int32(syscall.ENOENT)), captured, tableOf(familyIPv6, port.UDP))
-	var missing *UnsupportedError
-	if !errors.As(err, &missing) || missing.Feature != "udp sockets of IPv6" || !errors.Is(err, syscall.ENOENT) {
-		t.Errorf("error %v; want an UnsupportedError for udp sockets of IPv6", err)
+	for _, test := range []struct {
+		errno           syscall.Errno
+		table           table
+		feature, remedy string
+	}{
+		// No handler for the protocol, and none for TCPDIAG_GETSOCK.
+		{syscall.ENOENT, *tableOf(familyIPv6, port.UDP), "udp sockets of IPv6", "modprobe -a inet_diag udp_diag and"},
+		{syscall.EOPNOTSUPP, listeners(), "tcp sockets", "modprobe -a inet_diag tcp_diag and"},
+		{syscall.EOPNOTSUPP, listeners(), "tcp sockets", "CONFIG_INET_TCP_DIAG"},
+	} {
+		_, done, _, err := parseDump(nil, failure(-int32(test.errno)), captured, &test.table)
+		var missing *UnsupportedError
+		if !done || !errors.As(err, &missing) || missing.Feature != test.feature || !strings.Contains(missing.Remedy, test.remedy) || !errors.Is(err, test.errno) {
+			t.Errorf("error %v; want an UnsupportedError of %s with %q", err, test.feature, test.remedy)
+		}
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package sockdiag asks the kernel which sockets of a network namespace can be
-// spoken to, by NETLINK_SOCK_DIAG.
+// Package sockdiag lists the sockets of a network namespace that can be spoken to,
+// and receives a message for each one that is destroyed, by NETLINK_SOCK_DIAG.
 //
 // A [Conn] is one netlink socket that lives in one namespace: the namespace is
 // entered once, when it is dialled, and no thread is switched for a dump. The
@@ -9,8 +9,8 @@
 // The hot loop to keep efficient is Conn.Dump: a dump that meets no new socket
 // allocates nothing. A benchmark holds it to that.
 //
-// The package parses kernel messages and nothing else: it does not know
-// containers, processes or time.
+// The package parses kernel messages and nothing else: containers, processes and
+// time are not its subject.
 //
 // Sources: sock_diag(7), include/uapi/linux/inet_diag.h,
 // include/uapi/linux/netlink.h, net/ipv4/inet_diag.c.
@@ -25,11 +25,11 @@ import (
 // the attempts to read it (NLM_F_DUMP_INTR).
 var ErrInterrupted = errors.New("sock_diag: the kernel interrupted the dump again and again")
 
-// UnsupportedError says that this kernel cannot answer a request.
+// UnsupportedError reports that this kernel cannot answer a request.
 type UnsupportedError struct {
 	Feature string // what was asked for
-	Remedy  string
-	Err     error // the errno
+	Remedy  string // names the modules to load
+	Err     error  // the errno
 }
 
 func (e *UnsupportedError) Error() string {
@@ -38,8 +38,7 @@ func (e *UnsupportedError) Error() string {
 
 func (e *UnsupportedError) Unwrap() error { return e.Err }
 
-// MalformedError says that a message was not what the kernel's headers
-// promise.
+// MalformedError reports a message that is not what the kernel's headers promise.
 type MalformedError struct {
 	What string // what was wrong, with the sizes or values found
 }

@@ -14,6 +14,8 @@ type Directory struct {
 	Containers map[string]*port.Container
 	// Namespaces are those that could be identified.
 	Namespaces map[port.Namespace]*Members
+	// Forms are those in which cgroup paths name this engine's containers.
+	Forms *process.Forms
 }
 
 // Members are the containers of a network namespace. A value is immutable.
@@ -45,7 +47,7 @@ func (e *Env) members(id port.Namespace) *Members {
 
 // ownership is what attribution needs to know of the members.
 func (m *Members) ownership(d *Directory) process.Members {
-	return process.Members{Lookup: d.Lookup, Namespace: m.Containers, Host: m.Host}
+	return process.Members{Lookup: d.Lookup, Namespace: m.Containers, Host: m.Host, Forms: d.Forms}
 }
 
 // pids are the first processes of the members: any of them leads into the

@@ -53,7 +53,7 @@ type receiver struct {
 // startReceiver subscribes to destroy notifications. Without them closes are found by
 // scans.
 func (w *Watcher) startReceiver(handle *netns.Handle, pid int, settings *Settings) {
-	l, err := sockdiag.Listen(handle.FD(), sockdiag.ListenOptions{Buffer: settings.Buffer})
+	l, err := sockdiag.Listen(handle.FD(), sockdiag.Options{Buffer: settings.Buffer})
 	if err != nil {
 		if w.env.Notices.First("destroy") {
 			w.env.Logger.WithError(err).Warn("Destroy notifications are not available: closes are found by scans, and ports that live shorter than the time between two scans are missed.")
@@ -116,7 +116,7 @@ func (w *Watcher) reportHostTransients() {
 func (w *Watcher) receive() error {
 	r := w.receiver
 	for began := clock.Now(); clock.Since(began) < maxCatchUp; {
-		n, err := r.listener.ReceiveBatch(w.batch)
+		n, err := r.listener.ReceiveWaiting(w.batch)
 		w.sendCloses(w.batch[:n], err)
 		var bad *sockdiag.MalformedError
 		switch {
@@ -222,7 +222,7 @@ func (w *Watcher) drain(ctx context.Context) {
 			w.Retune()
 			return
 		}
-		if !w.receiver.storm(clock.Now()) && w.receiver.listener.Queued() == 0 {
+		if !w.receiver.storm(clock.Now()) && w.receiver.listener.Empty() {
 			return
 		}
 		sleep(ctx, caughtUp/6)
@@ -240,7 +240,7 @@ func (w *Watcher) endReceiver() {
 		w.drain(ctx)
 		cancel()
 	}
-	if !r.broken && r.listener.Queued() > 0 {
+	if !r.broken && !r.listener.Empty() {
 		w.closes.Watcher, w.closes.Time, w.closes.List = w, clock.Now(), w.closes.List[:0]
 		w.closes.Overrun, w.closes.Lost = true, 0
 		w.env.ask(&w.closes)
@@ -266,7 +266,7 @@ func (w *Watcher) inOrder(ctx context.Context) (bool, error) {
 		if err := w.receive(); err != nil {
 			return false, err
 		}
-		done = w.receiver.listener.Queued() == 0
+		done = w.receiver.listener.Empty()
 	case reader != nil && w.session.exact:
 		done = reader.flushSoon(ctx)
 	}

@@ -1,6 +1,8 @@
 package tracker
 
 import (
+	"maps"
+
 	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
@@ -17,12 +19,7 @@ func (t *Tracker) OpenOf(containerID string) []Change {
 	if c == nil {
 		return nil
 	}
-	var open []Change
-	for e := range c.endpoints {
-		open = e.appendOpen(open)
-	}
-	sortChanges(open)
-	return open
+	return openOf(maps.Keys(c.endpoints))
 }
 
 // RevisionOf rises whenever something that OpenOf returns for the container has

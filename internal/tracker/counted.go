@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"slices"
 
 	"portwatcher/internal/clock"
@@ -32,7 +33,7 @@ type count struct {
 	// lost are those that a snapshot or a fact showed to be closed: their closings
 	// are to be counted yet.
 	lost uint64
-	// standIn is the socket that stands for those that are open.
+	// standIn is the socket that stands for all that are open.
 	standIn *socket
 	// at is when the last one opened, or when the stand-in was dropped.
 	at         clock.Instant
@@ -60,13 +61,14 @@ func (t *Tracker) Counted(dst []Change, id port.Namespace, c Counted) []Change {
 	n.take(&c)
 	t.closeCounted(ns, key, &c)
 	at := c.LastClosed
-	if n.open > 0 {
+	switch {
+	case n.open == 0 && n.standIn != nil:
+		t.removeSocket(n.standIn)
+	case n.open > 0 && c.Opened > 0:
 		at = c.LastOpened
-		if c.Opened > 0 && (c.Owner.Container != nil || n.standIn == nil) {
+		if c.Owner.Container != nil || n.standIn == nil {
 			t.standIn(ns, n, &c)
 		}
-	} else if n.standIn != nil {
-		t.removeSocket(n.standIn)
 	}
 	if n.open+n.lost > 0 {
 		ns.counts[key] = n
@@ -111,11 +113,10 @@ func (t *Tracker) standIn(ns *namespace, n *count, c *Counted) {
 		s.opened = max(s.opened, c.LastOpened)
 		t.learn(s, c.Owner.Processes)
 	}
-	s.exact = true
 	s.count, n.standIn = n, s
 }
 
-// dropStandIn takes that the stand-in is gone before its closing was counted.
+// dropStandIn records that the stand-in is gone before its closing was counted.
 func (n *count) dropStandIn() {
 	n.standIn.count, n.standIn = nil, nil
 	n.lost += n.open
@@ -161,15 +162,15 @@ func (t *Tracker) closeOldest(ns *namespace, e *endpoint, number uint64, before 
 			old = append(old, s)
 		}
 	}
-	slices.SortFunc(old, func(a, b *socket) int { return int(a.opened.Sub(b.opened)) })
+	slices.SortFunc(old, func(a, b *socket) int { return cmp.Compare(a.opened, b.opened) })
 	for _, s := range old[:min(number, uint64(len(old)))] {
 		ns.ended.add(s.Cookie, ending{at: before})
 		t.removeSocket(s)
 	}
 }
 
-// prolong takes that an endpoint that waits for the end of the close grace was
-// open again meanwhile.
+// prolong begins the close grace of an endpoint anew that was open again while it
+// waited.
 func (t *Tracker) prolong(key place, c *Counted) {
 	if c.Opened == 0 || c.Owner.Container == nil {
 		return
@@ -179,7 +180,7 @@ func (t *Tracker) prolong(key place, c *Counted) {
 	}
 }
 
-// passOver takes that a snapshot has a socket that is not taken over.
+// passOver records that a snapshot has a socket that it does not add.
 func (ns *namespace) passOver(s *port.Socket) {
 	if n := ns.counts[placeOf(s)]; n != nil {
 		n.generation = ns.generation

@@ -135,7 +135,7 @@ func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at clock.Instant, so
 	return dst
 }
 
-// close takes the end of the last socket. An endpoint that a snapshot saw does
+// close ends an endpoint that has no socket any more. An endpoint that a snapshot saw does
 // not close before that, however exact the fact.
 func (t *Tracker) close(dst []Change, e *endpoint, at clock.Instant, source port.Source) []Change {
 	at = max(at, e.openedAt)
@@ -157,13 +157,6 @@ func (e *endpoint) change(kind port.Type, at clock.Instant, source port.Source) 
 		Type: kind, Time: at, Source: source, Endpoint: e.key, Namespace: e.namespace,
 		Container: e.container, Processes: e.processes, IPv6Only: e.ipv6Only, OpenedAt: e.openedAt,
 	}
-}
-
-func (e *endpoint) appendOpen(dst []Change) []Change {
-	if e.isWaiting() {
-		return dst
-	}
-	return append(dst, e.change(port.Opened, e.openedAt, e.source))
 }
 
 // replaced reports that no socket of the last report is left: the endpoint was
@@ -188,7 +181,7 @@ func (e *endpoint) firstOpened() clock.Instant {
 	return first
 }
 
-// refresh takes what the sockets are known by. Where no process is known any
+// refresh updates an endpoint from its sockets. Where no process is known any
 // more, the last known stay.
 func (e *endpoint) refresh() {
 	if now := e.holders(); len(now) > 0 || !e.reported {

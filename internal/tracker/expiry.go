@@ -2,6 +2,7 @@ package tracker
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"portwatcher/internal/clock"
@@ -20,7 +21,7 @@ func (t *Tracker) Expire(dst []Change, now clock.Instant) []Change {
 		dst = append(dst, e.change(port.Closed, e.closedAt, e.closedBy))
 		t.forget(e)
 	}
-	sortChanges(dst[length:])
+	slices.SortFunc(dst[length:], func(a, b Change) int { return a.Endpoint.Compare(b.Endpoint) })
 	return dst
 }
 

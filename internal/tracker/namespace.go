@@ -1,6 +1,8 @@
 package tracker
 
 import (
+	"maps"
+
 	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
@@ -102,10 +104,5 @@ func (t *Tracker) OpenIn(id port.Namespace) []Change {
 	if ns == nil {
 		return nil
 	}
-	var open []Change
-	for e := range ns.endpoints {
-		open = e.appendOpen(open)
-	}
-	sortChanges(open)
-	return open
+	return openOf(maps.Keys(ns.endpoints))
 }

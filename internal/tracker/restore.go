@@ -52,7 +52,7 @@ func (t *Tracker) Restore(container *port.Container, s *port.State, openedAt clo
 	return true
 }
 
-// confirm takes that a snapshot has a restored socket.
+// confirm records that a snapshot has a restored socket.
 func (t *Tracker) confirm(s *socket) {
 	s.restored = false
 	if s.endpoint != nil {

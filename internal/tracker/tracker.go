@@ -42,6 +42,8 @@
 package tracker
 
 import (
+	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -108,13 +110,22 @@ func New(closeGrace time.Duration) *Tracker {
 func (t *Tracker) Revision() uint64 { return t.revision }
 
 // Open returns what is open now, ordered by endpoint, as opened changes.
-func (t *Tracker) Open() []Change {
-	var open []Change
-	for _, e := range t.endpoints {
-		open = e.appendOpen(open)
+func (t *Tracker) Open() []Change { return openOf(maps.Values(t.endpoints)) }
+
+// openOf returns those of some endpoints that are open.
+func openOf(endpoints iter.Seq[*endpoint]) []Change {
+	var open []*endpoint
+	for e := range endpoints {
+		if !e.isWaiting() {
+			open = append(open, e)
+		}
 	}
-	sortChanges(open)
-	return open
+	slices.SortFunc(open, func(a, b *endpoint) int { return a.key.Compare(b.key) })
+	changes := make([]Change, len(open))
+	for i, e := range open {
+		changes[i] = e.change(port.Opened, e.openedAt, e.source)
+	}
+	return changes
 }
 
 // Prune gives back the memory of exact facts of a while ago.
@@ -123,8 +134,4 @@ func (t *Tracker) Prune(now clock.Instant) {
 		ns.ended.prune(now)
 		ns.counted.prune(now)
 	}
-}
-
-func sortChanges(changes []Change) {
-	slices.SortStableFunc(changes, func(a, b Change) int { return a.Endpoint.Compare(b.Endpoint) })
 }

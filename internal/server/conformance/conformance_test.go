@@ -50,23 +50,22 @@ var (
 	}
 )
 
-func (*capture) Open() []port.Open {
+func (*capture) View() *port.View {
 	other := listener
 	other.Port, other.Exposure, other.Published = 9000, port.Network, nil
-	return []port.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}}
-}
-
-func (*capture) Containers() []port.ContainerState {
-	return []port.ContainerState{{Container: web, Monitored: true, Namespace: port.Namespace{Device: 4, Inode: 4026532201}, Source: port.SourceEBPF, LastScan: when}}
-}
-
-func (*capture) Status() port.CaptureStatus {
-	return port.CaptureStatus{
-		Host: "node1", StartedAt: when,
-		Engine:   port.EngineStatus{Since: when, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Error: "refused"},
-		Source:   port.SourceStatus{Wanted: "auto", EBPF: true},
-		Watchers: []port.WatcherStatus{{Name: "net:[4026532201]", Source: port.SourceEBPF, LastScan: when, Containers: []string{"web"}}},
-		Queues:   []port.QueueStatus{{Name: "output", Capacity: 1}},
+	return &port.View{
+		Version: 1, Time: time.Now().UTC(),
+		Open: []port.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}},
+		Containers: []port.ContainerState{
+			{Container: web, Monitored: true, Namespace: port.Namespace{Device: 4, Inode: 4026532201}, Source: port.SourceEBPF, LastScan: when},
+		},
+		Status: port.CaptureStatus{
+			Host: "node1", StartedAt: when,
+			Engine:   port.EngineStatus{Since: when, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Error: "refused"},
+			Source:   port.SourceStatus{Wanted: "auto", EBPF: true},
+			Watchers: []port.WatcherStatus{{Name: "net:[4026532201]", Source: port.SourceEBPF, LastScan: when, Containers: []string{"web"}}},
+			Queues:   []port.QueueStatus{{Name: "output", Capacity: 1}},
+		},
 	}
 }
 
@@ -100,14 +99,15 @@ func begin(t *testing.T) (address string, state *capture) {
 	for i, e := range []*port.Event{
 		{Type: port.Opened, Listener: listener}, {Type: port.Changed, Listener: listener},
 		{Type: port.Closed, Listener: listener, OpenedAt: when, OpenSeconds: &seconds, Transient: true},
-		{Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "an overrun"},
+		{Type: port.Bursts, Listener: listener, Burst: &port.Burst{Opened: 5, Closed: 4, First: when, Last: when, Ports: []uint16{80, 81}, PortCount: 900}},
+		{Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "an overrun", Lost: 128},
 	} {
 		e.ID, e.Time = record.NextID()+uint64(i), time.Now().UTC()
 		if !record.Offer(journal.Record{Event: e}) {
 			t.Fatal("the journal refuses an event")
 		}
 	}
-	kerneltest.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+3 })
+	kerneltest.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+4 })
 	return address, state
 }
 

@@ -1,55 +1,60 @@
 package metrics
 
 import (
-	"cmp"
-	"slices"
-	"strconv"
-	"strings"
-	"sync"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"portwatcher/internal/port"
-	"portwatcher/internal/server/api"
 )
 
-// State is read at each scrape. Its methods are safe for concurrent use.
+// State is read at each scrape. Its methods are safe for concurrent use, and
+// return within milliseconds.
 type State interface {
-	Open() []port.Open
-	Inventory() []api.Container
-	Status() port.CaptureStatus
+	View() *port.View
+	// Published returns the published ports of the monitored containers.
+	Published(*port.View) []Published
+	// Ready returns nil while everything is watched.
 	Ready() error
-	Journal() api.Journal
-	Streams() api.Streams
+	Journal() Journal
+	// Streams returns how many readers of the event stream there are, and how many
+	// were cut off since the start.
+	Streams() (open int, cutOff uint64)
 }
 
-// Watch names what scrapes read. It is called once.
-func (m *Metrics) Watch(state State) {
-	m.registry.MustRegister(&collector{metrics: m, state: state})
+// Published is a published port of a container.
+type Published struct {
+	Container string // its name
+	Protocol  port.Protocol
+	Port      uint16
+	// Listening says that something others can reach listens there.
+	Listening bool
 }
 
-// collector reads what is true when Prometheus asks.
-type collector struct {
-	metrics *Metrics
-	state   State
-	told    sync.Once
+// Journal tells of the record of events.
+type Journal struct {
+	Writable bool
+	// LagSeconds is the age of the oldest event that is not recorded yet.
+	LagSeconds float64
+	SizeBytes  int64
+	// Written is how many events were recorded since the start.
+	Written uint64
 }
+
+// collector reads what is true when Prometheus asks, but for what has a series for
+// each port.
+type collector struct{ state State }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("portwatcher_"+name, help, labels, nil)
 }
 
 var (
-	listeningPorts = describe("listening_ports",
-		"Endpoints that are open now.", "container_name", "protocol", "exposure")
-	portInfo = describe("port_info",
-		"Always 1: one endpoint that is open now.",
-		"container_name", "container_id", "image", "protocol", "address", "port", "exposure", "process")
-	publishedListening = describe("published_port_listening",
-		"Whether something listens on a port that is published (1), or nothing does (0).",
-		"container_name", "protocol", "port")
-	seriesLeftOut = describe("series_left_out",
-		"Series that are missing because their metric has more than --metrics-max-series.", "metric")
+	events    = describe("events_total", "Events since the start, by type and by what told of them.", "type", "source")
+	entered   = describe("ports_total", "Endpoints that began to listen, or were closed, since the start.", "state")
+	detection = describe("detection_latency_seconds",
+		"Time from a change in the kernel to its event, where the source knows the exact moment of the change.", "source")
+	pipeline = describe("pipeline_total",
+		"Openings and closings at a stage of the pipeline since the start: those that came in, and what became of them.", "stage", "what")
+	held = describe("pipeline_held", "Openings and closings that are in a stage of the pipeline now.", "stage")
 
 	ready       = describe("ready", "Whether everything is watched (1) or something is in the way (0).")
 	watchers    = describe("watchers", "Network namespaces that are watched.")
@@ -74,7 +79,7 @@ var (
 )
 
 var descriptions = []*prometheus.Desc{
-	listeningPorts, portInfo, publishedListening, seriesLeftOut,
+	events, entered, detection, pipeline, held,
 	ready, watchers, stale, monitored, gaps, overruns, lostEvents, connected, reconnects, queueLength, queueSpace, queueDrops,
 	journalWorks, journalLag, journalSize, journalCount, streams, streamsLost,
 }
@@ -89,25 +94,58 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 // Collect implements [prometheus.Collector].
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	s := sender{to}
-	c.collectPorts(s)
-	c.collectCapture(s)
+	view := c.state.View()
+	collectCounters(s, &view.Counters)
+	collectStatus(s, &view.Status)
+	s.gauge(ready, truth(c.state.Ready() == nil))
+	watched := 0
+	for i := range view.Containers {
+		if view.Containers[i].Monitored {
+			watched++
+		}
+	}
+	s.gauge(monitored, float64(watched))
 	journal := c.state.Journal()
-	s.gauge(journalWorks, truth(journal.Error == ""))
+	s.gauge(journalWorks, truth(journal.Writable))
 	s.gauge(journalLag, journal.LagSeconds)
 	s.gauge(journalSize, float64(journal.SizeBytes))
 	s.counter(journalCount, float64(journal.Written))
-	readers := c.state.Streams()
-	s.gauge(streams, float64(readers.Open))
-	s.counter(streamsLost, float64(readers.CutOff))
+	open, cutOff := c.state.Streams()
+	s.gauge(streams, float64(open))
+	s.counter(streamsLost, float64(cutOff))
 }
 
-func (c *collector) collectCapture(s sender) {
-	status := c.state.Status()
-	s.gauge(ready, truth(c.state.Ready() == nil))
+func collectCounters(s sender, c *port.Counters) {
+	var opened, closed uint64
+	for kind, count := range c.Events {
+		s.counter(events, float64(count), string(kind.Type), string(kind.Source))
+		switch kind.Type {
+		case port.Opened:
+			opened += count
+		case port.Closed:
+			closed += count
+		}
+	}
+	s.counter(entered, float64(opened), "listening")
+	s.counter(entered, float64(closed), "closed")
+	for source, d := range c.Detection {
+		s.distribution(detection, d, string(source))
+	}
+	for _, stage := range c.Pipeline {
+		for what, count := range map[string]uint64{
+			"in": stage.In, "out": stage.Out, "counted": stage.Counted, "dropped": stage.Dropped, "lost": stage.Lost,
+		} {
+			s.counter(pipeline, float64(count), stage.Name, what)
+		}
+		s.gauge(held, float64(stage.Held), stage.Name)
+	}
+}
+
+func collectStatus(s sender, status *port.CaptureStatus) {
 	s.gauge(watchers, float64(len(status.Watchers)))
 	failing := 0
-	for _, w := range status.Watchers {
-		if w.Stale {
+	for i := range status.Watchers {
+		if status.Watchers[i].Stale {
 			failing++
 		}
 	}
@@ -124,118 +162,6 @@ func (c *collector) collectCapture(s sender) {
 	}
 }
 
-func (c *collector) collectPorts(s sender) {
-	open := c.state.Open()
-	inventory := c.state.Inventory()
-	watched := 0
-	for _, container := range inventory {
-		if container.Monitored {
-			watched++
-		}
-	}
-	s.gauge(monitored, float64(watched))
-	c.collectListening(s, open)
-	c.collectInfo(s, open)
-	c.collectPublished(s, inventory)
-}
-
-func (c *collector) collectListening(s sender, open []port.Open) {
-	type key struct {
-		container string
-		protocol  port.Protocol
-		exposure  port.Exposure
-	}
-	counts := map[key]int{}
-	for i := range open {
-		counts[key{nameOf(open[i].Container), open[i].Protocol, open[i].Exposure}]++
-	}
-	budget := c.budget("portwatcher_listening_ports")
-	for k, count := range counts {
-		if budget.take() {
-			s.gauge(listeningPorts, float64(count), k.container, k.protocol.String(), string(k.exposure))
-		}
-	}
-	budget.tell(s)
-}
-
-func (c *collector) collectInfo(s sender, open []port.Open) {
-	if len(open) > c.metrics.maxSeries {
-		// What the outside can reach must not be what is left out.
-		slices.SortStableFunc(open, func(a, b port.Open) int { return cmp.Compare(rank(a.Exposure), rank(b.Exposure)) })
-	}
-	budget := c.budget("portwatcher_port_info")
-	for i := range open {
-		if !budget.take() {
-			continue
-		}
-		o := &open[i]
-		var container port.ContainerRef
-		if o.Container != nil {
-			container = *o.Container
-		}
-		process := ""
-		if len(o.Processes) > 0 {
-			process = o.Processes[0].Name
-		}
-		s.gauge(portInfo, 1, container.Name, container.ID, container.Image, o.Protocol.String(),
-			o.Address.String(), strconv.Itoa(int(o.Port)), string(o.Exposure), process)
-	}
-	budget.tell(s)
-}
-
-// rank orders exposures from what most can reach to what fewest can.
-func rank(e port.Exposure) int {
-	return slices.Index([]port.Exposure{port.Published, port.Host, port.Network, port.Loopback}, e)
-}
-
-func (c *collector) collectPublished(s sender, inventory []api.Container) {
-	budget := c.budget("portwatcher_published_port_listening")
-	for _, container := range inventory {
-		if !container.Monitored {
-			continue
-		}
-		for _, declared := range container.Declared {
-			if len(declared.Published) > 0 && budget.take() {
-				s.gauge(publishedListening, truth(declared.Listening),
-					container.Name, declared.Protocol.String(), strconv.Itoa(int(declared.Port)))
-			}
-		}
-	}
-	budget.tell(s)
-}
-
-// budget bounds the series of one metric in one scrape.
-type budget struct {
-	collector *collector
-	metric    string
-	left      int
-	excess    int
-}
-
-func (c *collector) budget(metric string) *budget {
-	return &budget{collector: c, metric: metric, left: c.metrics.maxSeries}
-}
-
-func (b *budget) take() bool {
-	if b.left == 0 {
-		b.excess++
-		return false
-	}
-	b.left--
-	return true
-}
-
-// tell says how many were left out; the log has it once.
-func (b *budget) tell(s sender) {
-	s.gauge(seriesLeftOut, float64(b.excess), b.metric)
-	if b.excess > 0 {
-		b.collector.told.Do(func() {
-			b.collector.metrics.log.Warnf("%s has %d series too many for --metrics-max-series %d; they are left out, and counted in portwatcher_series_left_out.",
-				b.metric, b.excess, b.collector.metrics.maxSeries)
-		})
-	}
-}
-
 // sender hands metrics on.
 type sender struct{ to chan<- prometheus.Metric }
 
@@ -248,22 +174,28 @@ func (s sender) counter(d *prometheus.Desc, value float64, labels ...string) {
 }
 
 func (s sender) send(d *prometheus.Desc, kind prometheus.ValueType, value float64, labels []string) {
-	for i, label := range labels {
-		// A process may give itself any bytes as a name; Prometheus wants UTF-8.
-		labels[i] = strings.ToValidUTF8(label, "\uFFFD")
-	}
 	metric, err := prometheus.NewConstMetric(d, kind, value, labels...)
+	s.sendValid(d, metric, err)
+}
+
+func (s sender) distribution(d *prometheus.Desc, of port.Distribution, labels ...string) {
+	buckets := make(map[float64]uint64, len(port.DetectionBounds))
+	var count uint64
+	for i, n := range of.Counts {
+		count += n
+		if i < len(port.DetectionBounds) {
+			buckets[port.DetectionBounds[i]] = count
+		}
+	}
+	metric, err := prometheus.NewConstHistogram(d, count, of.Sum, buckets, labels...)
+	s.sendValid(d, metric, err)
+}
+
+func (s sender) sendValid(d *prometheus.Desc, metric prometheus.Metric, err error) {
 	if err != nil {
 		metric = prometheus.NewInvalidMetric(d, err)
 	}
 	s.to <- metric
-}
-
-func nameOf(container *port.ContainerRef) string {
-	if container == nil {
-		return ""
-	}
-	return container.Name
 }
 
 func truth(yes bool) float64 {

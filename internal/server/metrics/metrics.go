@@ -1,25 +1,31 @@
-// Package metrics counts what happens and shows it to Prometheus.
+// Package metrics shows Prometheus what portwatcher does and what is open.
 //
-// Events and durations are counted as they come; what is true at one moment,
-// such as the open endpoints, is read when Prometheus asks. It keeps no history
-// and writes nothing.
+// Scans are counted as they come; all else, such as the events since the start and
+// the open endpoints, is read when Prometheus asks. It keeps no history and serves
+// nothing: the caller sends what [Metrics.Write] writes.
 //
 // Invariants:
 //
 //   - DO keep the number of series bounded: each label is a closed set, or its
 //     metric has a budget. DON'T put a pid or an id into a label, but for
 //     container_id of portwatcher_port_info.
-//   - DON'T block in Event and Observe…: the capture calls them.
+//   - DON'T block in ObserveScan: a source calls it.
+//   - DO write the metrics with a series for each port by hand: the library takes
+//     ten times as long to check each. What has few series is the library's.
 package metrics
 
 import (
+	"bytes"
+	"errors"
 	"net/http"
 	"runtime"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/port"
@@ -41,100 +47,114 @@ type Metrics struct {
 	log       logrus.FieldLogger
 	maxSeries int
 	registry  *prometheus.Registry
-
-	entered   *prometheus.CounterVec
-	events    *prometheus.CounterVec
-	detection *prometheus.HistogramVec
 	scan      *prometheus.HistogramVec
-}
 
-// latencyBuckets go from what eBPF takes to what a slow scan takes, in seconds.
-var latencyBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	state State
+	// ports has the metrics of each port for what is not written by hand.
+	ports    *prometheus.Registry
+	rendered rendered
+	leftOut  sync.Once // logs that series are left out
+	failure  logOnce
+}
 
 // New returns metrics that do not know yet where to read what is true now; see
 // [Metrics.Watch].
 func New(o Options) *Metrics {
 	m := &Metrics{
-		log: o.Logger, maxSeries: o.MaxSeries, registry: prometheus.NewRegistry(),
-		entered: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "portwatcher_ports_total",
-			Help: "Endpoints that began to listen, or were closed, since the start.",
-		}, []string{"state"}),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "portwatcher_events_total",
-			Help: "Events since the start, by type and by what told of them.",
-		}, []string{"type", "source"}),
-		detection: histogram("portwatcher_detection_latency_seconds",
-			"Time from a change in the kernel to its event, where the source knows the exact moment of the change."),
-		scan: histogram("portwatcher_scan_duration_seconds",
-			"Time that one look at the sockets of one network namespace took."),
+		log: o.Logger, maxSeries: o.MaxSeries, registry: prometheus.NewRegistry(), ports: prometheus.NewRegistry(),
+		scan: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "portwatcher_scan_duration_seconds", Help: "Time that one look at the sockets of one network namespace took.",
+			// Classic buckets, and native ones for who asks for them.
+			Buckets:                         port.DetectionBounds,
+			NativeHistogramBucketFactor:     1.1,
+			NativeHistogramMaxBucketNumber:  100,
+			NativeHistogramMinResetDuration: time.Hour,
+		}, []string{"source"}),
 	}
-	m.entered.WithLabelValues(stateListening)
-	m.entered.WithLabelValues(stateClosed)
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "portwatcher_build_info",
 		Help:        "Always 1; the labels say which build runs.",
 		ConstLabels: prometheus.Labels{"version": o.Version, "commit": o.Commit, "go_version": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.entered, m.events, m.detection, m.scan, build,
+	m.registry.MustRegister(m.scan, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
-const (
-	stateListening = "listening"
-	stateClosed    = "closed"
-)
-
-// histogram has classic buckets, and native ones for who asks for them.
-func histogram(name, help string) *prometheus.HistogramVec {
-	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: name, Help: help, Buckets: latencyBuckets,
-		NativeHistogramBucketFactor:     1.1,
-		NativeHistogramMaxBucketNumber:  100,
-		NativeHistogramMinResetDuration: time.Hour,
-	}, []string{"source"})
+// Watch names what scrapes read. It is called once, before the first scrape.
+func (m *Metrics) Watch(state State) {
+	m.state = state
+	m.registry.MustRegister(&collector{state})
+	m.ports.MustRegister(&portCollector{m})
 }
 
-// Event counts an event.
-func (m *Metrics) Event(e *port.Event) {
-	if m == nil {
-		return
-	}
-	m.events.WithLabelValues(string(e.Type), string(e.Source)).Inc()
-	switch e.Type {
-	case port.Opened:
-		m.entered.WithLabelValues(stateListening).Inc()
-	case port.Closed:
-		m.entered.WithLabelValues(stateClosed).Inc()
-	}
-}
-
-// ObserveDetection takes the time from a change in the kernel to its event.
-func (m *Metrics) ObserveDetection(source port.Source, took time.Duration) {
-	if m != nil {
-		m.detection.WithLabelValues(string(source)).Observe(took.Seconds())
-	}
-}
-
-// ObserveScan takes the time of one look at the sockets of a namespace.
+// ObserveScan takes the time of one scan of the sockets of a namespace.
 func (m *Metrics) ObserveScan(source port.Source, took time.Duration) {
 	if m != nil {
 		m.scan.WithLabelValues(string(source)).Observe(took.Seconds())
 	}
 }
 
-// Handler serves the metrics in the text format, OpenMetrics or protobuf. What
-// cannot be collected is left out and logged.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		ErrorLog:          errorLog{m.log},
-		ErrorHandling:     promhttp.ContinueOnError,
-		EnableOpenMetrics: true,
-	})
+// Negotiate returns the format that a client takes, which is the content type of
+// the answer: the text format, OpenMetrics or protobuf.
+func Negotiate(header http.Header) expfmt.Format {
+	return expfmt.NegotiateAccept(header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
 }
 
-type errorLog struct{ log logrus.FieldLogger }
+// Write writes all metrics. What cannot be collected is left out, and logged once.
+func (m *Metrics) Write(into *bytes.Buffer, format expfmt.Format) error {
+	gatherers := prometheus.Gatherers{m.registry}
+	var byHand []segment
+	switch format.FormatType() {
+	case expfmt.TypeTextPlain, expfmt.TypeOpenMetrics:
+		if m.state != nil {
+			byHand = m.rendered.of(m, m.state.View(), format.FormatType() == expfmt.TypeOpenMetrics)
+		}
+	default:
+		gatherers = append(gatherers, m.ports)
+	}
+	families, err := gatherers.Gather()
+	if err != nil {
+		m.failure.log(m.log, err)
+	}
+	encoder := expfmt.NewEncoder(into, format)
+	for _, family := range families {
+		for len(byHand) > 0 && byHand[0].name < family.GetName() {
+			into.Write(byHand[0].text)
+			byHand = byHand[1:]
+		}
+		if err := encoder.Encode(family); err != nil {
+			return err
+		}
+	}
+	for _, one := range byHand {
+		into.Write(one.text)
+	}
+	if closer, ok := encoder.(expfmt.Closer); ok {
+		return closer.Close() // OpenMetrics has a last line
+	}
+	return nil
+}
 
-func (l errorLog) Println(what ...any) { l.log.Warnln(append([]any{"Metrics:"}, what...)...) }
+// logOnce logs an error when it is another than the last.
+type logOnce struct {
+	mutex sync.Mutex
+	last  string
+}
+
+func (l *logOnce) log(to logrus.FieldLogger, err error) {
+	text := err.Error()
+	l.mutex.Lock()
+	known := text == l.last
+	l.last = text
+	l.mutex.Unlock()
+	if known {
+		return
+	}
+	var several prometheus.MultiError
+	if errors.As(err, &several) && len(several) > 0 {
+		text = several[0].Error()
+	}
+	to.Warnf("Metrics are left out: %s", strings.ReplaceAll(text, "\n", " "))
+}

@@ -1,52 +1,47 @@
 package metrics
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
-	"net/http/httptest"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/port"
-	"portwatcher/internal/server/api"
 )
 
 var update = flag.Bool("update", false, "write the golden file")
 
 // fakeState is what a test says is so.
 type fakeState struct {
-	open      []port.Open
-	inventory []api.Container
+	view      port.View
+	published []Published
 	notReady  error
 }
 
-func (f *fakeState) Open() []port.Open          { return append([]port.Open(nil), f.open...) }
-func (f *fakeState) Inventory() []api.Container { return f.inventory }
-func (f *fakeState) Ready() error               { return f.notReady }
-func (f *fakeState) Streams() api.Streams       { return api.Streams{Open: 2, Most: 1000, CutOff: 1} }
+func (f *fakeState) View() *port.View                   { return &f.view }
+func (f *fakeState) Published(*port.View) []Published   { return f.published }
+func (f *fakeState) Ready() error                       { return f.notReady }
+func (f *fakeState) Streams() (open int, cutOff uint64) { return 2, 1 }
 
-func (f *fakeState) Journal() api.Journal {
-	return api.Journal{LagSeconds: 0.25, SizeBytes: 4096, Written: 12}
-}
-
-func (f *fakeState) Status() port.CaptureStatus {
-	return port.CaptureStatus{
-		Engine:   port.EngineStatus{Connected: true, Reconnects: 2},
-		Watchers: []port.WatcherStatus{{}, {Stale: true}},
-		Gaps:     1, Overruns: 2, Lost: 3,
-		Queues: []port.QueueStatus{{Name: "journal", Capacity: 65536}, {Name: "output", Length: 1, Capacity: 131072, Dropped: 4}},
-	}
+func (f *fakeState) Journal() Journal {
+	return Journal{Writable: true, LagSeconds: 0.25, SizeBytes: 4096, Written: 12}
 }
 
 var web = &port.ContainerRef{ID: strings.Repeat("a", 64), Name: "shop_web_1", Image: "nginx:1.27", Project: "shop"}
@@ -64,14 +59,35 @@ func realistic() *fakeState {
 	host := open(22, port.Host, "sshd")
 	host.Container = nil
 	return &fakeState{
-		open: []port.Open{host, open(80, port.Published, "nginx"), open(443, port.Published, "nginx"), open(81, port.Network, "we\xffird \"name\"\\\n"), nameless},
-		inventory: []api.Container{
-			{Name: "shop_web_1", Monitored: true, Declared: []api.Declared{
-				{Protocol: port.TCP, Port: 80, Published: []string{"0.0.0.0:8080"}, Listening: true},
-				{Protocol: port.TCP, Port: 8443, Published: []string{"0.0.0.0:8443"}},
-				{Protocol: port.UDP, Port: 443, Exposed: true},
-			}},
-			{Name: "other", Declared: []api.Declared{{Protocol: port.TCP, Port: 1, Published: []string{"0.0.0.0:1"}}}},
+		view: port.View{
+			Version: 1,
+			Open:    []port.Open{host, open(80, port.Published, "nginx"), open(443, port.Published, "nginx"), open(81, port.Network, "we\xffird \"name\"\\\n"), nameless},
+			Containers: []port.ContainerState{
+				{Container: &port.Container{Name: "shop_web_1"}, Monitored: true}, {Container: &port.Container{Name: "other"}},
+			},
+			Status: port.CaptureStatus{
+				Engine:   port.EngineStatus{Connected: true, Reconnects: 2},
+				Watchers: []port.WatcherStatus{{}, {Stale: true}},
+				Gaps:     1, Overruns: 2, Lost: 3,
+				Queues: []port.QueueStatus{{Name: "journal", Capacity: 65536}, {Name: "output", Length: 1, Capacity: 131072, Dropped: 4}},
+			},
+			Counters: port.Counters{
+				Events: map[port.EventKind]uint64{
+					{Type: port.Opened, Source: port.SourceEBPF}: 3, {Type: port.Closed, Source: port.SourceEngine}: 1,
+					{Type: port.Changed, Source: port.SourceSockDiag}: 1, {Type: port.Bursts, Source: port.SourceEBPF}: 2, {Type: port.Gap}: 1,
+				},
+				Detection: map[port.Source]port.Distribution{
+					port.SourceEBPF:    {Counts: []uint64{0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, Sum: 0.0007},
+					port.SourceDestroy: {Counts: []uint64{0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, Sum: 12.003},
+				},
+				Pipeline: []port.Stage{
+					{Name: "kernel", In: 100, Out: 90, Counted: 5, Held: 2, Lost: 3}, {Name: "tracker", In: 90, Out: 80, Dropped: 10},
+				},
+			},
+		},
+		published: []Published{
+			{Container: "shop_web_1", Protocol: port.TCP, Port: 80, Listening: true},
+			{Container: "shop_web_1", Protocol: port.TCP, Port: 8443},
 		},
 	}
 }
@@ -81,26 +97,23 @@ func filled(t testing.TB, maxSeries int, state State) (*Metrics, *logtest.Hook) 
 	logger, hook := logtest.NewNullLogger()
 	m := New(Options{MaxSeries: maxSeries, Version: "1.2.3", Commit: "abc", Logger: logger})
 	m.Watch(state)
-	for range 3 {
-		m.Event(&port.Event{Type: port.Opened, Listener: port.Listener{Source: port.SourceEBPF}})
-	}
-	m.Event(&port.Event{Type: port.Closed, Listener: port.Listener{Source: port.SourceEngine}})
-	m.Event(&port.Event{Type: port.Changed, Listener: port.Listener{Source: port.SourceSockDiag}})
-	m.Event(&port.Event{Type: port.Gap})
-	m.ObserveDetection(port.SourceEBPF, 700*time.Microsecond)
-	m.ObserveDetection(port.SourceDestroy, 3*time.Millisecond)
 	m.ObserveScan(port.SourceSockDiag, 40*time.Millisecond)
 	return m, hook
 }
 
 func scrape(t testing.TB, m *Metrics) string {
 	t.Helper()
-	recorder := httptest.NewRecorder()
-	m.Handler().ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
-	if recorder.Code != 200 {
-		t.Fatalf("%d: %s", recorder.Code, recorder.Body)
+	return scrapeAs(t, m, "")
+}
+
+// scrapeAs scrapes as a client that accepts a format.
+func scrapeAs(t testing.TB, m *Metrics, accept string) string {
+	t.Helper()
+	var text bytes.Buffer
+	if err := m.Write(&text, Negotiate(http.Header{"Accept": {accept}})); err != nil {
+		t.Fatal(err)
 	}
-	return recorder.Body.String()
+	return text.String()
 }
 
 // changing matches what differs from machine to machine.
@@ -143,8 +156,8 @@ func TestPromtoolLikesIt(t *testing.T) {
 func TestSeriesAreBounded(t *testing.T) {
 	state := realistic()
 	for i := range 20 {
-		state.open = append([]port.Open{open(uint16(2000+i), port.Loopback, "x")}, state.open...)
-		state.inventory[0].Declared = append(state.inventory[0].Declared, api.Declared{Protocol: port.TCP, Port: uint16(3000 + i), Published: []string{"0.0.0.0:1"}})
+		state.view.Open = append([]port.Open{open(uint16(2000+i), port.Loopback, "x")}, state.view.Open...)
+		state.published = append(state.published, Published{Container: "shop_web_1", Protocol: port.TCP, Port: uint16(3000 + i)})
 	}
 	m, hook := filled(t, 5, state)
 	text := scrape(t, m)
@@ -165,17 +178,15 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 }
 
-func TestNativeHistograms(t *testing.T) {
+func TestHistograms(t *testing.T) {
 	m, _ := filled(t, 5000, realistic())
 	families, err := m.registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"portwatcher_detection_latency_seconds", "portwatcher_scan_duration_seconds"} {
-		h := histogramOf(families, name)
-		if h == nil || h.Schema == nil || len(h.PositiveSpan) == 0 || len(h.Bucket) != len(latencyBuckets) {
-			t.Errorf("%s: %v", name, h)
-		}
+	h := histogramOf(families, "portwatcher_scan_duration_seconds")
+	if h == nil || h.Schema == nil || len(h.PositiveSpan) == 0 || len(h.Bucket) != len(port.DetectionBounds) {
+		t.Errorf("%v", h)
 	}
 }
 
@@ -188,11 +199,82 @@ func histogramOf(families []*dto.MetricFamily, name string) *dto.Histogram {
 	return nil
 }
 
-func TestNobodyCounts(t *testing.T) {
+func TestNobodyCounts(*testing.T) {
 	var m *Metrics
-	m.Event(&port.Event{Type: port.Opened})
-	m.ObserveDetection(port.SourceEBPF, time.Second)
 	m.ObserveScan(port.SourceEBPF, time.Second)
+}
+
+// TestByHandAsByTheLibrary compares what is written by hand with what the library
+// writes of the same.
+func TestByHandAsByTheLibrary(t *testing.T) {
+	for name, state := range map[string]*fakeState{"realistic": realistic(), "nothing": {}} {
+		for _, accept := range []string{"", "application/openmetrics-text;version=1.0.0", "text/plain;version=0.0.4;escaping=underscores"} {
+			m, _ := filled(t, 4, state)
+			families, err := prometheus.Gatherers{m.registry, m.ports}.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var text bytes.Buffer
+			encoder := expfmt.NewEncoder(&text, Negotiate(http.Header{"Accept": {accept}}))
+			for _, family := range families {
+				if err := encoder.Encode(family); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := encoder.(expfmt.Closer).Close(); err != nil {
+				t.Fatal(err)
+			}
+			got, want := comparable(scrapeAs(t, m, accept)), comparable(text.String())
+			if !slices.Equal(got, want) {
+				t.Errorf("%s, %q: %q, want %q", name, accept, got, want)
+			}
+		}
+	}
+}
+
+// comparable returns the lines in order, without those that change.
+func comparable(text string) []string {
+	lines := slices.DeleteFunc(strings.SplitAfter(text, "\n"), func(line string) bool {
+		return strings.Contains(line, "go_") || strings.Contains(line, "process_")
+	})
+	slices.Sort(lines)
+	return lines
+}
+
+func TestProtobuf(t *testing.T) {
+	m, _ := filled(t, 5000, realistic())
+	format := Negotiate(http.Header{"Accept": {"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"}})
+	var content bytes.Buffer
+	if err := m.Write(&content, format); err != nil {
+		t.Fatal(err)
+	}
+	decoder, found := expfmt.NewDecoder(&content, format), map[string]int{}
+	for {
+		var family dto.MetricFamily
+		if err := decoder.Decode(&family); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		found[family.GetName()] = len(family.Metric)
+	}
+	if found["portwatcher_port_info"] != 5 || found["portwatcher_events_total"] != 5 {
+		t.Errorf("%v", found)
+	}
+}
+
+// TestAnotherVersionIsWritten has a view that changes between two scrapes.
+func TestAnotherVersionIsWritten(t *testing.T) {
+	state := realistic()
+	m, _ := filled(t, 5000, state)
+	for _, accept := range []string{"", "application/openmetrics-text;version=1.0.0"} {
+		before := scrapeAs(t, m, accept)
+		state.view.Open, state.view.Version = state.view.Open[1:], state.view.Version+1
+		after := scrapeAs(t, m, accept)
+		if got, want := strings.Count(after, "portwatcher_port_info{"), strings.Count(before, "portwatcher_port_info{")-1; got != want {
+			t.Errorf("%q: %d series, want %d", accept, got, want)
+		}
+	}
 }
 
 func TestNotReady(t *testing.T) {
@@ -204,11 +286,27 @@ func TestNotReady(t *testing.T) {
 	}
 }
 
-func BenchmarkEvent(b *testing.B) {
-	m, _ := filled(b, 5000, realistic())
-	e := &port.Event{Type: port.Opened, Listener: port.Listener{Source: port.SourceEBPF}}
-	b.ReportAllocs()
-	for b.Loop() {
-		m.Event(e)
+func BenchmarkWrite(b *testing.B) {
+	state := realistic()
+	state.view.Open = nil
+	for i := range 3000 {
+		state.view.Open = append(state.view.Open, open(uint16(1000+i), port.Network, "nginx"))
+	}
+	for _, test := range []struct {
+		name   string
+		change uint64
+	}{{"the same version", 0}, {"another version", 1}} {
+		b.Run(test.name, func(b *testing.B) {
+			m, _ := filled(b, 5000, state)
+			var text bytes.Buffer
+			b.ReportAllocs()
+			for b.Loop() {
+				state.view.Version += test.change
+				text.Reset()
+				if err := m.Write(&text, Negotiate(nil)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

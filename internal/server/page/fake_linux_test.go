@@ -164,7 +164,7 @@ func (f *fake) emit(events ...port.Event) {
 }
 
 func (f *fake) apply(e *port.Event) {
-	if e.Type == port.Gap || e.Transient {
+	if e.Type == port.Gap || e.Type == port.Bursts || e.Transient {
 		return
 	}
 	endpoint := port.Endpoint{Container: e.Container.ID, Protocol: e.Protocol, Address: e.Address, Port: e.Port}
@@ -275,8 +275,11 @@ func matches(e *port.Event, query map[string][]string) bool {
 		return len(query["container"])+len(query["project"])+len(query["protocol"])+len(query["exposure"])+len(query["port"]) == 0
 	}
 	number := strconv.Itoa(int(e.Port))
-	return one("container", e.Container.Name) && one("project", e.Container.Project) && one("protocol", e.Protocol.String()) &&
-		one("exposure", string(e.Exposure)) && one("port", number, number+"/"+e.Protocol.String())
+	// As the journal does it: in a burst of several ports or protocols any of them may be.
+	several := e.Type == port.Bursts
+	return one("container", e.Container.Name) && one("project", e.Container.Project) && one("exposure", string(e.Exposure)) &&
+		(several && e.Protocol == 0 || one("protocol", e.Protocol.String())) &&
+		(several && e.Port == 0 || one("port", number, number+"/"+e.Protocol.String()))
 }
 
 func (f *fake) serveStream(w http.ResponseWriter, r *http.Request) {

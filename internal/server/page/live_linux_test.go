@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/port"
@@ -157,6 +158,43 @@ func TestTellsWhatItCannotSee(t *testing.T) {
 	f.stop()
 	f.start(f.address)
 	p.waitText(".notice.version", "1.1.0")
+}
+
+func TestBurstsAreShownAndChangeNothing(t *testing.T) {
+	f, web, p := liveWeb(t, 1280, 900)
+	burst := func(number int, protocol port.Protocol, count int, ports ...uint16) port.Event {
+		return event(port.Bursts, web, "127.0.0.1", number, by("storm", 99), func(e *port.Event) {
+			e.Protocol, e.Exposure = protocol, ""
+			last := time.Date(2026, 11, 22, 18, 36, 40, 0, time.UTC)
+			e.Burst = &port.Burst{Opened: 31245, Closed: 31244, First: last.Add(-1500 * time.Millisecond), Last: last, Ports: ports, PortCount: count}
+		})
+	}
+	f.emit(burst(20000, port.TCP, 1, 20000), burst(0, port.TCP, 3, 81, 83, 90), burst(0, 0, 912, 20000, 20911))
+	p.wait("document.querySelectorAll('#events li.burst').length === 3")
+	if texts := eval[string](p, "[...document.querySelectorAll('#events li.burst')].map((e) => [...e.querySelectorAll('.sign, .subject, .type, .counted, .by')].map((part) => part.textContent).join('|')).join('\\n')"); texts !=
+		`±|web|burst|31,245 ports opened and 31,244 closed within 1.5 s: 912 ports or more, among them 20000 to 20911 on 127.0.0.1|storm (99)
+±|web|burst|31,245 ports opened and 31,244 closed within 1.5 s: 3 ports, 81 to 90, tcp on 127.0.0.1|storm (99)
+±|web 20000/tcp|burst|31,245 ports opened and 31,244 closed within 1.5 s: 20000/tcp on 127.0.0.1|storm (99)` {
+		t.Errorf("the bursts are\n%s", texts)
+	}
+	if rows := eval[string](p, "[...document.querySelectorAll('#groups th.port')].map((e) => e.textContent).join()"); rows != "80/tcp" {
+		t.Errorf("%s are open; want port 80 as before", rows)
+	}
+	f.emit(port.Event{Type: port.Gap, Reason: "an overrun", Lost: 128})
+	p.waitText("#events li.gap", "128 openings and closings were missed: an overrun")
+	for path, want := range map[string]int{
+		"/?type=burst": 3, "/?q=83/tcp": 1, "/?protocol=udp": 1, "/?q=storm": 3, "/?type=opened": 0,
+	} {
+		p.live(f, path)
+		p.wait("!document.querySelector('#older').disabled")
+		p.wait(fmt.Sprintf("document.querySelectorAll('#events li.burst').length === %d", want))
+	}
+	// In the history of a port is what it was, or may have been, among.
+	for number, want := range map[string]int{"80/tcp": 1, "83/tcp": 2, "83/udp": 1, "20000/tcp": 2} {
+		p.live(f, "/?container=web&port="+number)
+		p.wait("document.querySelector('#detail .events li.gap')")
+		p.wait(fmt.Sprintf("document.querySelectorAll('#detail .events li.burst').length === %d", want))
+	}
 }
 
 func TestAsksForTheToken(t *testing.T) {

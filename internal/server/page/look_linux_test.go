@@ -13,11 +13,16 @@ func shop(f *fake) (web, cache, old container) {
 	web = f.add(container{Name: "shop_web_1", Image: "nginx:1.27", Project: "shop", Service: "web", Declared: http80, Addresses: []string{"172.18.0.2"}, Namespace: "net:[4026532201]", Source: "ebpf"})
 	cache = f.add(container{Name: "shop_redis_1", Image: "redis:7.4", Project: "shop", Service: "redis", Declared: []declared{{Protocol: "tcp", Port: 6379, Exposed: true}}})
 	database := f.add(container{Name: "shop_db_1", Image: "postgres:16", Project: "shop", Service: "db", Declared: []declared{{Protocol: "tcp", Port: 5432, Exposed: true, Published: []string{"127.0.0.1:5432"}}}})
-	f.add(container{Name: "shop_worker_1", Image: "registry.example.com/team/shop-worker:2026.11.3", Project: "shop", Service: "worker"})
+	worker := f.add(container{Name: "shop_worker_1", Image: "registry.example.com/team/shop-worker:2026.11.3", Project: "shop", Service: "worker"})
 	blog := f.add(container{Name: "blog_ghost_1", Image: "ghost:5", Project: "blog", Service: "ghost", Declared: []declared{{Protocol: "tcp", Port: 2368, Exposed: true}}})
 	old = f.add(container{Name: "blog_admin_1", Image: "php:8-apache", Project: "blog", Service: "admin", Declared: []declared{
 		{Protocol: "tcp", Port: 80, Exposed: true, Published: []string{"0.0.0.0:8081", "[::]:8081"}}, {Protocol: "tcp", Port: 443, Exposed: true}}})
 	agent := f.add(container{Name: "node-exporter", Image: "prom/node-exporter:v1.8.2", NetworkMode: "host", Declared: []declared{{Protocol: "tcp", Port: 9100, Exposed: true}}})
+	several := []uint16{20000, 20001, 20002, 20911}
+	burst := event(port.Bursts, worker, "127.0.0.1", 0, ago(6*time.Minute), by("storm", 5120), func(e *port.Event) {
+		e.Exposure = ""
+		e.Burst = &port.Burst{Opened: 31245, Closed: 31244, First: e.Time.Add(-time.Second), Last: e.Time, Ports: several, PortCount: 912}
+	})
 	host := func(e *port.Event) { e.Exposure = port.Host }
 	udp := func(e *port.Event) { e.Protocol = port.UDP }
 	transient := func(e *port.Event) { e.Transient = true }
@@ -36,6 +41,8 @@ func shop(f *fake) (web, cache, old container) {
 		event(port.Opened, cache, "172.18.0.3", 40123, ago(14*time.Minute), udp, by("redis-server", 2304)),
 		port.Event{Type: port.Gap, Time: time.Now().UTC().Add(-9 * time.Minute), Reason: "217 destroy notifications were lost: the receive buffer overflowed"},
 		event(port.Closed, old, "0.0.0.0", 80, ago(7*time.Minute), by("apache2", 2455), published("0.0.0.0:8081", "[::]:8081")),
+		burst,
+		port.Event{Type: port.Gap, Time: time.Now().UTC().Add(-5 * time.Minute), Listener: burst.Listener, Reason: "more happened than was read in time", Lost: 128},
 		event(port.Opened, blog, "127.0.0.1", 43111, ago(4*time.Minute), transient, by("curl", 4100)),
 		event(port.Closed, blog, "127.0.0.1", 43111, ago(4*time.Minute), transient, by("curl", 4100), func(e *port.Event) { e.OpenSeconds = new(0.0123) }),
 		event(port.Changed, web, "0.0.0.0", 9000, ago(90*time.Second), by("php-fpm8.2", 4410)),

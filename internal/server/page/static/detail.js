@@ -1,6 +1,7 @@
 // The details of one container or one of its ports: a dialog with its own URL.
 
 import { h, place } from './dom.js';
+import { mayBeOf } from './filters.js';
 import { clock, count, isLoopback } from './format.js';
 import { eventRow } from './event.js';
 import { intervalsOf, intervalTable, processesOf, processTable, strip } from './intervals.js';
@@ -116,10 +117,11 @@ export class Detail {
     }
   }
 
-  #concerns({ type, container, port, protocol }) {
+  #concerns(event) {
+    const { type, container } = event;
     if (type === 'gap' && !container) return true;
     if (container?.name !== this.#subject.container) return false;
-    return type === 'gap' || !this.#subject.port || this.#subject.port === `${port}/${protocol}`;
+    return type === 'gap' || !this.#subject.port || mayBeOf(event, this.#subject.port);
   }
 
   // add takes live events.

@@ -1,10 +1,10 @@
 // One event as a line of a list.
 
 import { h } from './dom.js';
-import { addressText, clock, exposureKind, fromOutside, isWildcard, lasted, processesText, processText } from './format.js';
+import { addressText, burstText, clock, exposureKind, fromOutside, gapText, isWildcard, lasted, processesText, processText } from './format.js';
 import { badge, publishedText } from './row.js';
 
-const signs = { opened: '+', closed: '−', changed: '~', gap: '!' };
+const signs = { opened: '+', closed: '−', changed: '~', burst: '±', gap: '!' };
 
 // eventRow makes the item. href(container, port) gives the details' URL; where
 // short, the container is not named (its own history).
@@ -19,7 +19,7 @@ export function eventRow(event, href, short = false) {
 
 function link(event, href, short) {
   const name = event.container?.name ?? (event.type === 'gap' ? 'all containers' : 'the host itself');
-  const port = event.port ? `${event.port}/${event.protocol}` : '';
+  const port = event.port && event.protocol ? `${event.port}/${event.protocol}` : '';
   const named = !(short && port);
   // A long name is cut, the port never.
   const parts = [named && h('span', { class: 'name', title: name }, name), port && h('span', { class: 'port' }, named ? ` ${port}` : port)].filter(Boolean);
@@ -28,13 +28,13 @@ function link(event, href, short) {
 }
 
 function detailsOf(event) {
-  if (event.type === 'gap') return [`Something may have been missed: ${event.reason ?? 'no reason was given'}`];
+  if (event.type === 'gap') return [gapText(event)];
+  if (event.type === 'burst') return [h('span', { class: 'counted' }, burstText(event)), ...processesOf(event)];
   const kind = exposureKind(event.exposure, event.published);
   // What is reached from outside is told by its outer address.
   const outer = event.type !== 'closed' && fromOutside(kind) && isWildcard(event.address) && event.published;
   const parts = outer ? [] : [h('span', { class: 'at' }, addressText(event))];
-  const processes = event.processes ?? [];
-  if (processes.length) parts.push(h('span', { class: 'by', title: processes.map(processText).join(', ') }, processesText(processes)));
+  parts.push(...processesOf(event));
   if (event.type === 'closed') {
     if (event.open_seconds !== undefined) parts.push(h('span', { class: 'lasted' }, `after ${lasted(event.open_seconds)}`));
   } else if (event.exposure) {
@@ -44,4 +44,9 @@ function detailsOf(event) {
   if (event.transient) parts.push(h('span', { class: 'mark', title: 'It opened and closed between two looks.' }, 'transient'));
   if (event.source === 'restart') parts.push(h('span', { class: 'mark', title: 'Found at the start: it happened while portwatcher did not run.' }, 'while away'));
   return parts;
+}
+
+function processesOf({ processes = [] }) {
+  if (!processes.length) return [];
+  return [h('span', { class: 'by', title: processes.map(processText).join(', ') }, processesText(processes))];
 }

@@ -8,7 +8,7 @@ export const choices = {
   protocol: { '': 'Any protocol', tcp: 'TCP', udp: 'UDP' },
   exposure: { '': 'Any exposure', outside: 'From outside', published: 'Published', host: 'Host', network: 'Network', loopback: 'Loopback' },
   state: { '': 'Any state', listening: 'Listening', silent: 'Published, nobody listens', undeclared: 'Listening, not declared', unwatched: 'Not watched' },
-  type: { '': 'All events', opened: 'Opened', closed: 'Closed', changed: 'Changed', gap: 'Gaps', transient: 'Transient' },
+  type: { '': 'All events', opened: 'Opened', closed: 'Closed', changed: 'Changed', burst: 'Bursts', gap: 'Gaps', transient: 'Transient' },
   view: { ports: 'Ports', events: 'Events' },
 };
 
@@ -97,14 +97,14 @@ export function matchEmpty(entry, filter, wanted) {
 }
 
 // matchEvent says whether an event is wanted in the time line. A gap that names
-// no container concerns them all.
+// no container concerns them all, and a burst of both protocols is of each.
 export function matchEvent(event, filter, wanted) {
   if (filter.type && (filter.type === 'transient' ? !event.transient : event.type !== filter.type)) return false;
   const container = event.container;
   if (event.type === 'gap' && !container) return true;
   if (!inProject(filter, container?.project)) return false;
   if (event.type !== 'gap') {
-    if (filter.protocol && event.protocol !== filter.protocol) return false;
+    if (filter.protocol && event.protocol !== filter.protocol && !(event.type === 'burst' && !event.protocol)) return false;
     if (filter.exposure && !exposed(filter, exposureKind(event.exposure, event.published))) return false;
   }
   return found(eventText(event), wanted);
@@ -113,9 +113,24 @@ export function matchEvent(event, filter, wanted) {
 function eventText(event) {
   const { name, image, project, service } = event.container ?? {};
   return [
-    name, image, project, service, `${event.port}/${event.protocol}`, addressText(event), ...(event.published ?? []),
+    name, image, project, service, ...portsOf(event), addressText(event), ...(event.published ?? []),
     ...(event.processes ?? []).flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), event.exposure, event.reason,
   ].filter(Boolean).join('\n').toLowerCase();
+}
+
+// portsOf lists the ports of an event as "80/tcp"; those of a burst as far as
+// they are known.
+function portsOf({ port, protocol, ports = [] }) {
+  const numbers = port ? [port] : ports;
+  return numbers.flatMap((number) => (protocol ? [`${number}/${protocol}`] : [`${number}/tcp`, `${number}/udp`]));
+}
+
+// mayBeOf says whether an event is of a port such as "80/tcp", or of a burst in
+// which it may be: the list of a burst's ports may be incomplete.
+export function mayBeOf(event, port) {
+  if (portsOf(event).includes(port)) return true;
+  const complete = event.type !== 'burst' || event.port || event.port_count <= (event.ports?.length ?? 0);
+  return !complete && (!event.protocol || port.endsWith(`/${event.protocol}`));
 }
 
 // query is what the server can do of the filter on /events.

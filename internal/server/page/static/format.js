@@ -73,6 +73,32 @@ export const isWildcard = (address) => address === '0.0.0.0' || address === '::'
 // is not known whether.
 export const addressText = ({ address, ipv6_only }) => (ipv6_only ? `${address} (IPv6 only)` : address ?? '');
 
+// gapText says what was missed, as far as that is known, and why.
+export function gapText({ lost, reason }) {
+  const missed = lost ? `${count(lost, 'opening or closing was', 'openings and closings were')} missed` : 'Something may have been missed';
+  return `${missed}: ${reason ?? 'no reason was given'}`;
+}
+
+// burstText is what a burst stands for: "31,245 ports opened and 31,244 closed
+// within 1.0 s: 912 ports or more, among them 20000 to 20911, tcp on 127.0.0.1".
+export function burstText(event) {
+  const { opened = 0, closed = 0, first, last } = event;
+  const seconds = (Date.parse(last) - Date.parse(first)) / 1000;
+  const within = Number.isNaN(seconds) ? '' : ` within ${lasted(seconds)}`;
+  const common = [portsText(event), !(event.port && event.protocol) && event.protocol].filter(Boolean).join(', ');
+  const place = [common, event.address && `on ${addressText(event)}`].filter(Boolean).join(' ');
+  return `${count(opened, 'port')} opened and ${closed.toLocaleString('en')} closed${within}${place && `: ${place}`}`;
+}
+
+function portsText({ port, protocol, ports = [], port_count: number = 0 }) {
+  if (port) return protocol ? `${port}/${protocol}` : String(port);
+  if (!number) return '';
+  if (number === 1 && ports.length) return String(ports[0]);
+  const known = number <= ports.length;
+  const range = ports.length ? `, ${known ? '' : 'among them '}${ports[0]} to ${ports.at(-1)}` : '';
+  return `${count(number, 'port')}${known ? '' : ' or more'}${range}`;
+}
+
 // The exposures, with the sign that tells them apart without colour and the
 // sentence for those who ask.
 const exposures = {

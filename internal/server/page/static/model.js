@@ -29,7 +29,7 @@ export class Model {
 
   apply(event) {
     this.#log?.push(event);
-    if (event.type === 'gap') return;
+    if (event.type === 'gap' || event.type === 'burst') return; // neither changes what is open
     const entry = this.#entryOf(event.container);
     const key = `${event.protocol} ${event.port} ${event.address}`;
     // A transient is over when it is told.

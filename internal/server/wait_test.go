@@ -1,0 +1,209 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"portwatcher/internal/journal"
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/port"
+	"portwatcher/internal/server/api"
+)
+
+// expensive is a filter with as many patterns as are allowed, of which none matches.
+func expensive(number int) *Filter {
+	f := &Filter{}
+	for i := range maxPatterns {
+		f.Containers = append(f.Containers, fmt.Sprintf("*n*o*n*e-%d-%d*", number, i))
+	}
+	return f
+}
+
+// TestAnEventCostsTheSameForManyThatWait has 200 requests that wait for 32 patterns
+// each. What each event costs its goroutine must not grow with them.
+func TestAnEventCostsTheSameForManyThatWait(t *testing.T) {
+	s := start(t, nil)
+	s.capture.set(func(c *fakeCapture) { c.open = manyPorts(3000) })
+	for i := range 200 {
+		defer s.waiters.leave(s.waiters.join(expensive(i)))
+	}
+	const events = 10_000
+	opened := event(port.Opened, openPort(web, port.TCP, "0.0.0.0", 80, port.Network))
+	began := time.Now()
+	for range events {
+		s.Event(opened)
+	}
+	s.Missed(1)
+	// Matched one by one they took 10 s and more for 500 events.
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("%d events took %s", events, took)
+	}
+}
+
+// TestMatchingIsBounded has many views one after the other, each with ports that
+// opened.
+func TestMatchingIsBounded(t *testing.T) {
+	s := start(t, nil)
+	for i := range 200 {
+		defer s.waiters.leave(s.waiters.join(expensive(i)))
+	}
+	var compared sync.WaitGroup
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	views := 0
+	w := newWaiters(func() *port.View {
+		views++
+		return &port.View{Version: uint64(views), Open: manyPorts(100 + views%2)}
+	})
+	defer w.leave(w.join(expensive(0)))
+	compared.Go(func() { w.run(ctx) })
+	for ctx.Err() == nil {
+		w.wake()
+		time.Sleep(100 * time.Microsecond) // the pace of the events, not a wait
+	}
+	compared.Wait()
+	if most := int(time.Second/matchPause) + 10; views > most {
+		t.Errorf("compared %d times in a second, want at most %d", views, most)
+	}
+}
+
+// TestEqualFiltersAreComparedOnce has many requests for the same.
+func TestEqualFiltersAreComparedOnce(t *testing.T) {
+	s := start(t, nil)
+	type result struct {
+		ports api.Ports
+		path  string
+	}
+	answers := make(chan result)
+	const requests = 30
+	paths := []string{"/api/v1/ports?container=late&port=81/tcp&wait=5m", "/api/v1/ports?container=late&port=82&exposure=network&wait=5m"}
+	for i := range requests {
+		path := paths[i%len(paths)]
+		go func() { answers <- result{decode[api.Ports](t, s, path), path} }()
+	}
+	kerneltest.Eventually(t, "all wait", func() bool { return len(s.waits) == requests })
+	kerneltest.Eventually(t, "they wait for two things", func() bool { return s.waiters.count() == len(paths) })
+	late := &port.ContainerRef{ID: strings.Repeat("c", 64), Name: "late"}
+	for _, o := range []port.Open{
+		openPort(late, port.TCP, "0.0.0.0", 81, port.Network), openPort(late, port.TCP, "0.0.0.0", 82, port.Loopback),
+	} {
+		s.capture.set(func(c *fakeCapture) { c.open = append(slices.Clone(c.open), o) })
+		s.Event(event(port.Opened, o))
+	}
+	for range requests / len(paths) {
+		if got := <-answers; got.path != paths[0] || len(got.ports.Ports) != 1 || got.ports.Ports[0].Port != 81 {
+			t.Errorf("%+v", got)
+		}
+	}
+	// The other can be reached from now on, of which an event of another type tells.
+	s.capture.set(func(c *fakeCapture) {
+		c.open = slices.Clone(c.open)
+		c.open[len(c.open)-1].Exposure = port.Network
+	})
+	s.Event(event(port.Changed, s.capture.open[0]))
+	for range requests / len(paths) {
+		if got := <-answers; got.path != paths[1] || len(got.ports.Ports) != 1 || got.ports.Ports[0].Port != 82 {
+			t.Errorf("%+v", got)
+		}
+	}
+	kerneltest.Eventually(t, "nobody waits", func() bool { return s.waiters.count() == 0 && len(s.waits) == 0 })
+}
+
+// TestMissedEventsWake opens a port of which no event tells.
+func TestMissedEventsWake(t *testing.T) {
+	s := start(t, nil)
+	answers := make(chan api.Ports)
+	go func() { answers <- decode[api.Ports](t, s, "/api/v1/ports?port=81&wait=5m") }()
+	kerneltest.Eventually(t, "the request waits", func() bool { return s.waiters.count() == 1 })
+	opened := openPort(web, port.TCP, "0.0.0.0", 81, port.Network)
+	s.Missed(5)
+	// The view may come after what tells of it.
+	s.capture.set(func(c *fakeCapture) { c.open = append(slices.Clone(c.open), opened) })
+	s.Missed(5)
+	if got := <-answers; len(got.Ports) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestTheAnswerHasWhatWasFound closes the port before the answer is made.
+func TestTheAnswerHasWhatWasFound(t *testing.T) {
+	s := start(t, nil)
+	filter := &Filter{}
+	filter.Ports = []journal.PortRange{{First: 81, Last: 81}}
+	views := make(chan *port.View)
+	go func() {
+		view, err := s.await(t.Context(), filter, time.Hour)
+		if err != nil {
+			t.Error(err)
+		}
+		views <- view
+	}()
+	kerneltest.Eventually(t, "it waits", func() bool { return s.waiters.count() == 1 })
+	o := openPort(web, port.TCP, "0.0.0.0", 81, port.Network)
+	s.capture.set(func(c *fakeCapture) { c.open = append(slices.Clone(c.open), o) })
+	s.Event(event(port.Opened, o))
+	kerneltest.Eventually(t, "it is found", func() bool { return s.waiters.count() == 0 })
+	s.capture.set(func(c *fakeCapture) { c.open = nil })
+	if view := <-views; !slices.ContainsFunc(view.Open, func(o port.Open) bool { return filter.Listener(&o.Listener) }) {
+		t.Errorf("%d ports are open", len(view.Open))
+	}
+}
+
+func TestPatternsAreBounded(t *testing.T) {
+	s := start(t, nil)
+	patterns := strings.Repeat("none*,", maxPatterns)
+	for _, path := range []string{"ports?wait=0&container=", "ports?container=", "containers?name=", "containers?container=a&name=", "events?container="} {
+		p := s.problem(t, http.StatusBadRequest, "/api/v1/"+path+patterns+"web")
+		if !strings.Contains(p.Detail, "at most ") || !strings.Contains(p.Detail, "values") || p.Value != "web" && !strings.Contains(path, "=a&") {
+			t.Errorf("%s: %+v", path, p)
+		}
+	}
+	decode[api.Ports](t, s, "/api/v1/ports?container="+patterns)
+}
+
+// TestOpened compares with what sets would find.
+func TestOpened(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	all := manyPorts(60)
+	slices.SortFunc(all, func(a, b port.Open) int { return order(&a.Listener, &b.Listener) })
+	pick := func() (some []port.Open) {
+		for _, o := range all {
+			if random.IntN(2) == 0 {
+				continue
+			}
+			if random.IntN(4) == 0 {
+				o.Exposure = port.Published
+			}
+			some = append(some, o)
+		}
+		return some
+	}
+	for range 1000 {
+		before, now := pick(), pick()
+		var want []*port.Open
+		for i := range now {
+			if !slices.ContainsFunc(before, func(o port.Open) bool { return alike(&o.Listener, &now[i].Listener) }) {
+				want = append(want, &now[i])
+			}
+		}
+		if got := opened(before, now); !slices.Equal(got, want) {
+			t.Fatalf("%d opened, want %d", len(got), len(want))
+		}
+		// Out of order nothing is missed.
+		random.Shuffle(len(now), func(i, j int) { now[i], now[j] = now[j], now[i] })
+		found := opened(before, now)
+		for i := range now {
+			isNew := !slices.ContainsFunc(before, func(o port.Open) bool { return alike(&o.Listener, &now[i].Listener) })
+			if isNew && !slices.Contains(found, &now[i]) {
+				t.Fatal("one is missed")
+			}
+		}
+	}
+}
