@@ -217,6 +217,10 @@ func (f *Facts) Release() {
 // CgroupPaths are paths of cgroups by their ids. A value is immutable.
 type CgroupPaths struct{ paths map[uint64]string }
 
+// NewCgroupPaths returns paths by the ids of their cgroups. The map must not be changed
+// afterwards.
+func NewCgroupPaths(paths map[uint64]string) *CgroupPaths { return &CgroupPaths{paths} }
+
 // Path returns a cgroup's path, "" where it is not known.
 func (c *CgroupPaths) Path(id uint64) string {
 	if c == nil {

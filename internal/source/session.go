@@ -49,7 +49,7 @@ func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
 	switch {
 	case settings.Exact, w.busyness.without:
 		w.endReceiver()
-	case w.receiver == nil && w.cancel != nil:
+	case w.receiver == nil && w.runs:
 		// Before the first dump, so that no close falls between them.
 		w.startReceiver(handle, pid, settings)
 	case w.receiver != nil:

@@ -44,6 +44,7 @@ type Watcher struct {
 	env    *Env
 	id     port.Namespace
 	cancel context.CancelFunc
+	runs   bool // it was started
 
 	poke     chan struct{} // scan now
 	soon     chan struct{} // scan in connectTime
@@ -78,7 +79,7 @@ type Watcher struct {
 // NewWatcher returns a watcher of a namespace that does not run.
 func NewWatcher(env *Env, id port.Namespace) *Watcher {
 	return &Watcher{
-		env: env, id: id, started: clock.Now(),
+		env: env, id: id, started: clock.Now(), cancel: func() {},
 		poke: make(chan struct{}, 1), soon: make(chan struct{}, 1), retune: make(chan struct{}, 1), openings: make(chan struct{}, 1),
 		drains: make(chan chan struct{}), ended: make(chan struct{}),
 		second: stoppedTimer(), connect: stoppedTimer(),
@@ -89,7 +90,7 @@ func NewWatcher(env *Env, id port.Namespace) *Watcher {
 func Start(env *Env, id port.Namespace) *Watcher {
 	w := NewWatcher(env, id)
 	ctx, cancel := context.WithCancel(context.Background())
-	w.cancel = cancel
+	w.cancel, w.runs = cancel, true
 	go func() {
 		defer close(w.ended)
 		w.supervise(ctx)
