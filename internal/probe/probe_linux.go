@@ -116,7 +116,7 @@ func (p *Probe) Read(event *Event) error {
 
 // More says whether more records waited when Read returned the last one. It belongs to
 // the goroutine that calls Read.
-func (p *Probe) More() bool { return p.record.Remaining > 0 }
+func (p *Probe) More() bool { return p.ring.more() }
 
 // Flush has Read return [ErrFlushed] once it has returned every event of before
 // this call. Several calls may be answered by one ErrFlushed. After Close it

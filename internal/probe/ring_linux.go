@@ -134,6 +134,12 @@ func (r *ringReader) read(buffer []byte) ([]byte, error) {
 	}
 }
 
+// more says whether the kernel has begun a record that read has not returned. It belongs
+// to the goroutine that calls read.
+func (r *ringReader) more() bool {
+	return !r.closed.Load() && atomic.LoadUintptr(position(r.producer)) != r.position
+}
+
 // next returns the record at the position, in the ring's own memory, nil while it
 // is being written. It passes over one that its writer gave up.
 func (r *ringReader) next() (record []byte, discarded bool, err error) {
