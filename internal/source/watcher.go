@@ -287,7 +287,9 @@ func (w *Watcher) loop(ctx context.Context) error {
 		case <-w.readable():
 			err = w.receive()
 		case done := <-w.drains:
-			w.drain(ctx)
+			limited, cancel := context.WithTimeout(ctx, maxEnding)
+			w.drain(limited)
+			cancel()
 			close(done)
 		case <-measure:
 			err = w.measureConnections()
