@@ -45,8 +45,9 @@ type Sink struct {
 // outlet is a sink with what it did not take.
 type outlet struct {
 	Sink
-	// lost are openings and closings by container that no gap has reported yet; events
-	// counts all of them since the start, changes the openings and closings.
+	// lost are openings and closings by container that no gap has reported yet, 0 where
+	// something else was lost. Since the start, events counts all that was lost, changes
+	// the openings and closings.
 	lost    map[string]uint64
 	events  uint64
 	changes uint64
@@ -87,7 +88,7 @@ func (c *Capture) deliver(e *port.Event, sockets *port.Sockets, container string
 			if o.Lossy {
 				continue
 			}
-			o.lost[container] += max(weight, 1)
+			o.lost[container] += weight + e.Lost
 			c.counts.lost++
 		}
 	}
