@@ -2,6 +2,7 @@ package capture
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"runtime"
@@ -194,14 +195,17 @@ func TestNothingIsLeft(t *testing.T) {
 			boxes = append(boxes, b)
 			l.report(engine.Started, boxed(b, "box"))
 		}
-		kerneltest.Eventually(t, "all are scanned", func() bool {
+		kerneltest.Await(t, "all are scanned", func() string {
 			watchers := l.Status().Watchers
 			for _, w := range watchers {
 				if w.LastScan.IsZero() {
-					return false
+					return fmt.Sprintf("%+v is not", w)
 				}
 			}
-			return len(watchers) == 50
+			if len(watchers) != 50 {
+				return fmt.Sprint(len(watchers), " watchers in batch ", batch)
+			}
+			return ""
 		})
 		for i, b := range boxes {
 			if (batch+i)%2 == 0 {
