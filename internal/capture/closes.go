@@ -103,11 +103,17 @@ func (c *Capture) noteOwnerless(n *namespace, s *port.Socket) {
 // reportOwnerless reports such ports by a gap, at most one a gapInterval.
 func (c *Capture) reportOwnerless(n *namespace) {
 	d := &n.ownerless
-	if d.count == 0 {
+	if d.count > 0 && !d.reported.IsZero() && c.now.Sub(d.reported) < gapInterval {
+		n.watcher.Opened() // which leads here again
 		return
 	}
-	if !d.reported.IsZero() && c.now.Sub(d.reported) < gapInterval {
-		n.watcher.Opened() // which leads here again
+	c.reportDoubt(n)
+}
+
+// reportDoubt reports them at once: a member ends, or portwatcher does.
+func (c *Capture) reportDoubt(n *namespace) {
+	d := &n.ownerless
+	if d.count == 0 {
 		return
 	}
 	c.gap(nil, fmt.Sprintf("ports that opened and closed between two scans in the network namespace of %s: %d, the last %s; whose they were is not known",

@@ -173,6 +173,7 @@ func (c *Capture) choose(m *member, known *port.Container) {
 	if monitored == m.monitored || m.namespace == nil {
 		return
 	}
+	c.reportDoubt(m.namespace)
 	m.monitored = monitored
 	c.changed()
 	log := c.log.WithField("container", m.Name)
@@ -254,6 +255,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 		c.publishDirectory()
 		return
 	}
+	c.reportDoubt(n)
 	delete(n.members, id)
 	c.reconsider(n)
 	c.adjust(n)

@@ -139,6 +139,9 @@ func (c *Capture) finish() {
 	close(c.env.Closed)
 	c.now = clock.Now()
 	c.reportUnread()
+	for _, n := range c.namespaces {
+		c.reportDoubt(n)
+	}
 	c.flushBursts()
 	c.keepState()
 	c.buildView()

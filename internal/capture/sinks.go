@@ -45,12 +45,19 @@ type Sink struct {
 // outlet is a sink with what it did not take.
 type outlet struct {
 	Sink
-	// lost are openings and closings by container that no gap has reported yet; events
-	// counts all of them since the start, changes the openings and closings.
-	lost    map[string]uint64
+	// lost are openings and closings by container that no gap has reported yet, 0 where
+	// something else was lost. Since the start, events counts all that was lost, changes
+	// the openings and closings.
+	lost    map[string]loss
 	events  uint64
 	changes uint64
 	offered uint64 // openings and closings
+}
+
+// loss is what a sink did not take of a container, which may have ended since.
+type loss struct {
+	number    uint64
+	container *port.ContainerRef // nil for what is of none
 }
 
 func newOutlet(s Sink) *outlet {
@@ -60,7 +67,7 @@ func newOutlet(s Sink) *outlet {
 	if s.Status == nil {
 		s.Status = func() (int, int, uint64) { return 0, 0, 0 }
 	}
-	return &outlet{Sink: s, lost: map[string]uint64{}}
+	return &outlet{Sink: s, lost: map[string]loss{}}
 }
 
 // send numbers an event and hands it on. The sockets are those of an endpoint that is
@@ -87,7 +94,7 @@ func (c *Capture) deliver(e *port.Event, sockets *port.Sockets, container string
 			if o.Lossy {
 				continue
 			}
-			o.lost[container] += max(weight, 1)
+			o.lost[container] = loss{o.lost[container].number + weight + e.Lost, e.Container}
 			c.counts.lost++
 		}
 	}
@@ -119,8 +126,8 @@ func (c *Capture) hasRoom(container string) bool {
 func (c *Capture) reportLost() {
 	for _, o := range c.sinks {
 		for id, lost := range o.lost {
-			container := c.find(id)
-			gap := c.newGap(container, fmt.Sprintf("openings and closings are %s", o.Slow), lost)
+			gap := c.newGap(nil, fmt.Sprintf("openings and closings are %s", o.Slow), lost.number)
+			gap.Container = lost.container
 			gap.ID = c.lastID + 1
 			if !o.Offer(id, Record{Event: gap}, true) {
 				break
@@ -128,7 +135,9 @@ func (c *Capture) reportLost() {
 			delete(o.lost, id)
 			c.lastID = gap.ID
 			c.counts.gaps++
-			c.deliver(gap, nil, id, true, o)
+			others := *gap // they have what is lost here: their sums do not need the number
+			others.Lost = 0
+			c.deliver(&others, nil, id, true, o)
 			if o.State {
 				c.resume.kept = stateUnknown
 			}

@@ -191,8 +191,25 @@ func (w *Watcher) supervise(ctx context.Context) {
 		if time.Since(began) > maxBackoff {
 			backoff = minBackoff
 		}
-		sleep(ctx, backoff)
+		w.pause(ctx, backoff)
 		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// pause waits before another session. Who waits for the watcher to be drained does not
+// wait for that: without a session nothing is received.
+func (w *Watcher) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		case done := <-w.drains:
+			close(done)
+		}
 	}
 }
 
