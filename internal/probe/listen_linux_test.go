@@ -56,7 +56,8 @@ func TestEitherHook(t *testing.T) {
 }
 
 // TestCallsLeftOut: threads that take the processor from each other all the time.
-// What the kernel leaves out of the hooks is lost, and counted as that.
+// With preempt=full the kernel leaves out calls of the listen hooks: they are not
+// used there, so that none is.
 func TestCallsLeftOut(t *testing.T) {
 	const threads, rounds = 8, 5000
 	var spaces []*space
@@ -70,8 +71,8 @@ func TestCallsLeftOut(t *testing.T) {
 	}
 	working.Wait()
 	if err := p.Alive(); err != nil {
-		t.Log(err)
-		defer listenHooksLeaveOut.Store(false)
+		t.Error(err)
+		listenHooksLeaveOut.Store(false)
 	}
 	stats := p.Stats() // others of the machine may add to it
 	total := stats.Opened + stats.Closed + stats.CountedOpened + stats.CountedClosed + stats.Missed + stats.Lost

@@ -52,6 +52,7 @@ busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
 busybox mount -t tmpfs tmp /tmp
 busybox mount -t cgroup2 cgroup /sys/fs/cgroup
+busybox mount -t debugfs debug /sys/kernel/debug
 busybox insmod /modules/inet_diag.ko
 busybox insmod /modules/tcp_diag.ko
 busybox insmod /modules/udp_diag.ko
