@@ -187,9 +187,7 @@ func BenchmarkPrograms(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer stats.Close()
-	programs := map[string]*ebpf.Program{
-		"tcp_state": p.objects.TcpState, "sock_release": p.objects.UdpRelease, "connect4": p.objects.UdpConnect4,
-	}
+	programs := p.objects.Programs
 	read := func(program *ebpf.Program) (time.Duration, uint64) {
 		info, err := program.Stats()
 		if err != nil {

@@ -6,9 +6,11 @@
 // bound by a call to bind. It knows neither containers nor what was open before
 // it started, and it does not look at packets.
 //
-// Hooks, all of them a stable interface of the kernel:
+// Hooks, all but the first two a stable interface of the kernel:
 //
-//	tp_btf/inet_sock_set_state   TCP opens and closes
+//	fexit/inet_csk_listen_start  TCP opens
+//	fentry/inet_csk_listen_stop  TCP closes
+//	tp_btf/inet_sock_set_state   both, where the kernel refuses those two
 //	cgroup/bind4, bind6          whether a UDP socket asked for port 0
 //	cgroup/post_bind4, 6         UDP opens
 //	cgroup/connect4, 6           a bound UDP socket connects: it closes
@@ -54,8 +56,8 @@
 //     one in dumps, and not the one that SO_COOKIE gives to its process.
 //   - Closes of sockets that were open before [Open] are reported too, but for
 //     UDP sockets whose port the kernel chose: those cannot be told from clients.
-//   - A TCP socket that listens without bind has Port 0 when it opens. Its close
-//     has the port.
+//   - A TCP socket that listens without bind has Port 0 when it opens, where the
+//     tracepoint is used. Its close has the port.
 //   - A UDP client that the kernel gives a port on its first datagram, or on
 //     connect, is not reported. One that binds to port 0 is, as AutoBound, if UDP
 //     clients are asked for.
@@ -65,9 +67,9 @@
 //   - A UDP socket is reported closed when it calls connect, although the call
 //     may still fail; a connect to AF_UNSPEC makes it a server again, unseen.
 //     A dump settles both; see [Event.Connected].
-//   - A UDP bind that another program of the same hook then denies, and a listen
-//     that fails in the kernel after it changed the state, look like a socket
-//     open for an instant.
+//   - A UDP bind that another program of the same hook then denies, and where the
+//     tracepoint is used a listen that fails in the kernel after it changed the
+//     state, look like a socket open for an instant.
 //   - A UDP socket of the kernel itself (WireGuard, VXLAN) is opened but never
 //     closed here: sock_release leaves those out.
 //

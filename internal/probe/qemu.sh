@@ -1,13 +1,15 @@
 #!/bin/sh
 # Runs this package's tests under a stock Debian kernel in QEMU, without KVM:
-# `sh qemu.sh [PACKAGE [TESTS]]`, such as `sh qemu.sh linux-image-6.12.117+deb12-amd64
-# TestListen`. PACKAGE is a package of apt's or a .deb file, by default the kernel
-# that linux-image-amd64 depends on. Prints the tests' output and PASS or FAIL;
+# `sh qemu.sh [PACKAGE [TESTS [ARGUMENTS]]]`, such as `sh qemu.sh
+# linux-image-6.12.117+deb12-amd64 TestListen preempt=full`. PACKAGE is a package of
+# apt's or a .deb file, by default the kernel that linux-image-amd64 depends on;
+# ARGUMENTS are the kernel's. Prints the tests' output and PASS or FAIL;
 # exit status 1 if they fail. Needs Debian on amd64 with qemu-system-x86, cpio and
 # xz-utils. It takes some minutes, since QEMU interprets.
 set -eu
 package=${1:-$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\).*/\1/p' | head -n 1)}
 tests=${2:-.}
+arguments=${3:-}
 cd "$(dirname "$0")"
 for tool in qemu-system-x86_64 cpio xz apt-get dpkg-deb go; do
 	command -v "$tool" >/dev/null || { echo "qemu.sh: it needs $tool" >&2; exit 1; }
@@ -50,6 +52,7 @@ busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
 busybox mount -t tmpfs tmp /tmp
 busybox mount -t cgroup2 cgroup /sys/fs/cgroup
+busybox mount -t debugfs debug /sys/kernel/debug
 busybox insmod /modules/inet_diag.ko
 busybox insmod /modules/tcp_diag.ko
 busybox insmod /modules/udp_diag.ko
@@ -65,7 +68,7 @@ chmod 755 "$root/init"
 
 timeout 2400 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 -no-reboot -nographic \
 	-kernel "$work"/kernel/boot/vmlinuz-* -initrd "$work/initramfs" \
-	-append 'console=ttyS0 quiet loglevel=3 panic=-1' </dev/null | sed -u "s/\r//g" | tee "$work/output"
+	-append "console=ttyS0 quiet loglevel=3 panic=-1 $arguments" </dev/null | sed -u "s/\r//g" | tee "$work/output"
 if grep -q '^qemu.sh: exit status 0$' "$work/output"; then
 	echo "PASS: $package"
 else
