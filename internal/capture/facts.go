@@ -276,7 +276,7 @@ func (c *Capture) takeProbeState(o source.ProbeState) {
 		c.log.Info("eBPF works again.")
 	}
 	c.reader = o.Reader
-	c.pending = pending{}
+	c.pending.dropAll() // no namespace's number is known without eBPF
 	c.applySettings()
 	c.retuneAll()
 	c.changed()

@@ -27,8 +27,8 @@ const (
 type pending struct {
 	lists  map[string]*waiting
 	opened map[socketID]string // those that wait with their opening, and by which id
-	// dropped counts openings and closings of ids that nobody announced.
-	dropped uint64
+	// Openings and closings of ids that nobody announced: facts, and what was counted.
+	dropped, droppedCounts uint64
 }
 
 type socketID struct{ netns, cookie uint64 }
@@ -75,9 +75,14 @@ func (p *pending) addFact(id string, f source.Fact, paths *source.CgroupPaths, n
 	w := p.list(id, now)
 	socket := socketID{f.NetnsCookie, f.Socket.Cookie}
 	_, counted := w.counted[socket]
+	_, behind := p.opened[socket]
 	switch {
-	case f.Kind == probe.Closed && counted:
+	case counted && f.Kind == probe.Closed:
 		delete(w.counted, socket)
+		delete(p.opened, socket)
+		w.closed++
+		return
+	case f.Kind == probe.Closed && !behind && len(w.facts) >= maxPending:
 		w.closed++
 		return
 	case f.Kind == probe.Opened && len(w.facts) >= maxPending:
@@ -86,6 +91,7 @@ func (p *pending) addFact(id string, f source.Fact, paths *source.CgroupPaths, n
 		}
 		if len(w.counted) < maxPendingKeys {
 			w.counted[socket] = struct{}{}
+			p.opened[socket] = id
 		}
 		w.opened++
 		return
@@ -96,12 +102,14 @@ func (p *pending) addFact(id string, f source.Fact, paths *source.CgroupPaths, n
 	}
 }
 
-// addCount keeps a count. Its number is bounded by the kernel's map.
+// addCount keeps a count. Beyond the share of its container it is added to the last.
 func (p *pending) addCount(id string, count source.Count, paths *source.CgroupPaths, now clock.Instant) {
 	w := p.list(id, now)
 	if len(w.counts) >= maxPending {
-		w.opened += count.Opened
-		w.closed += count.Closed + count.Missed
+		rest := &w.counts[maxPending-1]
+		rest.Rest, rest.SameProcess = true, false
+		rest.Opened, rest.Closed, rest.Missed = rest.Opened+count.Opened, rest.Closed+count.Closed, rest.Missed+count.Missed
+		rest.First, rest.Last = min(rest.First, count.First), max(rest.Last, count.Last)
 		return
 	}
 	w.counts = append(w.counts, waitingCount{count, paths})
@@ -126,33 +134,39 @@ func (p *pending) take(id string) *waiting {
 	for i := range w.facts {
 		delete(p.opened, socketID{w.facts[i].NetnsCookie, w.facts[i].Socket.Cookie})
 	}
+	for socket := range w.counted {
+		delete(p.opened, socket)
+	}
 	return w
 }
 
-// number is how many openings and closings wait.
-func (w *waiting) number() uint64 {
-	n := uint64(len(w.facts)) + w.opened + w.closed
+// number is how many openings and closings wait, as facts and in counts.
+func (w *waiting) number() (facts, counts uint64) {
 	for i := range w.counts {
-		n += countOf(&w.counts[i].Count)
+		counts += countOf(&w.counts[i].Count)
 	}
-	return n
+	return uint64(len(w.facts)) + w.opened + w.closed, counts
 }
 
 // drop forgets what waits for a container in which nobody is interested.
-func (p *pending) drop(id string) { p.dropped += p.take(id).number() }
+func (p *pending) drop(id string) {
+	facts, counts := p.take(id).number()
+	p.dropped += facts
+	p.droppedCounts += counts
+}
+
+// dropAll forgets everything that waits.
+func (p *pending) dropAll() {
+	for id := range p.lists {
+		p.drop(id)
+	}
+}
 
 func (p *pending) dropOldest() {
 	oldest := slices.MinFunc(slices.Collect(maps.Keys(p.lists)), func(a, b string) int {
 		return int(p.lists[a].latest.Sub(p.lists[b].latest))
 	})
 	p.drop(oldest)
-}
-
-func (p *pending) held() (n uint64) {
-	for _, w := range p.lists {
-		n += w.number()
-	}
-	return n
 }
 
 // prunePending forgets what waited for a container that the engine does not know: it
@@ -209,6 +223,9 @@ func (c *Capture) placeOverflow(id string, w *waiting) {
 		again.opened += w.opened
 		again.closed += w.closed
 		again.counted = w.counted
+		for socket := range w.counted {
+			c.pending.opened[socket] = id
+		}
 		return
 	}
 	m := c.containers[id]
@@ -233,7 +250,7 @@ func (c *Capture) placeOverflow(id string, w *waiting) {
 // next life, and go on waiting.
 func (c *Capture) placeLast(container *port.Container, n *namespace) {
 	w := c.pending.take(container.ID)
-	if w.number() == 0 {
+	if facts, counts := w.number(); facts+counts == 0 {
 		return
 	}
 	unseen := n == nil

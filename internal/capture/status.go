@@ -86,12 +86,12 @@ func (c *Capture) stages() []port.Stage {
 	kernel.In = kernel.Out + kernel.Counted + kernel.Lost
 	facts, counted, changes := c.counts.ring, c.counts.counted, c.counts.changes
 	for _, w := range c.pending.lists {
-		for i := range w.counts {
-			counted.Held += countOf(&w.counts[i].Count)
-		}
-		facts.Held += uint64(len(w.facts)) + w.opened + w.closed
+		waiting, inCounts := w.number()
+		facts.Held += waiting
+		counted.Held += inCounts
 	}
 	facts.Dropped += c.pending.dropped
+	counted.Dropped += c.pending.droppedCounts
 	bursts := port.Stage{Name: "bursts", Counted: c.counts.bursts.Counted}
 	for _, b := range c.bursts {
 		bursts.Held += b.opened + b.closed
@@ -165,7 +165,7 @@ func (c *Capture) status() port.CaptureStatus {
 
 func (c *Capture) watcherStatus(n *namespace) port.WatcherStatus {
 	return port.WatcherStatus{
-		Namespace: n.id, Name: n.id.String(), Host: n.host, Source: c.sourceOf(n), Destroy: n.destroy,
+		Namespace: n.id, Name: n.id.String(), Host: n.host, Source: c.sourceOf(n), Destroy: n.destroy, Reason: n.withoutDestroy,
 		LastScan: c.wall.Time(n.watcher.LastScan()), Stale: c.tracker.Stale(n.id), Containers: strings.Split(n.names(), ", "),
 	}
 }

@@ -134,6 +134,8 @@ type WatcherStatus struct {
 	Host    bool   `json:"host"`
 	Source  Source `json:"source,omitempty"`
 	Destroy bool   `json:"destroy"`
+	// Reason is why destroy notifications are not received although they could be.
+	Reason string `json:"reason,omitempty"`
 	// LastScan is when it was last looked at with success, in UTC.
 	LastScan time.Time `json:"last_scan_at,omitzero"`
 	Stale    bool      `json:"stale"`

@@ -10,6 +10,7 @@ import (
 )
 
 const (
+	remedyAge    = "Linux 5.14 or later"
 	remedyKernel = "Linux 5.14 or later with CONFIG_BPF_SYSCALL, CONFIG_BPF_EVENTS, CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF"
 	remedyRights = "give CAP_SYS_ADMIN, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a seccomp profile that allows bpf(2)"
 )
@@ -26,13 +27,24 @@ var hookOf = map[string]string{
 	socketsProgUdpRelease:  "cgroup/sock_release",
 }
 
-// unsupported makes an *UnsupportedError with the remedy that fits err.
+// unsupported makes an *UnsupportedError with the remedy that fits err and the
+// running kernel.
 func unsupported(feature string, err error) error {
-	remedy := remedyKernel
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		remedy = remedyRights
+	release, readErr := kernelRelease()
+	return &UnsupportedError{Feature: feature, Remedy: remedyFor(release, err), Err: errors.Join(err, readErr)}
+}
+
+// remedyFor returns what helps against err on a kernel of that release. The
+// kernel's age comes first: an old one answers EPERM and EINVAL alike to what it
+// does not know.
+func remedyFor(release string, err error) string {
+	switch {
+	case olderThan(release, 5, 14):
+		return remedyAge
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		return remedyRights
 	}
-	return &UnsupportedError{Feature: feature, Remedy: remedy, Err: err}
+	return remedyKernel
 }
 
 // explainLoad tells which program is to blame for an error of loading them all:

@@ -10,7 +10,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +19,7 @@ import (
 // Configure, Stats, Flush, Alive and Close. The owner calls Close.
 type Probe struct {
 	objects socketsObjects
-	ring    *ringbuf.Reader
+	ring    *ringReader
 
 	mu     sync.Mutex // for hooks, closed, stats and the programs' variables
 	hooks  []attached
@@ -30,7 +29,7 @@ type Probe struct {
 	ledger ledger
 
 	// Read's own.
-	record ringbuf.Record
+	record []byte
 	names  names
 }
 
@@ -75,7 +74,7 @@ func (p *Probe) open(root string, types *btf.Cache, options Options) error {
 	if err := spec.LoadAndAssign(&p.objects, &ebpf.CollectionOptions{Cache: types}); err != nil {
 		return explainLoad(spec, types, err)
 	}
-	if p.ring, err = ringbuf.NewReader(p.objects.Events); err != nil {
+	if p.ring, err = openRing(p.objects.Events.FD(), p.objects.Events.MaxEntries()); err != nil {
 		return fmt.Errorf("map the eBPF ring buffer: %w", err)
 	}
 	if err := p.ledger.open(spec.Maps[socketsMapCounts].InnerMap, p.objects.Counts); err != nil {
@@ -105,27 +104,30 @@ func ringBytes(wanted int) uint32 {
 // [Probe.Flush] asked for was returned; Read can be called again. Not for two
 // goroutines at once.
 func (p *Probe) Read(event *Event) error {
-	if err := p.ring.ReadInto(&p.record); err != nil {
-		switch {
-		case errors.Is(err, os.ErrClosed):
-			return os.ErrClosed
-		case errors.Is(err, ringbuf.ErrFlushed):
-			return ErrFlushed
-		}
-		return fmt.Errorf("read the eBPF ring buffer: %w", err)
+	var err error
+	switch p.record, err = p.ring.read(p.record); {
+	case err == nil:
+		return parseRecord(p.record, event, p.names)
+	case errors.Is(err, os.ErrClosed), errors.Is(err, ErrFlushed):
+		return err
 	}
-	return parseRecord(p.record.RawSample, event, p.names)
+	return fmt.Errorf("read the eBPF ring buffer: %w", err)
 }
 
 // More says whether more records waited when Read returned the last one. It belongs to
 // the goroutine that calls Read.
-func (p *Probe) More() bool { return p.record.Remaining > 0 }
+func (p *Probe) More() bool { return p.ring.more() }
 
 // Flush has Read return [ErrFlushed] once it has returned every event of before
 // this call. Several calls may be answered by one ErrFlushed. After Close it
 // returns os.ErrClosed.
 func (p *Probe) Flush() error {
-	if err := p.ring.Flush(); err != nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return os.ErrClosed
+	}
+	if err := p.ring.flushTo(); err != nil {
 		return fmt.Errorf("flush the eBPF ring buffer: %w", err)
 	}
 	return nil
@@ -162,7 +164,7 @@ func (p *Probe) Close() error {
 		errs = append(errs, hook.link.Close())
 	}
 	if p.ring != nil {
-		errs = append(errs, p.ring.Close())
+		errs = append(errs, p.ring.close())
 	}
 	errs = append(errs, p.ledger.close(), p.objects.Close())
 	return errors.Join(errs...)

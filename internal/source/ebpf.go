@@ -267,7 +267,7 @@ func (e *Env) learn(paths *CgroupPaths, ids ...uint64) *CgroupPaths {
 			}
 		}
 		next[id] = path
-		paths = &CgroupPaths{next}
+		paths = NewCgroupPaths(next)
 	}
 	return paths
 }

@@ -19,8 +19,10 @@ type SessionOpened struct {
 	Source port.Source
 	// NetnsCookie is the namespace's in eBPF's events; 0 where it is not known.
 	NetnsCookie uint64
-	// Destroy says that destroy notifications are received.
-	Destroy bool
+	// Destroy says that destroy notifications are received. WithoutDestroy is why they are
+	// not although they could be; empty otherwise.
+	Destroy        bool
+	WithoutDestroy string
 }
 
 // SessionClosed says that a watcher has closed its namespace, to open it again or
@@ -214,6 +216,10 @@ func (f *Facts) Release() {
 
 // CgroupPaths are paths of cgroups by their ids. A value is immutable.
 type CgroupPaths struct{ paths map[uint64]string }
+
+// NewCgroupPaths returns paths by the ids of their cgroups. The map must not be changed
+// afterwards.
+func NewCgroupPaths(paths map[uint64]string) *CgroupPaths { return &CgroupPaths{paths} }
 
 // Path returns a cgroup's path, "" where it is not known.
 func (c *CgroupPaths) Path(id uint64) string {

@@ -129,9 +129,9 @@ func (r *reply) begin() {
 	}
 }
 
-// Answer returns the question to the one that asked. The capture calls it once for
-// each question, and does not use the question's memory afterwards.
-func (r *reply) Answer() { r.done <- struct{}{} }
+// Answer returns the question to the one that asked, if there is one. The capture calls
+// it once for each question, and does not use the question's memory afterwards.
+func (r *reply) Answer() { signal(r.done) }
 
 func (r *reply) wait(closed <-chan struct{}) bool {
 	select {

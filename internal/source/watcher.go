@@ -44,6 +44,7 @@ type Watcher struct {
 	env    *Env
 	id     port.Namespace
 	cancel context.CancelFunc
+	runs   bool // it was started
 
 	poke     chan struct{} // scan now
 	soon     chan struct{} // scan in connectTime
@@ -53,13 +54,14 @@ type Watcher struct {
 	ended    chan struct{} // closed at the end
 
 	lastScan  atomic.Int64  // clock.Instant of the end of the last one; 0 before the first
-	started   clock.Instant //
+	started   clock.Instant // when it was made
 	busySince atomic.Int64  // clock.Instant since when it waits for the kernel, or 0
 	facts     atomic.Uint64 // what eBPF reported here
 
 	// The rest belongs to the goroutine.
 	session  *session
-	receiver *receiver     // outlives a session
+	receiver *receiver // outlives a session
+	busyness busy
 	sockets  []port.Socket // reused, as question, closes, batch and fresh
 	question Scan
 	closes   Closes
@@ -77,7 +79,7 @@ type Watcher struct {
 // NewWatcher returns a watcher of a namespace that does not run.
 func NewWatcher(env *Env, id port.Namespace) *Watcher {
 	return &Watcher{
-		env: env, id: id, started: clock.Now(),
+		env: env, id: id, started: clock.Now(), cancel: func() {},
 		poke: make(chan struct{}, 1), soon: make(chan struct{}, 1), retune: make(chan struct{}, 1), openings: make(chan struct{}, 1),
 		drains: make(chan chan struct{}), ended: make(chan struct{}),
 		second: stoppedTimer(), connect: stoppedTimer(),
@@ -88,7 +90,7 @@ func NewWatcher(env *Env, id port.Namespace) *Watcher {
 func Start(env *Env, id port.Namespace) *Watcher {
 	w := NewWatcher(env, id)
 	ctx, cancel := context.WithCancel(context.Background())
-	w.cancel = cancel
+	w.cancel, w.runs = cancel, true
 	go func() {
 		defer close(w.ended)
 		w.supervise(ctx)
@@ -229,7 +231,7 @@ func (w *Watcher) run(ctx context.Context) (err error) {
 	w.session = s
 	// Closing ends a dump that waits, and must not wait for the next tick.
 	stopClosing := context.AfterFunc(ctx, s.close)
-	w.env.send(SessionOpened{w, s.source, s.netnsCookie, s.notified})
+	w.env.send(SessionOpened{w, s.source, s.netnsCookie, s.notified, w.busyness.reason()})
 	defer func() {
 		w.env.send(SessionClosed{w})
 		stopClosing()
@@ -243,6 +245,15 @@ func (w *Watcher) loop(ctx context.Context) error {
 	interval, bursts := w.session.settings.Interval(), w.session.settings.BurstScans
 	if w.session.exact {
 		bursts = 1
+	}
+	var measure <-chan time.Time
+	if w.session.source == port.SourceSockDiag && !w.session.exact {
+		ticker := time.NewTicker(busyInterval)
+		defer ticker.Stop()
+		measure = ticker.C
+		if w.busyness.without {
+			interval = min(interval, busyScan)
+		}
 	}
 	scan := time.NewTimer(w.untilTick(interval))
 	defer scan.Stop()
@@ -278,6 +289,8 @@ func (w *Watcher) loop(ctx context.Context) error {
 		case done := <-w.drains:
 			w.drain(ctx)
 			close(done)
+		case <-measure:
+			err = w.measureConnections()
 		case <-w.openings:
 			w.setSecond()
 		case <-w.second.C:
