@@ -37,7 +37,7 @@ func TestMemoryDiskFull(t *testing.T) {
 	// The journal's queue, of 262,144, overflows.
 	raging := inStorm(t, stormy, 10_000)
 	for range 4 {
-		recording.WaitPrinted(t, 70_000)
+		recording.WaitReported(t, 70_000)
 	}
 	raging.stop()
 	closes.Stop(t)

@@ -29,7 +29,7 @@ func TestMemoryEventsInStorm(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	recording.WaitPrinted(t, 1000)
+	recording.WaitReported(t, 1000)
 	newest := uint64(0)
 	for raging := true; raging; {
 		select {

@@ -26,21 +26,16 @@ type series struct {
 	value  float64
 }
 
-// scrape reads /metrics by the name of the metric.
-func (i *instance) scrape(t *testing.T) (all map[string][]series, text []byte) {
-	t.Helper()
-	a := i.mustAsk(t, "/metrics")
-	if a.StatusCode != http.StatusOK {
-		t.Fatalf("/metrics: %s %s", a.Status, a.text)
-	}
-	all = map[string][]series{}
-	for line := range strings.Lines(string(a.text)) {
+// readMetrics reads the text of /metrics, by the name of the metric.
+func readMetrics(text string) (map[string][]series, error) {
+	all := map[string][]series{}
+	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, "#") {
 			continue
 		}
 		fields := sample.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
 		if fields == nil {
-			t.Fatalf("/metrics: no sample: %q", line)
+			return nil, fmt.Errorf("/metrics: no sample: %q", line)
 		}
 		one := series{labels: map[string]string{}}
 		for _, pair := range label.FindAllStringSubmatch(fields[2], -1) {
@@ -48,9 +43,23 @@ func (i *instance) scrape(t *testing.T) (all map[string][]series, text []byte) {
 		}
 		var err error
 		if one.value, err = strconv.ParseFloat(fields[3], 64); err != nil {
-			t.Fatalf("/metrics: %q: %v", line, err)
+			return nil, fmt.Errorf("/metrics: %q: %w", line, err)
 		}
 		all[fields[1]] = append(all[fields[1]], one)
+	}
+	return all, nil
+}
+
+// scrape reads /metrics by the name of the metric.
+func (i *instance) scrape(t *testing.T) (all map[string][]series, text []byte) {
+	t.Helper()
+	a := i.mustAsk(t, "/metrics")
+	if a.StatusCode != http.StatusOK {
+		t.Fatalf("/metrics: %s %s", a.Status, a.text)
+	}
+	all, err := readMetrics(string(a.text))
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all, a.text
 }

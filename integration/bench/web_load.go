@@ -16,6 +16,9 @@ import (
 const (
 	loadTurn    = 3 * time.Second
 	pathMetrics = "/metrics"
+
+	// aimRequest is the CPU of a request.
+	aimRequest = 10 * time.Millisecond
 )
 
 var loadConcurrency = []int{1, 8}
@@ -136,6 +139,16 @@ func (l *load) ask(ctx context.Context, client *http.Client, address string) (in
 	return size, err
 }
 
+func (l *load) name() string {
+	if l.gzip {
+		return l.path + ", gzip"
+	}
+	return l.path
+}
+
+// perRequest is the CPU of a request.
+func (l *load) perRequest() time.Duration { return l.cpu / time.Duration(max(len(l.times), 1)) }
+
 func (n *webNumbers) loadTable() table {
 	t := table{
 		title:   fmt.Sprintf("The API and the metrics with %s open ports", grouped(webContainers*webPorts)),
@@ -144,13 +157,9 @@ func (n *webNumbers) loadTable() table {
 			"the cores with portwatcher; a time ends when all of the answer is read. CPU is portwatcher's clock, its watching included.", webContainers, webPorts, loadTurn)},
 	}
 	for _, l := range n.loads {
-		name := l.path
-		if l.gzip {
-			name += ", gzip"
-		}
 		count := len(l.times)
-		t.rows = append(t.rows, []string{name, fmt.Sprint(l.concurrency), showCount(float64(count) / l.elapsed.Seconds()), showTime(quantile(l.times, 0.5)),
-			showTime(quantile(l.times, 0.99)), showTime(l.cpu / time.Duration(count)), grouped(l.size/1000) + " kB"})
+		t.rows = append(t.rows, []string{l.name(), fmt.Sprint(l.concurrency), showCount(float64(count) / l.elapsed.Seconds()), showTime(quantile(l.times, 0.5)),
+			showTime(quantile(l.times, 0.99)), showTime(l.perRequest()), grouped(l.size/1000) + " kB"})
 	}
 	return t
 }

@@ -99,6 +99,11 @@ func (n *webNumbers) aims() (aims []aim) {
 		}
 		aims = append(aims, a)
 	}
+	for _, l := range n.loads {
+		if l.concurrency == 1 {
+			aims = append(aims, aim{"CPU of " + l.name(), showTime(l.perRequest()), "under " + showTime(aimRequest), l.perRequest() < aimRequest})
+		}
+	}
 	for _, s := range n.streams {
 		if s.fast > 0 {
 			aims = append(aims,

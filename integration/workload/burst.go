@@ -150,10 +150,34 @@ func runStorm(ctx context.Context, args []string, facts *recorder) error {
 	return errors.Join(err, facts.summarize(*protocol, done, begin))
 }
 
+// inUseLimit is how often in a row a storm finds its port in use before it gives
+// up: whoever reads /proc/<pid>/fd holds a socket for a moment longer than the
+// process that has closed it.
+const inUseLimit = 2000
+
 // storm opens and closes one port count times and returns how often it did.
 // The loop takes no time stamps and allocates nothing but the address.
 func storm(ctx context.Context, at netip.AddrPort, protocol string, count int) (int, error) {
 	const betweenChecks = 1024 // of the context: cheap, and still prompt
+	address := sockaddr(at)
+	for done, inUse := 0, 0; ; {
+		if done == count || (done+inUse)%betweenChecks == 0 && ctx.Err() != nil {
+			return done, nil
+		}
+		err := openAndClose(at, protocol, address)
+		switch {
+		case err == nil:
+			done, inUse = done+1, 0
+		case errors.Is(err, unix.EADDRINUSE) && inUse < inUseLimit:
+			inUse++
+			time.Sleep(time.Millisecond)
+		default:
+			return done, fmt.Errorf("open and close %s %s: %w", protocol, at, err)
+		}
+	}
+}
+
+func openAndClose(at netip.AddrPort, protocol string, address unix.Sockaddr) error {
 	family, kind := unix.AF_INET, unix.SOCK_STREAM
 	if at.Addr().Is6() {
 		family = unix.AF_INET6
@@ -161,21 +185,15 @@ func storm(ctx context.Context, at netip.AddrPort, protocol string, count int) (
 	if protocol == "udp" {
 		kind = unix.SOCK_DGRAM
 	}
-	address := sockaddr(at)
-	for i := range count {
-		if i%betweenChecks == 0 && ctx.Err() != nil {
-			return i, nil
-		}
-		fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return i, fmt.Errorf("open a %s socket: %w", protocol, err)
-		}
-		if err = unix.Bind(fd, address); err == nil && kind == unix.SOCK_STREAM {
-			err = unix.Listen(fd, 1)
-		}
-		if closeErr := unix.Close(fd); err != nil || closeErr != nil {
-			return i, fmt.Errorf("open and close %s %s: %w", protocol, at, errors.Join(err, closeErr))
-		}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("make a socket: %w", err)
 	}
-	return count, nil
+	if err = unix.Bind(fd, address); err == nil && kind == unix.SOCK_STREAM {
+		err = unix.Listen(fd, 1)
+	}
+	if closeErr := unix.Close(fd); err != nil || closeErr != nil {
+		return errors.Join(err, closeErr)
+	}
+	return nil
 }

@@ -215,7 +215,8 @@ func (c *Capture) flushBurst(id string) {
 	if b.opened+b.closed == 0 {
 		return
 	}
-	c.counts.bursts.Counted += b.opened + b.closed
+	c.counts.burstOpened += b.opened
+	c.counts.burstClosed += b.closed
 	c.send(c.burstEvent(b), nil, id, true)
 }
 

@@ -43,6 +43,8 @@ type namespace struct {
 	watcher     *source.Watcher // nil while no member is monitored
 	source      port.Source     // of the watcher's snapshots; empty before its session is open
 	destroy     bool            // destroy notifications are received
+	// withoutDestroy is why they are not although they could be; empty otherwise.
+	withoutDestroy string
 	// resumed says that the first scan finds what happened while portwatcher did not run.
 	resumed bool
 	// abandoned are watchers that were stuck and have not ended.

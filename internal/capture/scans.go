@@ -135,6 +135,11 @@ func (c *Capture) sessionOpened(o source.SessionOpened) {
 		return
 	}
 	n.source, n.destroy = o.Source, o.Destroy
+	if o.WithoutDestroy != "" && n.withoutDestroy == "" {
+		container, _ := n.onlyMember()
+		c.gap(container, o.WithoutDestroy, 0)
+	}
+	n.withoutDestroy = o.WithoutDestroy
 	c.changed()
 	if o.NetnsCookie == 0 {
 		return

@@ -16,12 +16,13 @@ import (
 // counts are since the start.
 type counts struct {
 	gaps, overruns, lost, failures, probes uint64
+	burstOpened, burstClosed               uint64
 	events                                 map[port.EventKind]uint64
 	detection                              map[port.Source]*port.Distribution
 	// The stages of the pipeline, in openings and closings. kernel is of eBPF's earlier
 	// readings; the present one is added when it is shown.
-	kernel                                   probe.Stats
-	ring, counted, notified, changes, bursts port.Stage
+	kernel                           probe.Stats
+	ring, counted, notified, changes port.Stage
 }
 
 func newCounts() counts {
@@ -70,6 +71,7 @@ func (c *Capture) counters() port.Counters {
 	for source, d := range c.counts.detection {
 		all.Detection[source] = port.Distribution{Counts: slices.Clone(d.Counts), Sum: d.Sum}
 	}
+	all.BurstOpened, all.BurstClosed = c.counts.burstOpened, c.counts.burstClosed
 	all.Pipeline = c.stages()
 	return all
 }
@@ -92,7 +94,7 @@ func (c *Capture) stages() []port.Stage {
 	}
 	facts.Dropped += c.pending.dropped
 	counted.Dropped += c.pending.droppedCounts
-	bursts := port.Stage{Name: "bursts", Counted: c.counts.bursts.Counted}
+	bursts := port.Stage{Name: "bursts", Counted: c.counts.burstOpened + c.counts.burstClosed}
 	for _, b := range c.bursts {
 		bursts.Held += b.opened + b.closed
 	}
@@ -165,7 +167,7 @@ func (c *Capture) status() port.CaptureStatus {
 
 func (c *Capture) watcherStatus(n *namespace) port.WatcherStatus {
 	return port.WatcherStatus{
-		Namespace: n.id, Name: n.id.String(), Host: n.host, Source: c.sourceOf(n), Destroy: n.destroy,
+		Namespace: n.id, Name: n.id.String(), Host: n.host, Source: c.sourceOf(n), Destroy: n.destroy, Reason: n.withoutDestroy,
 		LastScan: c.wall.Time(n.watcher.LastScan()), Stale: c.tracker.Stale(n.id), Containers: strings.Split(n.names(), ", "),
 	}
 }

@@ -95,7 +95,7 @@ func (h *Handle) FD() int { return int(h.ns) }
 // ID returns the namespace's identity.
 func (h *Handle) ID() port.Namespace { return h.id }
 
-// TryEnter enters the namespace and leaves it again, to find out whether that is
+// TryEnter enters the namespace and leaves it again, to check whether that is
 // allowed. Its error is that of [Handle.Do].
 func (h *Handle) TryEnter() error { return h.Do(func() error { return nil }) }
 
@@ -115,7 +115,7 @@ func (h *Handle) Do(f func() error) error {
 	return <-result
 }
 
-// visit enters the namespace, calls f and returns; home says that the thread is
+// visit enters the namespace, calls f and returns; home is true where the thread is
 // back. That matters: it may be the main thread, whose namespace is what others
 // see as the process's.
 func (h *Handle) visit(f func() error) (home bool, err error) {
@@ -149,7 +149,7 @@ func identify(fd int) (port.Namespace, error) {
 	return port.Namespace{Device: st.Dev, Inode: st.Ino}, nil
 }
 
-// exited says whether the process of a pidfd has ended: a pidfd is readable
+// exited returns whether the process of a pidfd has ended: a pidfd is readable
 // from then on. Source: pidfd_open(2).
 func exited(pidfd int) bool {
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}

@@ -38,6 +38,15 @@ func AppendJSON(dst []byte, e *port.Event) []byte {
 	return append(dst, '}')
 }
 
+// AppendOpen appends the JSON object of an open endpoint to dst, as [AppendJSON] does
+// with an event.
+func AppendOpen(dst []byte, o *port.Open) []byte {
+	dst = appendTime(append(dst, `{"time":`...), o.Time)
+	dst = appendListener(dst, &o.Listener)
+	dst = appendTime(append(dst, `,"opened_at":`...), o.OpenedAt)
+	return append(dst, '}')
+}
+
 func appendListener(dst []byte, l *port.Listener) []byte {
 	dst = appendKnown(dst, `,"host":`, l.Host)
 	if c := l.Container; c != nil {

@@ -22,6 +22,8 @@ type View struct {
 type Counters struct {
 	// Events counts them by type and source.
 	Events map[EventKind]uint64
+	// BurstOpened and BurstClosed are the sums of all bursts' counts.
+	BurstOpened, BurstClosed uint64
 	// Detection has, for each source that knows the exact moment of a change, the
 	// time from that moment to its event.
 	Detection map[Source]Distribution
@@ -52,7 +54,8 @@ var DetectionBounds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .2
 // Stage is a stage of the pipeline that openings and closings pass: what enters it
 // is what leaves it, one by one or counted, or is lost and counted as lost.
 type Stage struct {
-	// Name is kernel, queue, pending, tracker, burst or a sink's name.
+	// Name is kernel, facts (of eBPF, one by one), counts (of eBPF), notifications (of the
+	// closing of sockets), changes (of endpoints), bursts, or the name of a sink.
 	Name string
 	// In entered the stage; Out left it one by one, Counted in a count; Held is
 	// still in it; Dropped was of no interest (not monitored, not selected, known
@@ -134,6 +137,8 @@ type WatcherStatus struct {
 	Host    bool   `json:"host"`
 	Source  Source `json:"source,omitempty"`
 	Destroy bool   `json:"destroy"`
+	// Reason is why destroy notifications are not received although they could be.
+	Reason string `json:"reason,omitempty"`
 	// LastScan is when it was last looked at with success, in UTC.
 	LastScan time.Time `json:"last_scan_at,omitzero"`
 	Stale    bool      `json:"stale"`

@@ -83,6 +83,15 @@ type Socket struct {
 	Cgroup uint64
 }
 
+// MadeUpCookie marks the cookie of a socket that was found by a source without
+// cookies: it is this number and the inode's. The kernel's own cookies count up from 1
+// and, rarely, down from 1<<64 - 1 (gen_cookie_next in include/linux/cookie.h): neither
+// gets there.
+const MadeUpCookie = 1 << 63
+
+// HasMadeUpCookie says whether the cookie is made from the inode.
+func (s *Socket) HasMadeUpCookie() bool { return s.Cookie>>32 == MadeUpCookie>>32 }
+
 // Endpoint is where something listens: it is open while at least one of its
 // sockets is (SO_REUSEPORT, forks, MPTCP and dual stack make several).
 type Endpoint struct {

@@ -1,5 +1,6 @@
-// Package preflight finds out what works on this host before anything is
-// watched, and what to do about the rest.
+// Package preflight checks what works on this host before anything is watched, and
+// what to do about the rest. Each layer of the sources is checked alone: where one is
+// missing the others are used.
 package preflight
 
 import (
@@ -18,9 +19,9 @@ const (
 	OK State = "ok"
 	// Degraded: portwatcher works, with less.
 	Degraded State = "degraded"
-	// Failed: nothing can be watched.
+	// Failed: nothing can be watched, or not by the source that is required.
 	Failed State = "failed"
-	// Unknown: there was nothing to try it on.
+	// Unknown: there was nothing to check it with.
 	Unknown State = "unknown"
 )
 
@@ -32,18 +33,18 @@ type Result struct {
 	Remedy string // what to do; empty if OK
 }
 
-// Engine is what the checks ask of the Docker Engine.
+// Engine is the part of the Docker Engine's API that the checks use.
 type Engine interface {
 	Info(ctx context.Context) (engine.Info, error)
 	List(ctx context.Context) ([]*port.Container, error)
 }
 
-// Options say where to look.
+// Options configure the checks.
 type Options struct {
 	ProcRoot   string
 	CgroupRoot string
-	// Source is "auto", "ebpf", "netlink" or "proc", as in the setting: what is
-	// insisted on must work.
+	// Source is "auto", "ebpf", "netlink" or "proc", as in the setting: a source
+	// that is named must work.
 	Source string
 }
 
@@ -69,21 +70,7 @@ func All(ctx context.Context, e Engine, o Options) []Result {
 		return []Result{checkEngine(ctx, e), r}
 	}
 	results := slices.Concat([]Result{checkEngine(ctx, e)}, containers(ctx, e, o), Host(o), Sources(o))
-	together(o, results)
 	return append(results, inUse(o, results))
-}
-
-// together corrects what works by itself alone: eBPF is not used without
-// sock_diag, which tells what was open before.
-func together(o Options, results []Result) {
-	if o.Source == "proc" || o.Source == "netlink" || works(results, nameSockDiag) {
-		return
-	}
-	for i := range results {
-		if r := &results[i]; r.Name == nameEBPF && r.State == OK {
-			r.State, r.Detail, r.Remedy = Degraded, "the programs can be loaded, but are not used without sock_diag", "see "+nameSockDiag
-		}
-	}
 }
 
 func works(results []Result, name string) bool {
@@ -100,26 +87,30 @@ func Failure(results []Result) error {
 	return nil
 }
 
-// The names of the checks that inUse looks at.
+// The names of the checks that inUse combines.
 const (
 	nameSockDiag = "sock_diag"
 	nameDestroy  = "destroy notifications"
 	nameEBPF     = "eBPF"
 )
 
-// inUse names the sources that a run would use, by what the checks have found.
+// inUse returns the sources that a run would use, by the results of the checks.
 func inUse(o Options, checked []Result) Result {
 	r := Result{Name: "sources", State: OK}
-	switch sockDiag, eBPF := works(checked, nameSockDiag), works(checked, nameEBPF); {
+	sockDiag, eBPF := works(checked, nameSockDiag), o.Source != "netlink" && works(checked, nameEBPF)
+	switch {
 	case o.Source == "proc":
-		r.Detail = "/proc, as --source says"
-	case o.Source == "netlink" && !sockDiag, o.Source == "ebpf" && !(sockDiag && eBPF):
-		r.State, r.Detail = Failed, "none: --source "+o.Source+" insists on what does not work here"
-		r.Remedy = "see the line that failed; --source auto takes what works"
-	case !sockDiag:
-		r.State, r.Detail, r.Remedy = Degraded, "/proc alone: ports that live shorter than a scan interval are missed", "see "+nameSockDiag
-	case o.Source != "netlink" && eBPF:
+		r.Detail = "/proc, by --source"
+	case o.Source == "netlink" && !sockDiag, o.Source == "ebpf" && !eBPF:
+		r.State, r.Detail = Failed, "none: --source "+o.Source+" requires what does not work here"
+		r.Remedy = "see the line that failed; --source auto uses what works"
+	case eBPF && sockDiag:
 		r.Detail = "eBPF, with a sock_diag scan every 30 s"
+	case eBPF:
+		r.State, r.Remedy = Degraded, "see "+nameSockDiag
+		r.Detail = "eBPF, with scans of /proc instead of sock_diag: of ports that were open before, container and process may be unknown"
+	case !sockDiag:
+		r.State, r.Detail, r.Remedy = Degraded, "/proc alone: ports that are open for less than a scan interval are missed", "see "+nameSockDiag
 	case works(checked, nameDestroy):
 		r.Detail = "sock_diag scans for openings, destroy notifications for closes"
 	default:

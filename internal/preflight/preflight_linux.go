@@ -11,9 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/netns"
-	"portwatcher/internal/probe"
 	"portwatcher/internal/process"
-	"portwatcher/internal/sockdiag"
 )
 
 // capability is one that portwatcher uses.
@@ -113,8 +111,8 @@ func containers(ctx context.Context, e Engine, o Options) []Result {
 	return []Result{pids, spaces}
 }
 
-// visible tells of the pid namespace, where the first processes of so many of
-// all running containers are not there; host says whether the processes seen are
+// visible is the check of the pid namespace. gone is the number of containers, of
+// all that run, without a first process in it; host is true where its processes are
 // those of the initial pid namespace.
 func visible(all, gone int, host bool) Result {
 	r := Result{Name: "pid namespace", State: OK, Detail: "the processes of containers can be seen"}
@@ -150,7 +148,7 @@ func procRoot(o Options) Result {
 }
 
 // enter enters the network namespace of a process, and leaves it. What sock_diag
-// can do there is another question.
+// can do there is another check.
 func enter(o Options, pid int) error {
 	handle, err := netns.Open(o.ProcRoot, pid)
 	if err != nil {
@@ -172,91 +170,13 @@ func namespaces() Result {
 	return r
 }
 
-// netlink tries a dump in the own namespace. Where it fails, /proc takes over.
-func netlink(o Options) Result {
-	r := Result{Name: nameSockDiag, State: OK}
-	conn, err := sockdiag.Dial(0, sockdiag.Options{})
-	if err == nil {
-		_, err = conn.Dump(nil)
-		err = errors.Join(err, conn.Close())
-	}
-	if err == nil {
-		r.Detail = "TCP and UDP sockets of IPv4 and IPv6 can be listed"
-		return r
-	}
-	r.State, r.Detail, r.Remedy = Degraded, err.Error(), "see the reason"
-	if unsupported, ok := errors.AsType[*sockdiag.UnsupportedError](err); ok {
-		r.Remedy = unsupported.Remedy
-	} else if denied(err) {
-		r.Detail, r.Remedy = "sockets of NETLINK_SOCK_DIAG are denied", remedyDenied
-	}
-	if o.Source == "netlink" || o.Source == "ebpf" {
-		r.State = Failed
-	} else {
-		r.Detail += "; /proc is read instead"
-	}
-	return r
-}
-
-const remedyDenied = "allow this container netlink sockets: its seccomp profile, AppArmor or SELinux denies them (security_opt)"
-
-// denied says whether an error is one of rights. In the own namespace a socket
-// of sock_diag takes no capability.
-func denied(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) }
-
-// destroyNotifications tries to subscribe in the own namespace.
-func destroyNotifications(o Options) Result {
-	r := Result{Name: nameDestroy, State: OK, Detail: "closes are told by the kernel"}
-	if o.Source == "proc" {
-		r.Detail = "not used: --source is proc"
-		return r
-	}
-	listener, err := sockdiag.Listen(0, sockdiag.Options{})
-	if err == nil {
-		err = listener.Close()
-	}
-	if err != nil {
-		r.State, r.Detail = Degraded, err.Error()
-		r.Remedy = "use Linux 4.10 or later; until then closes are found by scans"
-		if denied(err) {
-			r.Detail, r.Remedy = "sockets of NETLINK_SOCK_DIAG are denied", remedyDenied
-		}
-	}
-	return r
-}
-
-// ebpf tries to load and attach the programs.
-func ebpf(o Options) Result {
-	r := Result{Name: nameEBPF, State: OK, Detail: "openings and closes are told by the kernel, with the process"}
-	if o.Source != "auto" && o.Source != "ebpf" {
-		r.Detail = "not used: --source is " + o.Source
-		return r
-	}
-	p, err := probe.Open(probe.Options{CgroupRoot: o.CgroupRoot})
-	if err == nil {
-		err = p.Close()
-	}
-	if err == nil {
-		return r
-	}
-	r.State, r.Detail = Degraded, err.Error()
-	if o.Source == "ebpf" {
-		r.State = Failed
-	}
-	r.Remedy = "see the reason; without eBPF the processes of the shortest-lived ports stay unknown"
-	if unsupported, ok := errors.AsType[*probe.UnsupportedError](err); ok {
-		r.Detail, r.Remedy = fmt.Sprintf("%s is not available: %v", unsupported.Feature, unsupported.Err), unsupported.Remedy
-	}
-	return r
-}
-
 func cgroups(o Options) Result {
 	r := Result{Name: "cgroups", State: OK}
 	c, err := process.OpenCgroups(o.CgroupRoot)
 	if err != nil {
 		r.State, r.Detail = Degraded, err.Error()
 		if errors.Is(err, process.ErrNoCgroup2) { // without the remedy that it names
-			r.Detail = "no cgroup v2 hierarchy is at " + o.CgroupRoot + ": containers that share a network namespace are told apart by their processes alone"
+			r.Detail = "no cgroup v2 hierarchy is at " + o.CgroupRoot + ": containers that share a network namespace are distinguished by their processes alone"
 		}
 		r.Remedy = "mount the host's /sys/fs/cgroup read-only at " + o.CgroupRoot
 		return r

@@ -10,29 +10,58 @@ import (
 )
 
 const (
+	remedyAge    = "Linux 5.14 or later"
 	remedyKernel = "Linux 5.14 or later with CONFIG_BPF_SYSCALL, CONFIG_BPF_EVENTS, CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF"
 	remedyRights = "give CAP_SYS_ADMIN, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a seccomp profile that allows bpf(2)"
 )
 
-// hookOf names the hook of each program, as in bpf/sockets.bpf.c.
-var hookOf = map[string]string{
-	socketsProgTcpState:    "tp_btf/inet_sock_set_state",
-	socketsProgUdpBind4:    "cgroup/bind4",
-	socketsProgUdpBind6:    "cgroup/bind6",
-	socketsProgUdpBound4:   "cgroup/post_bind4",
-	socketsProgUdpBound6:   "cgroup/post_bind6",
-	socketsProgUdpConnect4: "cgroup/connect4",
-	socketsProgUdpConnect6: "cgroup/connect6",
-	socketsProgUdpRelease:  "cgroup/sock_release",
+// programs are all of bpf/sockets.bpf.c, with their hooks, in the order in which
+// they are attached. Those that end a socket come first: what opens while Open
+// works is not missed when it closes.
+var programs = []struct {
+	name, hook string
+	attach     ebpf.AttachType
+}{
+	{socketsProgUdpRelease, "cgroup/sock_release", ebpf.AttachCgroupInetSockRelease},
+	{socketsProgUdpConnect4, "cgroup/connect4", ebpf.AttachCGroupInet4Connect},
+	{socketsProgUdpConnect6, "cgroup/connect6", ebpf.AttachCGroupInet6Connect},
+	{socketsProgUdpBind4, "cgroup/bind4", ebpf.AttachCGroupInet4Bind},
+	{socketsProgUdpBind6, "cgroup/bind6", ebpf.AttachCGroupInet6Bind},
+	{socketsProgUdpBound4, "cgroup/post_bind4", ebpf.AttachCGroupInet4PostBind},
+	{socketsProgUdpBound6, "cgroup/post_bind6", ebpf.AttachCGroupInet6PostBind},
+	{socketsProgTcpListenStop, "fentry/inet_csk_listen_stop", ebpf.AttachTraceFEntry},
+	{socketsProgTcpListen, "fexit/inet_csk_listen_start", ebpf.AttachTraceFExit},
+	{socketsProgTcpState, "tp_btf/inet_sock_set_state", ebpf.AttachTraceRawTp},
 }
 
-// unsupported makes an *UnsupportedError with the remedy that fits err.
-func unsupported(feature string, err error) error {
-	remedy := remedyKernel
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		remedy = remedyRights
+// hookOf returns the hook of a program.
+func hookOf(name string) string {
+	for _, p := range programs {
+		if p.name == name {
+			return p.hook
+		}
 	}
-	return &UnsupportedError{Feature: feature, Remedy: remedy, Err: err}
+	return name
+}
+
+// unsupported makes an *UnsupportedError with the remedy that fits err and the
+// running kernel.
+func unsupported(feature string, err error) error {
+	release, readErr := kernelRelease()
+	return &UnsupportedError{Feature: feature, Remedy: remedyFor(release, err), Err: errors.Join(err, readErr)}
+}
+
+// remedyFor returns what helps against err on a kernel of that release. The
+// kernel's age comes first: an old one answers EPERM and EINVAL alike to what it
+// does not know.
+func remedyFor(release string, err error) string {
+	switch {
+	case olderThan(release, 5, 14):
+		return remedyAge
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		return remedyRights
+	}
+	return remedyKernel
 }
 
 // explainLoad tells which program is to blame for an error of loading them all:
@@ -43,33 +72,23 @@ func explainLoad(spec *ebpf.CollectionSpec, types *btf.Cache, err error) error {
 		alone.Programs = map[string]*ebpf.ProgramSpec{name: program.Copy()}
 		loaded, loadErr := ebpf.NewCollectionWithOptions(alone, ebpf.CollectionOptions{Cache: types})
 		if loadErr != nil {
-			return unsupported(hookOf[name], loadErr)
+			return unsupported(hookOf(name), loadErr)
 		}
 		loaded.Close()
 	}
 	return unsupported("loading programs", err)
 }
 
-// attachAll attaches the programs, those that end a socket first: what opens
-// while it works is not missed when it closes. After an error nothing stays
+// attachAll attaches the programs that are loaded. After an error nothing stays
 // attached.
-func attachAll(root string, objects *socketsObjects) ([]attached, error) {
+func attachAll(root string, objects *ebpf.Collection) ([]attached, error) {
 	var hooks []attached
-	for _, h := range []struct {
-		name    string
-		program *ebpf.Program
-		attach  ebpf.AttachType
-	}{
-		{socketsProgUdpRelease, objects.UdpRelease, ebpf.AttachCgroupInetSockRelease},
-		{socketsProgUdpConnect4, objects.UdpConnect4, ebpf.AttachCGroupInet4Connect},
-		{socketsProgUdpConnect6, objects.UdpConnect6, ebpf.AttachCGroupInet6Connect},
-		{socketsProgUdpBind4, objects.UdpBind4, ebpf.AttachCGroupInet4Bind},
-		{socketsProgUdpBind6, objects.UdpBind6, ebpf.AttachCGroupInet6Bind},
-		{socketsProgUdpBound4, objects.UdpBound4, ebpf.AttachCGroupInet4PostBind},
-		{socketsProgUdpBound6, objects.UdpBound6, ebpf.AttachCGroupInet6PostBind},
-		{socketsProgTcpState, objects.TcpState, ebpf.AttachTraceRawTp},
-	} {
-		hook, err := attach(hookOf[h.name], root, h.program, h.attach)
+	for _, p := range programs {
+		program := objects.Programs[p.name]
+		if program == nil {
+			continue
+		}
+		hook, err := attach(p.hook, root, program, p.attach)
 		if err != nil {
 			for _, done := range hooks {
 				err = errors.Join(err, done.link.Close())
@@ -84,7 +103,7 @@ func attachAll(root string, objects *socketsObjects) ([]attached, error) {
 func attach(hook, root string, program *ebpf.Program, kind ebpf.AttachType) (attached, error) {
 	var at link.Link
 	var err error
-	if kind == ebpf.AttachTraceRawTp {
+	if program.Type() == ebpf.Tracing {
 		at, err = link.AttachTracing(link.TracingOptions{Program: program, AttachType: kind})
 	} else {
 		at, err = link.AttachCgroup(link.CgroupOptions{Path: root, Attach: kind, Program: program})

@@ -94,17 +94,18 @@ func BenchmarkOpen(b *testing.B) {
 // is: what else the machine does counts for little. Best with -benchtime 20x.
 func BenchmarkCost(b *testing.B) {
 	for _, test := range []struct {
-		name  string
-		setup func(*space) (work, done func())
+		name    string
+		options Options
+		setup   func(*space) (work, done func())
 	}{
-		{"connection", func(s *space) (func(), func()) {
+		{"connection", Options{}, func(s *space) (func(), func()) {
 			server := newServer(s, 9301)
 			return server.connection, server.close
 		}},
-		{"listener", func(s *space) (func(), func()) {
-			return func() { cycle(s) }, func() {}
-		}},
-		{"udp-client", func(s *space) (func(), func()) {
+		{"listener", Options{budget: unlimited}, listeners(60_000)},
+		{"listener-counted", Options{BurstLimit: 1}, listeners(1000)},
+		{"listener-rest", Options{BurstLimit: 1}, listeners(60_000)}, // the entries are used up
+		{"udp-client", Options{}, func(s *space) (func(), func()) {
 			return func() {
 				fd := s.socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 				s.connect(fd, &unix.SockaddrInet4{Port: 53, Addr: [4]byte{127, 0, 0, 1}})
@@ -117,7 +118,7 @@ func BenchmarkCost(b *testing.B) {
 			var with, without []time.Duration
 			for b.Loop() {
 				without = append(without, turn(s, test.setup))
-				p, err := Open(Options{})
+				p, err := Open(test.options)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -139,6 +140,16 @@ func BenchmarkCost(b *testing.B) {
 			b.ReportMetric(float64(probed.Nanoseconds()), "ns/with")
 			b.ReportMetric(float64(probed)/float64(bare), "ratio")
 		})
+	}
+}
+
+// listeners opens and closes a listener on one port after the other.
+func listeners(ports int) func(*space) (work, done func()) {
+	return func(s *space) (work, done func()) {
+		return func() {
+			s.cycles %= ports
+			cycle(s)
+		}, func() {}
 	}
 }
 
@@ -176,9 +187,7 @@ func BenchmarkPrograms(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer stats.Close()
-	programs := map[string]*ebpf.Program{
-		"tcp_state": p.objects.TcpState, "sock_release": p.objects.UdpRelease, "connect4": p.objects.UdpConnect4,
-	}
+	programs := p.objects.Programs
 	read := func(program *ebpf.Program) (time.Duration, uint64) {
 		info, err := program.Stats()
 		if err != nil {

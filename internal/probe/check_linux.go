@@ -44,9 +44,8 @@ func findCgroupRoot(dir string) (string, error) {
 		fmt.Errorf("no cgroup2 file system at %s or %s", dir, filepath.Join(dir, "unified"))}
 }
 
-// checkKernel sees to what every program needs. The limit of locked memory is
-// not looked at: since Linux 5.11 eBPF does not count against it. It returns the
-// kernel's types; they take megabytes and are to be let go after loading.
+// checkKernel checks what every program needs. It returns the kernel's types; they
+// take megabytes and are to be let go after loading.
 func checkKernel() (*btf.Cache, error) {
 	if err := checkRights(); err != nil {
 		return nil, err
@@ -81,7 +80,10 @@ func checkRights() error {
 		}
 	}
 	if len(missing) > 0 && !has(unix.CAP_SYS_ADMIN) {
-		return &UnsupportedError{"eBPF", remedyRights, fmt.Errorf("no %s: %w", strings.Join(missing, ", no "), unix.EPERM)}
+		return unsupported("eBPF", fmt.Errorf("no %s: %w", strings.Join(missing, ", no "), unix.EPERM))
+	}
+	if err := raiseMemlock(); err != nil {
+		return unsupported("the memory of eBPF", err)
 	}
 	// The simplest map: what refuses it is a seccomp profile, or a user namespace.
 	trial, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
@@ -89,4 +91,42 @@ func checkRights() error {
 		return unsupported("bpf(2)", err)
 	}
 	return trial.Close()
+}
+
+// raiseMemlock lifts the limit of locked memory where eBPF counts against it:
+// before Linux 5.11, and in the backports that some distributions have there. The
+// function of that name in cilium/ebpf tries this in every process that imports
+// it, when it starts.
+func raiseMemlock() error {
+	release, err := kernelRelease()
+	if err != nil {
+		return err
+	}
+	if !olderThan(release, 5, 11) {
+		return nil
+	}
+	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return fmt.Errorf("raise RLIMIT_MEMLOCK: %w", err)
+	}
+	return nil
+}
+
+// kernelRelease returns what uname -r prints.
+func kernelRelease() (string, error) {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return "", fmt.Errorf("read the kernel's release: %w", err)
+	}
+	return unix.ByteSliceToString(name.Release[:]), nil
+}
+
+// olderThan says whether a kernel's release, such as 5.10.0-28-amd64, is of before
+// major.minor. One that cannot be read is not.
+func olderThan(release string, major, minor int) bool {
+	var haveMajor, haveMinor int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &haveMajor, &haveMinor); n != 2 {
+		return false
+	}
+	return haveMajor < major || haveMajor == major && haveMinor < minor
 }

@@ -6,9 +6,11 @@
 // bound by a call to bind. It knows neither containers nor what was open before
 // it started, and it does not look at packets.
 //
-// Hooks, all of them a stable interface of the kernel:
+// Hooks, all but the first two a stable interface of the kernel:
 //
-//	tp_btf/inet_sock_set_state   TCP opens and closes
+//	fexit/inet_csk_listen_start  TCP opens
+//	fentry/inet_csk_listen_stop  TCP closes
+//	tp_btf/inet_sock_set_state   both, where the kernel refuses those two
 //	cgroup/bind4, bind6          whether a UDP socket asked for port 0
 //	cgroup/post_bind4, 6         UDP opens
 //	cgroup/connect4, 6           a bound UDP socket connects: it closes
@@ -16,6 +18,34 @@
 //
 // The cgroup programs hang on links to the root of the cgroup v2 hierarchy, so
 // that they reach every process and vanish with this one.
+//
+// # Every opening and closing is accounted for
+//
+// Each goes to exactly one of these, and [Stats] has the sum of each:
+//
+//   - the ring buffer, which [Probe.Read] reads: an [Event];
+//   - a map in the kernel with an entry for each endpoint of a cgroup, or where
+//     that is full an entry for the rest of the cgroup, which [Probe.Counts]
+//     takes: numbers, exact, with the process and the time of the last;
+//   - where that is full too, or the kernel has no memory for a socket's state,
+//     Stats.Lost: a number.
+//
+// It goes to the ring where its cgroup may fill it. Within its budget, 512 records
+// a second, a cgroup may fill all of it; beyond, half with openings and seven
+// eighths with the closings that follow them. So a storm leaves room for its
+// neighbours, however long nobody reads. A burst limit (see [Probe.Configure]) has
+// openings counted earlier.
+//
+// A closing goes where its opening went, which the kernel remembers with the
+// socket: a counted opening has its closing counted, in the same entry. The
+// closing of an event is an event; where the ring has no room even for that, it is
+// counted as missed. A socket that listens again, or is bound again, is decided
+// anew. A UDP socket that binds to port 0 is left out with its closing, unless
+// [Options] or Configure ask for UDP clients.
+//
+// The hand-over of the counts loses nothing and doubles nothing: an empty map
+// takes the place of the filled one, and the kernel returns from that once no
+// program uses the old one.
 //
 // What the events promise:
 //
@@ -26,31 +56,35 @@
 //     one in dumps, and not the one that SO_COOKIE gives to its process.
 //   - Closes of sockets that were open before [Open] are reported too, but for
 //     UDP sockets whose port the kernel chose: those cannot be told from clients.
-//   - A TCP socket that listens without bind has Port 0 when it opens. Its close
-//     has the port.
+//   - A TCP socket that listens without bind has Port 0 when it opens, where the
+//     tracepoint is used. Its close has the port.
 //   - A UDP client that the kernel gives a port on its first datagram, or on
-//     connect, is not reported. One that binds to port 0 is, as AutoBound.
+//     connect, is not reported. One that binds to port 0 is, as AutoBound, if UDP
+//     clients are asked for.
 //
 // What they cannot tell:
 //
 //   - A UDP socket is reported closed when it calls connect, although the call
 //     may still fail; a connect to AF_UNSPEC makes it a server again, unseen.
 //     A dump settles both; see [Event.Connected].
-//   - A UDP bind that another program of the same hook then denies, and a listen
-//     that fails in the kernel after it changed the state, look like a socket
-//     open for an instant.
+//   - A UDP bind that another program of the same hook then denies, and where the
+//     tracepoint is used a listen that fails in the kernel after it changed the
+//     state, look like a socket open for an instant.
 //   - A UDP socket of the kernel itself (WireGuard, VXLAN) is opened but never
 //     closed here: sock_release leaves those out.
 //
-// The kernel must be Linux 5.14 or later, with BTF. Only Linux 6.18 has been
-// tried; what needs which version is from the kernel's history:
+// The kernel must be Linux 5.14 or later, with BTF. The tests pass on Linux 6.1,
+// 6.12 and 6.18 (see qemu.sh); what needs which version is from the kernel's
+// history:
 //
 //	5.7   links to cgroups; bpf_get_netns_cookie
 //	5.8   ring buffer; CLOCK_BOOTTIME in programs; iter/task_file (eaaacd23910f);
 //	      reading kernel memory in cgroup hooks ("bpf: Extend
 //	      bpf_base_func_proto helpers with probe_* and *current_task*")
 //	5.9   cgroup/sock_release (f5836749c9c0)
-//	5.11  no limit of locked memory for eBPF
+//	5.10  maps in a map that differ in size (134fede4eecf)
+//	5.11  no limit of locked memory for eBPF; socket storage in tracing programs
+//	      (8e4597c627fb)
 //	5.12  socket cookies in tracing programs (c5dbb89fc2ac)
 //	5.14  SO_NETNS_COOKIE (e8b9eab99232)
 //	5.15  the socket's own cgroup (8520e224f547): before, Socket.Cgroup is 0 and

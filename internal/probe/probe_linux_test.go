@@ -151,8 +151,10 @@ func TestExplainLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec.Programs[socketsProgTcpState].AttachTo = "no_such_tracepoint"
-	var objects socketsObjects
-	err = spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{Cache: types})
+	for _, name := range listenHooks {
+		delete(spec.Programs, name)
+	}
+	_, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types})
 	if err == nil {
 		t.Fatal("a program for a tracepoint that does not exist was loaded")
 	}
@@ -166,7 +168,7 @@ func TestExplainLoad(t *testing.T) {
 // TestAttachFails: the error names the hook, and nothing stays attached.
 func TestAttachFails(t *testing.T) {
 	p := mustOpen(t, Options{})
-	hooks, err := attachAll("/proc", &p.objects)
+	hooks, err := attachAll("/proc", p.objects)
 	var unsupported *UnsupportedError
 	if !errors.As(err, &unsupported) || unsupported.Feature != "cgroup/sock_release" || hooks != nil {
 		t.Errorf("got %v, %v, want an *UnsupportedError for cgroup/sock_release", hooks, err)

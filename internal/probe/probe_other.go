@@ -30,6 +30,12 @@ func (*Probe) Stats() Stats { return Stats{} }
 // Counts returns dst and os.ErrClosed.
 func (*Probe) Counts(dst []Count) ([]Count, error) { return dst, os.ErrClosed }
 
+// Hooks returns nothing.
+func (*Probe) Hooks() []string { return nil }
+
+// Fallback returns an *[UnsupportedError].
+func (*Probe) Fallback() error { return errLinux }
+
 // Alive returns os.ErrClosed.
 func (*Probe) Alive() error { return os.ErrClosed }
 

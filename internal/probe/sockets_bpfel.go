@@ -16,22 +16,26 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	socketsMapBudgets      = "budgets"
-	socketsMapCounts       = "counts"
-	socketsMapEvents       = "events"
-	socketsMapSocketStates = "socket_states"
-	socketsProgTcpState    = "tcp_state"
-	socketsProgUdpBind4    = "udp_bind4"
-	socketsProgUdpBind6    = "udp_bind6"
-	socketsProgUdpBound4   = "udp_bound4"
-	socketsProgUdpBound6   = "udp_bound6"
-	socketsProgUdpConnect4 = "udp_connect4"
-	socketsProgUdpConnect6 = "udp_connect6"
-	socketsProgUdpRelease  = "udp_release"
-	socketsVarBudget       = "budget"
-	socketsVarBurstLimit   = "burst_limit"
-	socketsVarSkipUdpAuto  = "skip_udp_auto"
-	socketsVarStats        = "stats"
+	socketsMapBudgets        = "budgets"
+	socketsMapCounts         = "counts"
+	socketsMapEvents         = "events"
+	socketsMapSocketStates   = "socket_states"
+	socketsProgTcpListen     = "tcp_listen"
+	socketsProgTcpListenStop = "tcp_listen_stop"
+	socketsProgTcpState      = "tcp_state"
+	socketsProgUdpBind4      = "udp_bind4"
+	socketsProgUdpBind6      = "udp_bind6"
+	socketsProgUdpBound4     = "udp_bound4"
+	socketsProgUdpBound6     = "udp_bound6"
+	socketsProgUdpConnect4   = "udp_connect4"
+	socketsProgUdpConnect6   = "udp_connect6"
+	socketsProgUdpRelease    = "udp_release"
+	socketsVarBudget         = "budget"
+	socketsVarBurstLimit     = "burst_limit"
+	socketsVarSkipUdpAuto    = "skip_udp_auto"
+	socketsVarStats          = "stats"
+	socketsVarTrialCookie    = "trial_cookie"
+	socketsVarTrialSeen      = "trial_seen"
 )
 
 // loadSockets returns the embedded CollectionSpec for sockets.
@@ -76,14 +80,16 @@ type socketsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketsProgramSpecs struct {
-	TcpState    *ebpf.ProgramSpec `ebpf:"tcp_state"`
-	UdpBind4    *ebpf.ProgramSpec `ebpf:"udp_bind4"`
-	UdpBind6    *ebpf.ProgramSpec `ebpf:"udp_bind6"`
-	UdpBound4   *ebpf.ProgramSpec `ebpf:"udp_bound4"`
-	UdpBound6   *ebpf.ProgramSpec `ebpf:"udp_bound6"`
-	UdpConnect4 *ebpf.ProgramSpec `ebpf:"udp_connect4"`
-	UdpConnect6 *ebpf.ProgramSpec `ebpf:"udp_connect6"`
-	UdpRelease  *ebpf.ProgramSpec `ebpf:"udp_release"`
+	TcpListen     *ebpf.ProgramSpec `ebpf:"tcp_listen"`
+	TcpListenStop *ebpf.ProgramSpec `ebpf:"tcp_listen_stop"`
+	TcpState      *ebpf.ProgramSpec `ebpf:"tcp_state"`
+	UdpBind4      *ebpf.ProgramSpec `ebpf:"udp_bind4"`
+	UdpBind6      *ebpf.ProgramSpec `ebpf:"udp_bind6"`
+	UdpBound4     *ebpf.ProgramSpec `ebpf:"udp_bound4"`
+	UdpBound6     *ebpf.ProgramSpec `ebpf:"udp_bound6"`
+	UdpConnect4   *ebpf.ProgramSpec `ebpf:"udp_connect4"`
+	UdpConnect6   *ebpf.ProgramSpec `ebpf:"udp_connect6"`
+	UdpRelease    *ebpf.ProgramSpec `ebpf:"udp_release"`
 }
 
 // socketsMapSpecs contains maps before they are loaded into the kernel.
@@ -104,6 +110,8 @@ type socketsVariableSpecs struct {
 	BurstLimit  *ebpf.VariableSpec `ebpf:"burst_limit"`
 	SkipUdpAuto *ebpf.VariableSpec `ebpf:"skip_udp_auto"`
 	Stats       *ebpf.VariableSpec `ebpf:"stats"`
+	TrialCookie *ebpf.VariableSpec `ebpf:"trial_cookie"`
+	TrialSeen   *ebpf.VariableSpec `ebpf:"trial_seen"`
 }
 
 // socketsObjects contains all objects after they have been loaded into the kernel.
@@ -149,24 +157,30 @@ type socketsVariables struct {
 	BurstLimit  *ebpf.Variable `ebpf:"burst_limit"`
 	SkipUdpAuto *ebpf.Variable `ebpf:"skip_udp_auto"`
 	Stats       *ebpf.Variable `ebpf:"stats"`
+	TrialCookie *ebpf.Variable `ebpf:"trial_cookie"`
+	TrialSeen   *ebpf.Variable `ebpf:"trial_seen"`
 }
 
 // socketsPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadSocketsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketsPrograms struct {
-	TcpState    *ebpf.Program `ebpf:"tcp_state"`
-	UdpBind4    *ebpf.Program `ebpf:"udp_bind4"`
-	UdpBind6    *ebpf.Program `ebpf:"udp_bind6"`
-	UdpBound4   *ebpf.Program `ebpf:"udp_bound4"`
-	UdpBound6   *ebpf.Program `ebpf:"udp_bound6"`
-	UdpConnect4 *ebpf.Program `ebpf:"udp_connect4"`
-	UdpConnect6 *ebpf.Program `ebpf:"udp_connect6"`
-	UdpRelease  *ebpf.Program `ebpf:"udp_release"`
+	TcpListen     *ebpf.Program `ebpf:"tcp_listen"`
+	TcpListenStop *ebpf.Program `ebpf:"tcp_listen_stop"`
+	TcpState      *ebpf.Program `ebpf:"tcp_state"`
+	UdpBind4      *ebpf.Program `ebpf:"udp_bind4"`
+	UdpBind6      *ebpf.Program `ebpf:"udp_bind6"`
+	UdpBound4     *ebpf.Program `ebpf:"udp_bound4"`
+	UdpBound6     *ebpf.Program `ebpf:"udp_bound6"`
+	UdpConnect4   *ebpf.Program `ebpf:"udp_connect4"`
+	UdpConnect6   *ebpf.Program `ebpf:"udp_connect6"`
+	UdpRelease    *ebpf.Program `ebpf:"udp_release"`
 }
 
 func (p *socketsPrograms) Close() error {
 	return _SocketsClose(
+		p.TcpListen,
+		p.TcpListenStop,
 		p.TcpState,
 		p.UdpBind4,
 		p.UdpBind6,

@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // requireRoot skips the test unless the kernel can be asked.
 func requireRoot(t testing.TB) {

@@ -54,10 +54,10 @@ func (p *Probe) Configure(burstLimit int, udpClients bool) error {
 	if p.closed {
 		return os.ErrClosed
 	}
-	if err := p.objects.BurstLimit.Set(limit); err != nil {
+	if err := p.objects.Variables[socketsVarBurstLimit].Set(limit); err != nil {
 		return fmt.Errorf("set the eBPF variable %q: %w", socketsVarBurstLimit, err)
 	}
-	if err := p.objects.SkipUdpAuto.Set(skip); err != nil {
+	if err := p.objects.Variables[socketsVarSkipUdpAuto].Set(skip); err != nil {
 		return fmt.Errorf("set the eBPF variable %q: %w", socketsVarSkipUdpAuto, err)
 	}
 	return nil
@@ -71,9 +71,10 @@ func (p *Probe) Stats() Stats {
 	defer p.mu.Unlock()
 	if !p.closed {
 		// There is no way to fail but a wrong type, which the tests would show.
-		if err := p.objects.Stats.Get(&p.stats); err != nil {
+		if err := p.objects.Variables[socketsVarStats].Get(&p.stats); err != nil {
 			panic(fmt.Sprintf("read the eBPF variable %q: %v", socketsVarStats, err))
 		}
+		p.stats.Lost += p.leftOut
 	}
 	return p.stats
 }

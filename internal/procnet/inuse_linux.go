@@ -16,8 +16,8 @@ var counts = [...]struct{ name, tcp, udp string }{
 	{"sockstat6", "TCP6:", "UDP6:"},
 }
 
-// Counter tells how many sockets a network namespace has, at a small part of the
-// cost of a dump. It keeps that namespace alive until it is closed, also when the
+// Counter counts the sockets of a network namespace, at a small part of the cost of a
+// dump. It keeps that namespace alive until it is closed, also when the
 // process through which it was opened has ended.
 //
 // Read must not be called concurrently with itself; Close may be called at any

@@ -177,7 +177,7 @@ func TestCounterErrors(t *testing.T) {
 	}
 }
 
-// BenchmarkCounter is what a look costs where nothing changed.
+// BenchmarkCounter is the cost of a read where nothing has changed.
 func BenchmarkCounter(b *testing.B) {
 	c, err := OpenCounter("/proc", os.Getpid())
 	if err != nil {

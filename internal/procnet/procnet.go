@@ -25,7 +25,7 @@ import (
 // cookieFlag marks the cookies of this package, nodeless those of sockets
 // without an inode.
 const (
-	cookieFlag = 1 << 63
+	cookieFlag = port.MadeUpCookie
 	nodeless   = cookieFlag | 1<<62
 )
 
@@ -39,7 +39,7 @@ const (
 // (gen_cookie_next in include/linux/cookie.h): neither gets there.
 func Cookie(inode uint32) uint64 { return cookieFlag | uint64(inode) }
 
-// IsCookie says whether a cookie was made by this package.
+// IsCookie returns whether a cookie was made by this package.
 func IsCookie(cookie uint64) bool {
 	return cookie>>32 == cookieFlag>>32 || cookie>>32 == nodeless>>32
 }
@@ -59,12 +59,12 @@ func addressCookie(s *port.Socket) uint64 {
 // as in ip_local_port_range. The zero Range holds none.
 type Range struct{ First, Last uint16 }
 
-// Holds says whether a port is in the range.
+// Holds returns whether a port is in the range.
 func (r Range) Holds(number uint16) bool {
 	return number >= r.First && number <= r.Last && number != 0
 }
 
-// ParseError says where a file is not what the kernel writes.
+// ParseError names the place where a file is not what the kernel writes.
 type ParseError struct {
 	File string
 	Line int // from 1

@@ -112,7 +112,7 @@ func TestCookie(t *testing.T) {
 	}
 }
 
-// TestNoInode: sockets without an inode are still told apart.
+// TestNoInode: sockets without an inode are distinguished.
 func TestNoInode(t *testing.T) {
 	const line = "   0: 0100007F:%04X 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 0 1\n"
 	text := header + fmt.Sprintf(line, 80) + fmt.Sprintf(line, 81)

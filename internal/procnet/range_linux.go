@@ -14,7 +14,7 @@ import (
 // EphemeralPorts returns the range from which the kernel gives ports to clients,
 // in the network namespace of process pid.
 //
-// /proc/sys/net shows the namespace of the thread that looks, whatever process's
+// /proc/sys/net shows the namespace of the thread that reads it, whatever process's
 // folder it is reached through: so a thread enters the namespace, and leaves it
 // again. It needs CAP_SYS_ADMIN for that, and CAP_SYS_PTRACE for processes of others;
 // without them the error wraps EPERM or EACCES, and the zero Range, which marks

@@ -171,7 +171,7 @@ func TestReadLive(t *testing.T) {
 		must(err)
 		got, err := Read(nil, "/proc/self/task", tid, Range{})
 		must(err)
-		for i := range want { // what /proc does not tell
+		for i := range want { // what is not in /proc
 			want[i].Cookie, want[i].Cgroup, want[i].IPv6Only, want[i].AutoBound = Cookie(want[i].Inode), 0, false, false
 		}
 		byInode := func(a, b port.Socket) int { return cmp.Compare(a.Inode, b.Inode) }

@@ -105,11 +105,11 @@ func (a *rendered) form(r *http.Request) (*whole, error) {
 	return a.packed, a.err
 }
 
-// answer sends what is made as one of the few at one time. Making is not for what
-// waits: for the journal, or for the client that reads the answer. Slots are nil
-// where there is hardly anything to make.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, few slots, make func() (*whole, error)) error {
-	what, one, err := s.make(r, few, make)
+// answer sends what build returns, which is called as one of the few at one time:
+// it must not wait, for the journal or for the client. The slots are nil where there
+// is hardly anything to build.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, few slots, build func() (*whole, error)) error {
+	what, one, err := s.prepare(r, few, build)
 	if err != nil {
 		return err
 	}
@@ -121,16 +121,16 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, few slots, make 
 	return nil
 }
 
-// make returns an answer within the budget: what is not, is not more than the slots
-// allow.
-func (s *Server) make(r *http.Request, few slots, make func() (*whole, error)) (*whole, *answer, error) {
+// prepare returns an answer that is held within the budget. It gives its slot back
+// only then, so that what is not held is bounded by the slots.
+func (s *Server) prepare(r *http.Request, few slots, build func() (*whole, error)) (*whole, *answer, error) {
 	if few != nil {
 		if !few.enter(r.Context(), s.limits.patience) {
 			return nil, nil, newProblem(http.StatusServiceUnavailable, fmt.Sprintf("%d requests are being answered already", cap(few)))
 		}
 		defer few.leave()
 	}
-	what, err := make()
+	what, err := build()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/output"
 	"portwatcher/internal/port"
 	"portwatcher/internal/server/api"
 )
@@ -25,7 +26,7 @@ func plainly(t testing.TB, value any) string {
 }
 
 // fill sets every field to something, so that none is left out: a field that is
-// added to [port.Open] has to be added to appendOpen.
+// added to [port.Open] has to be added to output.AppendOpen.
 func fill(v reflect.Value) {
 	switch v.Type() {
 	case reflect.TypeFor[time.Time]():
@@ -65,7 +66,7 @@ func TestEveryFieldIsEncoded(t *testing.T) {
 	var o port.Open
 	fill(reflect.ValueOf(&o).Elem())
 	for _, o := range []port.Open{o, {}, {Listener: port.Listener{Container: web}}} {
-		if got, want := string(appendOpen(nil, &o))+"\n", plainly(t, o); got != want {
+		if got, want := string(output.AppendOpen(nil, &o))+"\n", plainly(t, o); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
@@ -84,7 +85,7 @@ func FuzzEncoding(f *testing.F) {
 			Processes: []port.Process{{PID: int(number), Name: name, Executable: executable, UID: &uid}, {ContainerPID: 1}},
 			Exposure:  port.Exposure(name), Published: []string{name, executable}, Source: port.Source(executable),
 		}}
-		if got, want := string(appendOpen(nil, &o))+"\n", plainly(t, o); got != want {
+		if got, want := string(output.AppendOpen(nil, &o))+"\n", plainly(t, o); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	})

@@ -116,12 +116,13 @@ func (f *fakeHistory) Events(ctx context.Context, q journal.Query) iter.Seq2[*po
 			yield(nil, err)
 			return
 		}
-		filter := Filter{Containers: q.Containers, Project: q.Project, Protocols: q.Protocols, Ports: q.Ports,
+		all := Filter{Containers: q.Containers, Project: q.Project, Protocols: q.Protocols, Ports: q.Ports,
 			Exposures: q.Exposures, Types: q.Types, Transient: q.Transient}
+		filter := all.compile()
 		first, _ := slices.BinarySearchFunc(events, q.AfterID+1, func(e *port.Event, id uint64) int { return int(int64(e.ID) - int64(id)) })
 		var wanted []*port.Event
 		for _, e := range events[first:] {
-			if (q.BeforeID == 0 || e.ID < q.BeforeID) && !e.Time.Before(q.Since) && (q.Until.IsZero() || e.Time.Before(q.Until)) && filter.Event(e) {
+			if (q.BeforeID == 0 || e.ID < q.BeforeID) && !e.Time.Before(q.Since) && (q.Until.IsZero() || e.Time.Before(q.Until)) && filter.event(e) {
 				wanted = append(wanted, e)
 				if q.FromStart && len(wanted) == q.Limit {
 					break

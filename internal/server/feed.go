@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/journal"
+	"portwatcher/internal/output"
 	"portwatcher/internal/port"
 )
 
@@ -161,12 +162,7 @@ func (f *feed) position() (last uint64, wanted bool) {
 func (f *feed) add(position uint64, all found) {
 	items := make([]item, 0, len(all.events))
 	for _, event := range all.events {
-		frame, err := eventFrame(nil, event)
-		if err != nil {
-			f.log.WithError(err).Errorf("Event %d is left out of the streams.", event.ID)
-			continue
-		}
-		items = append(items, item{event, frame})
+		items = append(items, item{event, eventFrame(nil, event)})
 	}
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
@@ -189,18 +185,11 @@ func (f *feed) add(position uint64, all found) {
 
 // eventFrame appends an event as the stream has it.
 // Source: https://html.spec.whatwg.org/multipage/server-sent-events.html.
-func eventFrame(into []byte, e *port.Event) ([]byte, error) {
-	data, err := json.Marshal(e) // without line breaks
-	if err != nil {
-		return into, fmt.Errorf("encode event %d: %w", e.ID, err)
-	}
-	into = append(into, "id: "...)
-	into = strconv.AppendUint(into, e.ID, 10)
-	into = append(into, "\nevent: "...)
-	into = append(into, e.Type...)
-	into = append(into, "\ndata: "...)
-	into = append(into, data...)
-	return append(into, "\n\n"...), nil
+func eventFrame(into []byte, e *port.Event) []byte {
+	into = strconv.AppendUint(append(into, "id: "...), e.ID, 10)
+	into = append(append(into, "\nevent: "...), e.Type...)
+	into = output.AppendJSON(append(into, "\ndata: "...), e) // without line breaks
+	return append(into, "\n\n"...)
 }
 
 // noteFrame appends what is no event of a port: it has no id.

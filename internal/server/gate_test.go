@@ -1,12 +1,14 @@
 package server
 
 import (
+	"crypto/tls"
 	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -66,6 +68,31 @@ func TestSlowHeadersLockNobodyOut(t *testing.T) {
 			t.Errorf("connection %d: %v", i, err)
 		}
 	}
+}
+
+// TestSlowHandshakesLockNobodyOut opens more connections than are allowed, none of
+// which begins to speak TLS.
+func TestSlowHandshakesLockNobodyOut(t *testing.T) {
+	folder := t.TempDir()
+	certFile, keyFile := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
+	pool := issue(t, 1, certFile, keyFile)
+	s := start(t, func(o *Options, l *limits) {
+		fewConnections(o, l)
+		o.TLSCert, o.TLSKey = certFile, keyFile
+	})
+	for range 30 {
+		s.dial(t, "")
+	}
+	s.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	decode[api.Ports](t, s, "/api/v1/ports")
+	// Its connection has a request under way, and is not closed for others.
+	one := s.stream(t, "")
+	expect[api.Hello](one, api.StreamHello)
+	for range 30 {
+		s.dial(t, "")
+	}
+	s.history.recordMany(1)
+	one.expectID(1)
 }
 
 // TestOneAddressCannotTakeAll has as many requests under way from one address as

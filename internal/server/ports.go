@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"portwatcher/internal/output"
 	"portwatcher/internal/port"
 	"portwatcher/internal/server/api"
 )
@@ -97,7 +98,8 @@ func sameOpen(a, b *port.View) bool {
 
 // appendPorts appends an [api.Ports] as JSON.
 func appendPorts(dst []byte, view *port.View, wanted *compiled) []byte {
-	dst = append(appendTime(append(dst, `{"time":`...), time.Now().UTC()), `,"ports":[`...)
+	dst = time.Now().UTC().AppendFormat(append(dst, `{"time":"`...), time.RFC3339Nano)
+	dst = append(dst, `","ports":[`...)
 	first := true
 	for i := range view.Open {
 		o := &view.Open[i]
@@ -108,7 +110,7 @@ func appendPorts(dst []byte, view *port.View, wanted *compiled) []byte {
 			dst = append(dst, ',')
 		}
 		first = false
-		dst = appendOpen(dst, o)
+		dst = output.AppendOpen(dst, o)
 	}
 	return append(dst, "]}\n"...)
 }

@@ -191,11 +191,7 @@ func (s *stream) collectHistory(ctx context.Context) error {
 		if s.buffer.Len() >= pieceSize {
 			return nil // the rest is read again
 		}
-		frame, err := eventFrame(s.buffer.AvailableBuffer(), event)
-		if err != nil {
-			return err
-		}
-		s.buffer.Write(frame)
+		s.buffer.Write(eventFrame(s.buffer.AvailableBuffer(), event))
 		s.position = event.ID
 	}
 	s.position = all.last

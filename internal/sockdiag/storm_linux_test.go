@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -16,8 +18,8 @@ import (
 // lastPort is where a storm binds its last socket.
 const lastPort = 5000
 
-// storm binds and closes so many UDP sockets in a namespace, one after the other,
-// and makes TCP ones listen between.
+// storm binds and closes so many sockets in a namespace, one after the other; those of
+// TCP listen between.
 func storm(ns *kerneltest.Namespace, t testing.TB, count int, kind int) {
 	t.Helper()
 	ns.Do(t, func() error {
@@ -26,7 +28,11 @@ func storm(ns *kerneltest.Namespace, t testing.TB, count int, kind int) {
 			if err != nil {
 				return err
 			}
-			err = unix.Bind(fd, &unix.SockaddrInet4{Port: 7000})
+			// Storms may run beside each other.
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			if err == nil {
+				err = unix.Bind(fd, &unix.SockaddrInet4{Port: 7000})
+			}
 			if err == nil && kind == unix.SOCK_STREAM {
 				err = unix.Listen(fd, 1)
 			}
@@ -107,6 +113,58 @@ func TestStormIsAccountedFor(t *testing.T) {
 				t.Errorf("%d dropped, error %v; want %d as before", after, err, dropped)
 			}
 		})
+	}
+}
+
+// Each message of a storm comes before the last one of a fence that is made after it,
+// also where the reader is so slow that the kernel delays them.
+func TestFence(t *testing.T) {
+	for range 2 {
+		busy := exec.Command("sh", "-c", "while :; do :; done")
+		if err := busy.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { kerneltest.End(t, busy) })
+	}
+	ns := kerneltest.NewNamespace(t)
+	const storms, each = 4, 1000
+	// Room for all, of which more than half is used.
+	l, err := Listen(ns.FD(), Options{Buffer: storms * each * 1280 * 4 / 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var storming sync.WaitGroup
+	for range storms {
+		storming.Go(func() { storm(ns, t, each, unix.SOCK_DGRAM) })
+	}
+	storming.Wait() // nothing is read meanwhile
+	cookies, err := Fence(func(f func() error) (err error) {
+		ns.Do(t, func() error {
+			err = f()
+			return nil
+		})
+		return err
+	})
+	if err != nil || len(cookies) == 0 {
+		t.Fatalf("%d cookies, error %v", len(cookies), err)
+	}
+	dst, received, marks := make([]Destroyed, 64), 0, 0
+	for received+marks < storms*each+len(cookies) {
+		n, err := receiveBatch(t, l, dst)
+		for _, d := range dst[:n] {
+			if slices.Contains(cookies, d.Socket.Cookie) {
+				marks++
+			} else {
+				received++
+			}
+		}
+		if err != nil {
+			t.Fatalf("%d received, and %d of the fence: %v", received, marks, err)
+		}
+		if marks == len(cookies) && received < storms*each {
+			t.Errorf("all of the fence is received after %d messages of %d", received, storms*each)
+		}
 	}
 }
 

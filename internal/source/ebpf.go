@@ -260,6 +260,11 @@ func (e *Env) learn(paths *CgroupPaths, ids ...uint64) *CgroupPaths {
 		}
 		path, err := e.Attributor.CgroupPath(id)
 		e.reportTrouble(0, err)
+		if path == "" {
+			if _, gone := e.Attributor.KnownCgroupPath(id); !gone {
+				continue // it may be found later
+			}
+		}
 		next := make(map[uint64]string, len(paths.paths)+1)
 		if len(paths.paths) < maxCgroupPaths {
 			for k, v := range paths.paths {

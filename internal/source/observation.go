@@ -19,8 +19,10 @@ type SessionOpened struct {
 	Source port.Source
 	// NetnsCookie is the namespace's in eBPF's events; 0 where it is not known.
 	NetnsCookie uint64
-	// Destroy says that destroy notifications are received.
-	Destroy bool
+	// Destroy says that destroy notifications are received. WithoutDestroy is why they are
+	// not although they could be; empty otherwise.
+	Destroy        bool
+	WithoutDestroy string
 }
 
 // SessionClosed says that a watcher has closed its namespace, to open it again or

@@ -35,12 +35,14 @@ const (
 // close is missed. What the watcher has not read stays in the kernel's buffer.
 type receiver struct {
 	listener  *sockdiag.Listener
+	handle    *netns.Handle // for fences
 	ephemeral procnet.Range
 	ready     chan struct{} // something waits in the kernel, or the listener has failed
 	resume    chan struct{} // wait again
 	waiting   sync.WaitGroup
-	broken    bool   // it has failed; the watcher begins a new one
-	dropped   uint64 // by the kernel, as far as it was reported
+	broken    bool                // it has failed; the watcher begins a new one
+	fences    map[uint64]struct{} // cookies of fences that have not come
+	dropped   uint64              // by the kernel, as far as it was reported
 	buffer    int
 
 	// The rate of notifications: how many came in the window that began then, and when
@@ -53,7 +55,19 @@ type receiver struct {
 // startReceiver subscribes to destroy notifications. Without them closes are found by
 // scans.
 func (w *Watcher) startReceiver(handle *netns.Handle, pid int, settings *Settings) {
-	l, err := sockdiag.Listen(handle.FD(), sockdiag.Options{Buffer: settings.Buffer})
+	own, err := netns.Open(w.env.ProcRoot, pid)
+	if err == nil && own.ID() != handle.ID() { // the pid is another's by now
+		err = errors.Join(netns.ErrProcessGone, own.Close())
+	}
+	var l *sockdiag.Listener
+	if err == nil {
+		if l, err = sockdiag.Listen(own.FD(), sockdiag.Options{Buffer: settings.Buffer}); err != nil {
+			err = errors.Join(err, own.Close())
+		}
+	}
+	if errors.Is(err, netns.ErrProcessGone) {
+		return // the watcher ends, or tries again
+	}
 	if err != nil {
 		if w.env.Notices.First("destroy") {
 			w.env.Logger.WithError(err).Warn("Destroy notifications are not available: closes are found by scans, and ports that live shorter than the time between two scans are missed.")
@@ -62,7 +76,7 @@ func (w *Watcher) startReceiver(handle *netns.Handle, pid int, settings *Setting
 	}
 	w.reportHostTransients()
 	r := &receiver{
-		listener: l, ephemeral: w.env.ephemeralPorts(pid), buffer: settings.Buffer,
+		listener: l, handle: own, ephemeral: w.env.ephemeralPorts(pid), buffer: settings.Buffer, fences: map[uint64]struct{}{},
 		ready: make(chan struct{}), resume: make(chan struct{}, 1),
 	}
 	r.waiting.Go(r.wait)
@@ -157,6 +171,10 @@ func (w *Watcher) sendCloses(list []sockdiag.Destroyed, err error) {
 	q := &w.closes
 	q.Watcher, q.Time, q.List, q.Overrun, q.Lost = w, now, q.List[:0], overrun, 0
 	for i := range list {
+		if _, fence := w.receiver.fences[list[i].Socket.Cookie]; fence {
+			delete(w.receiver.fences, list[i].Socket.Cookie)
+			continue
+		}
 		q.List = append(q.List, Close{Socket: list[i].Socket, Server: w.listened(&list[i])})
 	}
 	if overrun {
@@ -214,18 +232,35 @@ func (r *receiver) storm(now clock.Instant) bool {
 	return now.Sub(r.last) < caughtUp && max(r.before, r.count) >= stormRate
 }
 
-// drain sends what the kernel has notified of, and in a storm what is on its way,
-// until ctx ends at most.
-func (w *Watcher) drain(ctx context.Context) {
-	for w.receiver != nil && ctx.Err() == nil {
+// drain sends what the kernel has notified of, and what is on its way: the kernel sends
+// notifications from a work queue of each processor, and waits with them while the
+// buffer is more than half full. It returns false where that is not done when ctx ends.
+func (w *Watcher) drain(ctx context.Context) (done bool) {
+	r := w.receiver
+	if r == nil {
+		return true
+	}
+	cookies, err := sockdiag.Fence(r.handle.Do)
+	if err != nil && w.env.Notices.First("fence") {
+		w.env.Logger.WithError(err).Warn("Whether all destroy notifications of a network namespace have come cannot be found out: the last ones before the end of a container may be missed.")
+	}
+	for _, cookie := range cookies {
+		r.fences[cookie] = struct{}{}
+	}
+	defer clear(r.fences)
+	dropped := r.dropped
+	for {
 		if err := w.receive(); err != nil {
 			w.Retune()
-			return
+			return false
 		}
-		if !w.receiver.storm(clock.Now()) && w.receiver.listener.Empty() {
-			return
+		// A fence may be among what was dropped.
+		if r.listener.Empty() && (len(r.fences) == 0 || r.dropped != dropped) {
+			return true
 		}
-		sleep(ctx, caughtUp/6)
+		if !sleep(ctx, caughtUp/6) {
+			return false
+		}
 	}
 }
 
@@ -235,20 +270,21 @@ func (w *Watcher) endReceiver() {
 	if r == nil {
 		return
 	}
+	drained := r.broken
 	if !r.broken {
 		ctx, cancel := context.WithTimeout(context.Background(), finalTime)
-		w.drain(ctx)
+		drained = w.drain(ctx)
 		cancel()
 	}
-	if !r.broken && !r.listener.Empty() {
+	if !drained && !r.broken {
 		w.closes.Watcher, w.closes.Time, w.closes.List = w, clock.Now(), w.closes.List[:0]
 		w.closes.Overrun, w.closes.Lost = true, 0
 		w.env.ask(&w.closes)
 	}
 	w.receiver = nil
 	close(r.resume)
-	if err := r.listener.Close(); err != nil {
-		w.env.Logger.WithError(err).Warn("A netlink socket could not be closed.")
+	if err := errors.Join(r.listener.Close(), r.handle.Close()); err != nil {
+		w.env.Logger.WithError(err).Warn("A network namespace could not be closed completely.")
 	}
 	for range r.ready { // until the other goroutine has ended
 	}
@@ -266,7 +302,11 @@ func (w *Watcher) inOrder(ctx context.Context) (bool, error) {
 		if err := w.receive(); err != nil {
 			return false, err
 		}
-		done = w.receiver.listener.Empty()
+		if done = w.receiver.listener.Empty(); w.receiver.storm(clock.Now()) {
+			soon, cancel := context.WithTimeout(ctx, flushTime)
+			done = w.drain(soon)
+			cancel()
+		}
 	case reader != nil && w.session.exact:
 		done = reader.flushSoon(ctx)
 	}

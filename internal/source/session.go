@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
 	"portwatcher/internal/probe"
@@ -45,7 +47,7 @@ func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
 	}
 	s := &session{source: port.SourceSockDiag, settings: settings}
 	switch {
-	case settings.Exact:
+	case settings.Exact, w.busyness.without:
 		w.endReceiver()
 	case w.receiver == nil && w.runs:
 		// Before the first dump, so that no close falls between them.
@@ -130,7 +132,31 @@ func (w *Watcher) openProc(settings *Settings) (*session, error) {
 			return dst, err
 		},
 	}
+	if settings.Exact {
+		var err error
+		if s.netnsCookie, err = w.env.cookieOf(w.id); err != nil {
+			return nil, err
+		}
+		s.exact = true
+	}
 	return s, nil
+}
+
+// cookieOf returns the cookie of a namespace, by a socket that is made in it for that.
+func (e *Env) cookieOf(id port.Namespace) (cookie uint64, err error) {
+	handle, _, err := e.openNamespace(id)
+	if err != nil {
+		return 0, err
+	}
+	err = handle.Do(func() error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("make a socket in network namespace %s: %w", id, err)
+		}
+		cookie, err = probe.NetnsCookie(fd)
+		return errors.Join(err, unix.Close(fd))
+	})
+	return cookie, errors.Join(err, handle.Close())
 }
 
 // servers are the UDP ports at which another source has seen a server. /proc cannot

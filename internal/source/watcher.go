@@ -54,13 +54,14 @@ type Watcher struct {
 	ended    chan struct{} // closed at the end
 
 	lastScan  atomic.Int64  // clock.Instant of the end of the last one; 0 before the first
-	started   clock.Instant //
+	started   clock.Instant // when it was made
 	busySince atomic.Int64  // clock.Instant since when it waits for the kernel, or 0
 	facts     atomic.Uint64 // what eBPF reported here
 
 	// The rest belongs to the goroutine.
 	session  *session
-	receiver *receiver     // outlives a session
+	receiver *receiver // outlives a session
+	busyness busy
 	sockets  []port.Socket // reused, as question, closes, batch and fresh
 	question Scan
 	closes   Closes
@@ -247,7 +248,7 @@ func (w *Watcher) run(ctx context.Context) (err error) {
 	w.session = s
 	// Closing ends a dump that waits, and must not wait for the next tick.
 	stopClosing := context.AfterFunc(ctx, s.close)
-	w.env.send(SessionOpened{w, s.source, s.netnsCookie, s.notified})
+	w.env.send(SessionOpened{w, s.source, s.netnsCookie, s.notified, w.busyness.reason()})
 	defer func() {
 		w.env.send(SessionClosed{w})
 		stopClosing()
@@ -261,6 +262,15 @@ func (w *Watcher) loop(ctx context.Context) error {
 	interval, bursts := w.session.settings.Interval(), w.session.settings.BurstScans
 	if w.session.exact {
 		bursts = 1
+	}
+	var measure <-chan time.Time
+	if w.session.source == port.SourceSockDiag && !w.session.exact {
+		ticker := time.NewTicker(busyInterval)
+		defer ticker.Stop()
+		measure = ticker.C
+		if w.busyness.without {
+			interval = min(interval, busyScan)
+		}
 	}
 	scan := time.NewTimer(w.untilTick(interval))
 	defer scan.Stop()
@@ -294,8 +304,12 @@ func (w *Watcher) loop(ctx context.Context) error {
 		case <-w.readable():
 			err = w.receive()
 		case done := <-w.drains:
-			w.drain(ctx)
+			limited, cancel := context.WithTimeout(ctx, maxEnding)
+			w.drain(limited)
+			cancel()
 			close(done)
+		case <-measure:
+			err = w.measureConnections()
 		case <-w.openings:
 			w.setSecond()
 		case <-w.second.C:

@@ -50,7 +50,7 @@ type count struct {
 // after it was taken: a fact that opens beside a counted socket is no change.
 func (t *Tracker) Counted(dst []Change, id port.Namespace, c Counted) []Change {
 	ns := t.namespaces[id]
-	if ns == nil || ns.byInode {
+	if ns == nil {
 		return dst
 	}
 	key := placeOf(&c.Socket)
@@ -98,6 +98,7 @@ func (n *count) take(c *Counted) {
 
 // standIn makes the last socket that opened stand for all that are open.
 func (t *Tracker) standIn(ns *namespace, n *count, c *Counted) {
+	ns.rename(&c.Socket)
 	s := ns.sockets[c.Socket.Cookie]
 	if s != nil && !s.samePlace(&c.Socket) {
 		t.removeSocket(s)

@@ -209,9 +209,3 @@ func TestCountedClosesBesideNobodys(t *testing.T) {
 	expect(t, counts(tr, tally{opened: 1, last: 2, lastAt: 2, nobody: true}))
 	expect(t, counts(tr, tally{missed: 1, ended: 1, endedAt: 3, nobody: true}), "3 closed web:80 [10] ebpf since 1")
 }
-
-func TestCountedWithoutCookies(t *testing.T) {
-	tr := tracking(0)
-	tr.Snapshot(nil, ns1, Snapshot{Began: at(1), Time: at(1), Source: port.SourceProc})
-	expect(t, counts(tr, tally{opened: 1, last: 1, lastAt: 2}))
-}

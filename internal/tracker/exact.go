@@ -6,13 +6,13 @@ import (
 )
 
 // Opened takes an exact fact: a socket opened at this moment. If the socket is
-// known it fills in what was missing and changes nothing else. While the
-// namespace's snapshots have no cookies it does nothing: take a snapshot.
+// known it fills in what was missing and changes nothing else.
 func (t *Tracker) Opened(dst []Change, id port.Namespace, s port.Socket, owner Owner, at clock.Instant, source port.Source) []Change {
 	ns := t.namespaces[id]
-	if ns == nil || ns.byInode || ns.ended.late(s.Cookie, at) {
+	if ns == nil || ns.ended.late(s.Cookie, at) {
 		return dst
 	}
+	ns.rename(&s)
 	known := ns.sockets[s.Cookie]
 	if known != nil && known.samePlace(&s) {
 		if !known.exact {

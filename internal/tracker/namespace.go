@@ -16,11 +16,8 @@ type namespace struct {
 	generation uint64
 	began      clock.Instant
 	stale      bool
-	// byInode says that cookies are made up from inodes: the last snapshot came
-	// from a source that has no cookies.
-	byInode bool
-	ended   tombstones[uint64] // by cookie
-	counted tombstones[place]  // where closings were counted
+	ended      tombstones[uint64] // by cookie
+	counted    tombstones[place]  // where closings were counted
 }
 
 // place is where a socket of a namespace can be spoken to.

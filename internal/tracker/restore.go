@@ -21,9 +21,6 @@ func (t *Tracker) Restore(container *port.Container, s *port.State, openedAt clo
 	if ns == nil {
 		return false
 	}
-	if len(ns.sockets) == 0 {
-		ns.byInode = s.Sockets.ByInode
-	}
 	e := &endpoint{
 		key: key, container: container, processes: s.Processes, reportedProcesses: s.Processes, ipv6Only: s.Sockets.IPv6Only,
 		source: s.Source, openedAt: openedAt, reported: true, restored: true, recalled: true,
@@ -80,10 +77,8 @@ func (t *Tracker) Sockets(key port.Endpoint) *port.Sockets {
 		Namespace: e.namespace, IPv6Only: e.ipv6Only,
 		Cookies: make([]uint64, len(e.sockets)), Inodes: make([]uint32, len(e.sockets)),
 	}
-	if e.in != nil {
-		s.ByInode = e.in.byInode
-	}
 	for i, socket := range e.sockets {
+		s.ByInode = s.ByInode || socket.HasMadeUpCookie()
 		s.Cookies[i], s.Inodes[i] = socket.Cookie, socket.Inode
 	}
 	return s

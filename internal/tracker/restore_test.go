@@ -41,7 +41,7 @@ func resume(t *Tracker, ns port.Namespace, second float64, source port.Source, s
 	s := Snapshot{Began: at(second), Time: at(second), Source: source, Resumed: true, New: map[int]Owner{}}
 	for _, one := range sockets {
 		s.Sockets = append(s.Sockets, port.Socket{
-			Cookie: one.cookie, Protocol: port.TCP, Address: wildcard, Port: one.port, Inode: uint32(one.cookie % 1000),
+			Cookie: one.cookie, Protocol: port.TCP, Address: wildcard, Port: one.port, Inode: uint32(one.cookie &^ port.MadeUpCookie % 1000),
 		})
 	}
 	for _, i := range t.Unknown(nil, ns, s.Sockets) {
@@ -109,14 +109,18 @@ func TestRestartAndTheContainerEnds(t *testing.T) {
 
 // The source before and after the restart may know sockets by other numbers.
 func TestRestartWithAnotherSource(t *testing.T) {
+	const inode = 1
 	for _, test := range []struct {
-		first, then port.Source
-		cookie      uint64
-	}{{port.SourceProc, port.SourceSockDiag, 5001}, {port.SourceSockDiag, port.SourceProc, 1}} {
+		first, then        port.Source
+		cookie, thenCookie uint64
+	}{
+		{port.SourceProc, port.SourceSockDiag, port.MadeUpCookie | inode, 1},
+		{port.SourceSockDiag, port.SourceProc, 1, port.MadeUpCookie | inode},
+	} {
 		old := tracking(0)
-		resume(old, ns1, 1, test.first, seen{5002 - test.cookie, 80, web, []int{10}})
+		resume(old, ns1, 1, test.first, seen{test.cookie, 80, web, []int{10}})
 		tr := restarted(t, old)
-		expect(t, resume(tr, ns1, 60, test.then, seen{test.cookie, 80, web, []int{10}}))
+		expect(t, resume(tr, ns1, 60, test.then, seen{test.thenCookie, 80, web, []int{10}}))
 		expect(t, describe(tr.Open()), "1 opened web:80 [10] restart")
 	}
 }

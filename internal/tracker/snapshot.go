@@ -22,13 +22,15 @@ type Snapshot struct {
 }
 
 // Unknown appends to dst the indices of those sockets that the tracker does not
-// know, and whose owner it needs; none of a namespace that is not open. It
-// allocates nothing where there are none.
+// know, and whose owner it needs; none of a namespace that is not open. A socket that
+// is known under another cookie than one made from its inode gets that cookie. It
+// allocates nothing where all are known by their cookies.
 func (t *Tracker) Unknown(dst []int, id port.Namespace, sockets []port.Socket) []int {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return dst
 	}
+	ns.identify(sockets)
 	for i := range sockets {
 		if known := ns.sockets[sockets[i].Cookie]; known == nil || !known.samePlace(&sockets[i]) {
 			dst = append(dst, i)
@@ -47,7 +49,7 @@ func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change
 	ns.stale = false
 	ns.generation++
 	ns.began = s.Began
-	ns.identify(&s)
+	ns.identify(s.Sockets)
 	seen := 0
 	for i := range s.Sockets {
 		observed := &s.Sockets[i]
@@ -111,23 +113,39 @@ func (ns *namespace) outdates(s *port.Socket, began clock.Instant) bool {
 	return ns.ended.outdates(s.Cookie, began) || ns.counted.outdates(placeOf(s), began)
 }
 
-// identify brings the cookies of the state and of a snapshot together where one
-// has the kernel's and the other has made them up from inodes.
-func (ns *namespace) identify(s *Snapshot) {
-	if byInode := s.Source == port.SourceProc; byInode == ns.byInode {
+// identify gives each socket of a snapshot the cookie under which it is known, where one
+// of the two was made from the inode: a source without cookies can observe a namespace
+// beside or after one with them.
+func (ns *namespace) identify(sockets []port.Socket) {
+	var byInode map[uint32]*socket // of the sockets with the kernel's cookies
+	for i := range sockets {
+		observed := &sockets[i]
+		if ns.sockets[observed.Cookie] != nil || observed.Inode == 0 {
+			continue
+		}
+		if !observed.HasMadeUpCookie() {
+			ns.rename(observed)
+			continue
+		}
+		if byInode == nil {
+			byInode = make(map[uint32]*socket, len(ns.sockets))
+			for _, known := range ns.sockets {
+				byInode[known.Inode] = known
+			}
+		}
+		if known := byInode[observed.Inode]; known != nil && known.samePlace(observed) {
+			observed.Cookie = known.Cookie
+		}
+	}
+}
+
+// rename gives a socket that is known under a cookie made from its inode the kernel's.
+func (ns *namespace) rename(observed *port.Socket) {
+	known := ns.sockets[port.MadeUpCookie|uint64(observed.Inode)]
+	if observed.Inode == 0 || known == nil || !known.samePlace(observed) {
 		return
 	}
-	ns.byInode = !ns.byInode
-	cookies := make(map[uint32]uint64, len(s.Sockets))
-	for i := range s.Sockets {
-		cookies[s.Sockets[i].Inode] = s.Sockets[i].Cookie
-	}
-	sockets := make(map[uint64]*socket, len(ns.sockets))
-	for _, known := range ns.sockets {
-		if cookie, ok := cookies[known.Inode]; ok && known.Inode != 0 {
-			known.Cookie = cookie
-		}
-		sockets[known.Cookie] = known
-	}
-	ns.sockets = sockets
+	delete(ns.sockets, known.Cookie)
+	known.Cookie = observed.Cookie
+	ns.sockets[known.Cookie] = known
 }

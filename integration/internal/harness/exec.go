@@ -29,6 +29,7 @@ type Exec struct {
 	container *Container
 	command   *exec.Cmd
 	lines     chan string
+	facts     strings.Builder // all lines; whole when lines is closed
 	stderr    *strings.Builder
 	first     Fact
 }
@@ -51,6 +52,7 @@ func (c *Container) Exec(t testing.TB, arguments ...string) *Exec {
 	go func() {
 		defer close(run.lines)
 		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
+			run.facts.WriteString(scanner.Text() + "\n")
 			run.lines <- scanner.Text()
 		}
 	}()
@@ -107,6 +109,18 @@ func (e *Exec) Stop(t testing.TB) {
 		t.Fatal(err)
 	}
 	e.Wait(t)
+}
+
+// StopLives ends the command with SIGTERM, waits for its end and returns the ports that
+// it has opened and closed.
+func (e *Exec) StopLives(t testing.TB) []Life {
+	t.Helper()
+	e.Stop(t)
+	lives, _, err := ReadLives(e.facts.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lives
 }
 
 // Wait waits until the command has ended by itself.

@@ -24,7 +24,7 @@ import (
 
 // Patience is how long a wait for something that must happen lasts. It is not
 // part of what is tested: a busy machine may need it.
-const Patience = 20 * time.Second
+const Patience = time.Minute
 
 // Label marks everything that the tests make on an engine.
 const Label = "test.portwatcher=1"

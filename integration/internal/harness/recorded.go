@@ -2,10 +2,11 @@ package harness
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,26 +76,49 @@ func (r *Recording) Printed(t testing.TB) []string {
 	return lines[:len(lines)-1]
 }
 
-// WaitPrinted waits until this many more lines are printed than there were.
-func (r *Recording) WaitPrinted(t testing.TB, lines int) {
+// burstCounts are the counts of a burst as it is printed.
+var burstCounts = regexp.MustCompile(`"opened":(\d+),"closed":(\d+)`)
+
+// WaitReported waits until this many more openings and closings are printed than there
+// were, each as an event of its own or in the counts of a burst.
+func (r *Recording) WaitReported(t testing.TB, changes int) {
 	t.Helper()
 	info, err := r.output.Stat()
 	if err != nil {
 		t.Fatal(err)
 	}
-	from, printed, chunk := info.Size(), 0, make([]byte, 1<<20)
-	Eventually(t, fmt.Sprintf("%d events are printed", lines), func() string {
-		for read := 1; read > 0; from += int64(read) {
-			if read, err = r.output.ReadAt(chunk, from); err != nil && !errors.Is(err, io.EOF) {
-				t.Fatal(err)
-			}
-			printed += bytes.Count(chunk[:read], []byte("\n"))
+	from, reported := info.Size(), 0
+	Eventually(t, fmt.Sprintf("%d openings and closings are printed", changes), func() string {
+		lines, err := io.ReadAll(io.NewSectionReader(r.output, from, 1<<40))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if printed < lines {
-			return fmt.Sprintf("%d so far", printed)
+		lines = lines[:bytes.LastIndexByte(lines, '\n')+1]
+		from += int64(len(lines))
+		reported += bytes.Count(lines, []byte(`"type":"opened"`)) + bytes.Count(lines, []byte(`"type":"closed"`))
+		for _, counts := range burstCounts.FindAllSubmatch(lines, -1) {
+			opened, _ := strconv.Atoi(string(counts[1])) // the pattern takes digits alone
+			closed, _ := strconv.Atoi(string(counts[2]))
+			reported += opened + closed
+		}
+		if reported < changes {
+			return fmt.Sprintf("%d so far", reported)
 		}
 		return ""
 	})
+}
+
+// Pause stops portwatcher with SIGSTOP for this long, as a debugger or a snapshot of a
+// virtual machine does.
+func (r *Recording) Pause(t testing.TB, length time.Duration) {
+	t.Helper()
+	if err := r.command.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatalf("stop portwatcher: %v", err)
+	}
+	time.Sleep(length)
+	if err := r.command.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatalf("have portwatcher go on: %v", err)
+	}
 }
 
 // Kill ends portwatcher with SIGKILL.

@@ -18,10 +18,55 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "record.h"
 #include "account.h"
 
+/* The cookie of a socket that the loader opens to see whether the hooks of listen
+ * work, and which of them saw it, by kind. It is no event. */
+__u64 trial_cookie;
+__u32 trial_seen;
+
+static __always_inline void tcp(struct sock *sk, __u8 kind)
+{
+	__u64 cookie = bpf_get_socket_cookie(sk);
+	struct record r;
+
+	if (cookie == trial_cookie) {
+		trial_seen |= kind;
+		return;
+	}
+	start_record(&r, kind, IPPROTO_TCP);
+	r.cookie = cookie;
+	add_socket(&r, sk);
+	if (!port_locked(sk))
+		r.flags |= FLAG_AUTO_BOUND;
+	if (kind == KIND_OPENED) {
+		add_process(&r);
+		opened(bpf_sk_storage_get(&socket_states, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE), &r);
+	} else {
+		closed(bpf_sk_storage_get(&socket_states, sk, NULL, 0), &r);
+	}
+}
+
+/* Each of the two programs below is instead of tcp_state, where the kernel lets
+ * them be attached: a connection does not pass there. The arguments that follow
+ * sk differ between kernels; that the socket listens tells that it worked. */
+SEC("fexit/inet_csk_listen_start")
+int BPF_PROG(tcp_listen, struct sock *sk)
+{
+	if (sk->sk_protocol == IPPROTO_TCP && sk->__sk_common.skc_state == TCP_LISTEN)
+		tcp(sk, KIND_OPENED);
+	return 0;
+}
+
+SEC("fentry/inet_csk_listen_stop")
+int BPF_PROG(tcp_listen_stop, struct sock *sk)
+{
+	if (sk->sk_protocol == IPPROTO_TCP)
+		tcp(sk, KIND_CLOSED);
+	return 0;
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state, struct sock *sk, int oldstate, int newstate)
 {
-	struct record r;
 	__u8 kind;
 
 	/* An accepted connection starts as a copy of its listener, so that its
@@ -35,18 +80,7 @@ int BPF_PROG(tcp_state, struct sock *sk, int oldstate, int newstate)
 	/* MPTCP runs on a TCP socket that listens too, and that one is in dumps. */
 	if (oldstate == newstate || sk->sk_protocol != IPPROTO_TCP)
 		return 0;
-
-	start_record(&r, kind, IPPROTO_TCP);
-	r.cookie = bpf_get_socket_cookie(sk);
-	add_socket(&r, sk);
-	if (!port_locked(sk))
-		r.flags |= FLAG_AUTO_BOUND;
-	if (kind == KIND_OPENED) {
-		add_process(&r);
-		opened(bpf_sk_storage_get(&socket_states, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE), &r);
-	} else {
-		closed(bpf_sk_storage_get(&socket_states, sk, NULL, 0), &r);
-	}
+	tcp(sk, kind);
 	return 0;
 }
 

@@ -49,7 +49,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	events    = describe("events_total", "Events since the start, by type and by what told of them.", "type", "source")
-	entered   = describe("ports_total", "Endpoints that began to listen, or were closed, since the start.", "state")
+	entered   = describe("ports_total", "Ports that began to listen, or were closed, since the start: those of events and those counted in bursts.", "state")
 	detection = describe("detection_latency_seconds",
 		"Time from a change in the kernel to its event, where the source knows the exact moment of the change.", "source")
 	pipeline = describe("pipeline_total",
@@ -116,7 +116,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 }
 
 func collectCounters(s sender, c *port.Counters) {
-	var opened, closed uint64
+	opened, closed := c.BurstOpened, c.BurstClosed
 	for kind, count := range c.Events {
 		s.counter(events, float64(count), string(kind.Type), string(kind.Source))
 		switch kind.Type {

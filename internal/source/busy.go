@@ -1,0 +1,65 @@
+package source
+
+import (
+	"fmt"
+	"time"
+
+	"portwatcher/internal/clock"
+	"portwatcher/internal/procnet"
+)
+
+// The kernel makes a destroy notification of every connection that closes in a
+// namespace with a subscriber, before the subscriber's filter drops it: some 6 us each,
+// so that 10,000 connections a second cost 6 % of a core, and busyRate 1 %. Where there
+// are more, notifications are not received, and the namespace is scanned more often.
+// `make bench` with --theme accept measures the cost.
+const (
+	busyInterval = 10 * time.Second
+	busyRate     = 1500                  // connections a second
+	quietRate    = busyRate / 2          // up to which notifications are received again
+	busyScan     = 50 * time.Millisecond // the longest time between two scans meanwhile
+)
+
+// busy measures the rate of connections in a namespace.
+type busy struct {
+	at          clock.Instant // of the last measurement; zero before the first
+	connections uint64
+	rate        float64 // a second
+	// without says that there are too many to receive notifications.
+	without bool
+}
+
+// measureConnections reads how many connections there were since the last time, and
+// returns errRetune where notifications are to be received from now on, or not any more.
+func (w *Watcher) measureConnections() error {
+	b := &w.busyness
+	pids := w.env.members(w.id).pids()
+	if len(pids) == 0 {
+		return nil
+	}
+	sum, err := procnet.Connections(w.env.ProcRoot, pids[0])
+	if err != nil {
+		b.at = 0
+		return nil // its watcher ends, or notifications stay as they are
+	}
+	now, before := clock.Now(), *b
+	b.at, b.connections = now, sum
+	if before.at.IsZero() || sum < before.connections {
+		return nil
+	}
+	b.rate = float64(sum-before.connections) / now.Sub(before.at).Seconds()
+	if b.without = b.rate > busyRate || b.without && b.rate > quietRate; b.without != before.without {
+		return errRetune
+	}
+	return nil
+}
+
+// reason says why notifications are not received; empty where they are, or where that is
+// not by the rate of connections.
+func (b *busy) reason() string {
+	if !b.without {
+		return ""
+	}
+	return fmt.Sprintf("%.0f connections a second would make destroy notifications cost more than 1 %% of a core: scans every %s take their place, and ports that live shorter may be missed",
+		b.rate, busyScan)
+}
