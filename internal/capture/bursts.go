@@ -35,8 +35,10 @@ type burst struct {
 	source         port.Source
 	ports          map[uint16]struct{}
 	more           bool // ports are not all of them
-	place          place
-	processes      []port.Process
+	// Of those, at endpoints that are not known: a scan shows which of them are open.
+	unknownOpened, unknownClosed uint64
+	place                        place
+	processes                    []port.Process
 	// folding says that changes are counted until the next burst; held are the last ones
 	// of endpoints that are not what they were reported to be.
 	folding bool
@@ -117,6 +119,26 @@ func (b *burst) span(first, last clock.Instant) {
 func (b *burst) unlisted() {
 	b.more = true
 	b.place.mixed, b.place.mixedAddress, b.place.mixedOwners = true, true, true
+}
+
+// unknown notes that some of what is counted was at endpoints that are not known.
+func (b *burst) unknown(opened, closed uint64) {
+	b.unlisted()
+	b.unknownOpened += opened
+	b.unknownClosed += closed
+}
+
+// shown takes out of the count what a scan has found of it: that is an event of its own.
+func (b *burst) shown(change *tracker.Change) {
+	switch {
+	case change.Source != port.SourceSockDiag && change.Source != port.SourceProc || change.Transient:
+	case change.Type == port.Opened && b.unknownOpened > 0:
+		b.unknownOpened--
+		b.opened--
+	case change.Type == port.Closed && b.unknownClosed > 0:
+		b.unknownClosed--
+		b.closed--
+	}
 }
 
 func sameProcesses(a, b []port.Process) bool {

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"testing"
+	"time"
 
 	"portwatcher/internal/engine"
 	"portwatcher/internal/port"
@@ -101,6 +102,19 @@ func TestSums(t *testing.T) {
 			rest.Rest = true
 			r.counted(rest, r.countOf(web, 1, 80, 5, 5))
 		}, 1005, 905, 0},
+		{"the rest that a scan shows", func(r *rig, web *port.Container) {
+			rest := r.countOf(web, 1, 0, 10, 7)
+			rest.Rest = true
+			r.counted(rest)
+			r.now = r.now.Add(time.Minute)
+			sockets := []port.Socket{r.socket(80), r.socket(81), r.socket(82)}
+			r.scan(1, web, sockets...)
+			rest = r.countOf(web, 1, 0, 0, 3)
+			rest.Rest = true
+			r.counted(rest)
+			r.now = r.now.Add(time.Minute)
+			r.scan(1, web)
+		}, 10, 10, 0},
 		{"listening without bind", func(r *rig, web *port.Container) { r.counted(r.countOf(web, 1, 0, 30, 30)) }, 30, 30, 0},
 		{"unmonitored beside", func(r *rig, web *port.Container) {
 			hidden := container("hidden")

@@ -17,6 +17,9 @@ func (c *Capture) publish(changes []tracker.Change) {
 		change := &changes[i]
 		reach := c.exposureOf(change)
 		c.counts.changes.In++
+		if b := c.bursts[change.Container.ID]; b != nil {
+			b.shown(change)
+		}
 		if !change.Transient || change.Type == port.Opened { // both halves of a transient go the same way
 			folded = c.folds(change)
 		}

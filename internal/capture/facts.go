@@ -250,7 +250,7 @@ func (c *Capture) applyCount(n *namespace, count *source.Count, owner tracker.Ow
 	b.closed += closed
 	b.source = port.SourceEBPF
 	if count.Rest || s.Port == 0 {
-		b.unlisted()
+		b.unknown(opened, closed)
 	}
 	return true
 }

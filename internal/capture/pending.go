@@ -239,7 +239,7 @@ func (c *Capture) placeOverflow(id string, w *waiting) {
 	b.opened += w.opened
 	b.closed += w.closed
 	b.source = port.SourceEBPF
-	b.unlisted()
+	b.unknown(w.opened, w.closed)
 	if m.namespace != nil && m.namespace.watcher != nil {
 		m.namespace.watcher.Poke()
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/freelist"
 )
 
 // defaultBuffer is the receive buffer where Options leave it 0. It is a limit, not
@@ -37,6 +39,7 @@ type Listener struct {
 	err      error
 	reported uint64 // of dropped, by ENOBUFS
 	receive  func(fd uintptr) bool
+	control  func(fd uintptr) // receive, without waiting
 }
 
 // listenFilter lets only sockets pass that may have been listeners, so that a
@@ -79,6 +82,7 @@ func Listen(fd int, options Options) (*Listener, error) {
 	}
 	l := &Listener{netlink: conn}
 	l.receive = l.receiveAll
+	l.control = func(fd uintptr) { l.receiveAll(fd) }
 	if l.raw, err = conn.SyscallConn(); err == nil {
 		err = l.subscribe(filter, options)
 	}
@@ -170,24 +174,43 @@ func (l *Listener) Dropped() (uint64, error) {
 	}
 }
 
+// memoryQuery reads SO_MEMINFO. It is kept with the function that does it, as the state
+// of ReceiveBatch is.
+type memoryQuery struct {
+	info  [unix.SK_MEMINFO_VARS]uint32
+	size  uint32
+	errno syscall.Errno
+	read  func(fd uintptr)
+}
+
+// memoryQueries are shared by all listeners.
+var memoryQueries = freelist.New[memoryQuery](4)
+
+func (q *memoryQuery) readFrom(fd uintptr) {
+	q.size = uint32(unsafe.Sizeof(q.info))
+	_, _, q.errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&q.info)), uintptr(unsafe.Pointer(&q.size)), 0)
+}
+
 // memory reads SO_MEMINFO (Linux 4.12).
 func (l *Listener) memory() (info [unix.SK_MEMINFO_VARS]uint32, err error) {
-	var errno syscall.Errno
-	err = l.raw.Control(func(fd uintptr) {
-		size := uint32(unsafe.Sizeof(info))
-		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
-			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-	})
+	q := memoryQueries.Take()
+	defer memoryQueries.Give(q)
+	if q.read == nil {
+		q.read = q.readFrom
+	}
+	q.errno = 0
+	err = l.raw.Control(q.read)
 	if l.closed.Load() {
 		err = os.ErrClosed // the poller's own error for it is not exported
 	}
-	if err == nil && errno != 0 {
-		err = errno
+	if err == nil && q.errno != 0 {
+		err = q.errno
 	}
 	if err != nil {
 		return info, fmt.Errorf("read SO_MEMINFO: %w", err)
 	}
-	return info, nil
+	return q.info, nil
 }
 
 // SetReadDeadline sets when a ReceiveBatch that waits ends with

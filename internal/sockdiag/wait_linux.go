@@ -29,7 +29,7 @@ func (l *Listener) Wait() error {
 // it returns 0 and no error.
 func (l *Listener) ReceiveWaiting(dst []Destroyed) (n int, err error) {
 	l.dst, l.count, l.err = dst, 0, nil
-	err = l.raw.Control(func(fd uintptr) { l.receiveAll(fd) })
+	err = l.raw.Control(l.control)
 	n, l.dst = l.count, nil
 	switch {
 	case l.closed.Load():

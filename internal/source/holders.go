@@ -197,7 +197,8 @@ func (w *Watcher) lookUpFresh() {
 	if q.More {
 		w.setSecond()
 	}
-	defer w.busy()()
+	w.busy()
+	defer w.idle()
 	held, err := w.env.lookUp(q.Holdings)
 	if err != nil {
 		return

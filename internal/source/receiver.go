@@ -132,9 +132,8 @@ func (w *Watcher) receive() error {
 	for began := clock.Now(); clock.Since(began) < maxCatchUp; {
 		n, err := r.listener.ReceiveWaiting(w.batch)
 		w.sendCloses(w.batch[:n], err)
-		var bad *sockdiag.MalformedError
 		switch {
-		case errors.As(err, &bad):
+		case err != nil && isMalformed(err):
 			w.env.Logger.WithError(err).Warn("A destroy notification is not understood; portwatcher scans the namespace instead.")
 			w.Poke()
 		case errors.Is(err, unix.ENOBUFS):
@@ -157,6 +156,11 @@ func (w *Watcher) receive() error {
 	default:
 	}
 	return nil
+}
+
+func isMalformed(err error) bool {
+	_, is := errors.AsType[*sockdiag.MalformedError](err)
+	return is
 }
 
 // sendCloses sends notifications, and the overrun that came after them.

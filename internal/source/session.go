@@ -30,7 +30,8 @@ type session struct {
 
 // open opens the way that the settings and the host allow.
 func (w *Watcher) open(settings *Settings) (*session, error) {
-	defer w.busy()()
+	w.busy()
+	defer w.idle()
 	if w.usesProc() {
 		w.endReceiver()
 		return w.openProc(settings)

@@ -161,12 +161,10 @@ func (w *Watcher) Drain(ctx context.Context) {
 	}
 }
 
-// busy notes that the watcher waits for the kernel from now on; the function that it
-// returns notes the end.
-func (w *Watcher) busy() (done func()) {
-	w.busySince.Store(int64(clock.Now()))
-	return func() { w.busySince.Store(0) }
-}
+// busy notes that the watcher waits for the kernel from now on, idle that it does not
+// any more.
+func (w *Watcher) busy() { w.busySince.Store(int64(clock.Now())) }
+func (w *Watcher) idle() { w.busySince.Store(0) }
 
 // supervise runs the watcher until ctx ends. An error or a panic is logged and ends
 // in a restart with back-off; what is known stays, marked as stale.
@@ -231,7 +229,7 @@ func (w *Watcher) usesProc() bool {
 
 // run watches through one session.
 func (w *Watcher) run(ctx context.Context) error {
-	defer w.busySince.Store(0)
+	defer w.idle()
 	return protect(func() error { return w.watch(ctx) })
 }
 
@@ -374,11 +372,11 @@ func (w *Watcher) scan(ctx context.Context) error {
 			return err
 		}
 	}
-	done := w.busy()
+	w.busy()
 	began, facts, epoch := clock.Now(), w.facts.Load(), w.env.members(w.id).Epoch
 	sockets, err := w.session.dump(w.sockets[:0])
 	w.sockets = sockets
-	done()
+	w.idle()
 	if err != nil {
 		return err
 	}
@@ -411,7 +409,8 @@ func (w *Watcher) scan(ctx context.Context) error {
 
 // attribute resolves the owners of a scan's unknown sockets.
 func (w *Watcher) attribute(q *Scan) {
-	defer w.busy()()
+	w.busy()
+	defer w.idle()
 	directory := w.env.Directory.Load()
 	members := w.env.members(w.id)
 	fresh := make([]port.Socket, len(q.Unknown))

@@ -1,0 +1,121 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"portwatcher/internal/engine"
+	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/port"
+)
+
+func believe(string, *port.Container) error { return nil }
+
+// TestHostNamespaceBySight: what shares the host's namespace is found by reading it,
+// since the engine's description need not say so: network_mode: container:x, and x has
+// ended.
+func TestHostNamespaceBySight(t *testing.T) {
+	host, other := kerneltest.NewBox(t), kerneltest.NewBox(t)
+	// A /proc in which the first process is in the host's namespace.
+	root := t.TempDir()
+	for name, pid := range map[string]int{
+		"1": host.Process.Pid, fmt.Sprint(host.Process.Pid): host.Process.Pid, fmt.Sprint(other.Process.Pid): other.Process.Pid,
+	} {
+		if err := os.Symlink(fmt.Sprintf("/proc/%d", pid), filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, _ := newRig(t, nil)
+	r.ProcRoot = root
+	inspect := func(c *Containers, container *port.Container) *ContainerChange {
+		change := c.Inspect(engine.Change{Kind: engine.Started, Container: container})
+		if change.Err != nil || change.Namespace == (port.Namespace{}) {
+			t.Fatalf("%+v", change)
+		}
+		return change
+	}
+	mate := &port.Container{ID: "mate", PID: host.Process.Pid, NetworkMode: "container:x"}
+	boxed := &port.Container{ID: "boxed", PID: other.Process.Pid}
+	c := &Containers{Env: r.Env, Prove: believe}
+	if !inspect(c, mate).Host || inspect(c, boxed).Host {
+		t.Error("the host's namespace is not the one of the first process")
+	}
+	// Where the first process cannot be read, a container that says so shows it.
+	if err := os.Remove(filepath.Join(root, "1")); err != nil {
+		t.Fatal(err)
+	}
+	c = &Containers{Env: r.Env, Prove: believe}
+	if inspect(c, mate).Host {
+		t.Error("the host's namespace is known, from nothing")
+	}
+	says := &port.Container{ID: "says", PID: host.Process.Pid, NetworkMode: "host"}
+	if !inspect(c, says).Host || !inspect(c, mate).Host || inspect(c, boxed).Host {
+		t.Error("the host's namespace is not the one of the container that says so")
+	}
+}
+
+// A container whose process has ended is reported so.
+func TestInspectEnded(t *testing.T) {
+	r, _ := newRig(t, nil)
+	c := &Containers{Env: r.Env, Prove: believe}
+	change := c.Inspect(engine.Change{Kind: engine.Started, Container: &port.Container{ID: "x", PID: 1 << 29}})
+	if !change.Ended || change.Err == nil {
+		t.Errorf("%+v, want that its process has ended", change)
+	}
+}
+
+// scriptedEngine reports changes and ends with an error.
+type scriptedEngine struct{ changes []engine.Change }
+
+func (e *scriptedEngine) Info(context.Context) (engine.Info, error)       { return engine.Info{}, nil }
+func (e *scriptedEngine) List(context.Context) ([]*port.Container, error) { return nil, nil }
+func (e *scriptedEngine) Follow(ctx context.Context, to chan<- engine.Change) error {
+	for _, change := range e.changes {
+		to <- change
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// What the engine reports of a container after its end waits for that, in order.
+func TestChangesAfterAnEnd(t *testing.T) {
+	r, _ := newRig(t, nil)
+	web := &port.Container{ID: "web", PID: 1 << 29}
+	kinds := []engine.Kind{engine.Started, engine.Stopped, engine.Started, engine.Stopped, engine.Passed, engine.Started}
+	e := &scriptedEngine{}
+	for _, kind := range kinds {
+		e.changes = append(e.changes, engine.Change{Kind: kind, Container: web})
+	}
+	e.changes = append(e.changes, engine.Change{Kind: engine.Synced})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		(&Containers{Env: r.Env, Engine: e, Prove: believe}).Run(ctx)
+	}()
+	var got []engine.Kind
+	kerneltest.Await(t, "all changes", func() string {
+		got = nil
+		r.mutex.Lock()
+		defer r.mutex.Unlock()
+		for _, o := range r.received {
+			if change, is := o.(*ContainerChange); is && change.Container != nil {
+				got = append(got, change.Kind)
+			}
+		}
+		if len(got) < len(kinds) {
+			return fmt.Sprint(got)
+		}
+		return ""
+	})
+	for i := range kinds {
+		if got[i] != kinds[i] {
+			t.Errorf("change %d is %v, want %v", i, got[i], kinds[i])
+		}
+	}
+	cancel()
+	<-ended
+}
