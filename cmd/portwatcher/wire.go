@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 
@@ -70,7 +71,7 @@ func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, ch
 	options := capture.Options{
 		Tuning: tuning(s, log), Engine: e, EngineAddress: e.Host(), Logger: log, HostName: s.HostName,
 		ProcRoot: s.ProcRoot, Finder: finder, Attributor: process.NewAttributor(finder, cgroups),
-		Mode: source.Mode(s.Source), OpenProbe: openProbe(s),
+		Mode: source.Mode(s.Source), OpenProbe: openProbe(s, log),
 	}
 	if change != nil {
 		change(&options)
@@ -88,12 +89,13 @@ func tuning(s *config.Settings, log logrus.FieldLogger) capture.Tuning {
 	}
 }
 
-func openProbe(s *config.Settings) func() (source.Probe, error) {
+func openProbe(s *config.Settings, log logrus.FieldLogger) func() (source.Probe, error) {
 	return func() (source.Probe, error) {
 		p, err := probe.Open(probe.Options{CgroupRoot: s.CgroupRoot, BurstLimit: s.BurstLimit, UDPClients: s.UDPClients})
 		if err != nil {
 			return nil, err // not a nil *probe.Probe in an interface
 		}
+		log.WithError(p.Fallback()).Debugf("The eBPF programs are attached to %s.", strings.Join(p.Hooks(), ", "))
 		return p, nil
 	}
 }

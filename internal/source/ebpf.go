@@ -23,6 +23,8 @@ const (
 	probeRetry = 10 * time.Second
 	// countInterval is the least time between two takings of what the kernel counted.
 	countInterval = 500 * time.Millisecond
+	// limitInterval is longer than the second in which the kernel applies a burst limit.
+	limitInterval = 1100 * time.Millisecond
 	// flushTime is how long a snapshot waits at most for what eBPF recorded before it:
 	// longer only in a storm.
 	flushTime = 250 * time.Millisecond
@@ -311,34 +313,41 @@ func (r *Reader) counted() bool {
 
 func sum(s probe.Stats) uint64 { return s.CountedOpened + s.CountedClosed + s.Missed + s.Lost }
 
-// count takes what the kernel counted: at once where somebody waits for it, otherwise
-// in intervals, until ctx ends.
+// count takes what the kernel counted, until ctx ends: at once where somebody waits for it,
+// otherwise in intervals while the kernel goes on to count. With a burst limit the kernel
+// may begin to count after the last record of a second: that second is awaited.
 func (r *Reader) count(ctx context.Context) error {
 	c := counter{Reader: r, cgroups: &CgroupPaths{}, processes: process.NewCache(r.env.Finder)}
 	due := stoppedTimer()
 	defer due.Stop()
 	set := false
 	for {
+		var done chan struct{}
+		take, recorded := false, false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-due.C:
-			set = false
+			set, take = false, true
+		case done = <-r.counts:
+			take, recorded = done != nil, true
+		}
+		if take {
 			if err := c.take(); err != nil {
 				return err
 			}
-		case done := <-r.counts:
-			if done == nil {
-				break
-			}
-			if err := c.take(); err != nil {
-				return err
-			}
+		}
+		if done != nil {
 			close(done)
 		}
-		if !set && (r.counted() || r.limited.Load()) {
+		switch {
+		case set:
+		case r.counted():
 			set = true
 			due.Reset(countInterval)
+		case recorded && r.limited.Load():
+			set = true
+			due.Reset(limitInterval)
 		}
 	}
 }
