@@ -50,8 +50,8 @@ func (c *Capture) start(probe source.Probe) *ending {
 	return e
 }
 
-// guard runs f in a goroutine. A panic ends the program with an error, not with a
-// capture that is silently incomplete.
+// guard runs f in a goroutine. A panic, of what has not handled it itself, ends the program
+// with an error: the capture would be incomplete without f.
 func (c *Capture) guard(what string, f func()) {
 	c.background.Go(func() {
 		defer func() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +59,7 @@ type Reader struct {
 	events  chan []probe.Event // of chunks, to be used again
 	free    chan *Facts
 	counts  chan chan struct{} // asks for the counts
+	stop    func()             // ends run
 	stopped chan struct{}      // closed when nothing more is sent
 	// taken is the sum of what was counted and lost up to the last taking; limited says
 	// that there is a burst limit.
@@ -123,33 +125,49 @@ func (r *Reader) Configure(burstLimit int, udpClients bool) error {
 // Stats returns what the kernel recorded, counted and lost so far.
 func (r *Reader) Stats() probe.Stats { return r.probe.Stats() }
 
-// run reads the probe until ctx ends or the probe is lost, and closes it.
+// run reads the probe until ctx ends or the probe is lost, and closes it. A panic in one
+// of its goroutines is an error of all.
 func (r *Reader) run(ctx context.Context) error {
 	defer close(r.stopped)
 	ctx, stop := context.WithCancel(ctx)
+	r.stop = stop
 	var group sync.WaitGroup
-	var watched, counted, received error
-	group.Go(func() { watched = r.watch(ctx) })
-	group.Go(func() { counted = r.count(ctx) })
-	group.Go(r.resolve)
-	received = r.receive()
-	stop()
+	parts := []func() error{
+		func() error { <-ctx.Done(); return r.probe.Close() }, // which ends receive, and that resolve
+		func() error { return r.watch(ctx) }, func() error { return r.count(ctx) }, r.resolve, r.receive,
+	}
+	errs := make([]error, len(parts))
+	for i, part := range parts {
+		group.Go(func() {
+			defer stop() // where one has ended the others are of no use
+			errs[i] = protect(part)
+		})
+	}
 	group.Wait()
-	return errors.Join(watched, counted, received)
+	return errors.Join(errs...)
 }
 
-// watch closes the probe when ctx ends or it is not alive any more, which ends the
-// reader.
+// protect calls f and returns its error, or its panic as one.
+func protect(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errors.Join(err, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+	return f()
+}
+
+// watch returns when ctx ends, or with an error when the probe is not attached any more.
 func (r *Reader) watch(ctx context.Context) error {
 	alive := time.NewTicker(aliveInterval)
 	defer alive.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return r.probe.Close()
+			return nil
 		case <-alive.C:
 			if err := r.probe.Alive(); err != nil {
-				return errors.Join(err, r.probe.Close())
+				return err
 			}
 		}
 	}
@@ -201,28 +219,37 @@ func (r *Reader) take() []probe.Event {
 	}
 }
 
-// resolve sends facts until there are no more chunks. When nothing can be sent any
-// more it goes on to empty the channel, so that receive ends.
-func (r *Reader) resolve() {
+// resolve sends facts until there are no more chunks. After an error it goes on to empty
+// the channel, so that receive can end.
+func (r *Reader) resolve() (err error) {
 	for c := range r.chunks {
-		if len(c.events) > 0 {
-			r.env.send(r.facts(c.events))
-		}
-		select {
-		case r.events <- c.events[:0]:
-		default:
-		}
-		if c.bad {
-			r.env.send(Malformed{})
+		if err == nil {
+			if err = protect(func() error { r.sendChunk(&c); return nil }); err != nil {
+				r.stop()
+			}
 		}
 		for _, done := range c.ends {
 			close(done)
 		}
-		if r.counted() || r.limited.Load() {
-			select {
-			case r.counts <- nil:
-			default: // it is being done
-			}
+	}
+	return err
+}
+
+func (r *Reader) sendChunk(c *chunk) {
+	if len(c.events) > 0 {
+		r.env.send(r.facts(c.events))
+	}
+	if c.bad {
+		r.env.send(Malformed{})
+	}
+	select {
+	case r.events <- c.events[:0]:
+	default:
+	}
+	if r.counted() || r.limited.Load() {
+		select {
+		case r.counts <- nil:
+		default: // it is being done
 		}
 	}
 }

@@ -57,7 +57,9 @@ func (h *HolderCheck) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			h.Check(ctx)
+			if err := protect(func() error { h.Check(ctx); return nil }); err != nil {
+				h.env.Logger.WithError(err).Error("Who holds ports could not be checked; portwatcher tries again.")
+			}
 		}
 	}
 }

@@ -3,8 +3,6 @@ package source
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -126,7 +124,7 @@ func (w *Watcher) CountFact() { w.facts.Add(1) }
 // first time.
 func (w *Watcher) LastScan() clock.Instant { return clock.Instant(w.lastScan.Load()) }
 
-// Fresh returns how long ago the namespace was last read with success; before the
+// Age returns how long ago the namespace was last read with success; before the
 // first time, how long ago the watcher was made.
 func (w *Watcher) Age(now clock.Instant) time.Duration {
 	if last := w.LastScan(); last != 0 {
@@ -230,13 +228,12 @@ func (w *Watcher) usesProc() bool {
 }
 
 // run watches through one session.
-func (w *Watcher) run(ctx context.Context) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			w.idle()
-			err = errors.Join(err, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
-		}
-	}()
+func (w *Watcher) run(ctx context.Context) error {
+	defer w.idle()
+	return protect(func() error { return w.watch(ctx) })
+}
+
+func (w *Watcher) watch(ctx context.Context) error {
 	settings := w.env.Settings.Load()
 	w.scanned = false
 	s, err := w.open(settings)
