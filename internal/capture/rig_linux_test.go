@@ -118,16 +118,6 @@ func (l *live) logged(part string) (count int) {
 	return count
 }
 
-// scanned waits until the only namespace was scanned after this call.
-func (l *live) scanned() {
-	l.t.Helper()
-	began := time.Now()
-	kerneltest.Eventually(l.t, "the namespace is scanned", func() bool {
-		w := l.Status().Watchers
-		return len(w) == 1 && w[0].LastScan.After(began)
-	})
-}
-
 // watched waits until the only namespace has been scanned once.
 func (l *live) watched(source port.Source) {
 	l.t.Helper()
