@@ -209,8 +209,8 @@ func TestTuneDoesNotWait(t *testing.T) {
 	}
 }
 
-// The sum of the receive buffers stays within the setting, as long as each namespace
-// has the least.
+// The sum of the receive buffers stays within the setting, and each namespace has its
+// share of at least half of it.
 func TestReceiveBuffers(t *testing.T) {
 	const total = 64 << 20
 	r := newRig(t, func(o *Options) { o.Tuning.Buffers = total })
@@ -219,7 +219,7 @@ func TestReceiveBuffers(t *testing.T) {
 	check := func() {
 		t.Helper()
 		share := r.env.Settings.Load().Buffer
-		if sum := share * len(containers); sum > total && share > minBuffer || share < minBuffer || share > maxBuffer {
+		if sum := share * len(containers); sum > total || share <= 0 || share > maxBuffer {
 			t.Errorf("%d namespaces have %d bytes each, %d in all; the setting is %d", len(containers), share, sum, total)
 		}
 	}
@@ -228,8 +228,8 @@ func TestReceiveBuffers(t *testing.T) {
 		check()
 	}
 	low := r.env.Settings.Load().Buffer
-	if low != minBuffer {
-		t.Errorf("200 namespaces have %d bytes each, want the least", low)
+	if low < total/(2*len(containers)) {
+		t.Errorf("200 namespaces have %d bytes each, want at least half of their share of %d", low, total)
 	}
 	for len(containers) > 1 {
 		r.change(engine.Stopped, containers[0], 0)

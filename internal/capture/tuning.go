@@ -35,11 +35,8 @@ type Tuning struct {
 // DefaultBuffers bounds the receive buffers where Tuning.Buffers is 0.
 const DefaultBuffers = 256 << 20
 
-// Bounds on the receive buffer of one namespace, in bytes.
-const (
-	minBuffer = 1 << 20
-	maxBuffer = 64 << 20
-)
+// maxBuffer bounds the receive buffer of one namespace, in bytes.
+const maxBuffer = 64 << 20
 
 // Tune changes the settings of a running capture. What is not reported any more is
 // forgotten without an event, but for a gap of each container that is not monitored any
@@ -97,7 +94,7 @@ func (c *Capture) buffer() int {
 	if total <= 0 {
 		total = DefaultBuffers
 	}
-	return min(max(total/max(c.buffers, 1), minBuffer), maxBuffer)
+	return min(total/max(c.buffers, 1), maxBuffer)
 }
 
 // shareBuffers divides the receive buffers anew where the number of namespaces has
