@@ -2,8 +2,8 @@ package integration
 
 import (
 	"errors"
-	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,7 +14,8 @@ import (
 )
 
 // With a full disk portwatcher goes on printing, says so, and recovers by itself
-// when there is space again: what is missing from the journal is told.
+// when there is space again. What a storm opens and closes meanwhile is counted, so
+// that what waits for the disk has room, and nothing is missing from the journal.
 func TestMemoryDiskFull(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
@@ -34,10 +35,10 @@ func TestMemoryDiskFull(t *testing.T) {
 	if !strings.Contains(says, state) || !strings.Contains(says, "full") {
 		t.Errorf("the health check does not say that the disk is full: %s", says)
 	}
-	// The journal's queue, of 262,144, overflows.
+	// More than the journal's queue takes, of 262,144.
 	raging := inStorm(t, stormy, 10_000)
-	for range 4 {
-		recording.WaitReported(t, 70_000)
+	for range 3 {
+		recording.WaitReported(t, 100_000)
 	}
 	raging.stop()
 	closes.Stop(t)
@@ -54,35 +55,12 @@ func TestMemoryDiskFull(t *testing.T) {
 	harness.WaitJournal(t, state, truth(t, web, 3))
 	mark(t, recording, web, 1002)
 	recording.Stop(t)
-	missingTold(t, recording.Printed(t), harness.JournalLines(t, state))
+	printed := recording.Printed(t)
+	sameLines(t, "the journal", harness.JournalLines(t, state), printed)
+	if !slices.ContainsFunc(printed, func(line string) bool { return strings.Contains(line, `"type":"burst"`) }) {
+		t.Error("nothing was counted while the disk was full")
+	}
 	harness.WaitJournal(t, state, truth(t, web, 3))
-}
-
-// missingTold fails the test unless the journal has all that was printed, but
-// for as many events as its gaps tell, of which there are some.
-func missingTold(t *testing.T, printed, recorded []string) {
-	t.Helper()
-	journal := make(map[string]bool, len(recorded))
-	missing, told := 0, 0
-	for _, line := range recorded {
-		journal[line] = true
-		if strings.Contains(line, `"type":"gap"`) && strings.Contains(line, "missing from the journal") {
-			reason, count := harness.ParseEvent(t, line).Reason, 0
-			if _, err := fmt.Sscanf(reason, "%d events", &count); err != nil {
-				t.Fatalf("the gap does not tell how much is missing: %s", reason)
-			}
-			told += count
-		}
-	}
-	for _, line := range printed {
-		if !journal[line] {
-			missing++
-		}
-	}
-	if missing != told || missing == 0 || len(recorded)+missing != len(printed) {
-		t.Errorf("%d printed, %d recorded, %d missing; %d are told to be missing, want as many, and some", len(printed), len(recorded), missing, told)
-	}
-	t.Logf("%d printed, %d recorded, %d told to be missing", len(printed), len(recorded), told)
 }
 
 // smallDisk mounts a file system of this size and returns its folder.

@@ -49,7 +49,7 @@ func endingStorms(t *testing.T, source string) {
 	for _, container := range stormy {
 		recording.WaitLog(t, "The container has ended.", container.Name)
 	}
-	ledger, _ := readStorm(t, recording, stormy)
+	ledger, _ := readStorm(t, recording, stormy, 80)
 	t.Log(ledger)
 	for _, problem := range slices.Concat(ledger.Judge(truth), ledger.Problems) {
 		t.Error(problem)

@@ -101,8 +101,16 @@ func TestNoFalseEvents(t *testing.T) {
 		if len(lives) < 1+60+60 { // more where the server ran again
 			t.Fatalf("the workload opened and closed %d ports, want %d", len(lives), 1+60+60)
 		}
-		reports(t, watch, container, lives, demand[source])
-		watch.Expect(t, 0, harness.Match{Type: "gap"})
+		want := demand[source]
+		gaps := watch.Events(harness.Match{Type: "gap"})
+		if source == netlink && len(gaps) > 0 && strings.Contains(gaps[0].Reason, "connections a second") {
+			// So many connections make notifications too dear: scans take their place.
+			want, gaps = some, gaps[1:]
+		}
+		reports(t, watch, container, lives, want)
+		for _, gap := range gaps {
+			t.Errorf("a gap where nothing was missed: %s", gap.Line)
+		}
 	})
 }
 

@@ -46,7 +46,7 @@ func TestReloadInStorm(t *testing.T) {
 				t.Fatal(err)
 			}
 			fleet.mark(t, []*harness.Recording{recording}, 1001, truth)
-			ledger, _ := readStorm(t, recording, fleet.stormy)
+			ledger, _ := readStorm(t, recording, fleet.stormy, 1000, 1001)
 			t.Log(ledger)
 			for _, problem := range slices.Concat(ledger.Judge(truth), ledger.Problems) {
 				t.Error(problem)

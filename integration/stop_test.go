@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -39,5 +40,21 @@ func TestStop(t *testing.T) {
 	watch.WaitLog(t, "/nonexistent/docker.sock")
 	if took, status := watch.Stop(t, syscall.SIGTERM); took > time.Second || status != 0 {
 		t.Errorf("without an engine: stopped after %v with exit status %d, want 1s and 0", took, status)
+	}
+}
+
+// The second signal ends portwatcher at once, whatever it waits for: here for a journal
+// that another program has locked, for 10 s.
+func TestStopTwice(t *testing.T) {
+	harness.Require(t)
+	container := idle(t, "web")
+	state := filepath.Join(t.TempDir(), "portwatcher.db")
+	watch := harness.StartWatch(t, harness.WatchSpec{State: state})
+	watch.Marker(t, container, 1000)
+	harness.LockJournal(t, state)
+	watch.Marker(t, container, 1001) // which is not in the journal
+	took, status := watch.StopTwice(t, syscall.SIGINT, syscall.SIGTERM)
+	if took > 5*time.Second || status != 128+int(syscall.SIGTERM) {
+		t.Errorf("ended %v after the second signal with exit status %d, want at once and 143", took, status)
 	}
 }

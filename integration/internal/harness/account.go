@@ -27,6 +27,10 @@ type Account struct {
 	Events, Bursts Happened
 	// Lost is the sum of the gaps that name the container.
 	Lost uint64
+	// Disordered are events that are earlier than the one of the same endpoint before
+	// them, by how much. Where some are counted the moments at the edges of a burst are
+	// not exact, and this may be.
+	Disordered []time.Duration
 	// Open are the endpoints that are open by the events.
 	Open map[string]bool
 	// latest are the times of the latest events of the endpoints.
@@ -135,8 +139,8 @@ func (l *Ledger) takeGap(gap *Event) {
 func (a *Account) take(event *Event) (problem string) {
 	endpoint := event.endpoint()
 	opens := event.Type == "opened"
-	if event.Time.Before(a.latest[endpoint]) {
-		problem = "earlier than the event before it"
+	if early := a.latest[endpoint].Sub(event.Time); !a.latest[endpoint].IsZero() && early > 0 {
+		a.Disordered = append(a.Disordered, early)
 	}
 	a.latest[endpoint] = event.Time
 	if opens == a.Open[endpoint] {
@@ -162,6 +166,9 @@ func (l *Ledger) Judge(happened map[string]Happened) (problems []string) {
 		a := l.Account(id)
 		reported := a.Reported()
 		short := id[:min(12, len(id))]
+		if len(a.Disordered) > 0 && a.Bursts == (Happened{}) {
+			problems = append(problems, fmt.Sprintf("container %s: events are earlier than those before them, by %v", short, a.Disordered))
+		}
 		if len(a.Open) > 0 {
 			problems = append(problems, fmt.Sprintf("container %s: reported open in the end: %v", short, a.Open))
 		}
@@ -188,9 +195,11 @@ func (l *Ledger) Judge(happened map[string]Happened) (problems []string) {
 // String says what was reported of all containers.
 func (l *Ledger) String() string {
 	var events, bursts Happened
-	lost := l.Lost
+	lost, disordered := l.Lost, 0
 	for _, a := range l.Accounts {
+		disordered += len(a.Disordered)
 		events, bursts, lost = events.Add(a.Events), bursts.Add(a.Bursts), lost+a.Lost
 	}
-	return fmt.Sprintf("%v as events, %v in bursts, %d in %d gaps, of which %d have no number", events, bursts, lost, len(l.Gaps), l.Unnumbered)
+	return fmt.Sprintf("%v as events, %v in bursts, %d in %d gaps, of which %d have no number; %d events are earlier than the one before",
+		events, bursts, lost, len(l.Gaps), l.Unnumbered, disordered)
 }

@@ -53,6 +53,8 @@ func TestLedger(t *testing.T) {
 		"too many beside a gap":  {[]string{gap("", "an overrun")}, "more than happened", Happened{0, 1}},
 		"the journal's gap":      {[]string{gap(`,"lost":2`, otherConsumer)}, "", Happened{1, 1}},
 		"open in the end":        {[]string{opened(3, 3)}, "open in the end", Happened{2, 1}},
+		"in the wrong order":     {[]string{opened(3, 4), closed(4, 3)}, "earlier than those before them, by [1s]", Happened{2, 2}},
+		"at the edge of a burst": {[]string{opened(3, 4), closed(4, 3), burst("5", "5")}, "", Happened{7, 7}},
 	} {
 		ledger := NewLedger()
 		for _, line := range append(pair, test.more...) {
@@ -69,7 +71,6 @@ func TestLedger(t *testing.T) {
 	}{
 		"opened twice":        {[]string{opened(1, 1), opened(2, 2)}, "opens what is open"},
 		"closed twice":        {[]string{opened(1, 1), closed(2, 2), closed(3, 3)}, "closes what is not"},
-		"in the wrong order":  {[]string{opened(1, 2), closed(2, 1)}, "earlier than the event before it"},
 		"no JSON":             {[]string{"New port opened"}, "not a JSON object"},
 		"a time that is none": {[]string{opened(1, 1), strings.Replace(opened(2, 2, `"port":80`, `"port":80`), `"time":"`, `"time":"x`, 1)}, "cannot parse"},
 	} {

@@ -86,6 +86,17 @@ func Portwatcher(t testing.TB) string {
 	return binary
 }
 
+// Workload builds the workload, once in a run of the tests, and returns the path of the
+// binary, for what runs in no container.
+func Workload(t testing.TB) string {
+	t.Helper()
+	binary, err := workload()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
 // cleanUp ends and removes what this run made on the default engine, and its
 // folder.
 func cleanUp() error {

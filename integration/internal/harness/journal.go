@@ -157,6 +157,24 @@ func QueryJournal(t testing.TB, state, statement string, answer any) {
 	}
 }
 
+// LockJournal keeps others from writing the journal in the file state, until the test
+// ends.
+func LockJournal(t testing.TB, state string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	db.SetMaxOpenConns(1)
+	Eventually(t, "the journal can be locked", func() string {
+		if _, err := db.Exec("BEGIN IMMEDIATE"); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
 // WaitHealth waits until a health check of the instance behind the socket ends
 // with this exit status, and returns what it says.
 func WaitHealth(t testing.TB, socket string, status int) (says string) {

@@ -209,6 +209,18 @@ func (w *Watch) Stop(t testing.TB, signal syscall.Signal) (time.Duration, int) {
 	return w.waitEnd(t, begin)
 }
 
+// StopTwice sends two signals, which differ so that the kernel does not take them for
+// one, and returns how long the process took to end after the second, and its exit status.
+func (w *Watch) StopTwice(t testing.TB, first, second syscall.Signal) (time.Duration, int) {
+	t.Helper()
+	if err := w.command.Process.Signal(first); err != nil {
+		t.Fatalf("stop portwatcher: %v", err)
+	}
+	took, status := w.Stop(t, second)
+	w.killed = true
+	return took, status
+}
+
 func (w *Watch) waitEnd(t testing.TB, begin time.Time) (time.Duration, int) {
 	t.Helper()
 	select {
