@@ -51,7 +51,7 @@ func endingStorms(t *testing.T, source string) {
 	}
 	ledger, _ := readStorm(t, recording, stormy, 80)
 	t.Log(ledger)
-	for _, problem := range slices.Concat(ledger.Judge(truth), ledger.Problems) {
+	for _, problem := range slices.Concat(ledger.Judge(truth, source == ebpf), ledger.Problems) {
 		t.Error(problem)
 	}
 	if ledger.Unnumbered > 0 && source == ebpf {

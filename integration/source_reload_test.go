@@ -48,7 +48,7 @@ func TestReloadInStorm(t *testing.T) {
 			fleet.mark(t, []*harness.Recording{recording}, 1001, truth)
 			ledger, _ := readStorm(t, recording, fleet.stormy, 1000, 1001)
 			t.Log(ledger)
-			for _, problem := range slices.Concat(ledger.Judge(truth), ledger.Problems) {
+			for _, problem := range slices.Concat(ledger.Judge(truth, source == ebpf), ledger.Problems) {
 				t.Error(problem)
 			}
 			if source == ebpf && ledger.Unnumbered > 0 {

@@ -126,7 +126,7 @@ func (f *fleet) judge(t *testing.T, ledger *harness.Ledger, events map[string][]
 	for id, its := range lives {
 		want[id] = want[id].Add(harness.Happened{Opened: uint64(len(its)), Closed: uint64(len(its))})
 	}
-	for _, problem := range ledger.Judge(want) {
+	for _, problem := range ledger.Judge(want, source == ebpf) {
 		t.Error(problem)
 	}
 	for _, other := range f.neighbours {

@@ -60,9 +60,19 @@ func TestLedger(t *testing.T) {
 		for _, line := range append(pair, test.more...) {
 			ledger.Take(line)
 		}
-		problems := strings.Join(ledger.Judge(map[string]Happened{strings.Repeat("a", 64): test.of}), "\n")
+		problems := strings.Join(ledger.Judge(map[string]Happened{strings.Repeat("a", 64): test.of}, true), "\n")
 		if (problems == "") != (test.want == "") || !strings.Contains(problems, test.want) || len(ledger.Problems) > 0 {
 			t.Errorf("%s: %q and %q; want %q", name, problems, ledger.Problems, test.want)
+		}
+	}
+	// Among notifications that were lost may be those of others.
+	for lost, want := range map[string]int{"35": 0, "3": 0, "2": 1, "36": 2} {
+		ledger := NewLedger()
+		ledger.Take(opened(1, 2))
+		ledger.Take(closed(2, 1))
+		ledger.Take(ofItsOwn(gap(`,"lost":`+lost, "lost")))
+		if problems := ledger.Judge(map[string]Happened{strings.Repeat("a", 64): {2, 3}}, false); len(problems) != want {
+			t.Errorf("%s lost: %q, want %d problems", lost, problems, want)
 		}
 	}
 	for name, test := range map[string]struct {
