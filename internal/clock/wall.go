@@ -17,13 +17,15 @@ type reading struct {
 // Both clocks come from the kernel's one timekeeper and differ by a number that
 // changes only when the wall clock is set: frequency corrections act on both. A
 // reading bounds that number from both sides. While the readings agree, their
-// bounds are intersected, and the number gets more exact with each; when one
-// contradicts the bounds, the clock was set, and it alone counts.
+// bounds are intersected; when one contradicts the bounds, the clock was set, and it
+// alone counts. The number that is used changes only when the bounds exclude it, so
+// that an instant has the same wall-clock time whenever it is asked for.
 //
 // A Wall is not safe for concurrent use.
 type Wall struct {
 	read      func() (reading, error)
 	low, high int64 // bounds of wall minus boot
+	offset    int64 // between the bounds
 	sampled   int64 // boot time of the last reading
 }
 
@@ -37,6 +39,7 @@ func newWall(read func() (reading, error)) (*Wall, error) {
 		return nil, err
 	}
 	w.low, w.high, w.sampled = r.wall-r.after, r.wall-r.before, r.after
+	w.offset = w.low + (w.high-w.low)/2
 	return w, nil
 }
 
@@ -52,9 +55,10 @@ func (w *Wall) sample() {
 		low, high = max(low, w.low), min(high, w.high)
 	}
 	w.low, w.high, w.sampled = low, high, r.after
+	if w.offset < low || w.offset > high {
+		w.offset = low + (high-low)/2
+	}
 }
-
-func (w *Wall) offset() int64 { return w.low + (w.high-w.low)/2 }
 
 // Time returns the wall-clock time of an instant, in UTC, on the wall clock as it
 // is set at present. The zero instant is the zero time.
@@ -65,7 +69,7 @@ func (w *Wall) Time(i Instant) time.Time {
 	if int64(i)-w.sampled > int64(resampleAfter) {
 		w.sample()
 	}
-	return time.Unix(0, int64(i)+w.offset()).UTC()
+	return time.Unix(0, int64(i)+w.offset).UTC()
 }
 
 // Instant returns the instant of a wall-clock time, by the wall clock as it is
@@ -74,5 +78,5 @@ func (w *Wall) Instant(t time.Time) Instant {
 	if t.IsZero() {
 		return 0
 	}
-	return Instant(t.UnixNano() - w.offset())
+	return Instant(t.UnixNano() - w.offset)
 }

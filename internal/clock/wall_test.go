@@ -96,3 +96,24 @@ func TestInstantOfWallTime(t *testing.T) {
 		}
 	}
 }
+
+// An instant is the same moment of the wall clock however often the clocks were read
+// since: an event of the closing repeats the time of the opening.
+func TestWallKeepsWhatItSaid(t *testing.T) {
+	f := &fakeClocks{boot: 1_000_000, offset: 5_000_000, earlier: 10, later: 90}
+	w := f.wall(t)
+	opened := Instant(f.boot)
+	before := w.Time(opened)
+	f.earlier, f.later = 1, 70 // exacter, and it excludes nothing that was said
+	f.boot += int64(time.Minute)
+	f.stamp(w)
+	if f.readings < 2 {
+		t.Fatalf("the clocks were read %d times", f.readings)
+	}
+	if after := w.Time(opened); !after.Equal(before) {
+		t.Errorf("%v, before %v", after, before)
+	}
+	if back := w.Instant(before); back != opened {
+		t.Errorf("the instant of %v is %d, want %d", before, back, opened)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"portwatcher/internal/engine"
@@ -19,6 +20,9 @@ const (
 	maxEnding = 30 * time.Second
 	// infoRetry is the time between two attempts to learn about the engine.
 	infoRetry = 10 * time.Second
+	// infoTime bounds the first attempt on a connection, for which the containers wait:
+	// their events have the host's name.
+	infoTime = 2 * time.Second
 )
 
 // Engine knows the containers; see [engine.Engine].
@@ -45,6 +49,9 @@ type Containers struct {
 	// are sent, with what the engine reported of them since.
 	ending map[string][]engine.Change
 	over   chan ended
+	// asked says that the engine was asked about itself since it was connected.
+	asked    bool
+	informed atomic.Bool // it has answered
 }
 
 // ended is a container of which everything was sent.
@@ -82,9 +89,11 @@ func (c *Containers) Run(ctx context.Context) {
 // nobody afterwards.
 func (c *Containers) take(ctx context.Context, change engine.Change) {
 	if change.Container == nil {
+		c.asked = c.asked && change.Kind != engine.Lost
 		c.Env.send(&ContainerChange{Change: change})
 		return
 	}
+	c.askInfo(ctx)
 	id := change.Container.ID
 	if waiting, ends := c.ending[id]; ends {
 		c.ending[id] = append(waiting, change)
@@ -191,16 +200,32 @@ func (c *Containers) isHost(id port.Namespace, container *port.Container) bool {
 	return id == c.hostNamespace
 }
 
+// askInfo asks the engine about itself, once on each connection until it has answered.
+func (c *Containers) askInfo(ctx context.Context) {
+	if c.asked || c.informed.Load() {
+		return
+	}
+	c.asked = true
+	ctx, cancel := context.WithTimeout(ctx, infoTime)
+	defer cancel()
+	c.inform(ctx)
+}
+
+func (c *Containers) inform(ctx context.Context) bool {
+	info, err := c.Engine.Info(ctx)
+	if err != nil {
+		c.Env.Logger.WithError(err).Debug("The engine does not answer with its host's name; events are without it until it does.")
+		return false
+	}
+	c.informed.Store(true)
+	c.Env.send(EngineInfo{info})
+	return true
+}
+
 // AwaitInfo asks the engine about itself until it answers or ctx ends, and sends the
 // answer. An engine that hangs holds up nothing else.
 func (c *Containers) AwaitInfo(ctx context.Context) {
-	for {
-		info, err := c.Engine.Info(ctx)
-		if err == nil {
-			c.Env.send(EngineInfo{info})
-			return
-		}
-		c.Env.Logger.WithError(err).Debug("The engine does not answer with its host's name; events are without it until it does.")
+	for !c.informed.Load() && !c.inform(ctx) {
 		if !sleep(ctx, infoRetry) {
 			return
 		}

@@ -28,6 +28,11 @@ const (
 	stormWindow = 100 * time.Millisecond
 	caughtUp    = 30 * time.Millisecond // without a notification
 	maxCatchUp  = 250 * time.Millisecond
+	// lateTime is how long after a storm, or after notifications that came late,
+	// those of every namespace are awaited: the storm of one delays all.
+	lateTime = 2 * time.Second
+	// drainTime is how long a scan waits for them at most.
+	drainTime = 5 * time.Second
 )
 
 // receiver receives the destroy notifications of a namespace. It belongs to a
@@ -42,7 +47,8 @@ type receiver struct {
 	waiting   sync.WaitGroup
 	broken    bool                // it has failed; the watcher begins a new one
 	fences    map[uint64]struct{} // cookies of fences that have not come
-	dropped   uint64              // by the kernel, as far as it was reported
+	dropped   uint64              // by the kernel, as far as it was reported, or was fences
+	overran   bool                // since the newest fences were made
 	buffer    int
 
 	// The rate of notifications: how many came in the window that began then, and when
@@ -171,6 +177,9 @@ func (w *Watcher) sendCloses(list []sockdiag.Destroyed, err error) {
 	}
 	now := clock.Now()
 	w.receiver.note(len(list), now)
+	if w.receiver.storm(now) {
+		w.env.lateUntil.Store(int64(now.Add(lateTime)))
+	}
 	w.facts.Add(uint64(len(list)) + 1)
 	q := &w.closes
 	q.Watcher, q.Time, q.List, q.Overrun, q.Lost = w, now, q.List[:0], overrun, 0
@@ -182,20 +191,27 @@ func (w *Watcher) sendCloses(list []sockdiag.Destroyed, err error) {
 		q.List = append(q.List, Close{Socket: list[i].Socket, Server: w.listened(&list[i])})
 	}
 	if overrun {
-		q.Lost = w.receiver.lost()
+		w.receiver.overran = true
+		var known bool
+		if q.Lost, known = w.receiver.lost(); known && q.Lost == 0 {
+			q.Overrun = false // fences at most
+		}
 	}
 	w.env.ask(q)
 }
 
-// lost returns how many notifications the kernel dropped since the last call.
-func (r *receiver) lost() uint64 {
+// lost returns how many notifications the kernel dropped since the last call, where that
+// is known. Fences that have not come may be among them: as many are not counted before
+// settle finds out.
+func (r *receiver) lost() (lost uint64, known bool) {
 	dropped, err := r.listener.Dropped()
 	if err != nil || dropped < r.dropped {
-		return 0
+		return 0, false
 	}
-	lost := dropped - r.dropped
-	r.dropped = dropped
-	return lost
+	lost = dropped - r.dropped
+	lost -= min(lost, uint64(len(r.fences)))
+	r.dropped += lost
+	return lost, true
 }
 
 // listened distinguishes a port from a client: a connect that failed, or a UDP socket
@@ -244,6 +260,28 @@ func (w *Watcher) drain(ctx context.Context) (done bool) {
 	if r == nil {
 		return true
 	}
+	for {
+		newest := w.fence()
+		for r.overran = false; !r.overran || !r.listener.Empty(); {
+			if err := w.receive(); err != nil {
+				w.Retune()
+				return false
+			}
+			if r.listener.Empty() && !r.waitsFor(newest) {
+				w.settle()
+				return true
+			}
+			if !sleep(ctx, caughtUp/6) {
+				return false
+			}
+		}
+		// A fence may be among what was dropped.
+	}
+}
+
+// fence has the kernel send notifications that are recognised, after all others.
+func (w *Watcher) fence() (cookies []uint64) {
+	r := w.receiver
 	cookies, err := sockdiag.Fence(r.handle.Do)
 	if err != nil && w.env.Notices.First("fence") {
 		w.env.Logger.WithError(err).Warn("Whether all destroy notifications of a network namespace have come cannot be found out: the last ones before the end of a container may be missed.")
@@ -251,21 +289,37 @@ func (w *Watcher) drain(ctx context.Context) (done bool) {
 	for _, cookie := range cookies {
 		r.fences[cookie] = struct{}{}
 	}
-	defer clear(r.fences)
-	dropped := r.dropped
-	for {
-		if err := w.receive(); err != nil {
-			w.Retune()
-			return false
-		}
-		// A fence may be among what was dropped.
-		if r.listener.Empty() && (len(r.fences) == 0 || r.dropped != dropped) {
+	return cookies
+}
+
+func (r *receiver) waitsFor(fences []uint64) bool {
+	for _, cookie := range fences {
+		if _, waits := r.fences[cookie]; waits {
 			return true
 		}
-		if !sleep(ctx, caughtUp/6) {
-			return false
-		}
 	}
+	return false
+}
+
+// settle is called when the newest fences have come: the older ones were dropped, and
+// all else that was dropped is reported.
+func (w *Watcher) settle() {
+	r := w.receiver
+	fences := uint64(len(r.fences))
+	clear(r.fences)
+	if dropped, err := r.listener.Dropped(); err == nil && dropped > r.dropped {
+		r.dropped += min(fences, dropped-r.dropped)
+	}
+	if lost, known := r.lost(); known && lost > 0 {
+		w.sendOverrun(lost)
+	}
+}
+
+// sendOverrun sends that notifications were lost; 0 where it is not known how many.
+func (w *Watcher) sendOverrun(lost uint64) {
+	w.closes.Watcher, w.closes.Time, w.closes.List = w, clock.Now(), w.closes.List[:0]
+	w.closes.Overrun, w.closes.Lost = true, lost
+	w.env.ask(&w.closes)
 }
 
 // endReceiver sends what is left, within finalTime, and ends the receiver.
@@ -281,9 +335,7 @@ func (w *Watcher) endReceiver() {
 		cancel()
 	}
 	if !drained && !r.broken {
-		w.closes.Watcher, w.closes.Time, w.closes.List = w, clock.Now(), w.closes.List[:0]
-		w.closes.Overrun, w.closes.Lost = true, 0
-		w.env.ask(&w.closes)
+		w.sendOverrun(0)
 	}
 	w.receiver = nil
 	close(r.resume)
@@ -306,10 +358,8 @@ func (w *Watcher) inOrder(ctx context.Context) (bool, error) {
 		if err := w.receive(); err != nil {
 			return false, err
 		}
-		if done = w.receiver.listener.Empty(); w.receiver.storm(clock.Now()) {
-			soon, cancel := context.WithTimeout(ctx, flushTime)
-			done = w.drain(soon)
-			cancel()
+		if done = w.receiver.listener.Empty(); int64(clock.Now()) < w.env.lateUntil.Load() {
+			done = w.drainSoon(ctx)
 		}
 	case reader != nil && w.session.exact:
 		done = reader.flushSoon(ctx)
@@ -328,6 +378,23 @@ func (w *Watcher) inOrder(ctx context.Context) (bool, error) {
 	}
 	time.AfterFunc(postponeTime, w.Poke)
 	return false, nil
+}
+
+// drainSoon drains for the time that a scan may wait. The first one, which shows what
+// there is, does not wait long.
+func (w *Watcher) drainSoon(ctx context.Context) (done bool) {
+	limit := drainTime
+	if w.LastScan().IsZero() {
+		limit = flushTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	began := clock.Now()
+	done = w.drain(ctx)
+	if now := clock.Now(); !done || now.Sub(began) > caughtUp {
+		w.env.lateUntil.Store(int64(now.Add(lateTime)))
+	}
+	return done
 }
 
 const (

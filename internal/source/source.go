@@ -93,6 +93,9 @@ type Env struct {
 	Settings  atomic.Pointer[Settings]
 	// Prober is set while eBPF is read; nil otherwise.
 	Prober atomic.Pointer[Reader]
+	// lateUntil is the clock.Instant until which destroy notifications of any namespace
+	// may be late: the kernel has one queue for those of all.
+	lateUntil atomic.Int64
 
 	Notices Notices
 }
