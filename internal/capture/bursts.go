@@ -39,7 +39,7 @@ type burst struct {
 	unknownOpened, unknownClosed uint64
 	place                        place
 	processes                    []port.Process
-	// folding says that changes are counted until the next burst; held are the last ones
+	// folding means that changes are counted until the next burst; held are the last ones
 	// of endpoints that are not what they were reported to be.
 	folding bool
 	held    map[port.Endpoint]heldChange
@@ -145,7 +145,7 @@ func sameProcesses(a, b []port.Process) bool {
 	return slices.EqualFunc(a, b, func(p, q port.Process) bool { return p.PID == q.PID && p.Name == q.Name })
 }
 
-// folds says whether a change is counted instead of being reported now.
+// folds reports whether a change is counted instead of being reported now.
 func (c *Capture) folds(change *tracker.Change) bool {
 	if change.Type == port.Changed {
 		return false
@@ -162,7 +162,7 @@ func (c *Capture) folds(change *tracker.Change) bool {
 	return true
 }
 
-// exceeds says whether a container is beyond the burst limit with this change.
+// exceeds reports whether a container is beyond the burst limit with this change.
 func (c *Capture) exceeds(id string) bool {
 	limit := c.tuning.BurstLimit
 	if limit <= 0 {

@@ -12,7 +12,7 @@ import (
 	"portwatcher/internal/source"
 )
 
-// crowd says that the sink has no room for more than what is forced.
+// crowd reports that the sink has no room for more than what is forced.
 func (r *rig) crowd(crowded bool) { r.out.set(false, crowded) }
 
 // burst returns the only burst.

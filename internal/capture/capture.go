@@ -88,7 +88,7 @@ type Capture struct {
 	bursts     bursts
 	sinks      []*outlet
 	resume     memory
-	calm       calm
+	storm      storm
 
 	hostName  string
 	engineIs  link
@@ -120,8 +120,8 @@ type Capture struct {
 // timers are what Run waits for beside observations. Each is set only while there is
 // something to wait for: an idle capture is not woken by them but for the round.
 type timers struct {
-	expiry, burst, calm, view *time.Timer
-	burstSet, viewSet         bool
+	expiry, burst, storm, view *time.Timer
+	burstSet, viewSet          bool
 }
 
 // New returns a capture that does nothing yet. The error is that of reading the clocks.
@@ -152,7 +152,7 @@ func New(o Options) (*Capture, error) {
 		running:    map[*source.Watcher]struct{}{},
 		stuckAfter: stuckAfter,
 		begin:      source.Start,
-		timers:     timers{expiry: stoppedTimer(), burst: stoppedTimer(), calm: stoppedTimer(), view: stoppedTimer()},
+		timers:     timers{expiry: stoppedTimer(), burst: stoppedTimer(), storm: stoppedTimer(), view: stoppedTimer()},
 		tunings:    make(chan Tuning, 1),
 		gaps:       make(chan string, 16),
 		views:      newViews(),
@@ -217,7 +217,7 @@ func (c *Capture) Run(ctx context.Context) error {
 		case <-c.timers.burst.C:
 			c.timers.burstSet = false
 			c.flushBursts()
-		case <-c.timers.calm.C:
+		case <-c.timers.storm.C:
 			c.settleDown()
 		case r := <-c.views.requests:
 			c.views.waiting = append(c.views.waiting, r)

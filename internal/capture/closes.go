@@ -14,7 +14,7 @@ import (
 	"portwatcher/internal/tracker"
 )
 
-// takeCloses takes over destroy notifications. A socket that nobody had seen was open
+// takeCloses applies destroy notifications. A socket that nobody had seen was open
 // between two scans, unless it was a client's.
 func (c *Capture) takeCloses(o *source.Closes) {
 	n := c.namespaceOf(o.Watcher)

@@ -16,7 +16,7 @@ import (
 	"portwatcher/internal/source"
 )
 
-// ErrNoHostPIDNamespace says that no container's process can be seen.
+// ErrNoHostPIDNamespace reports that no container's process can be seen.
 var ErrNoHostPIDNamespace = errors.New("no container's process can be seen here: portwatcher needs the host's pid namespace (docker run --pid host; in Compose, pid: host)")
 
 // member is a running container.
@@ -24,7 +24,7 @@ type member struct {
 	*port.Container
 	namespace *namespace // nil where it could not be identified
 	monitored bool
-	// unreachable says why there is no namespace.
+	// unreachable reports why there is no namespace.
 	unreachable error
 	listed      listed
 }
@@ -45,7 +45,7 @@ type namespace struct {
 	destroy     bool            // destroy notifications are received
 	// withoutDestroy is why they are not although they could be; empty otherwise.
 	withoutDestroy string
-	// resumed says that the first scan finds what happened while portwatcher did not run.
+	// resumed means that the first scan finds what happened while portwatcher did not run.
 	resumed bool
 	// abandoned are watchers that were stuck and have not ended.
 	abandoned int
@@ -53,7 +53,7 @@ type namespace struct {
 	ownerless doubt
 }
 
-// takeContainer takes over what the engine reported. An error ends the program.
+// takeContainer applies what the engine reported. An error ends the program.
 func (c *Capture) takeContainer(o *source.ContainerChange) error {
 	c.reportAway()
 	switch o.Kind {
@@ -96,7 +96,7 @@ func (c *Capture) blind() error {
 		if m.namespace != nil {
 			return nil
 		}
-		if why == nil || errors.Is(why, ErrNoHostPIDNamespace) { // another reason says more
+		if why == nil || errors.Is(why, ErrNoHostPIDNamespace) { // another reason explains more
 			why = m.unreachable
 		}
 	}
@@ -218,7 +218,7 @@ func (c *Capture) startWatcher(n *namespace) *source.Watcher {
 	return w
 }
 
-// finishContainer takes over the end of a container.
+// finishContainer applies the end of a container.
 func (c *Capture) finishContainer(o *source.ContainerChange) {
 	at := min(c.wall.Instant(o.Time), c.now)
 	if o.Late {
@@ -270,7 +270,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	}
 }
 
-// passed takes over a container that ended before it could be inspected: what eBPF
+// passed applies a container that ended before it could be inspected: what eBPF
 // reported of it becomes events.
 func (c *Capture) passed(container *port.Container, at clock.Instant) {
 	if c.containers[container.ID] == nil && c.tuning.Monitored(container) {
@@ -281,7 +281,7 @@ func (c *Capture) passed(container *port.Container, at clock.Instant) {
 	}
 }
 
-// update takes over a changed description.
+// update applies a changed description.
 func (c *Capture) update(o *source.ContainerChange) {
 	container := o.Container
 	m := c.containers[container.ID]
@@ -392,7 +392,7 @@ func (n *namespace) onlyMember() (_ *port.Container, certain bool) {
 	return nil, true
 }
 
-// takeEngineInfo takes over what the engine says about itself.
+// takeEngineInfo applies what the engine reports about itself.
 func (c *Capture) takeEngineInfo(o source.EngineInfo) {
 	c.engineIs.name, c.engineIs.version = o.Name, o.Version
 	if c.hostName == "" {

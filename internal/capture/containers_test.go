@@ -212,7 +212,7 @@ func TestNoProcessCanBeSeen(t *testing.T) {
 	r.scan(1, own, r.socket(80))
 	r.wants("opened own 80/tcp loopback sock_diag")
 
-	// Another reason says more.
+	// Another reason explains more.
 	r = newRig(t, nil)
 	r.do(absent())
 	strange := errors.New("the process is another's")

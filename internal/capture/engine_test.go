@@ -8,7 +8,7 @@ import (
 	"portwatcher/internal/port"
 )
 
-// fakeEngine reports what the test says.
+// fakeEngine reports what the test wants.
 type fakeEngine struct {
 	changes chan engine.Change
 	mutex   sync.Mutex

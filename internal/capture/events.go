@@ -84,7 +84,7 @@ func (c *Capture) socketsOf(change *tracker.Change) *port.Sockets {
 	return c.tracker.Sockets(change.Endpoint)
 }
 
-// drop has the tracker forget endpoints without an event, and says whether there was
+// drop has the tracker forget endpoints without an event, and reports whether there was
 // one.
 func (c *Capture) drop(which func(port.Endpoint) bool) (any bool) {
 	c.tracker.Drop(func(e port.Endpoint) bool {
@@ -120,7 +120,7 @@ func (c *Capture) listener(change *tracker.Change, r exposure.Reach) port.Listen
 	return port.Listener{
 		Host: c.hostName, Container: change.Container.Ref(),
 		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
-		// A specific IPv6 address never takes IPv4: only of the wildcard it says something.
+		// A specific IPv6 address never takes IPv4: only of the wildcard it is known.
 		IPv6Only:  change.IPv6Only && change.Endpoint.Address == netip.IPv6Unspecified(),
 		Processes: change.Processes, Exposure: r.Exposure, Published: r.Published, Source: change.Source,
 	}

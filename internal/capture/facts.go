@@ -142,7 +142,7 @@ func (c *Capture) countBeside(container *port.Container, f *source.Fact) *burst 
 	return b
 }
 
-// placeClose says whether the socket was known.
+// placeClose reports whether the socket was known.
 func (c *Capture) placeClose(n *namespace, f *source.Fact) (known bool) {
 	if late, ok := n.unbound[f.Socket.Cookie]; ok {
 		delete(n.unbound, f.Socket.Cookie)

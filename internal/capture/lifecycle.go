@@ -172,36 +172,36 @@ func (c *Capture) restartStuck() {
 	}
 }
 
-// calm notices storms and their end, so that the memory that one took is given back to
+// storm notices storms and their end, so that the memory that one took is given back to
 // the system at once and not over the minutes that the runtime would take: portwatcher
 // runs beside what people really use the machine for.
-type calm struct {
-	facts   int // since the last calm
+type storm struct {
+	facts   int // since the last storm was over
 	checked int // of them, when the timer last fired
 }
 
 const (
 	stormSize = 10_000 // facts
-	calmAfter = 5 * time.Second
+	stormEnd  = 5 * time.Second
 )
 
 // countFacts counts openings and closings, and has the end of a storm noticed.
 func (c *Capture) countFacts(n int) {
-	before := c.calm.facts
-	c.calm.facts += n
-	if before < stormSize && c.calm.facts >= stormSize {
-		c.timers.calm.Reset(calmAfter)
+	before := c.storm.facts
+	c.storm.facts += n
+	if before < stormSize && c.storm.facts >= stormSize {
+		c.timers.storm.Reset(stormEnd)
 	}
 }
 
 // settleDown gives back what a storm took, if it is over.
 func (c *Capture) settleDown() {
-	if c.calm.facts-c.calm.checked > stormSize/10 {
-		c.calm.checked = c.calm.facts
-		c.timers.calm.Reset(calmAfter)
+	if c.storm.facts-c.storm.checked > stormSize/10 {
+		c.storm.checked = c.storm.facts
+		c.timers.storm.Reset(stormEnd)
 		return
 	}
-	c.calm = calm{}
+	c.storm = storm{}
 	c.tracker.Prune(clock.Now())
 	c.changes = nil
 	go debug.FreeOSMemory()

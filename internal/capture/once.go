@@ -20,7 +20,7 @@ import (
 // parallelScans bounds how many namespaces Once reads at a time.
 const parallelScans = 8
 
-// infoTime is how long Once waits for what the engine says about itself.
+// infoTime is how long Once waits for what the engine reports about itself.
 const infoTime = 2 * time.Second
 
 // noticeTime is how long an engine may take to notice that a container's process has

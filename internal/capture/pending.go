@@ -115,7 +115,7 @@ func (p *pending) addCount(id string, count source.Count, paths *source.CgroupPa
 	w.counts = append(w.counts, waitingCount{count, paths})
 }
 
-// waitsBehind says whether a socket's opening waits, and by which id.
+// waitsBehind reports whether a socket's opening waits, and by which id.
 func (p *pending) waitsBehind(netns, cookie uint64) (id string, behind bool) {
 	if len(p.opened) == 0 {
 		return "", false

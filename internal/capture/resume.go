@@ -6,18 +6,18 @@ import (
 	"portwatcher/internal/port"
 )
 
-// Resume is what an earlier run left. The zero value says that there was none.
+// Resume is what an earlier run left. The zero value means that there was none.
 type Resume struct {
 	// FirstID is the id of this run's first event; 0 is 1.
 	FirstID uint64
-	// Again says that the state of an earlier run is known: what has changed since is
+	// Again means that the state of an earlier run is known: what has changed since is
 	// reported with the source "restart", and the rest not at all.
 	Again bool
-	// SameBoot says that the host was not started again since: sockets may still be the
+	// SameBoot means that the host was not started again since: sockets may still be the
 	// same.
 	SameBoot bool
 	Open     []port.State
-	// Gap says what was missed since, or is empty.
+	// Gap reports what was missed since, or is empty.
 	Gap string
 }
 
@@ -32,7 +32,7 @@ type memory struct {
 // everything.
 const stateUnknown = ^uint64(0)
 
-// recall takes over what an earlier run left.
+// recall applies what an earlier run left.
 func (c *Capture) recall() {
 	r := &c.options.Resume
 	c.lastID = max(r.FirstID, 1) - 1
@@ -52,7 +52,7 @@ func (c *Capture) reportAway() {
 	c.resume.reported = true
 }
 
-// resumes says whether what a first scan finds is compared with an earlier run.
+// resumes reports whether what a first scan finds is compared with an earlier run.
 func (c *Capture) resumes() bool { return c.options.Resume.Again && !c.synced }
 
 // restore has the tracker compare what was open in a container with what it is about to

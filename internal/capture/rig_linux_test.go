@@ -127,7 +127,7 @@ func (l *live) watched(source port.Source) {
 	})
 }
 
-// fakeProbe reports what the test says.
+// fakeProbe reports what the test wants.
 type fakeProbe struct {
 	stubProbe
 	events chan probe.Event

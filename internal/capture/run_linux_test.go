@@ -104,7 +104,7 @@ func TestProcAlone(t *testing.T) {
 	l.await("opened web 80/tcp loopback proc", "opened web 82/tcp loopback proc", "closed web 82/tcp loopback proc")
 }
 
-// An IPv6 wildcard says whether it takes IPv4 too; every other address says nothing,
+// An IPv6 wildcard reports whether it takes IPv4 too; every other address reports nothing,
 // although the kernel marks a specific IPv6 address as well.
 func TestIPv6Only(t *testing.T) {
 	l, b := start(t, nil), kerneltest.NewBox(t)

@@ -23,7 +23,7 @@ func (c *Capture) namespaceOf(w *source.Watcher) *namespace {
 	return nil
 }
 
-// takeScan takes over a snapshot, or answers which owners it needs.
+// takeScan applies a snapshot, or answers which owners it needs.
 func (c *Capture) takeScan(q *source.Scan) {
 	q.Unknown = q.Unknown[:0]
 	n := c.namespaceOf(q.Watcher)
@@ -196,7 +196,7 @@ func (c *Capture) scanAll() {
 	}
 }
 
-// takeHeld takes over who holds sockets now.
+// takeHeld applies who holds sockets now.
 func (c *Capture) takeHeld(o *source.Held) {
 	changes := c.tracker.Held(c.changes[:0], o.Lookup)
 	kept := changes[:0]

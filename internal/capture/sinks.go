@@ -12,7 +12,7 @@ type Record struct {
 	// Event is immutable. Sockets go with an opened or changed event; nil for others.
 	Event   *port.Event
 	Sockets *port.Sockets
-	// State are endpoints that are open; Full says that these are all.
+	// State are endpoints that are open; Full means that these are all.
 	State []port.State
 	Full  bool
 	// Forget is the id of a container that is not monitored any more.
@@ -28,17 +28,17 @@ type Sink struct {
 	// has no room for more of it. Force is for what must not be counted instead: it uses
 	// a reserve.
 	Offer func(container string, r Record, force bool) bool
-	// Room says whether a record of a container would be taken within its share.
+	// Room reports whether a record of a container would be taken within its share.
 	Room func(container string) bool
 	// Status returns how full the queue is, and how many records it has taken ever.
 	Status func() (length, capacity int, taken uint64)
-	// State says that the sink keeps what is open: it takes State and Forget, and
+	// State means that the sink keeps what is open: it takes State and Forget, and
 	// everything anew after it has lost something.
 	State bool
-	// Lossy says that the sink can do without some events: what it does not take is in
+	// Lossy means that the sink can do without some events: what it does not take is in
 	// its status, and no gap reports it.
 	Lossy bool
-	// Slow says, in a gap, why the sink has no room for events.
+	// Slow is the reason, in a gap, why the sink has no room for events.
 	Slow string
 }
 
@@ -111,7 +111,7 @@ func weightOf(e *port.Event) uint64 {
 	return 0
 }
 
-// hasRoom says whether all sinks have room for another event of a container.
+// hasRoom reports whether all sinks have room for another event of a container.
 func (c *Capture) hasRoom(container string) bool {
 	for _, o := range c.sinks {
 		if !o.Room(container) {
@@ -145,7 +145,7 @@ func (c *Capture) reportLost() {
 	}
 }
 
-// keepsState says whether a sink keeps what is open.
+// keepsState reports whether a sink keeps what is open.
 func (c *Capture) keepsState() bool {
 	for _, o := range c.sinks {
 		if o.State {
@@ -155,7 +155,7 @@ func (c *Capture) keepsState() bool {
 	return false
 }
 
-// offerState hands the state to the sinks that keep it, and says whether all took it.
+// offerState hands the state to the sinks that keep it, and reports whether all took it.
 func (c *Capture) offerState(container string, r Record) bool {
 	all := true
 	for _, o := range c.sinks {

@@ -10,12 +10,12 @@ import (
 // Tuning are the settings that may change while the capture runs. Its functions are
 // called by the capture's goroutine; they must not block.
 type Tuning struct {
-	// Monitored says whether a container is watched.
+	// Monitored reports whether a container is watched.
 	Monitored func(*port.Container) bool
 	// Unmatched returns what the user asked for and no container matches; nil means that
 	// nothing was asked for.
 	Unmatched func([]*port.Container) []string
-	// Reported says which ports are reported; nil is all. The container is nil where it is
+	// Reported reports which ports are reported; nil is all. The container is nil where it is
 	// not known.
 	Reported     func(*port.Container, port.Protocol, uint16) bool
 	ScanInterval time.Duration
@@ -123,7 +123,7 @@ func (c *Capture) shareBuffers() {
 	}
 }
 
-// retuneAll has every watcher take over the settings.
+// retuneAll has every watcher apply the settings.
 func (c *Capture) retuneAll() {
 	for _, n := range c.namespaces {
 		if n.watcher != nil {
@@ -132,7 +132,7 @@ func (c *Capture) retuneAll() {
 	}
 }
 
-// reported says whether a port is reported.
+// reported reports whether a port is reported.
 func (c *Capture) reported(container *port.Container, p port.Protocol, number uint16) bool {
 	return c.tuning.Reported == nil || c.tuning.Reported(container, p, number)
 }

@@ -88,7 +88,7 @@ func (c *Capture) Containers() []port.ContainerState { return c.View().Container
 func (c *Capture) Status() port.CaptureStatus { return c.View().Status }
 
 // Ready returns nil while the capture works: the engine answers, and each watched
-// namespace was scanned not long ago. Otherwise it says what does not work.
+// namespace was scanned not long ago. Otherwise it reports what does not work.
 func (c *Capture) Ready() error { return c.current().problem }
 
 // serveViews answers those who wait for a view, not more often than the pause allows.

@@ -14,7 +14,7 @@ import (
 	"portwatcher/internal/source"
 )
 
-// view serves one who asks for a view, as Run does, and says whether one was made.
+// view serves one who asks for a view, as Run does, and reports whether one was made.
 func (r *rig) view() (v *port.View, made bool) {
 	before := r.views.latest.Load()
 	answers := make(chan *port.View)
@@ -168,7 +168,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// Ready says what does not work: the engine, or a namespace that is not scanned.
+// Ready reports what does not work: the engine, or a namespace that is not scanned.
 func TestReady(t *testing.T) {
 	for _, test := range []struct {
 		name     string
@@ -228,25 +228,25 @@ func TestSteadyScanAllocatesNothing(t *testing.T) {
 func TestSettleDown(t *testing.T) {
 	r := newRig(t, nil)
 	r.countFacts(stormSize - 1)
-	if r.timers.calm.Stop() {
+	if r.timers.storm.Stop() {
 		t.Error("the timer runs before there was a storm")
 	}
 	r.countFacts(1)
-	if !r.timers.calm.Stop() {
+	if !r.timers.storm.Stop() {
 		t.Error("the timer does not run after a storm began")
 	}
 	r.settleDown()
-	if !r.timers.calm.Stop() {
+	if !r.timers.storm.Stop() {
 		t.Error("over at once: the storm's first part has just been")
 	}
 	r.countFacts(stormSize)
 	r.settleDown()
-	if !r.timers.calm.Stop() {
+	if !r.timers.storm.Stop() {
 		t.Error("over while it goes on")
 	}
 	r.countFacts(1)
 	r.settleDown()
-	if r.timers.calm.Stop() || r.calm.facts != 0 {
-		t.Errorf("not over after its end: %+v", r.calm)
+	if r.timers.storm.Stop() || r.storm.facts != 0 {
+		t.Errorf("not over after its end: %+v", r.storm)
 	}
 }

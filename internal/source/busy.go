@@ -25,7 +25,7 @@ type busy struct {
 	at          clock.Instant // of the last measurement; zero before the first
 	connections uint64
 	rate        float64 // a second
-	// without says that there are too many to receive notifications.
+	// without means that there are too many to receive notifications.
 	without bool
 }
 
@@ -54,7 +54,7 @@ func (w *Watcher) measureConnections() error {
 	return nil
 }
 
-// reason says why notifications are not received; empty where they are, or where that is
+// reason reports why notifications are not received; empty where they are, or where that is
 // not by the rate of connections.
 func (b *busy) reason() string {
 	if !b.without {

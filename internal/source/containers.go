@@ -178,8 +178,8 @@ func (c *Containers) identify(container *port.Container) (id port.Namespace, err
 	return id, err
 }
 
-// isHost says whether a namespace is the host's: that of the host's first process, or
-// of a container that says so. Others can be there without saying so, by network_mode:
+// isHost reports whether a namespace is the host's: that of the host's first process, or
+// of a container whose network mode is host. Others can be there by another network mode,
 // container:x, when x has ended since.
 func (c *Containers) isHost(id port.Namespace, container *port.Container) bool {
 	root := c.Env.ProcRoot

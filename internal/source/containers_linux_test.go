@@ -43,7 +43,7 @@ func TestHostNamespaceBySight(t *testing.T) {
 	if !inspect(c, mate).Host || inspect(c, boxed).Host {
 		t.Error("the host's namespace is not the one of the first process")
 	}
-	// Where the first process cannot be read, a container that says so shows it.
+	// Where the first process cannot be read, a container that reports so shows it.
 	if err := os.Remove(filepath.Join(root, "1")); err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ type Members struct {
 	Containers []*port.Container
 	// Names lists the monitored ones, for messages.
 	Names string
-	// Host says that the namespace is the host's.
+	// Host means that the namespace is the host's.
 	Host bool
 	// Epoch rises whenever the members change.
 	Epoch uint64

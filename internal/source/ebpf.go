@@ -63,7 +63,7 @@ type Reader struct {
 	counts  chan chan struct{} // asks for the counts
 	stop    func()             // ends run
 	stopped chan struct{}      // closed when nothing more is sent
-	// taken is the sum of what was counted and lost up to the last taking; limited says
+	// taken is the sum of what was counted and lost up to the last taking; limited reports
 	// that there is a burst limit.
 	taken   atomic.Uint64
 	limited atomic.Bool
@@ -306,7 +306,7 @@ func (e *Env) learn(paths *CgroupPaths, ids ...uint64) *CgroupPaths {
 	return paths
 }
 
-// counted says whether the kernel has counted something that was not taken yet.
+// counted reports whether the kernel has counted something that was not taken yet.
 func (r *Reader) counted() bool {
 	return sum(r.probe.Stats()) != r.taken.Load()
 }
@@ -409,7 +409,7 @@ type flushes struct {
 }
 
 // Flush waits, until ctx ends at most, until the capture's inbox has what eBPF
-// recorded and counted before this call, and says whether it has. A snapshot that is
+// recorded and counted before this call, and reports whether it has. A snapshot that is
 // sent after that opens no socket earlier than eBPF, and only finds what eBPF missed.
 func (r *Reader) Flush(ctx context.Context) (done bool) {
 	flushed := make(chan struct{})

@@ -159,7 +159,7 @@ func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
 	return held, nil
 }
 
-// sharesProcess says whether a process is in both lists, or one of them is empty.
+// sharesProcess reports whether a process is in both lists, or one of them is empty.
 func sharesProcess(a, b []port.Process) bool {
 	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(p port.Process) bool {
 		return slices.ContainsFunc(b, func(q port.Process) bool { return p.PID == q.PID })

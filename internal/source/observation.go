@@ -12,30 +12,30 @@ import (
 // Observation is what a source sends to the capture: one of the types below.
 type Observation interface{ observation() }
 
-// SessionOpened says that a watcher has opened its namespace.
+// SessionOpened reports that a watcher has opened its namespace.
 type SessionOpened struct {
 	Watcher *Watcher
 	// Source is that of its snapshots.
 	Source port.Source
 	// NetnsCookie is the namespace's in eBPF's events; 0 where it is not known.
 	NetnsCookie uint64
-	// Destroy says that destroy notifications are received. WithoutDestroy is why they are
+	// Destroy means that destroy notifications are received. WithoutDestroy is why they are
 	// not although they could be; empty otherwise.
 	Destroy        bool
 	WithoutDestroy string
 }
 
-// SessionClosed says that a watcher has closed its namespace, to open it again or
+// SessionClosed reports that a watcher has closed its namespace, to open it again or
 // to end.
 type SessionClosed struct{ Watcher *Watcher }
 
-// Failed says that a watcher could not read its namespace. It tries again.
+// Failed reports that a watcher could not read its namespace. It tries again.
 type Failed struct {
 	Watcher *Watcher
 	Err     error
 }
 
-// WatcherEnded says that a watcher sends nothing more.
+// WatcherEnded reports that a watcher sends nothing more.
 type WatcherEnded struct{ Watcher *Watcher }
 
 // Scan is a snapshot of a namespace, and a question: which of its sockets need an
@@ -45,7 +45,7 @@ type Scan struct {
 	reply
 	Watcher  *Watcher
 	Snapshot tracker.Snapshot
-	// Resolved says that Snapshot.New has the owners.
+	// Resolved means that Snapshot.New has the owners.
 	Resolved bool
 	// Epoch is that of the directory's members by which the owners were resolved.
 	Epoch uint64
@@ -61,7 +61,7 @@ type Closes struct {
 	// Time is when they were read.
 	Time clock.Instant
 	List []Close
-	// Overrun says that the kernel dropped notifications before the list was read;
+	// Overrun means that the kernel dropped notifications before the list was read;
 	// Lost is their number, 0 where that is not known.
 	Overrun bool
 	Lost    uint64
@@ -71,7 +71,7 @@ type Closes struct {
 type Close struct {
 	// Socket has cookie, protocol, address and port.
 	Socket port.Socket
-	// Server says that it may have been one: a message does not distinguish a port
+	// Server means that it may have been one: a message does not distinguish a port
 	// that a client used from one that it served on in all cases; see [listened].
 	Server bool
 }
@@ -108,10 +108,10 @@ type Count struct {
 // count, and of which the container is not known.
 type Loss struct{ Count uint64 }
 
-// Malformed says that a record of eBPF was not understood.
+// Malformed reports that a record of eBPF was not understood.
 type Malformed struct{}
 
-// ProbeState says that eBPF is read from now on, or not any more; Err says why.
+// ProbeState reports that eBPF is read from now on, or not any more; Err reports why.
 type ProbeState struct {
 	Reader *Reader // nil: it is not
 	Err    error
@@ -122,22 +122,22 @@ type ProbeState struct {
 type ContainerChange struct {
 	engine.Change
 	// Namespace is the network namespace of a Started or Updated container; zero where
-	// Err says why it is not known.
+	// Err reports why it is not known.
 	Namespace port.Namespace
-	// Host says that it is the host's own.
+	// Host means that it is the host's own.
 	Host bool
-	// Ended says that the process is not there: the container is about to be stopped.
+	// Ended means that the process is not there: the container is about to be stopped.
 	Ended bool
 	Err   error
-	// Late, of a Stopped or Passed, says that not everything that the kernel reported
+	// Late, of a Stopped or Passed, reports that not everything that the kernel reported
 	// of the container before could be awaited.
 	Late bool
 }
 
-// EngineInfo is what the engine says about itself.
+// EngineInfo is what the engine reports about itself.
 type EngineInfo struct{ engine.Info }
 
-// EngineEnded says that the engine is not followed any more.
+// EngineEnded reports that the engine is not followed any more.
 type EngineEnded struct{ Err error }
 
 // WatcherOf asks for the watcher of a container's namespace; nil where none runs.
@@ -155,7 +155,7 @@ type Fresh struct {
 	Until   clock.Instant
 
 	Holdings []tracker.Holding
-	// More says that there are younger ones.
+	// More means that there are younger ones.
 	More bool
 }
 

@@ -56,7 +56,7 @@ func (q *quiet) dumped(at clock.Instant, facts, epoch uint64, sockets []port.Soc
 	}
 }
 
-// unchanged says that a dump now would show nothing new.
+// unchanged reports that a dump now would show nothing new.
 func (w *Watcher) unchanged() bool {
 	q := &w.session.quiet
 	if q.counter == nil || !q.settled || clock.Since(q.at) >= q.longest {

@@ -69,7 +69,7 @@ func TestQuietNamespaceIsNotDumped(t *testing.T) {
 }
 
 // TestUnchangedIsTrue does what programs do to sockets, at random, and compares with a
-// dump: nothing new may be there when a watcher says that there is not.
+// dump: nothing new may be there when a watcher reports that there is not.
 func TestUnchangedIsTrue(t *testing.T) {
 	b := kerneltest.NewBox(t)
 	b.Do(kerneltest.LoopbackUp)

@@ -111,7 +111,7 @@ func (w *Watcher) readable() <-chan struct{} {
 	return w.receiver.ready
 }
 
-// resize takes over another size of the receive buffer.
+// resize applies another size of the receive buffer.
 func (r *receiver) resize(bytes int, log logrus.FieldLogger) {
 	if bytes == r.buffer {
 		return
@@ -247,7 +247,7 @@ func (r *receiver) note(n int, now clock.Instant) {
 	}
 }
 
-// storm says whether notifications come in such a number that more are on their way.
+// storm reports whether notifications come in such a number that more are on their way.
 func (r *receiver) storm(now clock.Instant) bool {
 	return now.Sub(r.last) < caughtUp && max(r.before, r.count) >= stormRate
 }

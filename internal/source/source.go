@@ -30,7 +30,7 @@ import (
 	"portwatcher/internal/process"
 )
 
-// Mode says which sources are used.
+// Mode reports which sources are used.
 type Mode string
 
 const (
@@ -57,7 +57,7 @@ type Settings struct {
 	BurstScans int
 	BurstDelay time.Duration
 	UDPClients bool
-	// Exact says that eBPF reports every opening and closing, so that scans only
+	// Exact means that eBPF reports every opening and closing, so that scans only
 	// reconcile.
 	Exact bool
 	// Buffer is the receive buffer of one namespace's notifications, in bytes.

@@ -109,10 +109,10 @@ func (w *Watcher) Poke() { signal(w.poke) }
 // PokeSoon has the namespace scanned in a moment.
 func (w *Watcher) PokeSoon() { signal(w.soon) }
 
-// Retune has the watcher take over new settings.
+// Retune has the watcher apply new settings.
 func (w *Watcher) Retune() { signal(w.retune) }
 
-// Opened says that something has opened, so that its processes are looked up once
+// Opened reports that something has opened, so that its processes are looked up once
 // more after a while.
 func (w *Watcher) Opened() { signal(w.openings) }
 
@@ -209,7 +209,7 @@ func (w *Watcher) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// fallBack decides whether /proc takes over: where sock_diag fails from the start of
+// fallBack decides whether /proc applies: where sock_diag fails from the start of
 // a session on, and nothing else is asked for.
 func (w *Watcher) fallBack(err error) bool {
 	if w.env.Mode == Netlink || w.scanned || w.usesProc() || errors.Is(err, netns.ErrProcessGone) {
