@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os/exec"
 	"slices"
 	"sync"
 	"testing"
@@ -100,7 +99,7 @@ func (f *fleet) storm(t *testing.T, c stormCase) {
 	count := stormSize
 	if c.busy {
 		count = busyStormSize
-		occupy(t, 2)
+		harness.Occupy(t, 2)
 	}
 	ordinary := f.startOrdinary(t)
 	if err := rage(f.stormy[:c.storming], []string{"tcp", "udp"}, count, truth); err != nil {
@@ -215,22 +214,6 @@ func (o *ordinary) stop(t *testing.T) map[string][]harness.Life {
 		lives[o.neighbours[i].ID] = run.StopLives(t)
 	}
 	return lives
-}
-
-// occupy has so many loops take processor time until the test ends; each at most 5
-// minutes of it.
-func occupy(t *testing.T, loops int) {
-	t.Helper()
-	for range loops {
-		loop := exec.Command("sh", "-c", "ulimit -t 300; while :; do :; done")
-		if err := loop.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = loop.Process.Kill()
-			_ = loop.Wait() // says that it was killed
-		})
-	}
 }
 
 // readStorm ends a portwatcher and returns the accounts of what it reported, and the
