@@ -88,28 +88,6 @@ func (m *monitor) wire(o *capture.Options) {
 	}
 }
 
-// consume hands events to the server until ctx ends.
-func (m *monitor) consume(ctx context.Context) {
-	var events []*port.Event
-	var dropped uint64
-	for {
-		select {
-		case <-m.live.Ready():
-		case <-ctx.Done():
-			return
-		}
-		events = m.live.Take(events[:0], 1024)
-		for _, e := range events {
-			m.web.Event(e)
-		}
-		clear(events)
-		if s := m.live.Status(); s.Dropped != dropped {
-			m.web.Missed(s.Dropped - dropped)
-			dropped = s.Dropped
-		}
-	}
-}
-
 // run watches until ctx ends, or a part fails that the rest is of no use
 // without.
 func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan os.Signal) error {
@@ -131,7 +109,7 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 	if m.web != nil {
 		group.Go(func() error { return m.web.Serve(watching) })
 		group.Go(func() error {
-			m.consume(watching)
+			consume(watching, m.live, m.web.Event, m.web.Missed)
 			return nil
 		})
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"portwatcher/internal/capture"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/port"
@@ -60,10 +62,34 @@ func journalSink(j *journal.Journal) capture.Sink {
 
 func fill(s sink.Status) (length, capacity int, taken uint64) { return s.Length, s.Capacity, s.Taken }
 
-// callSink calls f for each event, at once: f must not block.
-func callSink(f func(*port.Event)) []capture.Sink {
-	return []capture.Sink{{
-		Name:  "live",
-		Offer: func(_ string, r capture.Record, _ bool) bool { f(r.Event); return true },
-	}}
+// watchLive returns a sink whose events f receives in a goroutine of its own, until ctx
+// ends. Where f is too slow missed, which may be nil, receives how many events it did not.
+func watchLive(ctx context.Context, f func(*port.Event), missed func(uint64)) capture.Sink {
+	q := sink.NewQueue[*port.Event]("live", liveCapacity, liveShare)
+	go consume(ctx, q, f, missed)
+	return liveSink(q)
+}
+
+// consume hands events on until ctx ends.
+func consume(ctx context.Context, q *sink.Queue[*port.Event], f func(*port.Event), missed func(uint64)) {
+	var events []*port.Event
+	var dropped uint64
+	for {
+		select {
+		case <-q.Ready():
+		case <-ctx.Done():
+			return
+		}
+		events = q.Take(events[:0], 1024)
+		for _, e := range events {
+			f(e)
+		}
+		clear(events)
+		if s := q.Status(); s.Dropped != dropped {
+			if missed != nil {
+				missed(s.Dropped - dropped)
+			}
+			dropped = s.Dropped
+		}
+	}
 }

@@ -57,7 +57,11 @@ func showTop(ctx context.Context, cmd *cobra.Command, s *config.Settings, instan
 	log.SetOutput(io.Discard)
 	log.AddHook(warnings)
 	defer warnings.print(os.Stderr)
-	watching, err := newCapture(s, log, docker, func(o *capture.Options) { o.Sinks = callSink(board.Event) })
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	watching, err := newCapture(s, log, docker, func(o *capture.Options) {
+		o.Sinks = []capture.Sink{watchLive(ctx, board.Event, func(n uint64) { board.Note("%d events are missing from the list: they came too fast", n) })}
+	})
 	if err != nil {
 		return err
 	}

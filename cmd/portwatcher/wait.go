@@ -138,14 +138,16 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 		local.Use(looked{first, failed})
 		return wait.Run(ctx, local, targets, options)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	c, err := newCapture(s, log, docker, func(o *capture.Options) {
-		o.Sinks = callSink(func(*port.Event) { local.Event() })
+		changed := func(*port.Event) { local.Event() }
+		o.Sinks = []capture.Sink{watchLive(ctx, changed, func(uint64) { local.Event() })}
 	})
 	if err != nil {
 		return err
 	}
 	local.Use(starting{c, open})
-	ctx, cancel := context.WithCancelCause(ctx)
 	watching := start(ctx, func(ctx context.Context) error {
 		err := c.Run(ctx)
 		cancel(err)
