@@ -27,6 +27,8 @@ type member struct {
 	// unreachable reports why there is no namespace.
 	unreachable error
 	listed      listed
+	// lastEvent is the time of its last opened, closed or changed event.
+	lastEvent clock.Instant
 }
 
 // namespace is a network namespace with its containers.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/exposure"
 	"portwatcher/internal/port"
 	"portwatcher/internal/tracker"
@@ -46,7 +47,21 @@ func (c *Capture) publish(changes []tracker.Change) {
 func (c *Capture) emit(change *tracker.Change, reach exposure.Reach, force bool) {
 	c.counts.changes.Out++
 	c.detected(change)
+	if m := c.containers[change.Container.ID]; m != nil {
+		m.lastEvent = max(m.lastEvent, change.Time)
+	}
 	c.send(c.event(change, reach), c.socketsOf(change), change.Container.ID, force)
+}
+
+// lastOf returns the time of a container's last event; zero where there was none.
+func (c *Capture) lastOf(container *port.Container) clock.Instant {
+	if container == nil {
+		return 0
+	}
+	if m := c.containers[container.ID]; m != nil {
+		return m.lastEvent
+	}
+	return 0
 }
 
 // exposureOf returns who can reach the endpoint of a change, and remembers it while the

@@ -222,7 +222,7 @@ func (c *Capture) applyCount(n *namespace, count *source.Count, owner tracker.Ow
 	} else {
 		changes := c.tracker.Counted(c.changes[:0], n.id, tracker.Counted{
 			Socket: *s, Owner: owner, Opened: count.Opened, Closed: count.Closed, Missed: count.Missed,
-			LastOpened: count.LastOpened, LastClosed: count.LastClosed, ClosedCookie: count.ClosedCookie, Source: port.SourceEBPF,
+			LastOpened: count.LastOpened, LastClosed: count.LastClosed, ClosedCookie: count.ClosedCookie, NotBefore: c.lastOf(owner.Container), Source: port.SourceEBPF,
 		})
 		for i := range changes {
 			switch changes[i].Type {

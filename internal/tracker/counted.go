@@ -24,7 +24,10 @@ type Counted struct {
 	// ClosedCookie is of the last one that closed, Missed ones included; 0 where
 	// there was none.
 	ClosedCookie uint64
-	Source       port.Source
+	// NotBefore is the time of the last change that the container's facts made. A change
+	// that the count leads to gets no earlier time: counts arrive later than facts.
+	NotBefore clock.Instant
+	Source    port.Source
 }
 
 // count is what is known of the counted sockets at one place.
@@ -81,7 +84,7 @@ func (t *Tracker) Counted(dst []Change, id port.Namespace, c Counted) []Change {
 			e.carryOn()
 		}
 	}
-	return t.settle(dst, at, c.Source)
+	return t.settle(dst, max(at, c.NotBefore), c.Source)
 }
 
 // take adds a count. The closings of lost sockets come first: the others closed

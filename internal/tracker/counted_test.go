@@ -209,3 +209,16 @@ func TestCountedClosesBesideNobodys(t *testing.T) {
 	expect(t, counts(tr, tally{opened: 1, last: 2, lastAt: 2, nobody: true}))
 	expect(t, counts(tr, tally{missed: 1, ended: 1, endedAt: 3, nobody: true}), "3 closed web:80 [10] ebpf since 1")
 }
+
+// A count arrives later than the facts that happened after it: what it leads to has no
+// earlier time than their changes.
+func TestCountedAfterLaterFacts(t *testing.T) {
+	tr := tracking(0)
+	expect(t, exactly(tr, 4, 1, 80, 10), "4 opened web:80 [10] ebpf")
+	expect(t, ends(tr, 5, 1), "5 closed web:80 [10] ebpf since 4")
+	late := tally{opened: 1, last: 2, lastAt: 3}.counted()
+	late.NotBefore = at(5)
+	expect(t, describe(tr.Counted(nil, ns1, late)), "5 opened web:80 [10] ebpf")
+	ended := tally{closed: 1, ended: 2, endedAt: 6}.counted()
+	expect(t, describe(tr.Counted(nil, ns1, ended)), "6 closed web:80 [10] ebpf since 5")
+}
