@@ -14,6 +14,9 @@ const (
 	acceptRate = 10_000 // connections a second
 	// acceptSettle passes after portwatcher's start, and before the first turn.
 	acceptSettle = 300 * time.Millisecond
+	// unsubscribePatience bounds the wait until portwatcher has found out that a server is
+	// so busy that notifications cost too much: twice as long as it measures, and more.
+	unsubscribePatience = 40 * time.Second
 	// aimAccept bounds the CPU added to server and client, as a share of theirs.
 	aimAccept = 0.01
 )
@@ -27,7 +30,9 @@ const (
 
 var acceptTurns = []string{turnWithout, sourceEBPF, turnAgain, sourceNetlink}
 
-// A turn is a span in which one thing watched, or nothing.
+// A turn is a span in which one thing watched, or nothing. Where there are so many
+// connections, portwatcher without eBPF soon ends its subscription to notifications: its
+// turn begins then.
 type turn struct {
 	name       string
 	begin, end time.Time
@@ -39,7 +44,7 @@ type turn struct {
 // nothing about.
 func runAccept(ctx context.Context, s *settings, r *report) error {
 	return onStage(ctx, s, r, newFleet("accept", 1, 1, "bridge"), func(st *stage) error {
-		length := time.Duration(s.acceptRounds*len(acceptTurns)+1) * (s.acceptTurn + 5*time.Second)
+		length := time.Duration(s.acceptRounds*len(acceptTurns)+1) * (s.acceptTurn + 15*time.Second)
 		load, err := startConnections(ctx, st, "--rate", fmt.Sprint(acceptRate), "--for", min(length, time.Hour).String())
 		if err != nil {
 			return err
@@ -58,13 +63,31 @@ func runAccept(ctx context.Context, s *settings, r *report) error {
 		if a.resets, err = measureResets(ctx, s, st); err != nil {
 			return err
 		}
-		if a.pairs, err = measurePairs(ctx, s, st); err != nil {
+		if a.programPairs, err = measurePairs(ctx, s, st, "eBPF programs", attachPrograms); err != nil {
+			return err
+		}
+		if a.noticePairs, err = measureSubscription(ctx, s, st); err != nil {
 			return err
 		}
 		r.add(a.table(s))
 		r.add(a.aims())
 		return nil
 	})
+}
+
+// measureSubscription measures by pairs what a subscription to destroy notifications
+// costs. Portwatcher ends its own where there are so many connections.
+func measureSubscription(ctx context.Context, s *settings, st *stage) (pairs []pair, err error) {
+	pids, err := st.processes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	subscribe, closeNamespace, err := subscribeIn(pids[0])
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeNamespace()) }()
+	return measurePairs(ctx, s, st, "destroy notifications", subscribe)
 }
 
 // measureAccept returns the turns, round by round in another order, and what
@@ -115,7 +138,7 @@ func (s *stage) turn(ctx context.Context, name string, d time.Duration, work fun
 	t.name = name
 	pid := 0
 	if slices.Contains(sources, name) {
-		w, err := s.watch(ctx, name)
+		w, address, err := serve(ctx, s, name, true)
 		if err != nil {
 			return t, err
 		}
@@ -124,6 +147,11 @@ func (s *stage) turn(ctx context.Context, name string, d time.Duration, work fun
 			_, stopErr := w.stop()
 			err = errors.Join(err, stopErr)
 		}()
+		if name == sourceNetlink {
+			if err := awaitUnsubscribed(ctx, address); err != nil {
+				return t, err
+			}
+		}
 	}
 	if err := wait(ctx, acceptSettle); err != nil {
 		return t, err
@@ -140,6 +168,23 @@ func (s *stage) turn(ctx context.Context, name string, d time.Duration, work fun
 	machineAfter, ownAfter, err := machineTimes(pid)
 	t.machine, t.own = machineAfter-machine, ownAfter-own
 	return t, err
+}
+
+// awaitUnsubscribed waits until portwatcher receives no destroy notifications any more:
+// there are too many connections.
+func awaitUnsubscribed(ctx context.Context, address string) error {
+	return untilEach(ctx, slowly, unsubscribePatience, func() error {
+		status, err := askStatus(address)
+		if err != nil {
+			return err
+		}
+		for _, w := range status.Watchers {
+			if w.Destroy {
+				return errors.New("portwatcher still receives the destroy notifications of a busy server")
+			}
+		}
+		return nil
+	})
 }
 
 // machineTimes returns the CPU time of the machine and of a process so far.
@@ -180,13 +225,15 @@ type acceptResult struct {
 	turns    time.Duration
 	programs programCost
 	resets   map[string]float64 // portwatcher's share of one core, by source
-	pairs    []pair
-	samples  []connectionSample
-	server   map[string][]float64 // CPU seconds for each connection
-	client   map[string][]float64
-	machine  map[string][]float64
-	own      map[string][]float64 // share of one core
-	rate     map[string][]float64
+	// What a connection costs with the eBPF programs, and with a subscription to destroy
+	// notifications.
+	programPairs, noticePairs []pair
+	samples                   []connectionSample
+	server                    map[string][]float64 // CPU seconds for each connection
+	client                    map[string][]float64
+	machine                   map[string][]float64
+	own                       map[string][]float64 // share of one core
+	rate                      map[string][]float64
 }
 
 func (a *acceptResult) add(t turn, samples []connectionSample) error {

@@ -79,3 +79,33 @@ func busyTime() (time.Duration, error) {
 	}
 	return busy, nil
 }
+
+// workerTime returns the CPU time of the kernel's workers that are bound to a CPU so far,
+// in which the work runs that this CPU has put off. Source: kernel/workqueue.c of Linux,
+// and sched-stats.rst.
+func workerTime(cpu int) (sum time.Duration, err error) {
+	folders, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, err
+	}
+	found := false
+	for _, folder := range folders {
+		name, err := os.ReadFile(folder + "/comm")
+		if err != nil || !strings.HasPrefix(string(name), fmt.Sprintf("kworker/%d:", cpu)) {
+			continue // another, or it has ended
+		}
+		text, err := os.ReadFile(folder + "/schedstat")
+		if err != nil {
+			continue
+		}
+		nanoseconds, err := strconv.ParseInt(strings.Fields(string(text) + " -")[0], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s/schedstat: %w", folder, err)
+		}
+		found, sum = true, sum+time.Duration(nanoseconds)
+	}
+	if !found {
+		return 0, fmt.Errorf("no worker of CPU %d shows its time in /proc/<pid>/schedstat", cpu)
+	}
+	return sum, nil
+}

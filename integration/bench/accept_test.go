@@ -63,15 +63,31 @@ func TestPairsAreOfNeighbours(t *testing.T) {
 		samples = append(samples, connectionSample{at(int(i)), i * 10, cost, cost})
 		cost += []int64{100, 220, 300, 300}[i/10]
 	}
-	pairs, err := makePairs([][2]time.Time{{at(0), at(10)}, {at(10), at(20)}, {at(20), at(30)}}, samples)
+	span := func(from, to int, workers time.Duration) [2]pairSample {
+		return [2]pairSample{{at(from), time.Second}, {at(to), time.Second + workers}}
+	}
+	pairs, err := makePairs(pairSpans{span(0, 10, 0), span(10, 20, 0), span(20, 30, 0)}, samples)
 	if err != nil || len(pairs) != 1 {
 		t.Fatalf("%v, %v, want one pair", pairs, err)
 	}
 	if share, low, high := added(pairs); math.Abs(share-0.1) > 1e-9 || low != share || high != share {
 		t.Errorf("%v more (%v to %v), want a tenth more than the 200 between 100 and 300", share, low, high)
 	}
-	if _, err := makePairs([][2]time.Time{{at(100), at(110)}}, samples); err == nil {
-		t.Error("a span without samples is no error")
+	// 100 connections each.
+	pairs, err = makePairs(pairSpans{span(0, 10, time.Second), span(10, 20, 3*time.Second), span(20, 30, time.Second)}, samples)
+	if err != nil || len(pairs) != 1 {
+		t.Fatalf("%v, %v, want one pair", pairs, err)
+	}
+	if seconds, _, _ := addedTime(pairs); math.Abs(seconds-0.02) > 1e-6 {
+		t.Errorf("%v seconds more a connection, want the 2 s more of the workers for 100", seconds)
+	}
+	without := span(100, 110, 0)
+	pairs, err = makePairs(pairSpans{span(0, 10, 0), span(10, 20, 0), span(20, 30, 0), without, span(0, 10, 0)}, samples)
+	if err != nil || len(pairs) != 1 {
+		t.Errorf("%v, %v, want the pair without the span that has no samples", pairs, err)
+	}
+	if _, err := makePairs(pairSpans{span(0, 10, 0), without, span(10, 20, 0)}, samples); err == nil {
+		t.Error("no pair at all is no error")
 	}
 }
 

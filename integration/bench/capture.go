@@ -27,7 +27,8 @@ type captured struct {
 	source      string // empty but for portwatcher
 	perSecond   float64
 	storm, held reported
-	losses      int
+	losses      int           // as many as it admits
+	unnumbered  int           // gaps that do not say how many
 	cpu         time.Duration // that the storm cost it
 	memory      memoryUse
 	ended       error  // it ended by itself meanwhile
@@ -40,8 +41,17 @@ type memoryUse struct {
 	back                 time.Duration // until it was under the aim, or given up
 }
 
-// runCapture measures what portwatcher and other tools catch of the same load.
+// runCapture measures what portwatcher and other tools catch of the same load, and
+// what portwatcher does on a machine that is busy.
 func runCapture(ctx context.Context, s *settings, r *report) error {
+	if err := captureAlone(ctx, s, r); err != nil {
+		return err
+	}
+	return captureBusy(ctx, s, r)
+}
+
+// captureAlone has the ways watch one container, one after another.
+func captureAlone(ctx context.Context, s *settings, r *report) error {
 	return onStage(ctx, s, r, newFleet("capture", 1, 1, "bridge"), func(st *stage) error {
 		var all []captured
 		for _, way := range captureWays() {
@@ -92,6 +102,10 @@ func measureCapture(ctx context.Context, st *stage, way captureWay, count int) (
 	}
 	err = stop() // what it holds back it writes now
 	c.storm, c.held, c.losses = t.counts()
+	c.unnumbered = t.unnumbered
+	if c.source == "" { // its losses are of the whole host
+		c.losses = min(c.losses, max(2*count-c.storm.opened-c.storm.closed, 0))
+	}
 	return c, err
 }
 
@@ -114,8 +128,8 @@ func (c *captured) storms(ctx context.Context, st *stage, pid int, t *tally, cou
 	c.perSecond, err = storm(ctx, st, stormPort, count)
 	if err == nil && pid > 0 {
 		err = t.await(ctx, func() bool {
-			storm, _, _ := t.counts()
-			return storm.opened >= count && storm.closed >= count
+			storm, _, losses := t.counts()
+			return storm.opened+storm.closed+storm.bursts+losses >= 2*count
 		})
 	}
 	if err = errors.Join(err, memory()); err != nil || pid == 0 {
@@ -175,4 +189,20 @@ func readFacts(output string) ([]fact, error) {
 		facts = append(facts, f)
 	}
 	return facts, nil
+}
+
+// countFacts counts what a workload says that it opened and closed.
+func countFacts(output string) (did happened, err error) {
+	facts, err := readFacts(output)
+	for _, f := range facts {
+		switch f.Action {
+		case "opened":
+			did.opened++
+		case "closed":
+			did.closed++
+		case "summary":
+			did = did.plus(happened{f.Count, f.Count})
+		}
+	}
+	return did, err
 }

@@ -36,8 +36,12 @@ type capturing struct {
 	ended func() error
 }
 
-// wayNothing is the load alone, to compare its speed with.
-const wayNothing = "nothing"
+const (
+	// wayNothing is the load alone, to compare its speed with.
+	wayNothing = "nothing"
+	// wayBpftrace is the one whose CPU time is the aim.
+	wayBpftrace = "bpftrace, inet_sock_set_state"
+)
 
 func captureWays() []captureWay {
 	ways := []captureWay{{name: wayNothing, start: func(context.Context, *stage, *tally) (capturing, error) {
@@ -49,7 +53,7 @@ func captureWays() []captureWay {
 	return append(ways,
 		captureWay{name: "tcpstates (libbpf-tools)", start: startPeer(peer{
 			program: "tcpstates", debianPackage: "libbpf-tools", command: withTracefs, parse: parseTCPStates})},
-		captureWay{name: "bpftrace, inet_sock_set_state", start: startPeer(peer{
+		captureWay{name: wayBpftrace, start: startPeer(peer{
 			program: "bpftrace", debianPackage: "bpftrace", arguments: []string{"-e", bpftraceProgram}, command: withTracefs, parse: parseBpftrace})},
 		captureWay{name: "ss -E -t, in the namespace", start: startPeer(peer{
 			program: "ss", debianPackage: "iproute2", arguments: []string{"-E", "-H", "-t", "-n"}, command: inNamespace, parse: parseSS})},

@@ -81,3 +81,27 @@ func wait(ctx context.Context, d time.Duration) error {
 		return ctx.Err()
 	}
 }
+
+// until waits until the condition holds, or says what it said last.
+func until(ctx context.Context, patience time.Duration, condition func() error) error {
+	return untilEach(ctx, 10*time.Millisecond, patience, condition)
+}
+
+// slowly is the time between two looks at what takes long.
+const slowly = 300 * time.Millisecond
+
+// untilEach is [until] with the time between two looks at the condition.
+func untilEach(ctx context.Context, between, patience time.Duration, condition func() error) error {
+	for deadline := time.Now().Add(patience); ; {
+		err := condition()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("after %v: %w", patience, err)
+		}
+		if err := wait(ctx, between); err != nil {
+			return err
+		}
+	}
+}

@@ -20,8 +20,9 @@ var aimCPU = map[string]float64{sourceEBPF: 0.001, sourceNetlink: 0.02}
 const (
 	// completePatience bounds the wait for the complete list.
 	completePatience = time.Minute
-	// fleetSettle passes between the complete list and the steady state.
-	fleetSettle = 5 * time.Second
+	// fleetSettle passes between the complete list and the steady state: portwatcher
+	// gives back what its start took within it.
+	fleetSettle = 16 * time.Second
 	// fleetIdle is how long the engine is measured without portwatcher.
 	fleetIdle = 15 * time.Second
 )

@@ -42,26 +42,10 @@ func (w *watcher) observe(o observer) { w.observer.Store(&o) }
 // startWatcher starts portwatcher with the source ("ebpf" or "netlink") and
 // returns when its list is complete. The caller stops it.
 func startWatcher(ctx context.Context, binary, source string, f *fleet) (*watcher, error) {
-	// The bench, not the terminal, tells it to stop.
-	folder, err := os.MkdirTemp("", "portwatcher-bench-")
+	w, first, err := launchWatcher(binary, f.endpoints(), "--source", source, "--monitor-containers", "label:"+f.label())
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{read: make(chan error, 1), folder: folder}
-	w.process = exec.Command(binary, "run", "--source", source, "--format", "json", "--monitor-containers", "label:"+f.label(),
-		"--health-socket", "", "--state", folder)
-	w.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	w.process.Stderr = &w.log
-	output, err := w.process.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	first := make(chan [][]byte, 1)
-	begin := time.Now()
-	if err := w.process.Start(); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(folder))
-	}
-	go w.follow(output, f.endpoints(), begin, first)
 	deadline := time.NewTimer(completePatience)
 	defer deadline.Stop()
 	select {
@@ -82,6 +66,31 @@ func startWatcher(ctx context.Context, binary, source string, f *fleet) (*watche
 		err = fmt.Errorf("%w; its log:\n%s", err, w.log.String())
 	}
 	return nil, errors.Join(err, stopErr)
+}
+
+// launchWatcher starts portwatcher. First receives the opened events of so many
+// endpoints once they are there. The caller stops it.
+func launchWatcher(binary string, endpoints int, arguments ...string) (w *watcher, first <-chan [][]byte, err error) {
+	folder, err := os.MkdirTemp("", "portwatcher-bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	w = &watcher{read: make(chan error, 1), folder: folder}
+	w.process = exec.Command(binary, append([]string{"run", "--format", "json", "--health-socket", "", "--state", folder}, arguments...)...)
+	// The bench, not the terminal, tells it to stop.
+	w.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	w.process.Stderr = &w.log
+	output, err := w.process.StdoutPipe()
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(folder))
+	}
+	opened := make(chan [][]byte, 1)
+	begin := time.Now()
+	if err := w.process.Start(); err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(folder))
+	}
+	go w.follow(output, endpoints, begin, opened)
+	return w, opened, nil
 }
 
 // follow reads lines until standard output ends, and hands over the opened

@@ -4,11 +4,12 @@
 //
 // It is a module of its own, so that the tools it compares with are no
 // dependencies of portwatcher. One file tells one theme: scan.go, fleet.go,
-// capture.go, latency.go, accept.go, journal.go, web.go. A theme that cannot run
-// on a machine is named in the output with the reason; where PORTWATCHER_REQUIRE
-// is 1 that is a failure.
+// capture.go, latency.go, accept.go, journal.go, web.go, soak.go. A theme that
+// cannot run on a machine is named in the output with the reason; where
+// PORTWATCHER_REQUIRE is 1 that is a failure.
 //
-// A missed aim is reported and is no failure: times depend on the machine.
+// A missed aim is reported and is no failure: times depend on the machine. A sum
+// of the soak that does not balance is one.
 // Exit status 2 is a wrong flag, 1 a failure, 130 an interrupt.
 package main
 
@@ -26,7 +27,7 @@ import (
 
 // settings are the flags. Those of one theme begin with its name.
 type settings struct {
-	only        string
+	theme       string
 	markdown    string
 	portwatcher string
 
@@ -45,6 +46,10 @@ type settings struct {
 	acceptPairs  int
 
 	journalEvents int
+
+	soakLength     time.Duration
+	soakContainers int
+	soakStorm      int
 }
 
 // A theme measures one thing and adds its tables to the report.
@@ -61,6 +66,7 @@ var themes = []theme{
 	{"accept", runAccept},
 	{"journal", runJournal},
 	{"web", runWeb},
+	{"soak", runSoak},
 }
 
 func main() {
@@ -133,7 +139,7 @@ func run(ctx context.Context, arguments []string) int {
 func parse(arguments []string) (*settings, []theme, error) {
 	s := &settings{}
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
-	set.StringVar(&s.only, "only", "", "themes to run, separated by commas: "+themeNames()+"; empty is all")
+	set.StringVar(&s.theme, "theme", "", "themes to run, separated by commas: "+themeNames()+"; empty is all")
 	set.StringVar(&s.markdown, "markdown", "", "also write the report as Markdown to this `file`")
 	set.StringVar(&s.portwatcher, "portwatcher", "", "the portwatcher `binary` to measure; empty builds one")
 	set.IntVar(&s.scanRounds, "scan-rounds", 15, "rounds of the scan, in each of which every way has its turn (1 to 1000)")
@@ -145,9 +151,12 @@ func parse(arguments []string) (*settings, []theme, error) {
 	set.IntVar(&s.captureCount, "capture-count", 100_000, "times to bind, listen and close without pause (1000 to 10,000,000)")
 	set.IntVar(&s.latencyCount, "latency-count", 1000, "ports of each protocol, one each 5 ms (10 to 10,000)")
 	set.IntVar(&s.acceptRounds, "accept-rounds", 10, "rounds of the connections, in each of which every way has its turn (2 to 1000)")
-	set.IntVar(&s.acceptPairs, "accept-pairs", 300, "times that the eBPF programs are attached under the connections (10 to 10,000)")
+	set.IntVar(&s.acceptPairs, "accept-pairs", 300, "times that the eBPF programs are attached under the connections, and as often the subscription to notifications (10 to 10,000)")
 	set.DurationVar(&s.acceptTurn, "accept-turn", 800*time.Millisecond, "how long a turn is measured (200ms to 1h)")
 	set.IntVar(&s.journalEvents, "journal-events", 1_000_000, "events in the journal (10,000 to 100,000,000)")
+	set.DurationVar(&s.soakLength, "soak-length", 10*time.Minute, "how long containers come and go (20s to 24h)")
+	set.IntVar(&s.soakContainers, "soak-containers", 200, "containers that come and go (8 to 10,000)")
+	set.IntVar(&s.soakStorm, "soak-storm", 20_000, "times that a storm opens and closes its port (100 to 1,000,000)")
 	if err := set.Parse(arguments); err != nil {
 		return nil, nil, err
 	}
@@ -167,6 +176,8 @@ func parse(arguments []string) (*settings, []theme, error) {
 		{"accept-rounds", s.acceptRounds, 2, 1000},
 		{"accept-pairs", s.acceptPairs, 10, 10_000},
 		{"journal-events", s.journalEvents, 10_000, 100_000_000},
+		{"soak-containers", s.soakContainers, 8, 10_000},
+		{"soak-storm", s.soakStorm, 100, 1_000_000},
 	} {
 		if limit.value < limit.low || limit.value > limit.high {
 			return nil, nil, fmt.Errorf("--%s %d: want %d to %d", limit.name, limit.value, limit.low, limit.high)
@@ -178,19 +189,22 @@ func parse(arguments []string) (*settings, []theme, error) {
 	if s.acceptTurn < 200*time.Millisecond || s.acceptTurn > time.Hour {
 		return nil, nil, fmt.Errorf("--accept-turn %v: want 200ms to 1h", s.acceptTurn)
 	}
+	if s.soakLength < 20*time.Second || s.soakLength > 24*time.Hour {
+		return nil, nil, fmt.Errorf("--soak-length %v: want 20s to 24h", s.soakLength)
+	}
 	if s.fleetNetwork != "bridge" && s.fleetNetwork != "none" {
 		return nil, nil, fmt.Errorf("--fleet-network %q: want bridge or none", s.fleetNetwork)
 	}
-	chosen, err := chooseThemes(s.only)
+	chosen, err := chooseThemes(s.theme)
 	return s, chosen, err
 }
 
-func chooseThemes(only string) ([]theme, error) {
-	if only == "" {
+func chooseThemes(names string) ([]theme, error) {
+	if names == "" {
 		return themes, nil
 	}
 	var chosen []theme
-	for _, name := range strings.Split(only, ",") {
+	for _, name := range strings.Split(names, ",") {
 		found := false
 		for _, t := range themes {
 			if t.name == strings.TrimSpace(name) {
@@ -198,7 +212,7 @@ func chooseThemes(only string) ([]theme, error) {
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("--only %q: there is no %q, only %s", only, name, themeNames())
+			return nil, fmt.Errorf("--theme %q: there is no %q, only %s", names, name, themeNames())
 		}
 	}
 	return chosen, nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"regexp"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -24,20 +23,27 @@ const quietTime = 2 * time.Second
 // An observation is what one line of a way says about one port.
 type observation struct {
 	opened, closed int
+	burst          bool // they were counted, not listed
 	named          bool // with a process id
 	port           int
-	losses         int // as many as it admits: events, or gaps
+	losses         int // as many as it admits
+	gap            bool
+	container      string // portwatcher's lines only
 }
 
 // reported counts what was reported of one load.
-type reported struct{ opened, closed, named int }
+type reported struct {
+	opened, closed, named int // listed one by one
+	bursts                int // openings and closings that were counted
+}
 
 // A tally counts observations. It is safe for concurrent use.
 type tally struct {
 	mutex       sync.Mutex
 	storm, held reported
-	canary      bool // a line about the canary was seen
-	losses      int
+	canary      bool      // a line about the canary was seen
+	losses      int       // as many as were admitted
+	unnumbered  int       // gaps that do not say how many
 	last        time.Time // when the last line came
 }
 
@@ -46,6 +52,7 @@ func (t *tally) add(o observation) {
 	defer t.mutex.Unlock()
 	t.last = time.Now()
 	t.losses += o.losses
+	t.unnumbered += one(o.gap && o.losses == 0)
 	var load *reported
 	switch {
 	case o.port == stormPort:
@@ -56,6 +63,10 @@ func (t *tally) add(o observation) {
 		t.canary = true
 		return
 	default:
+		return
+	}
+	if o.burst {
+		load.bursts += o.opened + o.closed
 		return
 	}
 	load.opened += o.opened
@@ -95,51 +106,6 @@ func (t *tally) await(ctx context.Context, done func() bool) error {
 		}
 	}
 	return nil
-}
-
-var (
-	typeOpened = []byte(`"type":"opened"`)
-	typeClosed = []byte(`"type":"closed"`)
-	typeBurst  = []byte(`"type":"burst"`)
-	typeGap    = []byte(`"type":"gap"`)
-	counted    = []byte(`"transient":false,"opened":`)
-	countedToo = []byte(`,"closed":`)
-	withPID    = []byte(`"processes":[{"pid":`)
-	portField  = []byte(`"port":`)
-)
-
-// parsePortwatcher reads an event without decoding all of it, which would take
-// its share of the processor.
-func parsePortwatcher(line []byte) (o observation) {
-	if bytes.Contains(line, typeGap) {
-		o.losses = 1
-		return o
-	}
-	o.opened, o.closed = one(bytes.Contains(line, typeOpened)), one(bytes.Contains(line, typeClosed))
-	if bytes.Contains(line, typeBurst) {
-		o.opened, o.closed = numberAfter(line, counted), numberAfter(line, countedToo)
-	}
-	o.named = bytes.Contains(line, withPID)
-	o.port = numberAfter(line, portField)
-	return o
-}
-
-// numberAfter is the number between a text and the next comma; 0 where there is
-// none.
-func numberAfter(line, text []byte) int {
-	_, rest, found := bytes.Cut(line, text)
-	if !found {
-		return 0
-	}
-	digits, _, _ := bytes.Cut(rest, []byte(","))
-	return number(digits)
-}
-
-func one(is bool) int {
-	if is {
-		return 1
-	}
-	return 0
 }
 
 // parseTCPStates reads a line of tcpstates: socket, pid, command, local
@@ -190,13 +156,4 @@ func parseLost(line []byte) (o observation) {
 		o.losses = number(match[1])
 	}
 	return o
-}
-
-// number returns 0 for what is none.
-func number(digits []byte) int {
-	n, err := strconv.Atoi(string(digits))
-	if err != nil {
-		return 0
-	}
-	return n
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"time"
 
 	"portwatcher/internal/browser"
 )
@@ -71,7 +70,7 @@ func runWeb(ctx context.Context, s *settings, r *report) error {
 
 // serve starts portwatcher with its server at an address of the loopback, or
 // without a server. The caller stops it.
-func serve(ctx context.Context, st *stage, server bool) (w *watcher, address string, err error) {
+func serve(ctx context.Context, st *stage, source string, server bool) (w *watcher, address string, err error) {
 	if server {
 		if address, err = freeAddress(); err != nil {
 			return nil, "", err
@@ -91,7 +90,7 @@ func serve(ctx context.Context, st *stage, server bool) (w *watcher, address str
 		err = errors.Join(err, restore)
 	}()
 	// The list is complete after the server has taken its address.
-	w, err = st.watch(ctx, sourceEBPF)
+	w, err = st.watch(ctx, source)
 	return w, address, err
 }
 
@@ -114,20 +113,4 @@ func startBrowser(ctx context.Context) (*browser.Browser, error) {
 		}
 	}
 	return browser.Start(path)
-}
-
-// until waits until the condition holds, or says what it said last.
-func until(ctx context.Context, patience time.Duration, condition func() error) error {
-	for deadline := time.Now().Add(patience); ; {
-		err := condition()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("after %v: %w", patience, err)
-		}
-		if err := wait(ctx, 10*time.Millisecond); err != nil {
-			return err
-		}
-	}
 }

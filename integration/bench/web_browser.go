@@ -43,7 +43,7 @@ func (n *webNumbers) measureBrowser(ctx context.Context, st *stage, beside strin
 		return err
 	}
 	defer chromium.Close()
-	w, address, err := serve(ctx, st, true)
+	w, address, err := serve(ctx, st, sourceEBPF, true)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ type load struct {
 
 // measureLoads asks for what is open, and for the metrics.
 func (n *webNumbers) measureLoads(ctx context.Context, st *stage) (err error) {
-	w, address, err := serve(ctx, st, true)
+	w, address, err := serve(ctx, st, sourceEBPF, true)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (o *outputDelays) measure(ctx context.Context, st *stage) error {
 }
 
 func printDelays(ctx context.Context, st *stage, server bool) (times []time.Duration, cost time.Duration, err error) {
-	w, _, err := serve(ctx, st, server)
+	w, _, err := serve(ctx, st, sourceEBPF, server)
 	if err != nil {
 		return nil, 0, err
 	}

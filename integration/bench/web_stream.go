@@ -41,7 +41,7 @@ type streamRun struct {
 }
 
 func (n *webNumbers) measureStream(ctx context.Context, st *stage, fast, slow int) (err error) {
-	w, address, err := serve(ctx, st, true)
+	w, address, err := serve(ctx, st, sourceEBPF, true)
 	if err != nil {
 		return err
 	}
@@ -129,13 +129,8 @@ func (s *streamRun) compare(output string, lines, read []arrival) error {
 func (s *streamRun) readStatus(ctx context.Context, address string) error {
 	var late error
 	err := until(ctx, streamPatience, func() error {
-		response, err := http.Get("http://" + address + api.PathStatus)
+		status, err := askStatus(address)
 		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		var status api.Status
-		if err := json.NewDecoder(response.Body).Decode(&status); err != nil {
 			return err
 		}
 		s.cutOff, s.lost = int(status.Streams.CutOff), int(status.Lost)
@@ -149,6 +144,16 @@ func (s *streamRun) readStatus(ctx context.Context, address string) error {
 		return nil
 	}
 	return err
+}
+
+// askStatus reads the status of the portwatcher that serves at an address.
+func askStatus(address string) (status api.Status, err error) {
+	response, err := http.Get("http://" + address + api.PathStatus)
+	if err != nil {
+		return status, err
+	}
+	defer response.Body.Close()
+	return status, json.NewDecoder(response.Body).Decode(&status)
 }
 
 // readers are readers of the event stream.
