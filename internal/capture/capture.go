@@ -90,18 +90,20 @@ type Capture struct {
 	resume     memory
 	storm      storm
 
-	hostName  string
-	engineIs  link
-	synced    bool
-	single    bool // one list is made, without watchers that run
-	reader    *source.Reader
-	lossAt    clock.Instant // eBPF lost something the last time
-	lastID    uint64
-	startedAt time.Time
-	now       clock.Instant // of the observation that is being handled
-	counts    counts
-	running   map[*source.Watcher]struct{}
-	buffers   int // namespaces for which the receive buffers were computed
+	hostName string
+	engineIs link
+	// engineBack is when the engine was reached again after it had been away.
+	engineBack clock.Instant
+	synced     bool
+	single     bool // one list is made, without watchers that run
+	reader     *source.Reader
+	lossAt     clock.Instant // eBPF lost something the last time
+	lastID     uint64
+	startedAt  time.Time
+	now        clock.Instant // of the observation that is being handled
+	counts     counts
+	running    map[*source.Watcher]struct{}
+	buffers    int // namespaces for which the receive buffers were computed
 
 	stuckAfter time.Duration
 	timers     timers

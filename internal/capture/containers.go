@@ -75,6 +75,9 @@ func (c *Capture) takeContainer(o *source.ContainerChange) error {
 }
 
 func (c *Capture) takeSynced() error {
+	if c.engineIs.lost != nil && c.engineIs.connected {
+		c.engineBack = c.now
+	}
 	c.engineIs.connect()
 	first := !c.synced
 	c.synced = true

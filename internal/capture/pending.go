@@ -170,16 +170,30 @@ func (p *pending) dropOldest() {
 }
 
 // prunePending forgets what waited for a container that the engine does not know: it
-// belongs to another engine. While the engine is away everything waits on.
+// belongs to another engine. While the engine is away everything waits on. A container
+// that ended in that time is never announced: what it did is reported by a gap.
 func (c *Capture) prunePending() {
 	if c.engineIs.lost != nil {
 		return
 	}
+	var facts, counts uint64
+	containers := 0
 	for id, w := range c.pending.lists {
-		if c.now.Sub(w.latest) > pendingTime && c.containers[id] == nil {
+		switch {
+		case c.now.Sub(w.latest) <= pendingTime || c.containers[id] != nil:
+		case w.began.Before(c.engineBack):
+			one, counted := c.pending.take(id).number()
+			facts, counts, containers = facts+one, counts+counted, containers+1
+		default:
 			c.pending.drop(id)
 		}
 	}
+	if containers == 0 {
+		return
+	}
+	c.counts.ring.Lost += facts
+	c.counts.counted.Lost += counts
+	c.gap(nil, fmt.Sprintf("containers came and went while the Docker Engine was away, %d of them: whether they are monitored is not known", containers), facts+counts)
 }
 
 // placePending places what waits for a container that is known now.

@@ -282,3 +282,30 @@ func TestPendingCloses(t *testing.T) {
 	}
 	r.balance()
 }
+
+// A container that came and went while the engine was away is never announced. Whether it
+// is monitored is not known, so that what it did is a gap.
+func TestContainersWhileTheEngineIsAway(t *testing.T) {
+	r := newRig(t, nil)
+	r.synced()
+	r.do(&source.ContainerChange{Change: engine.Change{Kind: engine.Lost, Err: errors.New("away")}})
+	passing := container("passing")
+	opened, closed := r.openedAndClosed(1, 80)
+	r.facts(r.of(passing, opened), closed)
+	r.counted(r.countOf(passing, 1, 81, 5, 5))
+	r.now = r.now.Add(pendingTime / 15)
+	r.synced()
+	r.now = r.now.Add(2 * pendingTime)
+	r.prunePending()
+	s := r.balance()
+	if s["facts"].Lost+s["counts"].Lost != 12 || len(r.pending.lists) != 0 {
+		t.Errorf("facts %+v, counts %+v; want the 12 of the container lost", s["facts"], s["counts"])
+	}
+	records := r.out.all()
+	if len(records) != 1 {
+		t.Fatalf("%d events, want one gap", len(records))
+	}
+	if e := records[0].Event; e.Type != port.Gap || e.Lost != 12 || e.Container != nil {
+		t.Errorf("event %+v; want a gap of 12 without a container", e)
+	}
+}

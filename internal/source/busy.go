@@ -8,14 +8,14 @@ import (
 	"portwatcher/internal/procnet"
 )
 
-// The kernel makes a destroy notification of every connection that closes in a
-// namespace with a subscriber, before the subscriber's filter drops it: some 6 us each,
-// so that 10,000 connections a second cost 6 % of a core, and busyRate 1 %. Where there
-// are more, notifications are not received, and the namespace is scanned more often.
-// `make bench` with --theme accept measures the cost.
+// The kernel makes a destroy notification of every connection that closes in a namespace
+// with a subscriber, before the subscriber's filter drops it: some 2 to 3 us for each end
+// of a connection, so that busyRate of them cost about 1 % of a core. Where there are more,
+// notifications are not received, and the namespace is scanned more often. `make bench`
+// with --theme accept measures the cost.
 const (
 	busyInterval = 10 * time.Second
-	busyRate     = 1500                  // connections a second
+	busyRate     = 3000                  // ends of connections that are opened a second
 	quietRate    = busyRate / 2          // up to which notifications are received again
 	busyScan     = 50 * time.Millisecond // the longest time between two scans meanwhile
 )
