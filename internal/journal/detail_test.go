@@ -15,7 +15,7 @@ import (
 	"portwatcher/internal/port"
 )
 
-// randomEvent makes an event of any form, also of those that the controller
+// randomEvent makes an event of any form, also of those that the capture
 // never makes.
 func randomEvent(r *rand.Rand, id uint64) *port.Event {
 	e := &port.Event{ID: id, Time: randomTime(r), Type: pick(r, port.Opened, port.Closed, port.Changed, port.Gap, port.Bursts, "forgotten"), Transient: r.IntN(4) == 0}

@@ -10,7 +10,7 @@ import (
 	"portwatcher/internal/port"
 )
 
-// Capture watches by itself; [portwatcher/internal/controller.Controller] does.
+// Capture watches by itself; [portwatcher/internal/capture.Capture] does.
 type Capture interface {
 	Run(ctx context.Context) error
 	Open() []port.Open

@@ -9,7 +9,7 @@ import (
 )
 
 // Capture knows what is open, as far as it has looked;
-// [portwatcher/internal/controller.Controller] does.
+// [portwatcher/internal/capture.Capture] does.
 type Capture interface {
 	Open() []port.Open
 	Containers() []port.ContainerState
