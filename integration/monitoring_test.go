@@ -33,8 +33,10 @@ func TestMonitoring(t *testing.T) {
 	for _, p := range []*prometheus{classic, native} {
 		p.waitFor(t, `up{job="portwatcher"} == 1`)
 	}
-	native.waitFor(t, `histogram_count(portwatcher_detection_latency_seconds)`)
-	classic.waitFor(t, `portwatcher_detection_latency_seconds_bucket`)
+	native.waitFor(t, `histogram_count(portwatcher_scan_duration_seconds)`)
+	for _, p := range []*prometheus{classic, native} { // it has classic buckets alone
+		p.waitFor(t, `portwatcher_detection_latency_seconds_bucket`)
+	}
 
 	expressions := dashboardQueries(t)
 	for _, p := range []*prometheus{classic, native} {

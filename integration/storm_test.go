@@ -15,7 +15,7 @@ import (
 const (
 	// stormSize is how often a storming container opens and closes a port of each
 	// protocol, and busyStormSize how often on a busy machine.
-	stormSize, busyStormSize = 100_000, 20_000
+	stormSize, busyStormSize = 100_000, 10_000
 	stormPort                = 20000
 	// Of stormFleet containers at most maxStorming storm.
 	stormFleet, maxStorming = 20, 5
