@@ -54,7 +54,8 @@ func TestStopTwice(t *testing.T) {
 	harness.LockJournal(t, state)
 	watch.Marker(t, container, 1001) // which is not in the journal
 	took, status := watch.StopTwice(t, syscall.SIGINT, syscall.SIGTERM)
-	if took > 5*time.Second || status != 128+int(syscall.SIGTERM) {
-		t.Errorf("ended %v after the second signal with exit status %d, want at once and 143", took, status)
+	// Two signals that are pending at once come in any order.
+	if took > 5*time.Second || status != 128+int(syscall.SIGTERM) && status != 128+int(syscall.SIGINT) {
+		t.Errorf("ended %v after the second signal with exit status %d, want at once, and 143 or 130", took, status)
 	}
 }

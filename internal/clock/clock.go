@@ -32,3 +32,6 @@ func (i Instant) IsZero() bool { return i == 0 }
 
 // Since returns the time from an instant to now.
 func Since(i Instant) time.Duration { return Now().Sub(i) }
+
+// Until returns the time from now to an instant.
+func Until(i Instant) time.Duration { return i.Sub(Now()) }

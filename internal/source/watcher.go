@@ -267,7 +267,8 @@ func (w *Watcher) loop(ctx context.Context) error {
 			interval = min(interval, busyScan)
 		}
 	}
-	scan := time.NewTimer(w.untilTick(interval))
+	due := clock.Now().Add(w.untilTick(interval))
+	scan := time.NewTimer(clock.Until(due))
 	defer scan.Stop()
 	retry := stoppedTimer()
 	defer retry.Stop()
@@ -285,7 +286,8 @@ func (w *Watcher) loop(ctx context.Context) error {
 			return errRetune
 		case <-scan.C:
 			err = w.scans(ctx, bursts)
-			scan.Reset(w.untilTick(interval))
+			due = max(due.Add(interval), clock.Now()) // a burst may take longer than the interval
+			scan.Reset(clock.Until(due))
 		case <-w.poke:
 			err = w.scan(ctx)
 		case <-w.soon:
