@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
 
@@ -101,7 +102,7 @@ func (e *Engine) Follow(ctx context.Context, changes chan<- Change) error {
 		if time.Since(began) >= maxPause {
 			pause.reset()
 		}
-		if !sleep(ctx, pause.next()) {
+		if !clock.Sleep(ctx, pause.next()) {
 			return ctx.Err()
 		}
 	}
@@ -176,15 +177,3 @@ func (r *reminder) due() bool {
 }
 
 func (r *reminder) restart() { r.last = time.Now() }
-
-// sleep waits; it returns false if ctx ended before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

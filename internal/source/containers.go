@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
 	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
@@ -226,7 +227,7 @@ func (c *Containers) inform(ctx context.Context) bool {
 // answer. An engine that hangs holds up nothing else.
 func (c *Containers) AwaitInfo(ctx context.Context) {
 	for !c.informed.Load() && !c.inform(ctx) {
-		if !sleep(ctx, infoRetry) {
+		if !clock.Sleep(ctx, infoRetry) {
 			return
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/process"
@@ -98,7 +99,7 @@ func (e *Env) RunProbe(ctx context.Context, first Probe, open func() (Probe, err
 		}
 		e.send(ProbeState{Err: err})
 		for p = nil; p == nil; {
-			if !sleep(ctx, probeRetry) {
+			if !clock.Sleep(ctx, probeRetry) {
 				return
 			}
 			if p, err = open(); err != nil {

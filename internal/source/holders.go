@@ -78,7 +78,7 @@ func (h *HolderCheck) Check(ctx context.Context) {
 	}
 	// What ends with the process needs a moment to end, too: a server's workers do not
 	// take its ports over.
-	if !sleep(ctx, secondLookup) {
+	if !clock.Sleep(ctx, secondLookup) {
 		return
 	}
 	h.holdings.PIDs = h.gone

@@ -271,7 +271,7 @@ func (w *Watcher) drain(ctx context.Context) (done bool) {
 				w.settle()
 				return true
 			}
-			if !sleep(ctx, caughtUp/6) {
+			if !clock.Sleep(ctx, caughtUp/6) {
 				return false
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 	"portwatcher/internal/server/api"
 )
@@ -84,7 +85,7 @@ func (c *Client) Stream(ctx context.Context, query url.Values, handle func(Messa
 		if errors.Is(err, errEnded) {
 			pause = c.timing.retryFirst
 		}
-		if !sleep(ctx, pause) {
+		if !clock.Sleep(ctx, pause) {
 			return nil
 		}
 		wait = min(2*wait, c.timing.retryMost)
@@ -96,18 +97,6 @@ func isFinal(err error) bool {
 	var problem *api.Problem
 	return errors.As(err, &problem) && problem.Status >= 400 && problem.Status < 500 &&
 		problem.Status != http.StatusRequestTimeout && problem.Status != http.StatusTooManyRequests
-}
-
-// sleep returns false when ctx ended meanwhile.
-func sleep(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // stream is one call of Stream.

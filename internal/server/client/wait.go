@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/server/api"
 )
 
@@ -43,7 +44,7 @@ func (c *Client) Wait(ctx context.Context, query url.Values, timeout time.Durati
 		case isFinal(err):
 			return nil, err
 		case time.Until(deadline) > waitPause:
-			if !timedOut && !sleep(ctx, waitPause) {
+			if !timedOut && !clock.Sleep(ctx, waitPause) {
 				return nil, fmt.Errorf("wait for a port: %w", ctx.Err())
 			}
 		case timedOut:
