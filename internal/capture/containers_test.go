@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"portwatcher/internal/engine"
+	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
 	"portwatcher/internal/process"
@@ -203,7 +204,7 @@ func TestNoProcessCanBeSeen(t *testing.T) {
 	}
 
 	if !process.HostProcesses("/proc") {
-		t.Skip("the processes here are not the host's")
+		kerneltest.Skip(t, "the processes here are not the host's")
 	}
 	r = newRig(t, nil) // a container that is listed while it dies proves nothing
 	r.do(absent())
