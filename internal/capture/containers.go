@@ -36,7 +36,8 @@ type namespace struct {
 	id      port.Namespace
 	host    bool
 	members map[string]*member
-	epoch   uint64 // rises whenever the members change
+	listed  []*port.Container // the members, as the directory has them
+	epoch   uint64            // rises whenever the members change
 	unbound map[uint64]unbound
 	// connecting are UDP sockets that were about to connect; see settleConnects.
 	connecting map[uint64]clock.Instant
@@ -201,10 +202,7 @@ func (c *Capture) choose(m *member, known *port.Container) {
 
 // adjust gives a namespace a watcher while it has a monitored member.
 func (c *Capture) adjust(n *namespace) {
-	wanted := false
-	for _, m := range n.members {
-		wanted = wanted || m.monitored
-	}
+	wanted := n.monitored()
 	switch {
 	case c.single:
 	case wanted && n.watcher == nil:
@@ -332,7 +330,8 @@ func (c *Capture) publishDirectory() {
 		d.Containers[id] = m.Container
 	}
 	for id, n := range c.namespaces {
-		d.Namespaces[id] = &source.Members{Containers: n.containers(), Names: n.names(), Host: n.host, Epoch: n.epoch}
+		n.listed = n.containers()
+		d.Namespaces[id] = &source.Members{Containers: n.listed, Names: n.names(), Host: n.host, Epoch: n.epoch}
 	}
 	c.env.Directory.Store(d)
 }
@@ -368,6 +367,16 @@ func (n *namespace) containers() []*port.Container {
 		all = append(all, n.members[id].Container)
 	}
 	return all
+}
+
+// monitored reports whether a member is monitored.
+func (n *namespace) monitored() bool {
+	for _, m := range n.members {
+		if m.monitored {
+			return true
+		}
+	}
+	return false
 }
 
 // names lists the monitored members, for messages.

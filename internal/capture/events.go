@@ -73,7 +73,7 @@ func (c *Capture) exposureOf(change *tracker.Change) exposure.Reach {
 	case n == nil:
 		r = exposure.Unseen(change.Endpoint.Address)
 	default:
-		r = exposure.Of(listening(change, n), n.containers())
+		r = exposure.Of(listening(change, n), n.listed)
 	}
 	if change.Type == port.Closed {
 		delete(c.reaches, change.Endpoint)

@@ -72,11 +72,8 @@ func (c *Capture) askInfo(ctx context.Context) {
 func (c *Capture) scanOnce(ctx context.Context) ([]error, error) {
 	var wanted []*namespace
 	for _, n := range c.namespaces {
-		for _, m := range n.members {
-			if m.monitored {
-				wanted = append(wanted, n)
-				break
-			}
+		if n.monitored() {
+			wanted = append(wanted, n)
 		}
 	}
 	snapshots, failures := make([]source.Scan, len(wanted)), make([]error, len(wanted))
