@@ -31,7 +31,7 @@ func eventSink(q *sink.Queue[*port.Event]) capture.Sink {
 			return q.Offer(container, r.Event)
 		},
 		Room:   q.Room,
-		Status: func() (int, int, uint64) { return fill(q.Status()) },
+		Status: func() (int, int) { return fill(q.Status()) },
 	}
 }
 
@@ -55,12 +55,12 @@ func journalSink(j *journal.Journal) capture.Sink {
 			return j.Offer(record)
 		},
 		Room:   j.Room,
-		Status: func() (int, int, uint64) { return fill(j.Queue()) },
+		Status: func() (int, int) { return fill(j.Queue()) },
 		Slow:   "missing from the journal, which could not be written in time",
 	}
 }
 
-func fill(s sink.Status) (length, capacity int, taken uint64) { return s.Length, s.Capacity, s.Taken }
+func fill(s sink.Status) (length, capacity int) { return s.Length, s.Capacity }
 
 // watchLive returns a sink whose events f receives in a goroutine of its own, until ctx
 // ends. Where f is too slow missed, which may be nil, receives how many events it did not.

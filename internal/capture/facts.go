@@ -3,6 +3,7 @@ package capture
 import (
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/process"
@@ -28,16 +29,19 @@ func (c *Capture) takeFacts(o *source.Facts) {
 	c.countFacts(len(o.List))
 	c.counts.ring.In += uint64(len(o.List))
 	for i := range o.List {
-		f := &o.List[i]
-		result, container := c.place(f, o.Cgroups)
-		switch result {
-		case applied:
-			c.counts.ring.Out++
-		case dropped:
-			c.counts.ring.Dropped++
-		case waits:
-			c.pending.addFact(container, *f, o.Cgroups, c.now)
-		}
+		c.takeFact(&o.List[i], o.Cgroups, c.now)
+	}
+}
+
+// takeFact places a fact that arrived at a moment, or keeps it.
+func (c *Capture) takeFact(f *source.Fact, paths *source.CgroupPaths, at clock.Instant) {
+	switch result, container := c.place(f, paths); result {
+	case applied:
+		c.counts.ring.Out++
+	case dropped:
+		c.counts.ring.Dropped++
+	case waits:
+		c.pending.addFact(container, *f, paths, at)
 	}
 }
 
@@ -55,18 +59,8 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 	}
 	owner := c.owners.find(c, paths, f.Socket.Cgroup, f.TaskCgroup)
 	switch {
-	case n == nil && owner.container != nil:
-		// Its watcher is about to open its session, or it has ended before it could be
-		// inspected.
-		m := c.containers[owner.container.ID]
-		if m != nil && !m.monitored && m.namespace != nil {
-			return dropped, ""
-		}
-		return waits, owner.container.ID
-	case n == nil && owner.stranger != "":
-		return waits, owner.stranger
 	case n == nil:
-		return dropped, ""
+		return c.placeWithout(owner)
 	case f.Kind == probe.Closed && f.Connected:
 		n.connecting[f.Socket.Cookie] = f.Time
 		n.watcher.PokeSoon()
@@ -81,6 +75,22 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 		c.placeOpen(n, f, c.ownerOf(n, f, owner.container))
 	}
 	return applied, ""
+}
+
+// placeWithout decides about what happened in a namespace that is not watched, or not yet.
+func (c *Capture) placeWithout(owner cgroupOwner) (placed, string) {
+	if owner.container == nil {
+		if owner.stranger != "" {
+			return waits, owner.stranger
+		}
+		return dropped, ""
+	}
+	// Its watcher is about to open its session, or it has ended before it could be
+	// inspected.
+	if m := c.containers[owner.container.ID]; m != nil && !m.monitored && m.namespace != nil {
+		return dropped, ""
+	}
+	return waits, owner.container.ID
 }
 
 // ownerOf returns who a socket belongs to: the container that its cgroups name, else the
@@ -166,17 +176,20 @@ func (c *Capture) takeCounts(o *source.Counts) {
 		count := &o.List[i]
 		c.counts.counted.In += countOf(count)
 		c.countFacts(int(countOf(count)))
-		result, id := c.placeCount(count, o.Cgroups)
-		switch result {
-		case applied:
-			c.counts.counted.Out += countOf(count)
-		case dropped:
-			c.counts.counted.Dropped += countOf(count)
-		case waits:
-			c.pending.addCount(id, *count, o.Cgroups, c.now)
-		}
+		c.takeCount(count, o.Cgroups, c.now)
 	}
-	c.setBurstTimer()
+}
+
+// takeCount places a count that arrived at a moment, or keeps it.
+func (c *Capture) takeCount(count *source.Count, paths *source.CgroupPaths, at clock.Instant) {
+	switch result, id := c.placeCount(count, paths); result {
+	case applied:
+		c.counts.counted.Out += countOf(count)
+	case dropped:
+		c.counts.counted.Dropped += countOf(count)
+	case waits:
+		c.pending.addCount(id, *count, paths, at)
+	}
 }
 
 func countOf(c *source.Count) uint64 { return c.Opened + c.Closed + c.Missed }
@@ -187,16 +200,10 @@ func (c *Capture) placeCount(count *source.Count, paths *source.CgroupPaths) (pl
 	n := c.byCookie[count.NetnsCookie]
 	owner := c.owners.find(c, paths, count.Cgroup, count.TaskCgroup)
 	switch {
-	case n == nil && owner.container != nil:
-		m := c.containers[owner.container.ID]
-		if m != nil && !m.monitored && m.namespace != nil {
-			return dropped, ""
-		}
-		return waits, owner.container.ID
+	case n == nil:
+		return c.placeWithout(owner)
 	case owner.container == nil && owner.stranger != "":
 		return waits, owner.stranger
-	case n == nil:
-		return dropped, ""
 	}
 	if n.watcher != nil {
 		n.watcher.CountFact()

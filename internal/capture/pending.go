@@ -203,26 +203,10 @@ func (c *Capture) placePending(id string) {
 	}
 	w := c.pending.take(id)
 	for i := range w.facts {
-		f := &w.facts[i]
-		switch result, next := c.place(&f.Fact, f.paths); result {
-		case applied:
-			c.counts.ring.Out++
-		case dropped:
-			c.counts.ring.Dropped++
-		case waits:
-			c.pending.addFact(next, f.Fact, f.paths, w.latest)
-		}
+		c.takeFact(&w.facts[i].Fact, w.facts[i].paths, w.latest)
 	}
 	for i := range w.counts {
-		count := &w.counts[i]
-		switch result, next := c.placeCount(&count.Count, count.paths); result {
-		case applied:
-			c.counts.counted.Out += countOf(&count.Count)
-		case dropped:
-			c.counts.counted.Dropped += countOf(&count.Count)
-		case waits:
-			c.pending.addCount(next, count.Count, count.paths, w.latest)
-		}
+		c.takeCount(&w.counts[i].Count, w.counts[i].paths, w.latest)
 	}
 	c.placeOverflow(id, w)
 }

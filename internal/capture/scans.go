@@ -163,7 +163,6 @@ func (c *Capture) watcherFailed(o source.Failed) {
 	if n == nil {
 		return
 	}
-	c.counts.failures++
 	fresh := c.tracker.Failed(n.id)
 	c.changed()
 	log := c.log.WithError(o.Err).WithField("containers", n.names())

@@ -30,8 +30,8 @@ type Sink struct {
 	Offer func(container string, r Record, force bool) bool
 	// Room reports whether a record of a container would be taken within its share.
 	Room func(container string) bool
-	// Status returns how full the queue is, and how many records it has taken ever.
-	Status func() (length, capacity int, taken uint64)
+	// Status returns how full the queue is.
+	Status func() (length, capacity int)
 	// State means that the sink keeps what is open: it takes State and Forget, and
 	// everything anew after it has lost something.
 	State bool
@@ -65,7 +65,7 @@ func newOutlet(s Sink) *outlet {
 		s.Room = func(string) bool { return true }
 	}
 	if s.Status == nil {
-		s.Status = func() (int, int, uint64) { return 0, 0, 0 }
+		s.Status = func() (int, int) { return 0, 0 }
 	}
 	return &outlet{Sink: s, lost: map[string]loss{}}
 }

@@ -15,10 +15,10 @@ import (
 
 // counts are since the start.
 type counts struct {
-	gaps, overruns, lost, failures, probes uint64
-	burstOpened, burstClosed               uint64
-	events                                 map[port.EventKind]uint64
-	detection                              map[port.Source]*port.Distribution
+	gaps, overruns, lost, probes uint64
+	burstOpened, burstClosed     uint64
+	events                       map[port.EventKind]uint64
+	detection                    map[port.Source]*port.Distribution
 	// The stages of the pipeline, in openings and closings. kernel is of eBPF's earlier
 	// readings; the present one is added when it is shown.
 	kernel                           probe.Stats
@@ -159,7 +159,7 @@ func (c *Capture) status() port.CaptureStatus {
 	slices.SortFunc(s.Watchers, func(a, b port.WatcherStatus) int { return strings.Compare(a.Name, b.Name) })
 	for _, o := range c.sinks {
 		queue := port.QueueStatus{Name: o.Name, Dropped: o.events}
-		queue.Length, queue.Capacity, _ = o.Status()
+		queue.Length, queue.Capacity = o.Status()
 		s.Queues = append(s.Queues, queue)
 	}
 	return s

@@ -149,18 +149,11 @@ func (w *Watcher) receive() error {
 			r.broken = true
 			return errRetune
 		case n == 0:
-			select {
-			case r.resume <- struct{}{}: // the other goroutine waits again
-			default:
-			}
+			signal(r.resume) // the other goroutine waits again
 			return nil
 		}
 	}
-	// More waits: the other goroutine announces it at once.
-	select {
-	case r.resume <- struct{}{}:
-	default:
-	}
+	signal(r.resume) // more waits: the other goroutine announces it at once
 	return nil
 }
 
