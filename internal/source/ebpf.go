@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -180,35 +181,42 @@ func (r *Reader) watch(ctx context.Context) error {
 // empty, or there are enough of them.
 func (r *Reader) receive() error {
 	defer close(r.chunks)
-	events := r.take()
 	for {
-		events = events[:len(events)+1]
-		err := r.probe.Read(&events[len(events)-1])
-		var bad *probe.MalformedError
-		next := chunk{}
-		if err != nil {
-			events = events[:len(events)-1]
-		}
-		switch {
-		case err == nil:
-			if len(events) < chunkLength && r.probe.More() {
-				continue
-			}
-		case errors.Is(err, probe.ErrFlushed):
-			next.ends = r.flushed()
-		case errors.As(err, &bad):
-			r.env.Logger.WithError(err).Warn("An eBPF record is not understood; portwatcher scans the namespaces instead.")
-			next.bad = true
-		}
-		next.events = events
+		next, err := r.nextChunk()
 		r.chunks <- next
-		if err != nil && next.ends == nil && !next.bad && !errors.Is(err, probe.ErrFlushed) {
-			if errors.Is(err, os.ErrClosed) {
-				return nil
-			}
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return nil
+		case err != nil:
 			return err
 		}
-		events = r.take()
+	}
+}
+
+// nextChunk reads events up to the end of a chunk. What was read before an error that ends
+// the reading is returned with it.
+func (r *Reader) nextChunk() (next chunk, err error) {
+	next.events = r.take()
+	for {
+		next.events = next.events[:len(next.events)+1]
+		err := r.probe.Read(&next.events[len(next.events)-1])
+		if err == nil {
+			if len(next.events) < chunkLength && r.probe.More() {
+				continue
+			}
+			return next, nil
+		}
+		next.events = next.events[:len(next.events)-1]
+		if errors.Is(err, probe.ErrFlushed) {
+			next.ends = r.flushed()
+			return next, nil
+		}
+		if _, bad := errors.AsType[*probe.MalformedError](err); bad {
+			r.env.Logger.WithError(err).Warn("An eBPF record is not understood; portwatcher scans the namespaces instead.")
+			next.bad = true
+			return next, nil
+		}
+		return next, err
 	}
 }
 
@@ -297,9 +305,7 @@ func (e *Env) learn(paths *CgroupPaths, ids ...uint64) *CgroupPaths {
 		}
 		next := make(map[uint64]string, len(paths.paths)+1)
 		if len(paths.paths) < maxCgroupPaths {
-			for k, v := range paths.paths {
-				next[k] = v
-			}
+			maps.Copy(next, paths.paths)
 		}
 		next[id] = path
 		paths = NewCgroupPaths(next)
