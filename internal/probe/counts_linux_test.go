@@ -246,6 +246,7 @@ func TestHandOver(t *testing.T) {
 	sums := map[uint64]sum{}
 	of := func(_ port.Socket, netns uint64) uint64 { return netns }
 	var events, counted sum
+	handOvers := 0 // calls of Counts that brought some
 	takeAll := func() {
 		read := drain(t, p)
 		addEvents(sums, read, of)
@@ -258,9 +259,11 @@ func TestHandOver(t *testing.T) {
 		addEvents(all, read, func(port.Socket, uint64) bool { return false })
 		addCounts(all, counts, func(port.Socket, uint64) bool { return true })
 		events, counted = events.plus(all[false]), counted.plus(all[true])
+		if len(counts) != 0 {
+			handOvers++
+		}
 	}
-	handOvers := 0
-	for ; left.Load() > 0; handOvers++ {
+	for left.Load() > 0 {
 		takeAll()
 	}
 	working.Wait()
@@ -280,10 +283,11 @@ func TestHandOver(t *testing.T) {
 		}
 		return ""
 	})
-	if counted.opened < rounds {
-		t.Errorf("%+v counted: too few to try the hand-over", counted)
+	// How much is counted, and how much fits the ring, is up to the scheduler.
+	if handOvers < 3 {
+		t.Errorf("Counts brought something %d times: too few to try the hand-over", handOvers)
 	}
-	t.Logf("Counts was called %d times, events %+v, counted %+v", handOvers, events, counted)
+	t.Logf("Counts brought something %d times; events %+v, counted %+v", handOvers, events, counted)
 }
 
 // TestNeighbours: a cgroup within its budget has its events, also where others
