@@ -17,8 +17,6 @@ const (
 	// protocol, and busyStormSize how often on a busy machine.
 	stormSize, busyStormSize = 100_000, 10_000
 	stormPort                = 20000
-	// mostInBursts is how many openings of an ordinary container may be counted by netlink.
-	mostInBursts = 3
 	// Of stormFleet containers at most maxStorming storm.
 	stormFleet, maxStorming = 20, 5
 )
@@ -134,12 +132,6 @@ func (f *fleet) judge(t *testing.T, ledger *harness.Ledger, events map[string][]
 	}
 	for _, other := range f.neighbours {
 		a := ledger.Account(other.ID)
-		// By notifications, a port that is found open again before the notification of its
-		// close has come is counted in a burst, once in a while. The sums are exact all the same.
-		if source == netlink && a.Lost == 0 && a.Bursts.Opened > 0 && a.Bursts.Opened <= mostInBursts {
-			t.Logf("container %s: %v in bursts", other.Name, a.Bursts)
-			continue
-		}
 		if source != proc && (a.Bursts != harness.Happened{} || a.Lost > 0) {
 			t.Errorf("container %s: %v in bursts, %d in gaps, want an event each", other.Name, a.Bursts, a.Lost)
 		}

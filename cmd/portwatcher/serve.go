@@ -42,25 +42,19 @@ func newServer(s *config.Settings, log logrus.FieldLogger, c *capture.Capture, r
 }
 
 // ownNamespace returns the network namespace of this process, zero where that is
-// known to be the host's: it is that of the first process, or of kthreadd.
+// known to be the host's.
 func ownNamespace(procRoot string, log logrus.FieldLogger) port.Namespace {
 	own, err := netns.Identify("/proc", os.Getpid())
 	if err != nil {
 		log.WithError(err).Debug("The own network namespace is not known.")
 		return port.Namespace{}
 	}
-	first := []int{1}
-	if process.HostProcesses(procRoot) {
-		first = append(first, 2)
+	host, err := process.HostNamespace(procRoot)
+	if err != nil {
+		log.WithError(err).Debug("The host's network namespace is not known by this process.")
 	}
-	for _, pid := range first {
-		host, err := netns.Identify(procRoot, pid)
-		if err == nil && host == own {
-			return port.Namespace{}
-		}
-		if err != nil {
-			log.WithError(err).Debug("The host's network namespace is not known by this process.")
-		}
+	if host == own {
+		return port.Namespace{}
 	}
 	return own
 }

@@ -68,12 +68,12 @@ func TestCloses(t *testing.T) {
 	}
 }
 
-// A socket that nobody had seen closes at an endpoint that is open: it was one opening
-// and one closing.
+// A socket that nobody had seen closes at an endpoint that others share: it was one
+// opening and one closing, and the endpoint stays open.
 func TestUnknownCloseAtAnOpenEndpoint(t *testing.T) {
 	r := newRig(t, nil)
 	web := r.run("web", 1)
-	r.scan(1, web, r.socket(80))
+	r.scan(1, web, r.socket(80), r.socket(80))
 	r.closes(1, r.socket(80), r.socket(80))
 	r.flushBursts()
 	r.wants("opened web 80/tcp loopback sock_diag", "burst web +2 -2")

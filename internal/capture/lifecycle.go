@@ -42,7 +42,6 @@ func (c *Capture) start(probe source.Probe) *ending {
 	engine, e.stopEngine = context.WithCancel(context.Background())
 	probing, e.stopProbe = context.WithCancel(context.Background())
 	c.guard("following the engine", func() { c.engine.Run(engine) })
-	c.guard("asking the engine about itself", func() { c.engine.AwaitInfo(engine) })
 	c.guard("checking who holds ports", func() { source.NewHolderCheck(c.env).Run(engine) })
 	if probe != nil {
 		c.guard("reading eBPF", func() { c.env.RunProbe(probing, probe, c.options.OpenProbe) })

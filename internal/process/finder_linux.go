@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/netns"
 	"portwatcher/internal/port"
 )
 
@@ -129,6 +130,18 @@ func (f *Finder) lives(pid int) bool {
 func Exists(procRoot string, pid int) bool {
 	_, err := os.Stat(filepath.Join(procRoot, strconv.Itoa(pid)))
 	return err == nil
+}
+
+// HostNamespace returns the network namespace of the host: that of its first process, or
+// of the kernel's own, which some systems let be read where they hide the first. Where
+// procRoot does not show the host's processes, it is that of the first process there. The
+// error is that of [netns.Identify].
+func HostNamespace(procRoot string) (port.Namespace, error) {
+	first := 1
+	if HostProcesses(procRoot) {
+		first = 2
+	}
+	return netns.Identify(procRoot, first)
 }
 
 // HostProcesses returns whether procRoot shows the processes of the initial pid

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"portwatcher/internal/clock"
@@ -21,8 +21,8 @@ const (
 	maxEnding = 30 * time.Second
 	// infoRetry is the time between two attempts to learn about the engine.
 	infoRetry = 10 * time.Second
-	// infoTime bounds the first attempt on a connection, for which the containers wait:
-	// their events have the host's name.
+	// infoTime is how long the first container waits for what the engine reports of itself:
+	// events have the host's name.
 	infoTime = 2 * time.Second
 )
 
@@ -50,9 +50,10 @@ type Containers struct {
 	// are sent, with what the engine reported of them since.
 	ending map[string][]engine.Change
 	over   chan ended
-	// asked says that the engine was asked about itself since it was connected.
-	asked    bool
-	informed atomic.Bool // it has answered
+	// informed is closed when the engine has answered who it is; waited means that the
+	// containers have waited for that.
+	informed chan struct{}
+	waited   bool
 }
 
 // ended is a container of which everything was sent.
@@ -64,6 +65,12 @@ type ended struct {
 // Run sends what changes until ctx ends.
 func (c *Containers) Run(ctx context.Context) {
 	c.ending, c.over = map[string][]engine.Change{}, make(chan ended)
+	c.informed = make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	asking.Go(func() { c.awaitInfo(ctx) })
 	changes := make(chan engine.Change, 64)
 	followed := make(chan error, 1)
 	go func() { followed <- c.Engine.Follow(ctx, changes) }()
@@ -90,11 +97,10 @@ func (c *Containers) Run(ctx context.Context) {
 // nobody afterwards.
 func (c *Containers) take(ctx context.Context, change engine.Change) {
 	if change.Container == nil {
-		c.asked = c.asked && change.Kind != engine.Lost
 		c.Env.send(&ContainerChange{Change: change})
 		return
 	}
-	c.askInfo(ctx)
+	c.waitInfo(ctx)
 	id := change.Container.ID
 	if waiting, ends := c.ending[id]; ends {
 		c.ending[id] = append(waiting, change)
@@ -183,15 +189,10 @@ func (c *Containers) identify(container *port.Container) (id port.Namespace, err
 // of a container whose network mode is host. Others can be there by another network mode,
 // container:x, when x has ended since.
 func (c *Containers) isHost(id port.Namespace, container *port.Container) bool {
-	root := c.Env.ProcRoot
 	if container.NetworkMode == "host" {
 		c.hostNamespace = id
 	} else if c.hostNamespace == (port.Namespace{}) {
-		first := 1
-		if process.HostProcesses(root) {
-			first = 2 // the kernel's own, which some systems let be read where they hide 1
-		}
-		host, err := netns.Identify(root, first)
+		host, err := process.HostNamespace(c.Env.ProcRoot)
 		if err != nil {
 			c.Env.Logger.WithError(err).Debug("The host's network namespace is not known yet.")
 			return false
@@ -201,32 +202,33 @@ func (c *Containers) isHost(id port.Namespace, container *port.Container) bool {
 	return id == c.hostNamespace
 }
 
-// askInfo asks the engine about itself, once on each connection until it has answered.
-func (c *Containers) askInfo(ctx context.Context) {
-	if c.asked || c.informed.Load() {
+// waitInfo has the first container wait, for a moment, until awaitInfo has the
+// engine's answer: events have its host's name.
+func (c *Containers) waitInfo(ctx context.Context) {
+	if c.waited {
 		return
 	}
-	c.asked = true
-	ctx, cancel := context.WithTimeout(ctx, infoTime)
-	defer cancel()
-	c.inform(ctx)
-}
-
-func (c *Containers) inform(ctx context.Context) bool {
-	info, err := c.Engine.Info(ctx)
-	if err != nil {
-		c.Env.Logger.WithError(err).Debug("The engine does not answer with its host's name; events are without it until it does.")
-		return false
+	c.waited = true
+	patience := time.NewTimer(infoTime)
+	defer patience.Stop()
+	select {
+	case <-c.informed:
+	case <-patience.C:
+	case <-ctx.Done():
 	}
-	c.informed.Store(true)
-	c.Env.send(EngineInfo{info})
-	return true
 }
 
-// AwaitInfo asks the engine about itself until it answers or ctx ends, and sends the
+// awaitInfo asks the engine about itself until it answers or ctx ends, and sends the
 // answer. An engine that hangs holds up nothing else.
-func (c *Containers) AwaitInfo(ctx context.Context) {
-	for !c.informed.Load() && !c.inform(ctx) {
+func (c *Containers) awaitInfo(ctx context.Context) {
+	for {
+		info, err := c.Engine.Info(ctx)
+		if err == nil {
+			c.Env.send(EngineInfo{info})
+			close(c.informed)
+			return
+		}
+		c.Env.Logger.WithError(err).Debug("The engine does not answer with its host's name; events are without it until it does.")
 		if !clock.Sleep(ctx, infoRetry) {
 			return
 		}

@@ -173,6 +173,13 @@ func (e *endpoint) carryOn() {
 	}
 }
 
+// carryOff is the opposite: the endpoint was closed before it had these sockets.
+func (e *endpoint) carryOff() {
+	for _, s := range e.sockets {
+		s.settled = false
+	}
+}
+
 func (e *endpoint) firstOpened() clock.Instant {
 	first := e.sockets[0].opened
 	for _, s := range e.sockets[1:] {

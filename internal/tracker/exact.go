@@ -1,6 +1,8 @@
 package tracker
 
 import (
+	"time"
+
 	"portwatcher/internal/clock"
 	"portwatcher/internal/port"
 )
@@ -68,24 +70,31 @@ func (t *Tracker) closeSocket(s *socket, at clock.Instant) {
 			return
 		}
 	}
-	for _, other := range others {
-		other.settled = false
-	}
+	s.endpoint.carryOff()
 }
 
-// Transient takes the close of a socket that no source had seen: it makes an
-// opened and a closed change, unless its endpoint is open anyway: reported is
-// false then, and where the socket is of no interest.
+// Transient takes the close of a socket that no source had seen, and makes an opened
+// and a closed change of it. Where a snapshot found another socket at the endpoint just
+// before, the opening that was reported then was this one's: the endpoint closes and
+// opens again. reported is false, and nothing changes, where the endpoint is open
+// otherwise, and where the socket is of no interest.
 func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owner Owner, at clock.Instant, source port.Source) (_ []Change, reported bool) {
 	if owner.Container == nil || t.namespaces[id] == nil {
 		return dst, false
 	}
 	key := placeOf(&s).in(owner.Container.ID)
-	if e := t.endpoints[key]; e != nil {
-		if e.isWaiting() { // it came back within the close grace, and went
-			t.wait(e, max(at, e.closedAt), source)
-		}
-		return dst, e.isWaiting()
+	e := t.endpoints[key]
+	switch {
+	case e == nil:
+	case e.isWaiting(): // it came back within the close grace, and went
+		t.wait(e, max(at, e.closedAt), source)
+		return dst, true
+	case t.grace == 0 && e.succeeds(at):
+		e.carryOff()
+		t.touch(e)
+		return t.settle(dst, at, source), true
+	default:
+		return dst, false
 	}
 	change := Change{
 		Type: port.Opened, Time: at, Source: source, Endpoint: key, Namespace: id,
@@ -95,3 +104,18 @@ func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owne
 	change.Type = port.Closed
 	return append(dst, change), true
 }
+
+// succeeds reports whether the endpoint's socket came after one that closed at this
+// moment and that no source had seen: a snapshot found it only just before, alone. One of
+// several shares the endpoint (SO_REUSEPORT), as the other may have done.
+func (e *endpoint) succeeds(at clock.Instant) bool {
+	if len(e.sockets) != 1 || !e.reported {
+		return false
+	}
+	s := e.sockets[0]
+	return !s.exact && !s.restored && s.count == nil && at.Sub(s.opened) < successionTime
+}
+
+// successionTime is how long after a snapshot the notification of a close that came
+// before it may arrive, however busy the machine is.
+const successionTime = 5 * time.Second

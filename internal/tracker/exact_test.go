@@ -72,7 +72,19 @@ func TestTransient(t *testing.T) {
 	}
 	expect(t, describe(transient(tr, 1, 2, 80, nil)))
 	dump(tr, ns1, 2, seen{3, 80, web, nil})
-	expect(t, describe(transient(tr, 3, 4, 80, web))) // open anyway
+	// The snapshot found the next socket before the notification of this one's close came.
+	expect(t, describe(transient(tr, 3, 4, 80, web)), "3 closed web:80 [] destroy since 2", "3 opened web:80 [] destroy")
+	expect(t, describe(transient(tr, 3.5, 5, 80, web)), "3.5 closed web:80 [] destroy since 3", "3.5 opened web:80 [] destroy")
+	expect(t, describe(transient(tr, 1.5, 6, 80, web)), "3.5 closed web:80 [] destroy since 3.5", "3.5 opened web:80 [] destroy")
+	expect(t, ends(tr, 4, 3), "4 closed web:80 [] ebpf since 3.5")
+	// The endpoint may have been open all the time: it was found long ago, or is shared,
+	// or its opening is an exact fact.
+	dump(tr, ns1, 5, seen{7, 81, web, nil}, seen{8, 82, web, nil})
+	dump(tr, ns1, 8, seen{7, 81, web, nil}, seen{8, 82, web, nil}, seen{9, 82, web, nil})
+	exactly(tr, 8, 10, 83, 10)
+	expect(t, describe(transient(tr, 10, 11, 81, web)))
+	expect(t, describe(transient(tr, 9, 12, 82, web)))
+	expect(t, describe(transient(tr, 9, 13, 83, web)))
 
 	tr = tracking(5 * time.Second)
 	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
