@@ -14,6 +14,8 @@ import (
 const (
 	// burstInterval is the time between two bursts of one container.
 	burstInterval = time.Second
+	// maxScanWait is how long a burst waits for a scan that shows what is open of it.
+	maxScanWait = 10 * time.Second
 	// maxCountedPorts bounds the distinct ports that one burst counts exactly.
 	maxCountedPorts = 4096
 )
@@ -35,8 +37,10 @@ type burst struct {
 	source         port.Source
 	ports          map[uint16]struct{}
 	more           bool // ports are not all of them
-	// Of those, at endpoints that are not known: a scan shows which of them are open.
+	// Of those, at endpoints that are not known: a scan that begins after unknownLast shows
+	// which of them are open.
 	unknownOpened, unknownClosed uint64
+	unknownFirst, unknownLast    clock.Instant // when they were added
 	place                        place
 	processes                    []port.Process
 	// folding means that changes are counted until the next burst; held are the last ones
@@ -122,8 +126,12 @@ func (b *burst) unlisted() {
 }
 
 // unknown notes that some of what is counted was at endpoints that are not known.
-func (b *burst) unknown(opened, closed uint64) {
+func (b *burst) unknown(opened, closed uint64, now clock.Instant) {
 	b.unlisted()
+	if b.unknownFirst.IsZero() {
+		b.unknownFirst = now
+	}
+	b.unknownLast = now
 	b.unknownOpened += opened
 	b.unknownClosed += closed
 }
@@ -203,6 +211,22 @@ func (c *Capture) fold(change *tracker.Change, reach exposure.Reach) {
 		b.held = map[port.Endpoint]heldChange{}
 	}
 	b.held[e] = heldChange{*change, reach}
+}
+
+// flushReadyBursts reports what was counted, but of the bursts that wait for a scan: what
+// it finds is an event of its own, and would be accounted for twice.
+func (c *Capture) flushReadyBursts() {
+	for id, b := range c.bursts {
+		if !c.awaitsScan(id, b) {
+			c.flushBurst(id)
+		}
+	}
+}
+
+func (c *Capture) awaitsScan(id string, b *burst) bool {
+	m := c.containers[id]
+	return b.unknownOpened+b.unknownClosed > 0 && m != nil && m.namespace != nil && m.namespace.watcher != nil &&
+		m.namespace.scanned.Before(b.unknownLast) && c.now.Sub(b.unknownFirst) < maxScanWait
 }
 
 // flushBursts reports what was counted.

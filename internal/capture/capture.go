@@ -218,7 +218,8 @@ func (c *Capture) Run(ctx context.Context) error {
 		case <-c.timers.expiry.C:
 		case <-c.timers.burst.C:
 			c.timers.burstSet = false
-			c.flushBursts()
+			c.now = clock.Now()
+			c.flushReadyBursts()
 		case <-c.timers.storm.C:
 			c.settleDown()
 		case r := <-c.views.requests:

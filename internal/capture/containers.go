@@ -48,6 +48,8 @@ type namespace struct {
 	destroy     bool            // destroy notifications are received
 	// withoutDestroy is why they are not although they could be; empty otherwise.
 	withoutDestroy string
+	// scanned is when the last snapshot began.
+	scanned clock.Instant
 	// resumed means that the first scan finds what happened while portwatcher did not run.
 	resumed bool
 	// abandoned are watchers that were stuck and have not ended.

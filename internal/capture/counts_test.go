@@ -161,6 +161,27 @@ func TestSums(t *testing.T) {
 	}
 }
 
+// A burst of ports that are not known waits for a scan: what that finds open is an event
+// of its own, once.
+func TestBurstAwaitsScan(t *testing.T) {
+	r := newRig(t, nil)
+	web := r.run("web", 1)
+	rest := r.countOf(web, 1, 0, 10, 8)
+	rest.Rest, rest.Socket.Cookie = true, 0
+	r.counted(rest)
+	r.flushReadyBursts()
+	r.wants()
+	r.scan(1, web, r.socket(80), r.socket(81))
+	r.flushReadyBursts()
+	r.wants("opened web 80/tcp loopback sock_diag", "opened web 81/tcp loopback sock_diag", "burst web +8 -8")
+	// No scan comes: the burst does not wait for ever.
+	r.counted(rest)
+	r.bursts[web.ID].unknownFirst = r.now.Add(-maxScanWait)
+	r.flushReadyBursts()
+	r.wants("opened web 80/tcp loopback sock_diag", "opened web 81/tcp loopback sock_diag", "burst web +8 -8", "burst web +10 -8")
+	r.balance()
+}
+
 // What a port that is not reported does is dropped, whichever way it comes.
 func TestCountsThatAreNotReported(t *testing.T) {
 	r := newRig(t, func(o *Options) {

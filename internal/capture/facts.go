@@ -257,7 +257,7 @@ func (c *Capture) applyCount(n *namespace, count *source.Count, owner tracker.Ow
 	b.closed += closed
 	b.source = port.SourceEBPF
 	if count.Rest || s.Port == 0 {
-		b.unknown(opened, closed)
+		b.unknown(opened, closed, c.now)
 	}
 	return true
 }

@@ -237,7 +237,7 @@ func (c *Capture) placeOverflow(id string, w *waiting) {
 	b.opened += w.opened
 	b.closed += w.closed
 	b.source = port.SourceEBPF
-	b.unknown(w.opened, w.closed)
+	b.unknown(w.opened, w.closed, c.now)
 	if m.namespace != nil && m.namespace.watcher != nil {
 		m.namespace.watcher.Poke()
 	}

@@ -46,6 +46,7 @@ func (c *Capture) takeScan(q *source.Scan) {
 }
 
 func (c *Capture) applySnapshot(n *namespace, s tracker.Snapshot) {
+	n.scanned = s.Began
 	s.Resumed, n.resumed = n.resumed, false
 	if s.Resumed { // who holds the ports is as an earlier run knew it
 		n.watcher.Opened()
