@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"portwatcher/integration/internal/harness"
-	"portwatcher/internal/certtest"
+	"portwatcher/internal/testutil/cert"
 )
 
 // Everything but the page and the health checks needs the token, which can be
@@ -158,5 +158,5 @@ func selfSigned(t *testing.T, address string, serial int64) (certificate, key []
 	if err != nil {
 		t.Fatal(err)
 	}
-	return certtest.SelfSigned(t, serial, host)
+	return cert.SelfSigned(t, serial, host)
 }

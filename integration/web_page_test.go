@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"portwatcher/integration/internal/harness"
-	"portwatcher/internal/browser"
+	"portwatcher/internal/testutil/browser"
 )
 
 // page is a tab of a real browser with the page in it.

@@ -13,8 +13,8 @@ import (
 
 	"portwatcher/internal/config"
 	"portwatcher/internal/journal"
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 	"portwatcher/internal/when"
 )
 
@@ -123,14 +123,14 @@ func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
 		if err != nil {
 			return query, flagError("port", strings.Join(q.ports, ","), "%w", err)
 		}
-		rules.Each(func(first, last uint16, protocol port.Protocol) {
+		rules.Each(func(first, last uint16, protocol model.Protocol) {
 			query.Ports = append(query.Ports, journal.PortRange{First: first, Last: last, Protocol: protocol})
 		})
 	}
 	for _, text := range q.types {
-		kind := port.Type(text)
+		kind := model.Type(text)
 		switch kind {
-		case port.Opened, port.Closed, port.Changed, port.Bursts, port.Gap:
+		case model.Opened, model.Closed, model.Changed, model.Bursts, model.Gap:
 			query.Types = append(query.Types, kind)
 		default:
 			return query, flagError("type", text, "allowed are opened, closed, changed, burst, gap")

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"portwatcher/internal/client"
 	"portwatcher/internal/server/api"
-	"portwatcher/internal/server/client"
 )
 
 // defaultServer is where a running instance listens unless it is told otherwise.

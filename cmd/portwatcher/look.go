@@ -12,8 +12,8 @@ import (
 
 	"portwatcher/internal/config"
 	"portwatcher/internal/health"
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 	"portwatcher/internal/preflight"
 )
 
@@ -52,7 +52,7 @@ func portsAt(ctx context.Context, s *config.Settings, text string) (err error) {
 		log.Warnf("portwatcher was not running at %s: this is what it knew when it had last run (%s).",
 			at.UTC().Format(time.RFC3339), watching.Stopped.UTC().Format(time.RFC3339))
 	}
-	chosen := []port.Open{} // an empty list, not none
+	chosen := []model.Open{} // an empty list, not none
 	for _, o := range open {
 		if s.Containers.Matches(described(o.Container)) && s.WatchPorts.Contains(o.Protocol, o.Port) {
 			chosen = append(chosen, o)
@@ -66,18 +66,18 @@ func portsAt(ctx context.Context, s *config.Settings, text string) (err error) {
 
 // described is what the journal knows of a container: of its labels, only
 // those of Compose.
-func described(ref *port.ContainerRef) *port.Container {
+func described(ref *model.ContainerRef) *model.Container {
 	if ref == nil {
-		return &port.Container{}
+		return &model.Container{}
 	}
 	labels := map[string]string{}
 	if ref.Project != "" {
-		labels[port.LabelProject] = ref.Project
+		labels[model.LabelProject] = ref.Project
 	}
 	if ref.Service != "" {
-		labels[port.LabelService] = ref.Service
+		labels[model.LabelService] = ref.Service
 	}
-	return &port.Container{ID: ref.ID, Name: ref.Name, Image: ref.Image, Labels: labels}
+	return &model.Container{ID: ref.ID, Name: ref.Name, Image: ref.Image, Labels: labels}
 }
 
 func ports(ctx context.Context, s *config.Settings) (err error) {
@@ -104,7 +104,7 @@ func ports(ctx context.Context, s *config.Settings) (err error) {
 }
 
 // nothingOpen says why a list of open ports is empty.
-func nothingOpen(containers []port.ContainerState) string {
+func nothingOpen(containers []model.ContainerState) string {
 	monitored := 0
 	for _, c := range containers {
 		if c.Monitored {

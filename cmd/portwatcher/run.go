@@ -19,10 +19,10 @@ import (
 	"portwatcher/internal/config"
 	"portwatcher/internal/health"
 	"portwatcher/internal/journal"
+	"portwatcher/internal/metrics"
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 	"portwatcher/internal/server"
-	"portwatcher/internal/server/metrics"
 	"portwatcher/internal/sink"
 	"portwatcher/internal/version"
 )
@@ -49,7 +49,7 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 	log.Info(version.String() + " starts.")
 	m := &monitor{
 		settings: s, log: log, output: sink.NewWriter(os.Stdout, output.Format(s.Format)), measures: newMetrics(s, log),
-		live: sink.NewQueue[*port.Event]("live", liveCapacity, liveShare),
+		live: sink.NewQueue[*model.Event]("live", liveCapacity, liveShare),
 	}
 	if m.record, err = openJournal(s, log, func(aside string) { m.capture.Gap(damaged(aside)) }); err != nil {
 		return err
@@ -74,7 +74,7 @@ type monitor struct {
 	capture  *capture.Capture
 	output   *sink.Writer
 	record   *journal.Journal
-	live     *sink.Queue[*port.Event]
+	live     *sink.Queue[*model.Event]
 	measures *metrics.Metrics
 	web      *server.Server // nil where nothing is served
 }

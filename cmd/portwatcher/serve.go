@@ -5,14 +5,14 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
 	"portwatcher/internal/journal"
+	"portwatcher/internal/metrics"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
 	"portwatcher/internal/server"
-	"portwatcher/internal/server/metrics"
 	"portwatcher/internal/server/page"
 	"portwatcher/internal/version"
 )
@@ -43,18 +43,18 @@ func newServer(s *config.Settings, log logrus.FieldLogger, c *capture.Capture, r
 
 // ownNamespace returns the network namespace of this process, zero where that is
 // known to be the host's.
-func ownNamespace(procRoot string, log logrus.FieldLogger) port.Namespace {
+func ownNamespace(procRoot string, log logrus.FieldLogger) model.Namespace {
 	own, err := netns.Identify("/proc", os.Getpid())
 	if err != nil {
 		log.WithError(err).Debug("The own network namespace is not known.")
-		return port.Namespace{}
+		return model.Namespace{}
 	}
-	host, err := process.HostNamespace(procRoot)
+	host, err := attribute.HostNamespace(procRoot)
 	if err != nil {
 		log.WithError(err).Debug("The host's network namespace is not known by this process.")
 	}
 	if host == own {
-		return port.Namespace{}
+		return model.Namespace{}
 	}
 	return own
 }

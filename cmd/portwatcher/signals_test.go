@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/kernel"
 )
 
 const stuckVariable = "PORTWATCHER_TEST_STUCK"
@@ -59,7 +59,7 @@ func TestSecondSignalEndsTheProcess(t *testing.T) {
 			if err := child.Start(); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { kerneltest.End(t, child) })
+			t.Cleanup(func() { kernel.End(t, child) })
 			lines := bufio.NewScanner(output)
 			next := func(line string, then syscall.Signal) {
 				t.Helper()

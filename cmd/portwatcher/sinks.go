@@ -5,7 +5,7 @@ import (
 
 	"portwatcher/internal/capture"
 	"portwatcher/internal/journal"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/sink"
 )
 
@@ -21,7 +21,7 @@ func outputSink(w *sink.Writer) capture.Sink {
 }
 
 // eventSink hands events to a queue.
-func eventSink(q *sink.Queue[*port.Event]) capture.Sink {
+func eventSink(q *sink.Queue[*model.Event]) capture.Sink {
 	return capture.Sink{
 		Name: q.Status().Name,
 		Offer: func(container string, r capture.Record, force bool) bool {
@@ -37,7 +37,7 @@ func eventSink(q *sink.Queue[*port.Event]) capture.Sink {
 
 // liveSink hands events to those who only have to be woken by them: the events
 // themselves are in the journal. It does not hold the others up.
-func liveSink(q *sink.Queue[*port.Event]) capture.Sink {
+func liveSink(q *sink.Queue[*model.Event]) capture.Sink {
 	s := eventSink(q)
 	s.Room, s.Lossy = nil, true
 	return s
@@ -64,15 +64,15 @@ func fill(s sink.Status) (length, capacity int) { return s.Length, s.Capacity }
 
 // watchLive returns a sink whose events f receives in a goroutine of its own, until ctx
 // ends. Where f is too slow missed, which may be nil, receives how many events it did not.
-func watchLive(ctx context.Context, f func(*port.Event), missed func(uint64)) capture.Sink {
-	q := sink.NewQueue[*port.Event]("live", liveCapacity, liveShare)
+func watchLive(ctx context.Context, f func(*model.Event), missed func(uint64)) capture.Sink {
+	q := sink.NewQueue[*model.Event]("live", liveCapacity, liveShare)
 	go consume(ctx, q, f, missed)
 	return liveSink(q)
 }
 
 // consume hands events on until ctx ends.
-func consume(ctx context.Context, q *sink.Queue[*port.Event], f func(*port.Event), missed func(uint64)) {
-	var events []*port.Event
+func consume(ctx context.Context, q *sink.Queue[*model.Event], f func(*model.Event), missed func(uint64)) {
+	var events []*model.Event
 	var dropped uint64
 	for {
 		select {

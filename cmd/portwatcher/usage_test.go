@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // execute runs the command line, and returns what it printed.
@@ -59,9 +59,9 @@ func TestHelpOfEveryCommand(t *testing.T) {
 }
 
 func TestNothingOpen(t *testing.T) {
-	watched := port.ContainerState{Container: &port.Container{Name: "web"}, Monitored: true}
-	other := port.ContainerState{Container: &port.Container{Name: "db"}}
-	for want, containers := range map[string][]port.ContainerState{
+	watched := model.ContainerState{Container: &model.Container{Name: "web"}, Monitored: true}
+	other := model.ContainerState{Container: &model.Container{Name: "db"}}
+	for want, containers := range map[string][]model.ContainerState{
 		"No container is running": nil,
 		"None of the running":     {other},
 		"(1 of 2 that run)":       {watched, other},
@@ -82,11 +82,11 @@ func TestLabelsAreToldOnceAndForgotten(t *testing.T) {
 	if len(told) > maxRemembered {
 		t.Errorf("%d are remembered, at most %d should be", len(told), maxRemembered)
 	}
-	plain := &port.Container{Name: "web", Labels: map[string]string{"com.example": "1"}}
+	plain := &model.Container{Name: "web", Labels: map[string]string{"com.example": "1"}}
 	if problems := labelProblems(plain); problems != nil {
 		t.Errorf("problems of good labels: %q", problems)
 	}
-	bad := &port.Container{Name: "web", Labels: map[string]string{"portwatcher.enable": "maybe", "portwatcher.ignore": "x", "portwatcher.enabled": "1"}}
+	bad := &model.Container{Name: "web", Labels: map[string]string{"portwatcher.enable": "maybe", "portwatcher.ignore": "x", "portwatcher.enabled": "1"}}
 	if problems := labelProblems(bad); len(problems) != 3 {
 		t.Errorf("problems of bad labels: %q", problems)
 	}

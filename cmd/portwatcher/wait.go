@@ -14,7 +14,7 @@ import (
 
 	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/wait"
 )
 
@@ -141,7 +141,7 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c, err := newCapture(s, log, docker, func(o *capture.Options) {
-		changed := func(*port.Event) { local.Event() }
+		changed := func(*model.Event) { local.Event() }
 		o.Sinks = []capture.Sink{watchLive(ctx, changed, func(uint64) { local.Event() })}
 	})
 	if err != nil {
@@ -172,11 +172,11 @@ func (l looked) Ready() error { return l.failed }
 // before.
 type starting struct {
 	*capture.Capture
-	before []port.Open
+	before []model.Open
 }
 
 // Open returns what is open, and until that is known, what was.
-func (s starting) Open() []port.Open {
+func (s starting) Open() []model.Open {
 	open := s.Capture.Open()
 	if s.Ready() != nil {
 		return slices.Concat(s.before, open)

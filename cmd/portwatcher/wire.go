@@ -8,13 +8,13 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/preflight"
 	"portwatcher/internal/probe"
-	"portwatcher/internal/process"
 	"portwatcher/internal/source"
 )
 
@@ -53,7 +53,7 @@ func prepare(s *config.Settings) (*logrus.Logger, *engine.Engine, error) {
 func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, error) {
 	e, err := engine.New(engine.Options{
 		Host: s.DockerHost, Logger: log,
-		Alive: func(c *port.Container) bool { return process.Exists(s.ProcRoot, c.PID) },
+		Alive: func(c *model.Container) bool { return attribute.Exists(s.ProcRoot, c.PID) },
 	})
 	if err != nil {
 		return nil, usageError{err}
@@ -63,14 +63,14 @@ func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, erro
 
 // newCapture prepares the capture. The caller adds where events go.
 func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, change func(*capture.Options)) (*capture.Capture, error) {
-	finder := process.NewFinder(s.ProcRoot)
-	cgroups, err := process.OpenCgroups(s.CgroupRoot)
+	finder := attribute.NewFinder(s.ProcRoot)
+	cgroups, err := attribute.OpenCgroups(s.CgroupRoot)
 	if err != nil {
 		cgroups = nil // preflight has reported it
 	}
 	options := capture.Options{
 		Tuning: tuning(s, log), Engine: e, EngineAddress: e.Host(), Logger: log, HostName: s.HostName,
-		ProcRoot: s.ProcRoot, Finder: finder, Attributor: process.NewAttributor(finder, cgroups),
+		ProcRoot: s.ProcRoot, Finder: finder, Attributor: attribute.NewAttributor(finder, cgroups),
 		Mode: source.Mode(s.Source), OpenProbe: openProbe(s, log),
 	}
 	if change != nil {
@@ -102,9 +102,9 @@ func openProbe(s *config.Settings, log logrus.FieldLogger) func() (source.Probe,
 
 // monitored decides by the selection and the container's own label; labels that
 // are not understood are logged once for each container.
-func monitored(selection config.Selection, log logrus.FieldLogger) func(*port.Container) bool {
+func monitored(selection config.Selection, log logrus.FieldLogger) func(*model.Container) bool {
 	reported := map[string]bool{} // of those with such labels; used by the capture's goroutine
-	return func(c *port.Container) bool {
+	return func(c *model.Container) bool {
 		matches := selection.Matches(c)
 		if !matches || reported[c.ID] {
 			return matches
@@ -133,7 +133,7 @@ func bound[V any](m map[string]V) {
 }
 
 // labelProblems returns a line for each label of a container that means nothing.
-func labelProblems(c *port.Container) []string {
+func labelProblems(c *model.Container) []string {
 	var problems []string
 	_, enabled := config.Enabled(c)
 	_, ignored := config.Ignored(c)
@@ -149,9 +149,9 @@ func labelProblems(c *port.Container) []string {
 }
 
 // reported decides by the ports to watch and the container's own label.
-func reported(watched config.Ports, log logrus.FieldLogger) func(*port.Container, port.Protocol, uint16) bool {
+func reported(watched config.Ports, log logrus.FieldLogger) func(*model.Container, model.Protocol, uint16) bool {
 	ignored := map[string]config.Rules{} // by the label's text; used by the capture's goroutine
-	return func(c *port.Container, protocol port.Protocol, number uint16) bool {
+	return func(c *model.Container, protocol model.Protocol, number uint16) bool {
 		if !watched.Contains(protocol, number) {
 			return false
 		}

@@ -16,8 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
 	"portwatcher/internal/sockdiag"
 )
 
@@ -208,9 +208,9 @@ func countOpen(pid int) (int, error) {
 		return 0, err
 	}
 	sockets, err := conn.Dump(nil)
-	ports := map[port.Endpoint]bool{}
+	ports := map[model.Endpoint]bool{}
 	for _, s := range sockets {
-		ports[port.Endpoint{Protocol: s.Protocol, Address: s.Address, Port: s.Port}] = true
+		ports[model.Endpoint{Protocol: s.Protocol, Address: s.Address, Port: s.Port}] = true
 	}
 	return len(ports), errors.Join(err, conn.Close())
 }

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // stopPatience bounds the wait for the end after SIGTERM.
@@ -117,16 +117,16 @@ func (w *watcher) follow(output io.Reader, endpoints int, begin time.Time, first
 
 // checkComplete says whether these events tell of so many endpoints.
 func checkComplete(lines [][]byte, endpoints int) error {
-	known := map[port.Endpoint]bool{}
+	known := map[model.Endpoint]bool{}
 	for _, line := range lines {
-		var event port.Event
+		var event model.Event
 		if err := json.Unmarshal(line, &event); err != nil {
 			return fmt.Errorf("event %q: %w", line, err)
 		}
 		if event.Container == nil {
 			return fmt.Errorf("event %q names no container", line)
 		}
-		known[port.Endpoint{
+		known[model.Endpoint{
 			Container: event.Container.ID, Protocol: event.Protocol, Address: event.Address, Port: event.Port,
 		}] = true
 	}

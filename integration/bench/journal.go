@@ -14,7 +14,7 @@ import (
 
 	"portwatcher/internal/journal"
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 const (
@@ -162,7 +162,7 @@ func (c *counting) Write(b []byte) (int, error) { c.bytes += int64(len(b)); retu
 // measureBurst offers events at a steady high rate.
 func (n *journalNumbers) measureBurst(ctx context.Context, path string) error {
 	all := journaltest.New(journalContainers, 1, time.Now(), 0)
-	events := make([]*port.Event, journalBurst)
+	events := make([]*model.Event, journalBurst)
 	for i := range events {
 		events[i] = all.Next()
 	}

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 
 // A change is what the workload did, or what an event tells of, once a run.
 type change struct {
-	kind     port.Type
+	kind     model.Type
 	protocol string
 	port     uint16
 }
@@ -36,7 +36,7 @@ type change struct {
 // delays are from the call to the line on standard output.
 type delays struct {
 	source, protocol string
-	kind             port.Type
+	kind             model.Type
 	done             int // by the workload
 	times            []time.Duration
 	cost             time.Duration // CPU of portwatcher for each event of the protocol
@@ -153,7 +153,7 @@ func measureProtocol(ctx context.Context, st *stage, w *watcher, protocol string
 	if err != nil {
 		return nil, err
 	}
-	opened, closed := delays{protocol: protocol, kind: port.Opened}, delays{protocol: protocol, kind: port.Closed}
+	opened, closed := delays{protocol: protocol, kind: model.Opened}, delays{protocol: protocol, kind: model.Closed}
 	opened.add(facts, told)
 	closed.add(facts, told)
 	if len(lines) > 0 {
@@ -167,7 +167,7 @@ func measureProtocol(ctx context.Context, st *stage, w *watcher, protocol string
 func firstArrivals(lines []arrival) (map[change]time.Time, error) {
 	told := map[change]time.Time{}
 	for _, l := range lines {
-		var e port.Event
+		var e model.Event
 		if err := json.Unmarshal(l.line, &e); err != nil {
 			return nil, fmt.Errorf("event %q: %w", l.line, err)
 		}
@@ -219,7 +219,7 @@ func (d *delays) name() string { return fmt.Sprintf("%s, %s %s", d.source, d.pro
 func latencyAims(all []delays) table {
 	var aims []aim
 	for _, d := range all {
-		if d.source == sourceNetlink && d.kind == port.Opened {
+		if d.source == sourceNetlink && d.kind == model.Opened {
 			continue
 		}
 		aims = append(aims, d.aim("p50", 0.5, aimMedian), d.aim("p99", 0.99, aimP99))

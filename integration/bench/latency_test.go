@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func TestDelaysAreOfTheFirstLine(t *testing.T) {
@@ -19,7 +19,7 @@ func TestDelaysAreOfTheFirstLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := delays{protocol: "tcp", kind: port.Opened}
+	d := delays{protocol: "tcp", kind: model.Opened}
 	d.add([]fact{
 		{Action: "opened", Protocol: "tcp", Port: 80, Time: begin},
 		{Action: "opened", Protocol: "tcp", Port: 81, Time: begin},

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // bareScanner is the least that a scan can cost: the four dumps by blocking
@@ -17,7 +17,7 @@ type bareScanner struct {
 	fd       int
 	requests [][]byte
 	buffer   []byte
-	sockets  []port.Socket
+	sockets  []model.Socket
 }
 
 func openBare() (*bareScanner, error) {
@@ -67,7 +67,7 @@ func (s *bareScanner) scan() (int, error) {
 			if err != nil {
 				return 0, err
 			}
-			if done, err = s.decode(s.buffer[:n], port.Protocol(request[17])); err != nil {
+			if done, err = s.decode(s.buffer[:n], model.Protocol(request[17])); err != nil {
 				return 0, err
 			}
 		}
@@ -75,7 +75,7 @@ func (s *bareScanner) scan() (int, error) {
 	return len(s.sockets), nil
 }
 
-func (s *bareScanner) decode(b []byte, protocol port.Protocol) (done bool, err error) {
+func (s *bareScanner) decode(b []byte, protocol model.Protocol) (done bool, err error) {
 	for len(b) > 0 {
 		length := binary.NativeEndian.Uint32(b)
 		switch binary.NativeEndian.Uint16(b[4:]) {
@@ -91,8 +91,8 @@ func (s *bareScanner) decode(b []byte, protocol port.Protocol) (done bool, err e
 }
 
 // append decodes an inet_diag_msg with its attributes.
-func (s *bareScanner) append(m []byte, protocol port.Protocol) {
-	socket := port.Socket{
+func (s *bareScanner) append(m []byte, protocol model.Protocol) {
+	socket := model.Socket{
 		Protocol: protocol,
 		Port:     binary.BigEndian.Uint16(m[4:]),
 		Cookie:   uint64(binary.NativeEndian.Uint32(m[44:])) | uint64(binary.NativeEndian.Uint32(m[48:]))<<32,

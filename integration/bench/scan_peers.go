@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"tailscale.com/portlist"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/sockdiag"
 )
 
@@ -60,7 +60,7 @@ func missingProgram(path string) string {
 }
 
 func scanProduct(conn *sockdiag.Conn) func() (int, error) {
-	var sockets []port.Socket
+	var sockets []model.Socket
 	return func() (int, error) {
 		var err error
 		sockets, err = conn.Dump(sockets[:0])

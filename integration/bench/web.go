@@ -7,7 +7,7 @@ import (
 	"net"
 	"os"
 
-	"portwatcher/internal/browser"
+	"portwatcher/internal/testutil/browser"
 )
 
 const (

@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"time"
 
-	"portwatcher/internal/browser"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/browser"
 )
 
 const (
@@ -149,7 +149,7 @@ func readPage(ctx context.Context, tab *browser.Tab, printed int) (arrived, draw
 		all, err := browser.Eval[[]noted](tab, "bench."+list)
 		times := map[change]time.Time{}
 		for _, one := range all {
-			c := change{port.Type(one.Type), one.Protocol, one.Port}
+			c := change{model.Type(one.Type), one.Protocol, one.Port}
 			if _, known := times[c]; !known {
 				times[c] = time.UnixMicro(int64(one.At * 1000))
 			}
@@ -166,7 +166,7 @@ func readPage(ctx context.Context, tab *browser.Tab, printed int) (arrived, draw
 // delaysOf returns the delays of those facts that were told of.
 func delaysOf(facts []fact, told map[change]time.Time) []time.Duration {
 	var times []time.Duration
-	for _, kind := range []port.Type{port.Opened, port.Closed} {
+	for _, kind := range []model.Type{model.Opened, model.Closed} {
 		d := delays{protocol: "tcp", kind: kind}
 		d.add(facts, told)
 		times = append(times, d.times...)

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // workloadPath is where the image has this program; its base is what the kernel
@@ -21,7 +21,7 @@ type truth struct {
 	// others are the ports that the container opens and closes by itself.
 	others map[number]bool
 	// exposure of a port of the container; empty where it is not known.
-	exposure func(r report) port.Exposure
+	exposure func(r report) model.Exposure
 }
 
 // A number is a port without an address.
@@ -39,7 +39,7 @@ type comparison struct {
 	// reports is how many were compared; processes and exposures of how many these
 	// were known on both sides.
 	reports, processes, exposures int
-	sources                       []port.Source
+	sources                       []model.Source
 }
 
 func (c *comparison) wrongf(format string, args ...any) {
@@ -57,9 +57,9 @@ func (c *comparison) String() string {
 }
 
 // compare looks at what was recorded, of all containers, in the order of ids.
-func compare(t *truth, events []*port.Event) *comparison {
+func compare(t *truth, events []*model.Event) *comparison {
 	c := &comparison{}
-	mine, foreign := map[report][]*port.Event{}, map[report][]*port.Event{}
+	mine, foreign := map[report][]*model.Event{}, map[report][]*model.Event{}
 	for _, e := range events {
 		switch {
 		case e.Container == nil || !isOfOne(e):
@@ -124,28 +124,28 @@ func changes(facts []fact) []fact {
 
 // compareForeign looks for the workload's ports in other containers. They may
 // have the same ports, but not by the same process, nor in place of this one.
-func (c *comparison) compareForeign(r report, mine, foreign []*port.Event) {
+func (c *comparison) compareForeign(r report, mine, foreign []*model.Event) {
 	for _, e := range foreign {
-		same := slices.ContainsFunc(mine, func(other *port.Event) bool { return sharesProcess(e, other) })
+		same := slices.ContainsFunc(mine, func(other *model.Event) bool { return sharesProcess(e, other) })
 		if len(mine) == 0 || same {
 			c.wrongf("%s is reported of the container %s", r, e.Container.Name)
 		}
 	}
 }
 
-func sharesProcess(a, b *port.Event) bool {
-	return slices.ContainsFunc(a.Processes, func(p port.Process) bool {
-		return slices.ContainsFunc(b.Processes, func(q port.Process) bool { return p.PID == q.PID })
+func sharesProcess(a, b *model.Event) bool {
+	return slices.ContainsFunc(a.Processes, func(p model.Process) bool {
+		return slices.ContainsFunc(b.Processes, func(q model.Process) bool { return p.PID == q.PID })
 	})
 }
 
 // compareUnwanted looks for reports of what did not happen.
-func (c *comparison) compareUnwanted(t *truth, wanted map[report]int, mine map[report][]*port.Event) {
+func (c *comparison) compareUnwanted(t *truth, wanted map[report]int, mine map[report][]*model.Event) {
 	for r := range mine {
 		if wanted[r] > 0 || t.others[number{r.protocol, r.port}] {
 			continue
 		}
-		if r.action == string(port.Changed) && slices.ContainsFunc(t.facts, func(f fact) bool { return f.Action == actionHeld && f.Port == r.port }) {
+		if r.action == string(model.Changed) && slices.ContainsFunc(t.facts, func(f fact) bool { return f.Action == actionHeld && f.Port == r.port }) {
 			continue // a child took it over
 		}
 		c.wrongf("%s is reported and did not happen, unless something else ran in the container", r)
@@ -155,13 +155,13 @@ func (c *comparison) compareUnwanted(t *truth, wanted map[report]int, mine map[r
 // A paired is a fact and the event that reports it.
 type paired struct {
 	fact  fact
-	event *port.Event
+	event *model.Event
 }
 
 // compareOrder holds that a port opens before it closes, by id and by time, and
 // that the times of eBPF, which are exact, are in the order of what happened.
 func (c *comparison) compareOrder(order []paired) {
-	opened := map[report]*port.Event{}
+	opened := map[report]*model.Event{}
 	var last *paired
 	for i := range order {
 		p := &order[i]
@@ -172,7 +172,7 @@ func (c *comparison) compareOrder(order []paired) {
 		} else if o := opened[endpoint]; o != nil && (p.event.ID < o.ID || p.event.Time.Before(o.Time)) {
 			c.wrongf("%s is reported before its opening", p.fact.report())
 		}
-		if p.event.Source != port.SourceEBPF {
+		if p.event.Source != model.SourceEBPF {
 			continue
 		}
 		if last != nil && !last.fact.After.After(p.fact.Time) && p.event.Time.Before(last.event.Time) {
@@ -201,7 +201,7 @@ func (c *comparison) compareDetails(t *truth, p paired) {
 func (c *comparison) compareProcesses(t *truth, p paired) {
 	r, e := p.fact.report(), p.event
 	if len(e.Processes) == 0 {
-		if e.Source == port.SourceEBPF {
+		if e.Source == model.SourceEBPF {
 			c.wrongf("%s names no process, and eBPF knows it", r)
 		}
 		return

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 var begin = time.Date(2026, 11, 22, 18, 36, 28, 0, time.UTC)
@@ -18,17 +18,17 @@ func happened(action string, number uint16, after int) fact {
 }
 
 // told is the event that reports a fact as eBPF does.
-func told(id uint64, f fact) *port.Event {
-	e := &port.Event{ID: id, Time: f.Time.Add(time.Microsecond), Type: port.Type(f.Action)}
-	e.Container = &port.ContainerRef{ID: "1", Name: "demo"}
-	e.Protocol, e.Address, e.Port = port.TCP, netip.MustParseAddr(f.Address), f.Port
-	e.Processes = []port.Process{{PID: 4000 + f.PID, ContainerPID: f.PID, Name: "workload"}}
-	e.Exposure, e.Source = port.Network, port.SourceEBPF
+func told(id uint64, f fact) *model.Event {
+	e := &model.Event{ID: id, Time: f.Time.Add(time.Microsecond), Type: model.Type(f.Action)}
+	e.Container = &model.ContainerRef{ID: "1", Name: "demo"}
+	e.Protocol, e.Address, e.Port = model.TCP, netip.MustParseAddr(f.Address), f.Port
+	e.Processes = []model.Process{{PID: 4000 + f.PID, ContainerPID: f.PID, Name: "workload"}}
+	e.Exposure, e.Source = model.Network, model.SourceEBPF
 	return e
 }
 
 // two ports, of which the second opens before the first closes.
-func twoPorts() (facts []fact, events []*port.Event) {
+func twoPorts() (facts []fact, events []*model.Event) {
 	facts = []fact{happened(actionOpened, 81, 0), happened(actionOpened, 82, 10), happened(actionClosed, 81, 50), happened(actionClosed, 82, 60)}
 	for i, f := range facts {
 		events = append(events, told(uint64(i+1), f))
@@ -36,44 +36,44 @@ func twoPorts() (facts []fact, events []*port.Event) {
 	return facts, events
 }
 
-func onNetwork(report) port.Exposure { return port.Network }
+func onNetwork(report) model.Exposure { return model.Network }
 
 func TestCompareFinds(t *testing.T) {
 	for _, test := range []struct {
 		name          string
-		change        func(events []*port.Event) []*port.Event
+		change        func(events []*model.Event) []*model.Event
 		missing, want string // part of the only finding; empty: none
 	}{
-		{"nothing where all is right", func(e []*port.Event) []*port.Event { return e }, "", ""},
-		{"a missing report", func(e []*port.Event) []*port.Event { return e[:3] }, "closed 82/tcp on 0.0.0.0", ""},
-		{"a duplicate", func(e []*port.Event) []*port.Event { return append(e, told(5, happened(actionOpened, 81, 0))) }, "",
+		{"nothing where all is right", func(e []*model.Event) []*model.Event { return e }, "", ""},
+		{"a missing report", func(e []*model.Event) []*model.Event { return e[:3] }, "closed 82/tcp on 0.0.0.0", ""},
+		{"a duplicate", func(e []*model.Event) []*model.Event { return append(e, told(5, happened(actionOpened, 81, 0))) }, "",
 			"opened 81/tcp on 0.0.0.0 is reported 2 times and happened 1 times"},
-		{"a port that was never opened", func(e []*port.Event) []*port.Event { return append(e, told(5, happened(actionOpened, 83, 70))) }, "",
+		{"a port that was never opened", func(e []*model.Event) []*model.Event { return append(e, told(5, happened(actionOpened, 83, 70))) }, "",
 			"opened 83/tcp on 0.0.0.0 is reported and did not happen"},
-		{"a change of owner that was none", func(e []*port.Event) []*port.Event { return append(e, told(5, happened("changed", 81, 20))) }, "",
+		{"a change of owner that was none", func(e []*model.Event) []*model.Event { return append(e, told(5, happened("changed", 81, 20))) }, "",
 			"changed 81/tcp on 0.0.0.0 is reported and did not happen"},
-		{"another process", func(e []*port.Event) []*port.Event { e[0].Processes[0].ContainerPID = 8; return e }, "",
+		{"another process", func(e []*model.Event) []*model.Event { e[0].Processes[0].ContainerPID = 8; return e }, "",
 			"opened 81/tcp on 0.0.0.0 names the process 8 of the container, want [7]"},
-		{"another name", func(e []*port.Event) []*port.Event { e[0].Processes[0].Name = "nginx"; return e }, "",
+		{"another name", func(e []*model.Event) []*model.Event { e[0].Processes[0].Name = "nginx"; return e }, "",
 			"names the process nginx, want workload"},
-		{"no process", func(e []*port.Event) []*port.Event { e[2].Processes = nil; return e }, "",
+		{"no process", func(e []*model.Event) []*model.Event { e[2].Processes = nil; return e }, "",
 			"closed 81/tcp on 0.0.0.0 names no process"},
-		{"a process too many", func(e []*port.Event) []*port.Event {
-			e[0].Processes = append(e[0].Processes, port.Process{PID: 1, ContainerPID: 1})
+		{"a process too many", func(e []*model.Event) []*model.Event {
+			e[0].Processes = append(e[0].Processes, model.Process{PID: 1, ContainerPID: 1})
 			return e
 		}, "", "names the process 1 of the container"},
-		{"another exposure", func(e []*port.Event) []*port.Event { e[1].Exposure = port.Published; return e }, "",
+		{"another exposure", func(e []*model.Event) []*model.Event { e[1].Exposure = model.Published; return e }, "",
 			"opened 82/tcp on 0.0.0.0 has the exposure published, want network"},
-		{"the same in another container too", func(e []*port.Event) []*port.Event {
+		{"the same in another container too", func(e []*model.Event) []*model.Event {
 			other := *e[0]
-			other.ID, other.Container = 5, &port.ContainerRef{Name: "web"}
+			other.ID, other.Container = 5, &model.ContainerRef{Name: "web"}
 			return append(e, &other)
 		}, "", "opened 81/tcp on 0.0.0.0 is reported of the container web"},
-		{"a closing before the opening", func(e []*port.Event) []*port.Event {
+		{"a closing before the opening", func(e []*model.Event) []*model.Event {
 			e[0].ID, e[2].ID = e[2].ID, e[0].ID
 			return e
 		}, "", "closed 81/tcp on 0.0.0.0 is reported before its opening"},
-		{"times in another order", func(e []*port.Event) []*port.Event {
+		{"times in another order", func(e []*model.Event) []*model.Event {
 			e[1].Time = e[0].Time.Add(-time.Microsecond)
 			return e
 		}, "", "opened 82/tcp on 0.0.0.0 has a time before that of opened 81/tcp on 0.0.0.0"},
@@ -92,7 +92,7 @@ func TestCompareFinds(t *testing.T) {
 // In another container in place of the right one: both are told.
 func TestCompareFindsAnotherContainer(t *testing.T) {
 	facts, events := twoPorts()
-	events[0].Container = &port.ContainerRef{Name: "web"}
+	events[0].Container = &model.ContainerRef{Name: "web"}
 	c := compare(&truth{container: "demo", facts: facts, exposure: onNetwork}, events)
 	if len(c.missing) != 1 || len(c.wrong) != 1 || c.wrong[0] != "opened 81/tcp on 0.0.0.0 is reported of the container web" {
 		t.Errorf("missing %v, wrong %v", c.missing, c.wrong)
@@ -103,12 +103,12 @@ func TestCompareFindsAnotherContainer(t *testing.T) {
 func TestCompareAsksWhatTheSourceKnows(t *testing.T) {
 	facts, events := twoPorts()
 	for _, e := range events {
-		e.Source, e.Processes, e.Exposure = port.SourceDestroy, nil, ""
+		e.Source, e.Processes, e.Exposure = model.SourceDestroy, nil, ""
 		e.Time = begin.Add(time.Second - time.Duration(e.ID)) // when it was noticed
 	}
 	events[2].Time, events[3].Time = begin.Add(2*time.Second), begin.Add(2*time.Second)
 	other := told(5, happened(actionOpened, 81, 0)) // another container's own port 81
-	other.Container, other.Processes[0].PID = &port.ContainerRef{Name: "web"}, 99
+	other.Container, other.Processes[0].PID = &model.ContainerRef{Name: "web"}, 99
 	own := told(6, happened(actionOpened, 9000, 0))
 	c := compare(&truth{container: "demo", facts: facts, exposure: onNetwork, others: map[number]bool{{"tcp", 9000}: true}}, append(events, other, own))
 	if len(c.missing)+len(c.wrong) > 0 {
@@ -131,15 +131,15 @@ func TestChanges(t *testing.T) {
 func TestExposureOfAnInspection(t *testing.T) {
 	for _, test := range []struct {
 		inspection, address string
-		want                port.Exposure
+		want                model.Exposure
 	}{
-		{`{"HostConfig":{"NetworkMode":"shop_default"},"NetworkSettings":{"Networks":{"shop_default":{"IPAddress":"172.18.0.2"}}}}`, "0.0.0.0", port.Network},
-		{`{"HostConfig":{"NetworkMode":"shop_default"},"NetworkSettings":{"Networks":{"shop_default":{"IPAddress":"172.18.0.2"}}}}`, "127.0.0.1", port.Loopback},
-		{`{"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}},"Ports":{"80/tcp":[{"HostPort":"8080"}]}}}`, "::", port.Published},
-		{`{"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}},"Ports":{"80/tcp":null}}}`, "0.0.0.0", port.Network},
+		{`{"HostConfig":{"NetworkMode":"shop_default"},"NetworkSettings":{"Networks":{"shop_default":{"IPAddress":"172.18.0.2"}}}}`, "0.0.0.0", model.Network},
+		{`{"HostConfig":{"NetworkMode":"shop_default"},"NetworkSettings":{"Networks":{"shop_default":{"IPAddress":"172.18.0.2"}}}}`, "127.0.0.1", model.Loopback},
+		{`{"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}},"Ports":{"80/tcp":[{"HostPort":"8080"}]}}}`, "::", model.Published},
+		{`{"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}},"Ports":{"80/tcp":null}}}`, "0.0.0.0", model.Network},
 		{`{"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}}`, "172.17.0.2", ""},
-		{`{"HostConfig":{"NetworkMode":"host"},"NetworkSettings":{"Networks":{"host":{}}}}`, "0.0.0.0", port.Host},
-		{`{"HostConfig":{"NetworkMode":"none"},"NetworkSettings":{"Networks":{"none":{}}}}`, "0.0.0.0", port.Loopback},
+		{`{"HostConfig":{"NetworkMode":"host"},"NetworkSettings":{"Networks":{"host":{}}}}`, "0.0.0.0", model.Host},
+		{`{"HostConfig":{"NetworkMode":"none"},"NetworkSettings":{"Networks":{"none":{}}}}`, "0.0.0.0", model.Loopback},
 		{`{"HostConfig":{"NetworkMode":"container:5f"}}`, "0.0.0.0", ""},
 	} {
 		d := fakeDocker(t, fakeEngine{inspection: test.inspection})

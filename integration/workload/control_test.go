@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // The demo in a namespace of its own: its HTTP server comes back after it was
@@ -28,7 +28,7 @@ func TestControlDemoRestartsItsServer(t *testing.T) {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if err := cmd.Start(); errors.Is(err, syscall.EPERM) {
-		kerneltest.Skip(t, "making a network namespace needs root (CAP_SYS_ADMIN)")
+		kernel.Skip(t, "making a network namespace needs root (CAP_SYS_ADMIN)")
 	} else if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // A dockerCommand is the Docker command, through which the containers of a
@@ -32,15 +32,15 @@ func (d dockerCommand) output(ctx context.Context, what string, args ...string) 
 }
 
 // events reads what portwatcher recorded, of all containers, by rising id.
-func (d dockerCommand) events(ctx context.Context, watcher string, since time.Time) ([]*port.Event, error) {
+func (d dockerCommand) events(ctx context.Context, watcher string, since time.Time) ([]*model.Event, error) {
 	out, err := d.output(ctx, "read the journal of "+watcher,
 		"exec", watcher, "/portwatcher", "events", "--format", "json", "--since", since.UTC().Format(time.RFC3339Nano))
 	if err != nil {
 		return nil, err
 	}
-	var events []*port.Event
+	var events []*model.Event
 	for line := range bytes.Lines(out) {
-		e := &port.Event{}
+		e := &model.Event{}
 		if err := json.Unmarshal(line, e); err != nil {
 			return nil, fmt.Errorf("read the event %q of %s: %w", line, watcher, err)
 		}
@@ -103,7 +103,7 @@ type networking struct {
 }
 
 // exposure returns who can reach the container's ports.
-func (d dockerCommand) exposure(ctx context.Context, container string) (func(report) port.Exposure, error) {
+func (d dockerCommand) exposure(ctx context.Context, container string) (func(report) model.Exposure, error) {
 	out, err := d.output(ctx, "inspect "+container, "inspect", "--type", "container", "--format", "{{json .}}", container)
 	if err != nil {
 		return nil, err
@@ -117,27 +117,27 @@ func (d dockerCommand) exposure(ctx context.Context, container string) (func(rep
 
 // exposure is empty where the container's own inspection does not tell: in a
 // namespace that it shares, and on a specific address.
-func (n *networking) exposure(r report) port.Exposure {
+func (n *networking) exposure(r report) model.Exposure {
 	address, err := netip.ParseAddr(r.address)
 	shared := strings.HasPrefix(n.HostConfig.NetworkMode, "container:")
 	switch {
 	case err != nil:
 		return ""
 	case address.IsLoopback():
-		return port.Loopback
+		return model.Loopback
 	case n.HostConfig.NetworkMode == "host":
-		return port.Host
+		return model.Host
 	case shared || !address.IsUnspecified():
 		return ""
 	case len(n.NetworkSettings.Ports[fmt.Sprintf("%d/%s", r.port, r.protocol)]) > 0:
-		return port.Published
+		return model.Published
 	}
 	for _, network := range n.NetworkSettings.Networks {
 		if network.IPAddress != "" || network.GlobalIPv6Address != "" {
-			return port.Network
+			return model.Network
 		}
 	}
-	return port.Loopback
+	return model.Loopback
 }
 
 // workload runs this program in the container, and returns its facts at its end.

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // A report is what portwatcher's log and the workload's facts are compared by.
@@ -27,9 +27,9 @@ func (r report) String() string {
 
 // isOfOne says whether an event is of one endpoint: a gap and a burst are not, and
 // what they stand for is missing.
-func isOfOne(e *port.Event) bool { return e.Type != port.Gap && e.Type != port.Bursts }
+func isOfOne(e *model.Event) bool { return e.Type != model.Gap && e.Type != model.Bursts }
 
-func reportOf(e *port.Event) report {
+func reportOf(e *model.Event) report {
 	return report{string(e.Type), e.Protocol.String(), e.Address.String(), e.Port}
 }
 
@@ -39,7 +39,7 @@ func (f *fact) report() report { return report{f.Action, f.Protocol, f.Address, 
 // textEvent is an event as `portwatcher run --format text` prints it.
 var textEvent = regexp.MustCompile(`^\S+ (\S+): (New port opened|Port closed|Port changed owner): (\d+)/(\w+) on (\S+)`)
 
-var textActions = map[string]port.Type{"New port opened": port.Opened, "Port closed": port.Closed, "Port changed owner": port.Changed}
+var textActions = map[string]model.Type{"New port opened": model.Opened, "Port closed": model.Closed, "Port changed owner": model.Changed}
 
 // parseLog reads the events of one container from portwatcher's standard output,
 // in either format and in their order. Other lines are passed over.
@@ -49,7 +49,7 @@ func parseLog(log io.Reader, container string) ([]report, error) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		if strings.HasPrefix(lines.Text(), "{") {
-			e := &port.Event{}
+			e := &model.Event{}
 			if err := json.Unmarshal(lines.Bytes(), e); err != nil {
 				return nil, fmt.Errorf("read portwatcher's line %q: %w", lines.Text(), err)
 			}
@@ -76,7 +76,7 @@ func parseLog(log io.Reader, container string) ([]report, error) {
 
 // compareLog holds that the log says the same as the record, in the same order,
 // of the ports of the facts.
-func (c *comparison) compareLog(t *truth, log []report, events []*port.Event) {
+func (c *comparison) compareLog(t *truth, log []report, events []*model.Event) {
 	ours := map[number]bool{}
 	for _, f := range t.facts {
 		ours[number{f.Protocol, f.Port}] = true

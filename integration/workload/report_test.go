@@ -11,12 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 // written is a log in the words of the program that writes it.
-func written(t *testing.T, format output.Format, events ...*port.Event) string {
+func written(t *testing.T, format output.Format, events ...*model.Event) string {
 	t.Helper()
 	var log bytes.Buffer
 	for _, e := range events {
@@ -30,11 +30,11 @@ func written(t *testing.T, format output.Format, events ...*port.Event) string {
 func TestParseLogReadsWhatIsWritten(t *testing.T) {
 	_, events := twoPorts()
 	changed := told(5, happened("changed", 82, 20))
-	gap := &port.Event{ID: 6, Time: begin, Type: port.Gap, Listener: port.Listener{Container: events[0].Container}, Reason: "overrun"}
-	burst := told(8, happened(string(port.Bursts), 83, 20))
-	burst.Burst = &port.Burst{Opened: 4, Closed: 4, First: begin, Last: begin, Ports: []uint16{83}, PortCount: 1}
+	gap := &model.Event{ID: 6, Time: begin, Type: model.Gap, Listener: model.Listener{Container: events[0].Container}, Reason: "overrun"}
+	burst := told(8, happened(string(model.Bursts), 83, 20))
+	burst.Burst = &model.Burst{Opened: 4, Closed: 4, First: begin, Last: begin, Ports: []uint16{83}, PortCount: 1}
 	other := told(7, happened(actionOpened, 1, 0))
-	other.Container = &port.ContainerRef{Name: "other"}
+	other.Container = &model.ContainerRef{Name: "other"}
 	events[0].Address, events[0].IPv6Only = netip.IPv6Unspecified(), true
 	want := []report{reportOf(events[0]), reportOf(events[1]), reportOf(events[2]), reportOf(events[3]), reportOf(changed)}
 	for _, format := range []output.Format{output.Text, output.JSON} {
@@ -109,7 +109,7 @@ func TestVerifyComparesFactsJournalAndLog(t *testing.T) {
 		told = append(append(told, line...), '\n')
 	}
 	const bridge = `{"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}}`
-	for _, source := range []port.Source{port.SourceEBPF, port.SourceProc} {
+	for _, source := range []model.Source{model.SourceEBPF, model.SourceProc} {
 		for _, e := range events {
 			e.Source = source
 		}
@@ -128,8 +128,8 @@ func TestVerifyComparesFactsJournalAndLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		// What /proc alone does not see is not asked of it.
-		hold := map[port.Source]string{port.SourceEBPF: "--hold 50ms", port.SourceProc: "--hold 1.5s"}[source]
-		if !strings.Contains(string(ran), hold) || (v.remark != "") != (source == port.SourceProc) {
+		hold := map[model.Source]string{model.SourceEBPF: "--hold 50ms", model.SourceProc: "--hold 1.5s"}[source]
+		if !strings.Contains(string(ran), hold) || (v.remark != "") != (source == model.SourceProc) {
 			t.Errorf("%s: ran %q, remark %q; want %s", source, ran, v.remark, hold)
 		}
 		v.docker = fakeDocker(t, fakeEngine{string(told), journal, strings.ReplaceAll(log, "82/tcp", "83/tcp"), bridge, ""})

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // runVerify runs one workload in a container and compares what it did, from its
@@ -82,7 +82,7 @@ func (v *verification) check(ctx context.Context, workload []string, kill bool) 
 	if err != nil {
 		return nil, err
 	}
-	if source == port.SourceProc {
+	if source == model.SourceProc {
 		var held bool
 		if workload, held = holdLonger(workload); held {
 			v.remark = fmt.Sprintf("; held for %v, since by /proc shorter ones are not seen", procHold)
@@ -182,7 +182,7 @@ const procHold = 1500 * time.Millisecond
 
 // source returns what the running portwatcher learns of ports from, as its
 // latest events say. Where there are none yet, a port is opened for one.
-func (v *verification) source(ctx context.Context) (port.Source, error) {
+func (v *verification) source(ctx context.Context) (model.Source, error) {
 	since, err := v.docker.started(ctx, v.watcher)
 	if err != nil {
 		return "", err
@@ -221,10 +221,10 @@ func (v *verification) source(ctx context.Context) (port.Source, error) {
 }
 
 // latestSource leaves out what tells nothing of the capture.
-func latestSource(events []*port.Event) port.Source {
+func latestSource(events []*model.Event) model.Source {
 	for _, e := range slices.Backward(events) {
 		switch e.Source {
-		case port.SourceEBPF, port.SourceSockDiag, port.SourceDestroy, port.SourceProc:
+		case model.SourceEBPF, model.SourceSockDiag, model.SourceDestroy, model.SourceProc:
 			return e.Source
 		}
 	}

@@ -7,7 +7,7 @@ import (
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/exposure"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/tracker"
 )
 
@@ -31,10 +31,10 @@ type bursts map[string]*burst
 // burst limit: it is folded then until the next burst. Whether each endpoint is open is
 // an event of its own in the end, so that a burst changes nothing of what is open.
 type burst struct {
-	container      *port.Container
+	container      *model.Container
 	opened, closed uint64
 	first, last    clock.Instant
-	source         port.Source
+	source         model.Source
 	ports          map[uint16]struct{}
 	more           bool // ports are not all of them
 	// Of those, at endpoints that are not known: a scan that begins after unknownLast shows
@@ -42,11 +42,11 @@ type burst struct {
 	unknownOpened, unknownClosed uint64
 	unknownFirst, unknownLast    clock.Instant // when they were added
 	place                        place
-	processes                    []port.Process
+	processes                    []model.Process
 	// folding means that changes are counted until the next burst; held are the last ones
 	// of endpoints that are not what they were reported to be.
 	folding bool
-	held    map[port.Endpoint]heldChange
+	held    map[model.Endpoint]heldChange
 }
 
 // heldChange is a change that may become an event of its own.
@@ -58,7 +58,7 @@ type heldChange struct {
 // place is what the openings and closings of a burst have in common.
 type place struct {
 	known, mixed bool // some were added; they differ in the port
-	protocol     port.Protocol
+	protocol     model.Protocol
 	address      netip.Addr
 	port         uint16
 	mixedAddress bool
@@ -72,7 +72,7 @@ type rate struct {
 }
 
 // burstOf returns what is counted of a container.
-func (c *Capture) burstOf(container *port.Container) *burst {
+func (c *Capture) burstOf(container *model.Container) *burst {
 	b := c.bursts[container.ID]
 	if b == nil {
 		b = &burst{ports: map[uint16]struct{}{}}
@@ -86,7 +86,7 @@ func (c *Capture) burstOf(container *port.Container) *burst {
 }
 
 // add notes where something opened or closed, and when.
-func (b *burst) add(protocol port.Protocol, address netip.Addr, number uint16, processes []port.Process, first, last clock.Instant) {
+func (b *burst) add(protocol model.Protocol, address netip.Addr, number uint16, processes []model.Process, first, last clock.Instant) {
 	b.span(first, last)
 	p := &b.place
 	if number == 0 {
@@ -139,23 +139,23 @@ func (b *burst) unknown(opened, closed uint64, now clock.Instant) {
 // shown takes out of the count what a scan has found of it: that is an event of its own.
 func (b *burst) shown(change *tracker.Change) {
 	switch {
-	case change.Source != port.SourceSockDiag && change.Source != port.SourceProc || change.Transient:
-	case change.Type == port.Opened && b.unknownOpened > 0:
+	case change.Source != model.SourceSockDiag && change.Source != model.SourceProc || change.Transient:
+	case change.Type == model.Opened && b.unknownOpened > 0:
 		b.unknownOpened--
 		b.opened--
-	case change.Type == port.Closed && b.unknownClosed > 0:
+	case change.Type == model.Closed && b.unknownClosed > 0:
 		b.unknownClosed--
 		b.closed--
 	}
 }
 
-func sameProcesses(a, b []port.Process) bool {
-	return slices.EqualFunc(a, b, func(p, q port.Process) bool { return p.PID == q.PID && p.Name == q.Name })
+func sameProcesses(a, b []model.Process) bool {
+	return slices.EqualFunc(a, b, func(p, q model.Process) bool { return p.PID == q.PID && p.Name == q.Name })
 }
 
 // folds reports whether a change is counted instead of being reported now.
 func (c *Capture) folds(change *tracker.Change) bool {
-	if change.Type == port.Changed {
+	if change.Type == model.Changed {
 		return false
 	}
 	id := change.Container.ID
@@ -195,7 +195,7 @@ func (c *Capture) fold(change *tracker.Change, reach exposure.Reach) {
 	e := change.Endpoint
 	b.add(e.Protocol, e.Address, e.Port, change.Processes, change.Time, change.Time)
 	b.source = change.Source
-	if change.Type == port.Opened {
+	if change.Type == model.Opened {
 		b.opened++
 	} else {
 		b.closed++
@@ -208,7 +208,7 @@ func (c *Capture) fold(change *tracker.Change, reach exposure.Reach) {
 		return
 	}
 	if b.held == nil {
-		b.held = map[port.Endpoint]heldChange{}
+		b.held = map[model.Endpoint]heldChange{}
 	}
 	b.held[e] = heldChange{*change, reach}
 }
@@ -251,7 +251,7 @@ func (c *Capture) flushBurst(id string) {
 	}
 	slices.SortFunc(held, func(x, y heldChange) int { return int(x.Time.Sub(y.Time)) })
 	for i := range held {
-		if held[i].Type == port.Opened {
+		if held[i].Type == model.Opened {
 			b.opened -= min(b.opened, 1)
 		} else {
 			b.closed -= min(b.closed, 1)
@@ -266,11 +266,11 @@ func (c *Capture) flushBurst(id string) {
 	c.send(c.burstEvent(b), nil, id, true)
 }
 
-func (c *Capture) burstEvent(b *burst) *port.Event {
-	e := &port.Event{
-		Type: port.Bursts, Time: c.wall.Time(b.last),
-		Listener: port.Listener{Host: c.hostName, Container: b.container.Ref(), Source: b.source},
-		Burst: &port.Burst{
+func (c *Capture) burstEvent(b *burst) *model.Event {
+	e := &model.Event{
+		Type: model.Bursts, Time: c.wall.Time(b.last),
+		Listener: model.Listener{Host: c.hostName, Container: b.container.Ref(), Source: b.source},
+		Burst: &model.Burst{
 			Opened: b.opened, Closed: b.closed, First: c.wall.Time(b.first), Last: c.wall.Time(b.last), PortCount: len(b.ports),
 		},
 	}
@@ -278,7 +278,7 @@ func (c *Capture) burstEvent(b *burst) *port.Event {
 		e.Ports = append(e.Ports, number)
 	}
 	slices.Sort(e.Ports)
-	e.Ports = e.Ports[:min(len(e.Ports), port.MaxBurstPorts)]
+	e.Ports = e.Ports[:min(len(e.Ports), model.MaxBurstPorts)]
 	if b.more {
 		e.PortCount = max(e.PortCount, 1)
 	}

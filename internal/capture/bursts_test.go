@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/source"
 )
@@ -16,11 +16,11 @@ import (
 func (r *rig) crowd(crowded bool) { r.out.set(false, crowded) }
 
 // burst returns the only burst.
-func (r *rig) burst() *port.Event {
+func (r *rig) burst() *model.Event {
 	r.t.Helper()
-	var found []*port.Event
+	var found []*model.Event
 	for _, e := range r.out.events() {
-		if e.Type == port.Bursts {
+		if e.Type == model.Bursts {
 			found = append(found, e)
 		}
 	}
@@ -56,7 +56,7 @@ func TestFold(t *testing.T) {
 	r.wants("opened web 80/tcp loopback ebpf", "opened web 79/tcp loopback ebpf", "opened mate 90/tcp loopback ebpf",
 		"closed web 79/tcp loopback ebpf", "opened web 82/tcp loopback ebpf", "burst web +11 -11")
 	e := r.burst()
-	if e.Container.ID != web.ID || e.Source != port.SourceEBPF || e.Port != 0 || e.Protocol != 0 || e.Address != netip.IPv4Unspecified() ||
+	if e.Container.ID != web.ID || e.Source != model.SourceEBPF || e.Port != 0 || e.Protocol != 0 || e.Address != netip.IPv4Unspecified() ||
 		len(e.Processes) != 1 || !slices.Equal(e.Ports, []uint16{79, 80, 81, 82}) || e.PortCount != 4 {
 		t.Errorf("burst %+v %+v", e, e.Burst)
 	}
@@ -89,10 +89,10 @@ func TestChangeOfAHeldOpening(t *testing.T) {
 	if len(holdings) != 1 {
 		t.Fatalf("%d holdings", len(holdings))
 	}
-	holdings[0].Processes = []port.Process{{PID: 5, Name: "worker"}}
+	holdings[0].Processes = []model.Process{{PID: 5, Name: "worker"}}
 	held := &source.Held{}
 	held.Lookup.Began = r.tick()
-	held.Lookup.Time, held.Lookup.Source, held.Lookup.Holdings = r.tick(), port.SourceProc, holdings
+	held.Lookup.Time, held.Lookup.Source, held.Lookup.Holdings = r.tick(), model.SourceProc, holdings
 	r.do(held)
 	r.wants()
 	r.flushBursts()
@@ -109,18 +109,18 @@ func TestBurstFields(t *testing.T) {
 	for _, test := range []struct {
 		name      string
 		change    func(*source.Count) // of the second count
-		protocol  port.Protocol
+		protocol  model.Protocol
 		port      uint16
 		address   netip.Addr
 		processes int
 		portCount int
 	}{
-		{"the same", func(*source.Count) {}, port.TCP, 80, one, 1, 1},
+		{"the same", func(*source.Count) {}, model.TCP, 80, one, 1, 1},
 		{"another port", func(c *source.Count) { c.Socket.Port = 81 }, 0, 0, one, 1, 2},
-		{"another protocol", func(c *source.Count) { c.Socket.Protocol = port.UDP }, 0, 0, one, 1, 1},
-		{"another address", func(c *source.Count) { c.Socket.Address = other }, port.TCP, 80, netip.Addr{}, 1, 1},
-		{"another process", func(c *source.Count) { c.Processes = []port.Process{{PID: 5, Name: "x"}} }, port.TCP, 80, one, 0, 1},
-		{"several processes", func(c *source.Count) { c.SameProcess = false }, port.TCP, 80, one, 0, 1},
+		{"another protocol", func(c *source.Count) { c.Socket.Protocol = model.UDP }, 0, 0, one, 1, 1},
+		{"another address", func(c *source.Count) { c.Socket.Address = other }, model.TCP, 80, netip.Addr{}, 1, 1},
+		{"another process", func(c *source.Count) { c.Processes = []model.Process{{PID: 5, Name: "x"}} }, model.TCP, 80, one, 0, 1},
+		{"several processes", func(c *source.Count) { c.SameProcess = false }, model.TCP, 80, one, 0, 1},
 		{"the rest", func(c *source.Count) { c.Rest, c.Socket.Port, c.Socket.Address = true, 0, netip.Addr{} }, 0, 0, netip.Addr{}, 0, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestBurstPorts(t *testing.T) {
 	}
 	r.counted(list...)
 	r.flushBursts()
-	if e := r.burst(); len(e.Ports) != port.MaxBurstPorts || e.PortCount != 100 || e.Ports[0] != 901 || !slices.IsSorted(e.Ports) {
+	if e := r.burst(); len(e.Ports) != model.MaxBurstPorts || e.PortCount != 100 || e.Ports[0] != 901 || !slices.IsSorted(e.Ports) {
 		t.Errorf("ports %v of %d", e.Ports, e.PortCount)
 	}
 }

@@ -12,7 +12,7 @@
 //     are not: they own sockets in shared namespaces, and publish ports for the
 //     containers that share their namespace.
 //   - DO account for every opening and closing: it is an event of its own, or counted in
-//     a burst, or counted in a gap. [port.Stage] shows the sums.
+//     a burst, or counted in a gap. [model.Stage] shows the sums.
 //   - DO give each container its own share of whatever is bounded. DON'T let one
 //     container's storm cost another an event.
 //   - DO keep all times on the boot clock. DON'T convert to the wall clock but for an
@@ -29,10 +29,10 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/exposure"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
 )
@@ -57,10 +57,10 @@ type Options struct {
 	Observer source.Observer
 	ProcRoot string
 	// Prove returns nil if a container's first process is the one that ProcRoot shows;
-	// nil is [process.Prove].
-	Prove      func(procRoot string, container *port.Container) error
-	Attributor *process.Attributor
-	Finder     *process.Finder
+	// nil is [attribute.Prove].
+	Prove      func(procRoot string, container *model.Container) error
+	Attributor *attribute.Attributor
+	Finder     *attribute.Finder
 	Mode       source.Mode
 	// OpenProbe loads eBPF; nil where there is none.
 	OpenProbe func() (source.Probe, error)
@@ -78,12 +78,12 @@ type Capture struct {
 
 	tracker    *tracker.Tracker
 	containers map[string]*member
-	namespaces map[port.Namespace]*namespace
+	namespaces map[model.Namespace]*namespace
 	byCookie   map[uint64]*namespace // by the namespace's cookie in eBPF's events
-	reaches    map[port.Endpoint]exposure.Reach
+	reaches    map[model.Endpoint]exposure.Reach
 	changes    []tracker.Change // reused
 	owners     ownerCache
-	forms      *process.Forms // in which cgroup paths name this engine's containers
+	forms      *attribute.Forms // in which cgroup paths name this engine's containers
 	pending    pending
 	bursts     bursts
 	sinks      []*outlet
@@ -108,7 +108,7 @@ type Capture struct {
 	stuckAfter time.Duration
 	timers     timers
 	// begin starts the watcher of a namespace.
-	begin func(*source.Env, port.Namespace) *source.Watcher
+	begin func(*source.Env, model.Namespace) *source.Watcher
 
 	tunings chan Tuning // of capacity 1: the newest counts
 	gaps    chan string
@@ -133,7 +133,7 @@ func New(o Options) (*Capture, error) {
 		return nil, err
 	}
 	if o.Prove == nil {
-		o.Prove = process.Prove
+		o.Prove = attribute.Prove
 	}
 	c := &Capture{
 		options: o, tuning: o.Tuning, log: o.Logger, wall: wall,
@@ -143,9 +143,9 @@ func New(o Options) (*Capture, error) {
 		},
 		tracker:    tracker.New(o.Tuning.CloseGrace),
 		containers: map[string]*member{},
-		namespaces: map[port.Namespace]*namespace{},
+		namespaces: map[model.Namespace]*namespace{},
 		byCookie:   map[uint64]*namespace{},
-		reaches:    map[port.Endpoint]exposure.Reach{},
+		reaches:    map[model.Endpoint]exposure.Reach{},
 		hostName:   o.HostName,
 		engineIs:   link{lost: errors.New("not connected yet"), since: time.Now()},
 		startedAt:  time.Now(),

@@ -9,7 +9,7 @@ import (
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/exposure"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
 )
@@ -44,7 +44,7 @@ func (c *Capture) takeCloses(o *source.Closes) {
 
 func (c *Capture) takeClose(n *namespace, o *source.Close, at clock.Instant) {
 	p := &c.counts.notified
-	changes, known := c.tracker.Closed(c.changes[:0], n.id, o.Socket.Cookie, at, port.SourceDestroy)
+	changes, known := c.tracker.Closed(c.changes[:0], n.id, o.Socket.Cookie, at, model.SourceDestroy)
 	if known || !o.Server {
 		if known {
 			p.Out++
@@ -62,7 +62,7 @@ func (c *Capture) takeClose(n *namespace, o *source.Close, at clock.Instant) {
 	case container == nil || !c.reported(container, o.Socket.Protocol, o.Socket.Port):
 		p.Dropped++
 	default:
-		c.transient(n, &o.Socket, tracker.Owner{Container: container}, at, port.SourceDestroy)
+		c.transient(n, &o.Socket, tracker.Owner{Container: container}, at, model.SourceDestroy)
 		p.Out++
 		return
 	}
@@ -72,7 +72,7 @@ func (c *Capture) takeClose(n *namespace, o *source.Close, at clock.Instant) {
 // transient reports a socket of which only the close is known: as two events, or, where
 // another socket holds the endpoint, as one opening and one closing of a burst. Whether
 // the other was there beside it (SO_REUSEPORT) or came after it, a close does not say.
-func (c *Capture) transient(n *namespace, s *port.Socket, owner tracker.Owner, at clock.Instant, from port.Source) {
+func (c *Capture) transient(n *namespace, s *model.Socket, owner tracker.Owner, at clock.Instant, from model.Source) {
 	changes, reported := c.tracker.Transient(c.changes[:0], n.id, *s, owner, at, from)
 	c.publish(changes)
 	if !reported {
@@ -94,7 +94,7 @@ type doubt struct {
 // gapInterval is the least time between two gaps of one kind: an overload is one story.
 const gapInterval = time.Second
 
-func (c *Capture) noteOwnerless(n *namespace, s *port.Socket) {
+func (c *Capture) noteOwnerless(n *namespace, s *model.Socket) {
 	n.ownerless.count++
 	n.ownerless.last = fmt.Sprintf("%d/%s on %s", s.Port, s.Protocol, s.Address)
 	c.reportOwnerless(n)
@@ -125,14 +125,14 @@ func (c *Capture) reportDoubt(n *namespace) {
 // loopback: the engine forwards to the container's network address.
 func (c *Capture) reportLeadsNowhere(n *namespace) {
 	containers := n.containers()
-	if n.host || !slices.ContainsFunc(containers, func(c *port.Container) bool { return len(c.Ports) > 0 }) {
+	if n.host || !slices.ContainsFunc(containers, func(c *model.Container) bool { return len(c.Ports) > 0 }) {
 		return
 	}
 	type key struct {
-		protocol port.Protocol
+		protocol model.Protocol
 		port     uint16
 	}
-	onLoopback := map[key]*port.Container{}
+	onLoopback := map[key]*model.Container{}
 	elsewhere := map[key]bool{}
 	for _, open := range c.tracker.OpenIn(n.id) {
 		k := key{open.Endpoint.Protocol, open.Endpoint.Port}

@@ -7,17 +7,17 @@ import (
 	"time"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
 )
 
 // closes hands over destroy notifications of sockets that were servers.
-func (r *rig) closes(inode uint64, sockets ...port.Socket) {
+func (r *rig) closes(inode uint64, sockets ...model.Socket) {
 	r.t.Helper()
 	r.do(r.notified(inode, sockets...))
 }
 
-func (r *rig) notified(inode uint64, sockets ...port.Socket) *source.Closes {
+func (r *rig) notified(inode uint64, sockets ...model.Socket) *source.Closes {
 	r.t.Helper()
 	q := &source.Closes{Watcher: r.watcher(inode), Time: r.tick()}
 	for _, s := range sockets {
@@ -30,9 +30,9 @@ func TestTransient(t *testing.T) {
 	r := newRig(t, nil)
 	web := r.run("web", 1)
 	r.closes(1, r.socket(80))
-	for i, want := range []port.Type{port.Opened, port.Closed} {
+	for i, want := range []model.Type{model.Opened, model.Closed} {
 		e := r.out.events()[i]
-		if e.Type != want || !e.Transient || e.Port != 80 || e.Source != port.SourceDestroy || e.Container.ID != web.ID || e.OpenSeconds != nil || !e.OpenedAt.IsZero() {
+		if e.Type != want || !e.Transient || e.Port != 80 || e.Source != model.SourceDestroy || e.Container.ID != web.ID || e.OpenSeconds != nil || !e.OpenedAt.IsZero() {
 			t.Errorf("%+v, want a transient %s", e, want)
 		}
 	}
@@ -45,7 +45,7 @@ func TestTransient(t *testing.T) {
 // those of unmonitored containers are nothing.
 func TestCloses(t *testing.T) {
 	r := newRig(t, func(o *Options) {
-		o.Tuning.Reported = func(_ *port.Container, _ port.Protocol, number uint16) bool { return number != 90 }
+		o.Tuning.Reported = func(_ *model.Container, _ model.Protocol, number uint16) bool { return number != 90 }
 	})
 	web := r.run("web", 1)
 	s, client := r.socket(80), r.socket(41000)
@@ -77,7 +77,7 @@ func TestUnknownCloseAtAnOpenEndpoint(t *testing.T) {
 	r.closes(1, r.socket(80), r.socket(80))
 	r.flushBursts()
 	r.wants("opened web 80/tcp loopback sock_diag", "burst web +2 -2")
-	if e := r.burst(); e.Port != 80 || e.Source != port.SourceDestroy {
+	if e := r.burst(); e.Port != 80 || e.Source != model.SourceDestroy {
 		t.Errorf("burst %+v %+v", e, e.Burst)
 	}
 	if got := r.out.sumsOf(web.ID); got != (sums{opened: 3, closed: 2}) {
@@ -144,7 +144,7 @@ func TestOverrun(t *testing.T) {
 		}
 		r.do(q)
 		gaps := r.out.events()
-		if len(gaps) != 1 || gaps[0].Type != port.Gap || gaps[0].Lost != 2*q.Lost {
+		if len(gaps) != 1 || gaps[0].Type != model.Gap || gaps[0].Lost != 2*q.Lost {
 			t.Fatalf("%q, want one gap of %d", r.out.lines(), 2*q.Lost)
 		}
 		if named := gaps[0].Container != nil && gaps[0].Container.ID == web.ID; named == test.mate {
@@ -183,12 +183,12 @@ func TestPublishedPortThatLeadsNowhere(t *testing.T) {
 	web := container("web")
 	web.Addresses = []netip.Addr{netip.MustParseAddr("172.17.0.2")}
 	for _, number := range []uint16{80, 81, 82} {
-		web.Ports = append(web.Ports, port.PublishedPort{Protocol: port.TCP, Port: number, Host: netip.AddrPortFrom(netip.IPv4Unspecified(), 8000+number)})
+		web.Ports = append(web.Ports, model.PublishedPort{Protocol: model.TCP, Port: number, Host: netip.AddrPortFrom(netip.IPv4Unspecified(), 8000+number)})
 	}
 	r.change(engine.Started, web, 1)
 	r.open(1)
 	nowhere, both, both2, private := r.socket(80), r.socket(81), r.socket(81), r.socket(90)
-	for _, s := range []*port.Socket{&nowhere, &both, &private} {
+	for _, s := range []*model.Socket{&nowhere, &both, &private} {
 		s.Address = netip.MustParseAddr("127.0.0.1")
 	}
 	r.scan(1, web, nowhere, both, both2, r.socket(82), private)

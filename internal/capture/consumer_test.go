@@ -5,7 +5,7 @@ import (
 	"slices"
 	"sync"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // consumer is a sink that keeps what it takes.
@@ -55,7 +55,7 @@ func (k *consumer) all() []Record {
 }
 
 // events returns the events that were taken.
-func (k *consumer) events() (events []*port.Event) {
+func (k *consumer) events() (events []*model.Event) {
 	for _, r := range k.all() {
 		if r.Event != nil {
 			events = append(events, r.Event)
@@ -72,11 +72,11 @@ func (k *consumer) lines() (lines []string) {
 	return lines
 }
 
-func line(e *port.Event) string {
+func line(e *model.Event) string {
 	switch e.Type {
-	case port.Gap:
+	case model.Gap:
 		return fmt.Sprintf("gap %d: %s", e.Lost, e.Reason)
-	case port.Bursts:
+	case model.Bursts:
 		return fmt.Sprintf("burst %s +%d -%d", e.Container.Name, e.Opened, e.Closed)
 	}
 	return fmt.Sprintf("%s %s %d/%s %s %s", e.Type, e.Container.Name, e.Port, e.Protocol, e.Exposure, e.Source)
@@ -90,14 +90,14 @@ func (k *consumer) sumsOf(id string) (s sums) {
 	for _, e := range k.events() {
 		switch {
 		case e.Container == nil && id != "" || e.Container != nil && e.Container.ID != id:
-		case e.Type == port.Opened:
+		case e.Type == model.Opened:
 			s.opened++
-		case e.Type == port.Closed:
+		case e.Type == model.Closed:
 			s.closed++
 		case e.Burst != nil:
 			s.opened += e.Opened
 			s.closed += e.Closed
-		case e.Type == port.Gap:
+		case e.Type == model.Gap:
 			s.lost += e.Lost
 		}
 	}

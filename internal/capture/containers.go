@@ -7,12 +7,12 @@ import (
 	"slices"
 	"strings"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
 	"portwatcher/internal/exposure"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
 	"portwatcher/internal/source"
 )
 
@@ -21,7 +21,7 @@ var ErrNoHostPIDNamespace = errors.New("no container's process can be seen here:
 
 // member is a running container.
 type member struct {
-	*port.Container
+	*model.Container
 	namespace *namespace // nil where it could not be identified
 	monitored bool
 	// unreachable reports why there is no namespace.
@@ -33,18 +33,18 @@ type member struct {
 
 // namespace is a network namespace with its containers.
 type namespace struct {
-	id      port.Namespace
+	id      model.Namespace
 	host    bool
 	members map[string]*member
-	listed  []*port.Container // the members, as the directory has them
-	epoch   uint64            // rises whenever the members change
+	listed  []*model.Container // the members, as the directory has them
+	epoch   uint64             // rises whenever the members change
 	unbound map[uint64]unbound
 	// connecting are UDP sockets that were about to connect; see settleConnects.
 	connecting map[uint64]clock.Instant
 	// netnsCookie is the namespace's in eBPF's events, 0 until it is known.
 	netnsCookie uint64
 	watcher     *source.Watcher // nil while no member is monitored
-	source      port.Source     // of the watcher's snapshots; empty before its session is open
+	source      model.Source    // of the watcher's snapshots; empty before its session is open
 	destroy     bool            // destroy notifications are received
 	// withoutDestroy is why they are not although they could be; empty otherwise.
 	withoutDestroy string
@@ -108,7 +108,7 @@ func (c *Capture) blind() error {
 			why = m.unreachable
 		}
 	}
-	if errors.Is(why, ErrNoHostPIDNamespace) && process.HostProcesses(c.options.ProcRoot) {
+	if errors.Is(why, ErrNoHostPIDNamespace) && attribute.HostProcesses(c.options.ProcRoot) {
 		return nil
 	}
 	return why
@@ -119,7 +119,7 @@ func (c *Capture) reportUnmatched() {
 	if c.tuning.Unmatched == nil {
 		return
 	}
-	all := make([]*port.Container, 0, len(c.containers))
+	all := make([]*model.Container, 0, len(c.containers))
 	for _, m := range c.containers {
 		all = append(all, m.Container)
 	}
@@ -176,7 +176,7 @@ func (c *Capture) add(o *source.ContainerChange) {
 
 // choose starts or stops to monitor a container, as the settings say. Events have named
 // it as in known so far.
-func (c *Capture) choose(m *member, known *port.Container) {
+func (c *Capture) choose(m *member, known *model.Container) {
 	monitored := c.tuning.Monitored(m.Container)
 	if monitored == m.monitored || m.namespace == nil {
 		return
@@ -193,7 +193,7 @@ func (c *Capture) choose(m *member, known *port.Container) {
 	} else {
 		log.Info("Not watching container any more.")
 		c.flushBurst(m.ID)
-		if c.drop(func(e port.Endpoint) bool { return e.Container == m.ID }) {
+		if c.drop(func(e model.Endpoint) bool { return e.Container == m.ID }) {
 			c.leave(known)
 		}
 		c.forget(m.ID)
@@ -249,9 +249,9 @@ func (c *Capture) remove(id string, at clock.Instant) {
 		c.placeLast(m.Container, m.namespace)
 	}
 	c.flushBurst(id)
-	c.publish(c.tracker.CloseContainer(c.changes[:0], id, at, port.SourceEngine))
+	c.publish(c.tracker.CloseContainer(c.changes[:0], id, at, model.SourceEngine))
 	c.flushBurst(id)
-	c.closeRemembered(id, at, port.SourceEngine)
+	c.closeRemembered(id, at, model.SourceEngine)
 	if m.monitored {
 		c.log.WithField("container", m.Name).Info("The container has ended.")
 	}
@@ -265,7 +265,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	c.reconsider(n)
 	c.adjust(n)
 	if n.watcher == nil {
-		c.publish(c.tracker.CloseNamespace(c.changes[:0], n.id, at, port.SourceEngine))
+		c.publish(c.tracker.CloseNamespace(c.changes[:0], n.id, at, model.SourceEngine))
 		if len(n.members) > 0 {
 			c.tracker.OpenNamespace(n.id)
 		}
@@ -277,7 +277,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 
 // passed applies a container that ended before it could be inspected: what eBPF
 // reported of it becomes events.
-func (c *Capture) passed(container *port.Container, at clock.Instant) {
+func (c *Capture) passed(container *model.Container, at clock.Instant) {
 	if c.containers[container.ID] == nil && c.tuning.Monitored(container) {
 		c.placeLast(container, nil)
 		c.flushBurst(container.ID)
@@ -324,8 +324,8 @@ func (c *Capture) reconsider(n *namespace) {
 // publishDirectory makes the running containers known to the sources.
 func (c *Capture) publishDirectory() {
 	d := &source.Directory{
-		Containers: make(map[string]*port.Container, len(c.containers)),
-		Namespaces: make(map[port.Namespace]*source.Members, len(c.namespaces)),
+		Containers: make(map[string]*model.Container, len(c.containers)),
+		Namespaces: make(map[model.Namespace]*source.Members, len(c.namespaces)),
 		Forms:      c.forms,
 	}
 	for id, m := range c.containers {
@@ -339,7 +339,7 @@ func (c *Capture) publishDirectory() {
 }
 
 // find returns a running container by its id, nil if there is none.
-func (c *Capture) find(id string) *port.Container {
+func (c *Capture) find(id string) *model.Container {
 	if m := c.containers[id]; m != nil {
 		return m.Container
 	}
@@ -359,12 +359,12 @@ func (c *Capture) computeReach(n *namespace) {
 	c.changed()
 }
 
-func newNamespace(id port.Namespace) *namespace {
+func newNamespace(id model.Namespace) *namespace {
 	return &namespace{id: id, members: map[string]*member{}, unbound: map[uint64]unbound{}, connecting: map[uint64]clock.Instant{}}
 }
 
-func (n *namespace) containers() []*port.Container {
-	all := make([]*port.Container, 0, len(n.members))
+func (n *namespace) containers() []*model.Container {
+	all := make([]*model.Container, 0, len(n.members))
 	for _, id := range slices.Sorted(maps.Keys(n.members)) {
 		all = append(all, n.members[id].Container)
 	}
@@ -396,7 +396,7 @@ func (n *namespace) names() string {
 // onlyMember returns the container of a socket of which nothing but its namespace is
 // known; nil if it is not monitored. certain is false where several containers share
 // the namespace.
-func (n *namespace) onlyMember() (_ *port.Container, certain bool) {
+func (n *namespace) onlyMember() (_ *model.Container, certain bool) {
 	if n.host || len(n.members) != 1 {
 		return nil, n.host // of the host's own sockets nothing is expected
 	}

@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
 	"portwatcher/internal/source"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // left is the gap of a container that lives and is not monitored any more.
@@ -36,11 +36,11 @@ func TestOpenCloseAndEnd(t *testing.T) {
 		if len(e.Processes) != 1 || e.Processes[0].PID != 4711 {
 			t.Errorf("event %d has processes %+v", i, e.Processes)
 		}
-		if e.Type == port.Closed && (e.OpenSeconds == nil || *e.OpenSeconds <= 0 || e.OpenedAt.IsZero()) {
+		if e.Type == model.Closed && (e.OpenSeconds == nil || *e.OpenSeconds <= 0 || e.OpenedAt.IsZero()) {
 			t.Errorf("%+v: want since when it was open, and for how long", e)
 		}
 	}
-	if len(r.namespaces)+len(r.containers)+len(r.reaches)+len(r.byCookie) > 0 || r.tracker.HasNamespace(port.Namespace{Inode: 1}) {
+	if len(r.namespaces)+len(r.containers)+len(r.reaches)+len(r.byCookie) > 0 || r.tracker.HasNamespace(model.Namespace{Inode: 1}) {
 		t.Errorf("%d namespaces, %d containers, %d reaches, %d cookies are left", len(r.namespaces), len(r.containers), len(r.reaches), len(r.byCookie))
 	}
 }
@@ -68,7 +68,7 @@ func TestSharedNamespace(t *testing.T) {
 	first, second := container("first"), container("second")
 	second.Labels = map[string]string{"watch": "no"}
 	second.Addresses = []netip.Addr{netip.MustParseAddr("172.17.0.2")}
-	second.Ports = []port.PublishedPort{{Protocol: port.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")}}
+	second.Ports = []model.PublishedPort{{Protocol: model.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")}}
 	r.change(engine.Started, second, 1) // not monitored, but it publishes for its mate
 	if len(r.running) != 0 {
 		t.Error("a namespace without a monitored container is watched")
@@ -93,7 +93,7 @@ func TestSharedNamespace(t *testing.T) {
 	r.change(engine.Updated, &renamed, 0)
 	r.change(engine.Stopped, &renamed, 0)
 	r.wants("opened first 80/tcp loopback sock_diag", "closed renamed 80/tcp published engine")
-	if len(r.namespaces) != 1 || r.namespaces[port.Namespace{Inode: 1}].watcher != nil {
+	if len(r.namespaces) != 1 || r.namespaces[model.Namespace{Inode: 1}].watcher != nil {
 		t.Error("the namespace of the one that is left is watched, or not known")
 	}
 }
@@ -132,8 +132,8 @@ func TestOwnersThatAreOutOfDate(t *testing.T) {
 
 func TestSelectionChangesByRename(t *testing.T) {
 	r := newRig(t, func(o *Options) {
-		o.Tuning.Monitored = func(c *port.Container) bool { return c.Name == "web" }
-		o.Tuning.Unmatched = func(all []*port.Container) []string {
+		o.Tuning.Monitored = func(c *model.Container) bool { return c.Name == "web" }
+		o.Tuning.Unmatched = func(all []*model.Container) []string {
 			for _, c := range all {
 				if c.Name == "web" {
 					return nil
@@ -143,7 +143,7 @@ func TestSelectionChangesByRename(t *testing.T) {
 		}
 	})
 	web := container("web")
-	named := func(name string) *port.Container {
+	named := func(name string) *model.Container {
 		c := *web
 		c.Name = name
 		return &c
@@ -203,8 +203,8 @@ func TestNoProcessCanBeSeen(t *testing.T) {
 		t.Errorf("error %v, want %v", err, ErrNoHostPIDNamespace)
 	}
 
-	if !process.HostProcesses("/proc") {
-		kerneltest.Skip(t, "the processes here are not the host's")
+	if !attribute.HostProcesses("/proc") {
+		kernel.Skip(t, "the processes here are not the host's")
 	}
 	r = newRig(t, nil) // a container that is listed while it dies proves nothing
 	r.do(absent())
@@ -231,14 +231,14 @@ func TestHostNamespace(t *testing.T) {
 	r := newRig(t, nil)
 	web := container("web")
 	r.do(&source.ContainerChange{
-		Change: engine.Change{Kind: engine.Started, Container: web}, Namespace: port.Namespace{Inode: 1}, Host: true,
+		Change: engine.Change{Kind: engine.Started, Container: web}, Namespace: model.Namespace{Inode: 1}, Host: true,
 	})
 	r.open(1)
 	r.scan(1, web, r.socket(80))
 	r.wants("opened web 80/tcp host sock_diag")
 	r.change(engine.Stopped, web, 0)
 	r.run("boxed", 2)
-	if n := r.namespaces[port.Namespace{Inode: 2}]; n.host {
+	if n := r.namespaces[model.Namespace{Inode: 2}]; n.host {
 		t.Error("a namespace of its own is the host's")
 	}
 }

@@ -5,14 +5,14 @@ import (
 	"sync"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // fakeEngine reports what the test wants.
 type fakeEngine struct {
 	changes chan engine.Change
 	mutex   sync.Mutex
-	lists   [][]*port.Container // the answers of List; the last is repeated
+	lists   [][]*model.Container // the answers of List; the last is repeated
 	failure error
 	hangs   bool // Info
 }
@@ -25,7 +25,7 @@ func (e *fakeEngine) Info(ctx context.Context) (engine.Info, error) {
 	return engine.Info{Name: "node1"}, nil
 }
 
-func (e *fakeEngine) List(context.Context) (list []*port.Container, _ error) {
+func (e *fakeEngine) List(context.Context) (list []*model.Container, _ error) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	if len(e.lists) > 0 {

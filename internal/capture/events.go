@@ -6,7 +6,7 @@ import (
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/exposure"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/tracker"
 )
 
@@ -21,13 +21,13 @@ func (c *Capture) publish(changes []tracker.Change) {
 		if b := c.bursts[change.Container.ID]; b != nil {
 			b.shown(change)
 		}
-		if !change.Transient || change.Type == port.Opened { // both halves of a transient go the same way
+		if !change.Transient || change.Type == model.Opened { // both halves of a transient go the same way
 			folded = c.folds(change)
 		}
 		switch b := c.bursts[change.Container.ID]; {
 		case folded:
 			c.fold(change, reach)
-		case b != nil && change.Type == port.Changed && b.held[change.Endpoint].Type == port.Opened:
+		case b != nil && change.Type == model.Changed && b.held[change.Endpoint].Type == model.Opened:
 			held := b.held[change.Endpoint] // it was not reported as open yet
 			held.Processes = change.Processes
 			b.held[change.Endpoint] = held
@@ -54,7 +54,7 @@ func (c *Capture) emit(change *tracker.Change, reach exposure.Reach, force bool)
 }
 
 // lastOf returns the time of a container's last event; zero where there was none.
-func (c *Capture) lastOf(container *port.Container) clock.Instant {
+func (c *Capture) lastOf(container *model.Container) clock.Instant {
 	if container == nil {
 		return 0
 	}
@@ -69,13 +69,13 @@ func (c *Capture) lastOf(container *port.Container) clock.Instant {
 func (c *Capture) exposureOf(change *tracker.Change) exposure.Reach {
 	r, known := c.reaches[change.Endpoint]
 	switch n := c.namespaces[change.Namespace]; {
-	case known && (n == nil || change.Type == port.Closed):
+	case known && (n == nil || change.Type == model.Closed):
 	case n == nil:
 		r = exposure.Unseen(change.Endpoint.Address)
 	default:
 		r = exposure.Of(listening(change, n), n.listed)
 	}
-	if change.Type == port.Closed {
+	if change.Type == model.Closed {
 		delete(c.reaches, change.Endpoint)
 	} else {
 		c.reaches[change.Endpoint] = r
@@ -92,8 +92,8 @@ func listening(change *tracker.Change, n *namespace) exposure.Listening {
 
 // socketsOf returns what an endpoint that has just opened is recognised by at the next
 // start.
-func (c *Capture) socketsOf(change *tracker.Change) *port.Sockets {
-	if change.Type == port.Closed || change.Transient || !c.keepsState() {
+func (c *Capture) socketsOf(change *tracker.Change) *model.Sockets {
+	if change.Type == model.Closed || change.Transient || !c.keepsState() {
 		return nil
 	}
 	return c.tracker.Sockets(change.Endpoint)
@@ -101,8 +101,8 @@ func (c *Capture) socketsOf(change *tracker.Change) *port.Sockets {
 
 // drop has the tracker forget endpoints without an event, and reports whether there was
 // one.
-func (c *Capture) drop(which func(port.Endpoint) bool) (any bool) {
-	c.tracker.Drop(func(e port.Endpoint) bool {
+func (c *Capture) drop(which func(model.Endpoint) bool) (any bool) {
+	c.tracker.Drop(func(e model.Endpoint) bool {
 		if !which(e) {
 			return false
 		}
@@ -116,14 +116,14 @@ func (c *Capture) drop(which func(port.Endpoint) bool) (any bool) {
 	return any
 }
 
-func (c *Capture) event(change *tracker.Change, r exposure.Reach) *port.Event {
-	e := &port.Event{
+func (c *Capture) event(change *tracker.Change, r exposure.Reach) *model.Event {
+	e := &model.Event{
 		Time: c.wall.Time(change.Time), Type: change.Type,
 		Listener: c.listener(change, r), Transient: change.Transient,
 	}
-	if change.Type == port.Closed && !change.OpenedAt.IsZero() {
+	if change.Type == model.Closed && !change.OpenedAt.IsZero() {
 		e.OpenedAt = c.wall.Time(change.OpenedAt)
-		if change.Source != port.SourceRestart { // else only the latest moment is known
+		if change.Source != model.SourceRestart { // else only the latest moment is known
 			seconds := max(change.Time.Sub(change.OpenedAt), 0).Seconds()
 			e.OpenSeconds = &seconds
 		}
@@ -131,8 +131,8 @@ func (c *Capture) event(change *tracker.Change, r exposure.Reach) *port.Event {
 	return e
 }
 
-func (c *Capture) listener(change *tracker.Change, r exposure.Reach) port.Listener {
-	return port.Listener{
+func (c *Capture) listener(change *tracker.Change, r exposure.Reach) model.Listener {
+	return model.Listener{
 		Host: c.hostName, Container: change.Container.Ref(),
 		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
 		// A specific IPv6 address never takes IPv4: only of the wildcard it is known.
@@ -143,7 +143,7 @@ func (c *Capture) listener(change *tracker.Change, r exposure.Reach) port.Listen
 
 // gap reports that something was or may have been missed, in one container or anywhere.
 // Lost is the number of openings and closings, 0 where it is not known.
-func (c *Capture) gap(container *port.Container, reason string, lost uint64) {
+func (c *Capture) gap(container *model.Container, reason string, lost uint64) {
 	key := ""
 	if container != nil {
 		key = container.ID
@@ -152,8 +152,8 @@ func (c *Capture) gap(container *port.Container, reason string, lost uint64) {
 	c.send(c.newGap(container, reason, lost), nil, key, true)
 }
 
-func (c *Capture) newGap(container *port.Container, reason string, lost uint64) *port.Event {
-	e := &port.Event{Time: time.Now().UTC(), Type: port.Gap, Listener: port.Listener{Host: c.hostName}, Reason: reason, Lost: lost}
+func (c *Capture) newGap(container *model.Container, reason string, lost uint64) *model.Event {
+	e := &model.Event{Time: time.Now().UTC(), Type: model.Gap, Listener: model.Listener{Host: c.hostName}, Reason: reason, Lost: lost}
 	if container != nil {
 		e.Container = container.Ref()
 	}
@@ -163,6 +163,6 @@ func (c *Capture) newGap(container *port.Container, reason string, lost uint64) 
 // leave reports that a container which lives is not monitored any more, to those who
 // keep what is open. It is asked for, so the status does not count it with what was
 // missed.
-func (c *Capture) leave(container *port.Container) {
+func (c *Capture) leave(container *model.Container) {
 	c.send(c.newGap(container, "not monitored any more; what it opens and closes is not reported from here on", 0), nil, container.ID, true)
 }

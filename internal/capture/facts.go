@@ -3,10 +3,10 @@ package capture
 import (
 	"time"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
-	"portwatcher/internal/process"
 	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
 )
@@ -95,8 +95,8 @@ func (c *Capture) placeWithout(owner cgroupOwner) (placed, string) {
 
 // ownerOf returns who a socket belongs to: the container that its cgroups name, else the
 // only one of its namespace.
-func (c *Capture) ownerOf(n *namespace, f *source.Fact, container *port.Container) tracker.Owner {
-	if container == nil && !n.host && len(n.members) == 1 && f.Socket.Address != process.EngineResolver {
+func (c *Capture) ownerOf(n *namespace, f *source.Fact, container *model.Container) tracker.Owner {
+	if container == nil && !n.host && len(n.members) == 1 && f.Socket.Address != attribute.EngineResolver {
 		for _, m := range n.members {
 			container = m.Container
 		}
@@ -112,12 +112,12 @@ func (c *Capture) ownerOf(n *namespace, f *source.Fact, container *port.Containe
 
 // placeLoneClose reports a port of which only the close is known. eBPF reports closes of
 // nothing else than what could be spoken to.
-func (c *Capture) placeLoneClose(n *namespace, f *source.Fact, container *port.Container) {
+func (c *Capture) placeLoneClose(n *namespace, f *source.Fact, container *model.Container) {
 	owner := c.ownerOf(n, f, container)
 	if owner.Container == nil || f.Socket.Port == 0 || !c.reported(owner.Container, f.Socket.Protocol, f.Socket.Port) {
 		return
 	}
-	changes, _ := c.tracker.Transient(c.changes[:0], n.id, f.Socket, owner, f.Time, port.SourceEBPF)
+	changes, _ := c.tracker.Transient(c.changes[:0], n.id, f.Socket, owner, f.Time, model.SourceEBPF)
 	c.publish(changes)
 }
 
@@ -133,7 +133,7 @@ func (c *Capture) placeOpen(n *namespace, f *source.Fact, owner tracker.Owner) {
 		owner = tracker.Owner{}
 	}
 	counted, known := c.tracker.Beside(n.id, &f.Socket)
-	changes := c.tracker.Opened(c.changes[:0], n.id, f.Socket, owner, f.Time, port.SourceEBPF)
+	changes := c.tracker.Opened(c.changes[:0], n.id, f.Socket, owner, f.Time, model.SourceEBPF)
 	if counted && !known && len(changes) == 0 && owner.Container != nil {
 		c.countBeside(owner.Container, f).opened++
 	}
@@ -145,10 +145,10 @@ func (c *Capture) placeOpen(n *namespace, f *source.Fact, owner tracker.Owner) {
 
 // countBeside counts a fact of a socket whose endpoint is open by sockets that were
 // counted.
-func (c *Capture) countBeside(container *port.Container, f *source.Fact) *burst {
+func (c *Capture) countBeside(container *model.Container, f *source.Fact) *burst {
 	b := c.burstOf(container)
 	b.add(f.Socket.Protocol, f.Socket.Address, f.Socket.Port, f.Processes, f.Time, f.Time)
-	b.source = port.SourceEBPF
+	b.source = model.SourceEBPF
 	return b
 }
 
@@ -157,12 +157,12 @@ func (c *Capture) placeClose(n *namespace, f *source.Fact) (known bool) {
 	if late, ok := n.unbound[f.Socket.Cookie]; ok {
 		delete(n.unbound, f.Socket.Cookie)
 		if f.Socket.Port != 0 && c.reported(late.owner.Container, f.Socket.Protocol, f.Socket.Port) {
-			c.publish(c.tracker.Opened(c.changes[:0], n.id, f.Socket, late.owner, late.at, port.SourceEBPF))
+			c.publish(c.tracker.Opened(c.changes[:0], n.id, f.Socket, late.owner, late.at, model.SourceEBPF))
 		}
 	}
 	container := c.tracker.ContainerOf(n.id, f.Socket.Cookie)
 	counted, _ := c.tracker.Beside(n.id, &f.Socket)
-	changes, known := c.tracker.Closed(c.changes[:0], n.id, f.Socket.Cookie, f.Time, port.SourceEBPF)
+	changes, known := c.tracker.Closed(c.changes[:0], n.id, f.Socket.Cookie, f.Time, model.SourceEBPF)
 	if counted && len(changes) == 0 && container != nil {
 		c.countBeside(container, f).closed++
 	}
@@ -229,13 +229,13 @@ func (c *Capture) applyCount(n *namespace, count *source.Count, owner tracker.Ow
 	} else {
 		changes := c.tracker.Counted(c.changes[:0], n.id, tracker.Counted{
 			Socket: *s, Owner: owner, Opened: count.Opened, Closed: count.Closed, Missed: count.Missed,
-			LastOpened: count.LastOpened, LastClosed: count.LastClosed, ClosedCookie: count.ClosedCookie, NotBefore: c.lastOf(owner.Container), Source: port.SourceEBPF,
+			LastOpened: count.LastOpened, LastClosed: count.LastClosed, ClosedCookie: count.ClosedCookie, NotBefore: c.lastOf(owner.Container), Source: model.SourceEBPF,
 		})
 		for i := range changes {
 			switch changes[i].Type {
-			case port.Opened:
+			case model.Opened:
 				opened -= min(opened, 1)
-			case port.Closed:
+			case model.Closed:
 				closed -= min(closed, 1)
 			}
 		}
@@ -255,7 +255,7 @@ func (c *Capture) applyCount(n *namespace, count *source.Count, owner tracker.Ow
 	b.add(s.Protocol, s.Address, s.Port, processes, count.First, count.Last)
 	b.opened += opened
 	b.closed += closed
-	b.source = port.SourceEBPF
+	b.source = model.SourceEBPF
 	if count.Rest || s.Port == 0 {
 		b.unknown(opened, closed, c.now)
 	}
@@ -295,7 +295,7 @@ type ownerCache struct{ known map[[2]uint64]cgroupOwner }
 
 // cgroupOwner is a container, or the id of one that may be announced yet, or nobody.
 type cgroupOwner struct {
-	container *port.Container
+	container *model.Container
 	stranger  string
 }
 
@@ -321,7 +321,7 @@ func (o *ownerCache) find(c *Capture, cgroups *source.CgroupPaths, socket, task 
 	}
 	paths := []string{cgroups.Path(socket), cgroups.Path(task)}
 	var owner cgroupOwner
-	owner.container, owner.stranger = process.ContainerIn(c.forms, c.find, paths...)
+	owner.container, owner.stranger = attribute.ContainerIn(c.forms, c.find, paths...)
 	if owner.container != nil {
 		c.learnForm(paths)
 	}

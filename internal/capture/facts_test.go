@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
-	"portwatcher/internal/process"
 	"portwatcher/internal/source"
 )
 
@@ -64,7 +64,7 @@ func TestFacts(t *testing.T) {
 	opened.Socket.Port = 0 // listens without bind
 	r.facts(opened, closed)
 	opened, _ = r.openedAndClosed(1, 41000)
-	opened.Socket.Address = process.EngineResolver
+	opened.Socket.Address = attribute.EngineResolver
 	r.facts(opened)
 	opened, closed = r.openedAndClosed(9, 90) // of a namespace that is nobody's
 	r.facts(opened, closed)
@@ -73,7 +73,7 @@ func TestFacts(t *testing.T) {
 	if p := r.out.events()[0].Processes; len(p) != 1 || p[0].PID != 4711 {
 		t.Errorf("processes %+v", p)
 	}
-	if d := r.counters().Detection[port.SourceEBPF]; d.Sum <= 0 {
+	if d := r.counters().Detection[model.SourceEBPF]; d.Sum <= 0 {
 		t.Errorf("detection %+v, want the four durations", d)
 	}
 	if s := r.balance()["facts"]; s.In != 7 || s.Out != 5 || s.Dropped != 2 {
@@ -105,7 +105,7 @@ func TestFactsAndScans(t *testing.T) {
 // A dump shows the port of a socket that listens without bind.
 func TestUnbound(t *testing.T) {
 	r := newRig(t, func(o *Options) {
-		o.Tuning.Reported = func(_ *port.Container, _ port.Protocol, number uint16) bool { return number != 90 }
+		o.Tuning.Reported = func(_ *model.Container, _ model.Protocol, number uint16) bool { return number != 90 }
 	})
 	web := r.run("web", 1)
 	opened, closed := r.openedAndClosed(1, 80)
@@ -121,7 +121,7 @@ func TestUnbound(t *testing.T) {
 	r.scan(1, web, closed.Socket)
 	r.facts(closed)
 	r.wants("opened web 80/tcp loopback ebpf", "closed web 80/tcp loopback ebpf")
-	if n := r.namespaces[port.Namespace{Inode: 1}]; len(n.unbound) > 0 {
+	if n := r.namespaces[model.Namespace{Inode: 1}]; len(n.unbound) > 0 {
 		t.Errorf("%d sockets wait for their port", len(n.unbound))
 	}
 }
@@ -131,8 +131,8 @@ func TestConnect(t *testing.T) {
 	r := newRig(t, nil)
 	web := r.run("web", 1)
 	opened, about := r.openedAndClosed(1, 5000)
-	opened.Socket.Protocol, about.Socket.Protocol, about.Connected = port.UDP, port.UDP, true
-	n := r.namespaces[port.Namespace{Inode: 1}]
+	opened.Socket.Protocol, about.Socket.Protocol, about.Connected = model.UDP, model.UDP, true
+	n := r.namespaces[model.Namespace{Inode: 1}]
 	r.facts(opened, about)
 	r.scan(1, web, opened.Socket) // it has not connected, or not yet
 	if len(n.connecting) != 1 {
@@ -153,12 +153,12 @@ func TestConnectAfterTheScanBegan(t *testing.T) {
 	r := newRig(t, nil)
 	r.run("web", 1)
 	opened, about := r.openedAndClosed(1, 5000)
-	opened.Socket.Protocol, about.Socket.Protocol, about.Connected = port.UDP, port.UDP, true
+	opened.Socket.Protocol, about.Socket.Protocol, about.Connected = model.UDP, model.UDP, true
 	r.facts(opened)
 	q := &source.Scan{Watcher: r.watcher(1)}
 	q.Snapshot.Began = r.tick()
 	about.Time = r.tick()
-	q.Snapshot.Time, q.Snapshot.Source = r.tick(), port.SourceSockDiag
+	q.Snapshot.Time, q.Snapshot.Source = r.tick(), model.SourceSockDiag
 	r.facts(about)
 	r.do(q)
 	r.wants("opened web 5000/udp loopback ebpf")
@@ -202,7 +202,7 @@ func TestProbeBreaks(t *testing.T) {
 		t.Errorf("settings %+v, burst limit %d; want eBPF and 5", r.env.Settings.Load(), p.limit)
 	}
 	web := r.run("web", 1)
-	if s := r.sourceOf(r.namespaces[port.Namespace{Inode: 1}]); s != port.SourceEBPF {
+	if s := r.sourceOf(r.namespaces[model.Namespace{Inode: 1}]); s != model.SourceEBPF {
 		t.Errorf("source %s", s)
 	}
 	opened, _ := r.openedAndClosed(1, 80)
@@ -240,7 +240,7 @@ func TestFactsAfterTheEnd(t *testing.T) {
 		r.facts(r.of(c, closed), r.of(c, lateOpened), lateClosed)
 		r.do(&source.Counts{Cgroups: source.NewCgroupPaths(r.paths), List: []source.Count{
 			{Count: probe.Count{NetnsCookie: netnsCookie(inode), Socket: r.socket(82), Opened: 3, Closed: 3}}}})
-		if r.tracker.HasNamespace(port.Namespace{Inode: inode}) {
+		if r.tracker.HasNamespace(model.Namespace{Inode: inode}) {
 			t.Fatal("late facts have made the namespace again")
 		}
 	}
@@ -270,8 +270,8 @@ func BenchmarkFact(b *testing.B) {
 		r.cookie++
 		now := clock.Now()
 		for _, kind := range []probe.Kind{probe.Opened, probe.Closed} {
-			f := source.Fact{Event: probe.Event{Kind: kind, Time: now, NetnsCookie: netnsCookie(1), Socket: port.Socket{
-				Cookie: r.cookie, Protocol: port.TCP, Address: process.EngineResolver.Next(), Port: 80}}}
+			f := source.Fact{Event: probe.Event{Kind: kind, Time: now, NetnsCookie: netnsCookie(1), Socket: model.Socket{
+				Cookie: r.cookie, Protocol: model.TCP, Address: attribute.EngineResolver.Next(), Port: 80}}}
 			facts.List = append(facts.List, f)
 		}
 		if err := r.handle(facts); err != nil {

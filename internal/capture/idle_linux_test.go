@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/source"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // cpuTime is what this process has used.
@@ -36,15 +36,15 @@ func TestIdle(t *testing.T) {
 				o.Mode = source.Netlink
 				o.Tuning.ScanInterval = 500 * time.Millisecond
 				change(&o.Tuning)
-			}), kerneltest.NewBox(t)
+			}), kernel.NewBox(t)
 			l.report(engine.Synced, nil)
 			closeIt := b.Listen(80)
 			b.Listen(81)
 			l.report(engine.Started, boxed(b, "web"))
 			id := boxed(b, "web").ID
-			kerneltest.Eventually(t, "both are reported", func() bool { return l.out.sumsOf(id).opened == 2 })
+			kernel.Eventually(t, "both are reported", func() bool { return l.out.sumsOf(id).opened == 2 })
 			closeIt()
-			kerneltest.Eventually(t, "the close is known", func() bool {
+			kernel.Eventually(t, "the close is known", func() bool {
 				for _, s := range l.View().Counters.Pipeline {
 					if s.Name == "notifications" && s.In > 0 {
 						return true
@@ -55,7 +55,7 @@ func TestIdle(t *testing.T) {
 			// Another process may be charged to this one by chance: one quiet moment of
 			// several is enough, where something spins there is none.
 			const idle = 500 * time.Millisecond
-			kerneltest.Await(t, "idle", func() string {
+			kernel.Await(t, "idle", func() string {
 				before := cpuTime(t)
 				time.Sleep(idle)
 				if used := cpuTime(t) - before; used > idle/20 {

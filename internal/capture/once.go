@@ -13,7 +13,7 @@ import (
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
 )
 
@@ -30,7 +30,7 @@ const noticeTime = 2 * time.Second
 // Once reads everything one time and returns what is open now. Where a part could not be
 // read, it returns the rest together with an error that names it. Nothing runs when it
 // returns.
-func (c *Capture) Once(ctx context.Context) ([]port.Open, error) {
+func (c *Capture) Once(ctx context.Context) ([]model.Open, error) {
 	defer close(c.over)
 	c.single = true
 	containers, listError := c.options.Engine.List(ctx)

@@ -8,21 +8,21 @@ import (
 	"strings"
 	"testing"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // inCgroup puts a box into the cgroup of its container.
-func inCgroup(t *testing.T, b *kerneltest.Box) *kerneltest.Box {
+func inCgroup(t *testing.T, b *kernel.Box) *kernel.Box {
 	t.Helper()
-	cgroups, err := process.OpenCgroups("/sys/fs/cgroup")
+	cgroups, err := attribute.OpenCgroups("/sys/fs/cgroup")
 	if err != nil {
-		kerneltest.Skip(t, err.Error())
+		kernel.Skip(t, err.Error())
 	}
-	folder, _ := kerneltest.Cgroup(t, cgroups.Root(), "portwatcher-test-"+boxed(b, "").ID)
+	folder, _ := kernel.Cgroup(t, cgroups.Root(), "portwatcher-test-"+boxed(b, "").ID)
 	t.Cleanup(b.End) // before the cgroup
 	if err := os.WriteFile(filepath.Join(folder, "cgroup.procs"), fmt.Append(nil, b.Process.Pid), 0o644); err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func inCgroup(t *testing.T, b *kerneltest.Box) *kerneltest.Box {
 // The engine's pid is believed only where the process is the container's. A box is
 // not, until it is in the container's cgroup.
 func TestStranger(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	b.Listen(80)
 	web := boxed(b, "web")
 	strangers := func(o *Options) { o.Prove, o.EngineAddress = nil, "tcp://far:2375" }
@@ -42,7 +42,7 @@ func TestStranger(t *testing.T) {
 	l.report(engine.Synced, nil)
 	<-l.done
 	err := l.stop()
-	if _, stranger := errors.AsType[*process.StrangerError](err); !stranger || !strings.Contains(err.Error(), fmt.Sprintf(
+	if _, stranger := errors.AsType[*attribute.StrangerError](err); !stranger || !strings.Contains(err.Error(), fmt.Sprintf(
 		"the engine at tcp://far:2375 says that process %d is container web's, but it is not: is that engine on this machine?", web.PID)) {
 		t.Errorf("error %v, want one that names engine, process and container", err)
 	}
@@ -50,29 +50,29 @@ func TestStranger(t *testing.T) {
 
 	// Beside another, it is reported and not watched.
 	l = start(t, strangers)
-	own := inCgroup(t, kerneltest.NewBox(t))
+	own := inCgroup(t, kernel.NewBox(t))
 	own.Listen(81)
 	l.report(engine.Started, boxed(own, "own"))
 	l.report(engine.Started, web)
 	l.report(engine.Synced, nil)
 	l.await("opened own 81/tcp loopback sock_diag")
-	kerneltest.Eventually(t, "it is in the log", func() bool { return l.logged("The container cannot be watched.") == 1 })
+	kernel.Eventually(t, "it is in the log", func() bool { return l.logged("The container cannot be watched.") == 1 })
 	for _, c := range l.Containers() {
-		if c.Name == "web" && c.Namespace != (port.Namespace{}) {
+		if c.Name == "web" && c.Namespace != (model.Namespace{}) {
 			t.Errorf("%+v is taken for the namespace of a container that is elsewhere", c.Namespace)
 		}
 	}
 }
 
 func TestOnce(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	b.Listen(81)
 	b.Listen(80)
 	l := prepare(t, nil)
 	web := boxed(b, "web")
-	hidden := boxed(kerneltest.NewBox(t), "hidden")
+	hidden := boxed(kernel.NewBox(t), "hidden")
 	hidden.Labels = map[string]string{"watch": "no"}
-	l.engine.lists = [][]*port.Container{{web, hidden}}
+	l.engine.lists = [][]*model.Container{{web, hidden}}
 	open, err := l.Once(t.Context())
 	if err != nil || len(open) != 2 || open[0].Port != 80 || open[1].Port != 81 || open[0].Container.ID != web.ID || open[0].Host != "node1" ||
 		len(open[0].Processes) != 1 || open[0].Processes[0].PID != os.Getpid() {
@@ -86,7 +86,7 @@ func TestOnce(t *testing.T) {
 // Who reads once waits for nothing.
 func TestOnceDoesNotWaitForContainers(t *testing.T) {
 	l := prepare(t, func(o *Options) {
-		o.Tuning.Unmatched = func([]*port.Container) []string { return []string{"nosuch"} }
+		o.Tuning.Unmatched = func([]*model.Container) []string { return []string{"nosuch"} }
 	})
 	if open, err := l.Once(t.Context()); err != nil || len(open) != 0 {
 		t.Fatalf("open %v, error %v", open, err)
@@ -101,10 +101,10 @@ func TestOnceDoesNotWaitForContainers(t *testing.T) {
 // notice that by and by, the log warns of it.
 func TestOnceWithAbsent(t *testing.T) {
 	const none = 1 << 29 // no such process
-	far, brief, own := boxed(kerneltest.NewBox(t), "far"), boxed(kerneltest.NewBox(t), "brief"), boxed(kerneltest.NewBox(t), "own")
+	far, brief, own := boxed(kernel.NewBox(t), "far"), boxed(kernel.NewBox(t), "brief"), boxed(kernel.NewBox(t), "own")
 	far.PID, brief.PID = none, none
 	l := prepare(t, nil)
-	l.engine.lists = [][]*port.Container{{far, brief, own}, {far, brief, own}, {far, own}}
+	l.engine.lists = [][]*model.Container{{far, brief, own}, {far, brief, own}, {far, own}}
 	open, err := l.Once(t.Context())
 	if len(open) != 0 || err != nil {
 		t.Errorf("open are %+v, error %v", open, err)
@@ -122,11 +122,11 @@ func TestOnceWithAbsent(t *testing.T) {
 
 // A list with a stranger has the others, and fails.
 func TestOnceWithStranger(t *testing.T) {
-	far, own := kerneltest.NewBox(t), inCgroup(t, kerneltest.NewBox(t))
+	far, own := kernel.NewBox(t), inCgroup(t, kernel.NewBox(t))
 	far.Listen(80)
 	own.Listen(81)
 	l := prepare(t, func(o *Options) { o.Prove = nil })
-	l.engine.lists = [][]*port.Container{{boxed(far, "far"), boxed(own, "own")}}
+	l.engine.lists = [][]*model.Container{{boxed(far, "far"), boxed(own, "own")}}
 	open, err := l.Once(t.Context())
 	if len(open) != 1 || open[0].Port != 81 {
 		t.Errorf("open are %+v, want 81 alone", open)
@@ -141,11 +141,11 @@ func TestOnceWithStranger(t *testing.T) {
 
 // Through /proc, where that is asked for.
 func TestOnceWithProc(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	b.Listen(80)
 	l := prepare(t, func(o *Options) { o.Mode = source.Proc })
-	l.engine.lists = [][]*port.Container{{boxed(b, "web")}}
-	if open, err := l.Once(t.Context()); err != nil || len(open) != 1 || open[0].Source != port.SourceProc {
+	l.engine.lists = [][]*model.Container{{boxed(b, "web")}}
+	if open, err := l.Once(t.Context()); err != nil || len(open) != 1 || open[0].Source != model.SourceProc {
 		t.Errorf("open are %+v, error %v", open, err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
@@ -236,7 +236,7 @@ func (c *Capture) placeOverflow(id string, w *waiting) {
 	b.span(w.began, w.latest)
 	b.opened += w.opened
 	b.closed += w.closed
-	b.source = port.SourceEBPF
+	b.source = model.SourceEBPF
 	b.unknown(w.opened, w.closed, c.now)
 	if m.namespace != nil && m.namespace.watcher != nil {
 		m.namespace.watcher.Poke()
@@ -246,14 +246,14 @@ func (c *Capture) placeOverflow(id string, w *waiting) {
 // placeLast places what waits for a container that has ended. Its namespace may never
 // have been seen: n is nil then. Facts of another namespace are those of the container's
 // next life, and go on waiting.
-func (c *Capture) placeLast(container *port.Container, n *namespace) {
+func (c *Capture) placeLast(container *model.Container, n *namespace) {
 	w := c.pending.take(container.ID)
 	if facts, counts := w.number(); facts+counts == 0 {
 		return
 	}
 	unseen := n == nil
 	if unseen { // known by nothing but its number in eBPF's events
-		n = newNamespace(port.Namespace{Device: unseenDevice})
+		n = newNamespace(model.Namespace{Device: unseenDevice})
 		n.members[container.ID] = &member{Container: container, monitored: true}
 	}
 	for i := range w.facts {
@@ -293,7 +293,7 @@ func (c *Capture) placeLast(container *port.Container, n *namespace) {
 		c.gap(container, fmt.Sprintf("%d ports opened and %d closed before the engine announced the container, more than are kept", w.opened, w.closed), w.opened+w.closed)
 	}
 	if unseen {
-		c.publish(c.tracker.CloseNamespace(c.changes[:0], n.id, c.now, port.SourceEngine))
+		c.publish(c.tracker.CloseNamespace(c.changes[:0], n.id, c.now, model.SourceEngine))
 	}
 }
 

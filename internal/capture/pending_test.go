@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/source"
 )
@@ -53,7 +53,7 @@ func TestFactsOfAPassedContainer(t *testing.T) {
 	if len(r.tracker.Open())+len(r.pending.lists) > 0 {
 		t.Error("something of it is left")
 	}
-	if r.tracker.HasNamespace(port.Namespace{Device: unseenDevice, Inode: netnsCookie(99)}) {
+	if r.tracker.HasNamespace(model.Namespace{Device: unseenDevice, Inode: netnsCookie(99)}) {
 		t.Error("its namespace is left in the tracker")
 	}
 	r.balance()
@@ -94,13 +94,13 @@ func TestFactsOfTheNextLife(t *testing.T) {
 // other container anything.
 func TestPendingOfOneContainer(t *testing.T) {
 	const more = 100
-	for name, finish := range map[string]func(*rig, *port.Container){
-		"announced": func(r *rig, c *port.Container) {
+	for name, finish := range map[string]func(*rig, *model.Container){
+		"announced": func(r *rig, c *model.Container) {
 			r.change(engine.Started, c, 1)
 			r.open(1)
 			r.flushBursts()
 		},
-		"passed": func(r *rig, c *port.Container) { r.change(engine.Passed, c, 0) },
+		"passed": func(r *rig, c *model.Container) { r.change(engine.Passed, c, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil)
@@ -156,7 +156,7 @@ func TestStrangersAreDropped(t *testing.T) {
 	r := newRig(t, nil)
 	r.synced()
 	stranger, web := container("stranger"), container("web")
-	for _, c := range []*port.Container{stranger, web} {
+	for _, c := range []*model.Container{stranger, web} {
 		opened, closed := r.openedAndClosed(1, 80)
 		r.facts(r.of(c, opened), closed)
 	}
@@ -183,7 +183,7 @@ func TestStrangersAreDropped(t *testing.T) {
 func TestForeignContainers(t *testing.T) {
 	r := newRig(t, nil)
 	r.synced()
-	path := func(c *port.Container) string { return "/machine.slice/libpod-" + c.ID + ".scope" }
+	path := func(c *model.Container) string { return "/machine.slice/libpod-" + c.ID + ".scope" }
 	podmans, ours, next := container("podmans"), container("ours"), container("next")
 	r.paths = map[uint64]string{1: path(podmans), 2: path(ours), 3: path(next)}
 	fact := func(cgroup, inode uint64) source.Fact {
@@ -305,7 +305,7 @@ func TestContainersWhileTheEngineIsAway(t *testing.T) {
 	if len(records) != 1 {
 		t.Fatalf("%d events, want one gap", len(records))
 	}
-	if e := records[0].Event; e.Type != port.Gap || e.Lost != 12 || e.Container != nil {
+	if e := records[0].Event; e.Type != model.Gap || e.Lost != 12 || e.Container != nil {
 		t.Errorf("event %+v; want a gap of 12 without a container", e)
 	}
 }

@@ -9,23 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/sockdiag"
 	"portwatcher/internal/source"
+	"portwatcher/internal/testutil/kernel"
 )
 
 const ebpf80 = "opened web 80/tcp loopback ebpf"
 
-func tcp(cookie uint64, number uint16) port.Socket {
-	return port.Socket{Cookie: cookie, Protocol: port.TCP, Address: netip.IPv4Unspecified(), Port: number}
+func tcp(cookie uint64, number uint16) model.Socket {
+	return model.Socket{Cookie: cookie, Protocol: model.TCP, Address: netip.IPv4Unspecified(), Port: number}
 }
 
 // dumped returns the one socket that a dump of a box shows.
-func dumped(t *testing.T, b *kerneltest.Box) port.Socket {
+func dumped(t *testing.T, b *kernel.Box) model.Socket {
 	t.Helper()
-	var sockets []port.Socket
+	var sockets []model.Socket
 	b.Do(func() error {
 		own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -55,7 +55,7 @@ func TestProbedRun(t *testing.T) {
 		t.Errorf("processes %+v, want the box's with its executable", got)
 	}
 	l.report(engine.Synced, nil)
-	kerneltest.Eventually(t, "ready", func() bool { return l.Ready() == nil })
+	kernel.Eventually(t, "ready", func() bool { return l.Ready() == nil })
 	if s := l.Status(); !s.Source.EBPF {
 		t.Errorf("sources %+v", s.Source)
 	}
@@ -73,7 +73,7 @@ func TestProbedCounts(t *testing.T) {
 	p.add(func(s *probe.Stats) { s.CountedOpened, s.CountedClosed = 500, 500 })
 	p.events <- event(b, netns, probe.Opened, tcp(1000002, 81))
 	id := boxed(b, "web").ID
-	kerneltest.Eventually(t, "the burst", func() bool { return l.out.sumsOf(id) == (sums{opened: 501, closed: 500}) })
+	kernel.Eventually(t, "the burst", func() bool { return l.out.sumsOf(id) == (sums{opened: 501, closed: 500}) })
 }
 
 // A scan that has a socket before eBPF's event of it was read waits for that.
@@ -93,7 +93,7 @@ func TestScanIsPutOff(t *testing.T) {
 	p.held <- event(b, netns, probe.Opened, dumped(t, b))
 	l.Tune(l.options.Tuning)
 	before := l.Status().Watchers[0].LastScan
-	kerneltest.Eventually(t, "a scan was put off", func() bool { return l.Status().Watchers[0].LastScan.After(before) })
+	kernel.Eventually(t, "a scan was put off", func() bool { return l.Status().Watchers[0].LastScan.After(before) })
 	l.await() // nothing so far
 	p.catchUp()
 	l.await(ebpf80)
@@ -108,7 +108,7 @@ func TestEndWaitsForFacts(t *testing.T) {
 	l.await(ebpf80)
 	p.behind.Store(true)
 	l.report(engine.Stopped, web)
-	next := kerneltest.NewBox(t) // it starts again at once, in another namespace
+	next := kernel.NewBox(t) // it starts again at once, in another namespace
 	next.Listen(90)
 	again := boxed(next, "web")
 	again.ID = web.ID
@@ -150,9 +150,9 @@ func TestProbeThatBreaks(t *testing.T) {
 			return p, nil
 		}
 	})
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	l.report(engine.Started, boxed(b, "web"))
-	l.watched(port.SourceEBPF)
+	l.watched(model.SourceEBPF)
 	closeIt := b.Listen(80)   // without an event
 	p.events <- probe.Event{} // an error of Read
 	const gap = "gap 0: eBPF has stopped working; sock_diag takes over"

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/source"
 )
@@ -20,7 +20,7 @@ type history struct {
 	kernel  *stubProbe
 	slow    *consumer
 	running map[string]uint64 // inode by name
-	open    map[string][]port.Socket
+	open    map[string][]model.Socket
 	truth   map[string]uint64 // openings and closings that eBPF has recorded or counted
 }
 
@@ -38,7 +38,7 @@ func TestBalance(t *testing.T) {
 			})
 			h := &history{
 				rig: r, random: rand.New(rand.NewPCG(seed, 0)), kernel: r.probed(), slow: slow,
-				running: map[string]uint64{}, open: map[string][]port.Socket{}, truth: map[string]uint64{},
+				running: map[string]uint64{}, open: map[string][]model.Socket{}, truth: map[string]uint64{},
 			}
 			r.synced()
 			for range 2000 {
@@ -67,7 +67,7 @@ func (h *history) step() {
 		if !runs {
 			h.running[name] = inode
 			h.change(engine.Started, c, inode)
-			if n := h.namespaces[port.Namespace{Inode: inode}]; n.watcher != nil {
+			if n := h.namespaces[model.Namespace{Inode: inode}]; n.watcher != nil {
 				h.rig.open(inode)
 			}
 		}
@@ -101,7 +101,7 @@ func (h *history) step() {
 }
 
 // stop ends a container, which closes what it has open.
-func (h *history) stop(name string, c *port.Container) {
+func (h *history) stop(name string, c *model.Container) {
 	h.change(engine.Stopped, c, 0)
 	h.truth[c.ID] += uint64(len(h.open[name]))
 	delete(h.running, name)
@@ -109,7 +109,7 @@ func (h *history) stop(name string, c *port.Container) {
 }
 
 // fact opens a port, or closes one.
-func (h *history) fact(name string, c *port.Container, inode uint64) {
+func (h *history) fact(name string, c *model.Container, inode uint64) {
 	open := h.open[name]
 	if len(open) > 0 && h.random.IntN(2) == 0 {
 		i := h.random.IntN(len(open))
@@ -126,7 +126,7 @@ func (h *history) fact(name string, c *port.Container, inode uint64) {
 }
 
 // storm is counted.
-func (h *history) storm(name string, c *port.Container, inode uint64) {
+func (h *history) storm(name string, c *model.Container, inode uint64) {
 	n := uint64(h.random.IntN(100) + 1)
 	h.kernel.add(func(s *probe.Stats) { s.CountedOpened, s.CountedClosed = s.CountedOpened+n, s.CountedClosed+n })
 	h.counted(h.countOf(c, inode, uint16(60000+h.random.IntN(10)), n, n))

@@ -3,7 +3,7 @@ package capture
 import (
 	"portwatcher/internal/clock"
 	"portwatcher/internal/exposure"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Resume is what an earlier run left. The zero value means that there was none.
@@ -16,16 +16,16 @@ type Resume struct {
 	// SameBoot means that the host was not started again since: sockets may still be the
 	// same.
 	SameBoot bool
-	Open     []port.State
+	Open     []model.State
 	// Gap reports what was missed since, or is empty.
 	Gap string
 }
 
 // memory is what is left to compare of an earlier run.
 type memory struct {
-	open     map[string][]port.State // by container id
-	reported bool                    // the gap
-	kept     uint64                  // the tracker's revision that the journal has
+	open     map[string][]model.State // by container id
+	reported bool                     // the gap
+	kept     uint64                   // the tracker's revision that the journal has
 }
 
 // stateUnknown is a revision that the tracker never has: the journal has to get
@@ -36,7 +36,7 @@ const stateUnknown = ^uint64(0)
 func (c *Capture) recall() {
 	r := &c.options.Resume
 	c.lastID = max(r.FirstID, 1) - 1
-	c.resume = memory{open: map[string][]port.State{}, kept: stateUnknown}
+	c.resume = memory{open: map[string][]model.State{}, kept: stateUnknown}
 	for _, s := range r.Open {
 		if s.Container != nil {
 			c.resume.open[s.Container.ID] = append(c.resume.open[s.Container.ID], s)
@@ -72,10 +72,10 @@ func (c *Capture) restore(m *member) {
 		}
 		same := c.options.Resume.SameBoot && s.Sockets != nil && s.Sockets.Namespace == m.namespace.id
 		if !same || !c.tracker.Restore(m.Container, s, c.wall.Instant(s.OpenedAt)) {
-			c.closeForgotten(s, c.now, port.SourceRestart)
+			c.closeForgotten(s, c.now, model.SourceRestart)
 			continue
 		}
-		key := port.Endpoint{Container: m.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
+		key := model.Endpoint{Container: m.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
 		c.reaches[key] = exposure.Reach{Exposure: s.Exposure, Published: s.Published}
 	}
 }
@@ -85,13 +85,13 @@ func (c *Capture) restore(m *member) {
 func (c *Capture) closeForgone() {
 	for id := range c.resume.open {
 		if c.containers[id] == nil {
-			c.closeRemembered(id, c.now, port.SourceRestart)
+			c.closeRemembered(id, c.now, model.SourceRestart)
 		}
 	}
 }
 
 // closeRemembered closes what is left to compare of a container that has ended.
-func (c *Capture) closeRemembered(id string, at clock.Instant, source port.Source) {
+func (c *Capture) closeRemembered(id string, at clock.Instant, source model.Source) {
 	states := c.resume.open[id]
 	delete(c.resume.open, id)
 	for i := range states {
@@ -100,8 +100,8 @@ func (c *Capture) closeRemembered(id string, at clock.Instant, source port.Sourc
 }
 
 // closeForgotten closes an endpoint of which only the journal knows.
-func (c *Capture) closeForgotten(s *port.State, at clock.Instant, source port.Source) {
-	e := &port.Event{Time: c.wall.Time(at), Type: port.Closed, Listener: s.Listener, OpenedAt: s.OpenedAt}
+func (c *Capture) closeForgotten(s *model.State, at clock.Instant, source model.Source) {
+	e := &model.Event{Time: c.wall.Time(at), Type: model.Closed, Listener: s.Listener, OpenedAt: s.OpenedAt}
 	e.Source = source
 	if c.hostName != "" {
 		e.Host = c.hostName
@@ -130,11 +130,11 @@ func (c *Capture) keepState() {
 }
 
 // states returns what is open now, with its sockets.
-func (c *Capture) states() []port.State {
+func (c *Capture) states() []model.State {
 	now := c.wall.Time(c.now)
-	var all []port.State
+	var all []model.State
 	for _, change := range c.tracker.Open() {
-		s := port.State{Open: c.open(&change), Sockets: c.tracker.Sockets(change.Endpoint)}
+		s := model.State{Open: c.open(&change), Sockets: c.tracker.Sockets(change.Endpoint)}
 		s.Time = now
 		all = append(all, s)
 	}

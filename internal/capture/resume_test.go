@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
 )
 
@@ -25,7 +25,7 @@ func newKeeping(t *testing.T, change func(*Options)) (*rig, *consumer) {
 }
 
 // remembered returns what the journal keeps of a container with these sockets.
-func remembered(t *testing.T, sockets ...port.Socket) []port.State {
+func remembered(t *testing.T, sockets ...model.Socket) []model.State {
 	t.Helper()
 	r, journal := newKeeping(t, nil)
 	web := r.run("web", 1)
@@ -33,14 +33,14 @@ func remembered(t *testing.T, sockets ...port.Socket) []port.State {
 	r.synced()
 	r.keepState()
 	state, _ := journal.states()
-	if len(state) != len(sockets) || slices.ContainsFunc(state, func(s port.State) bool { return s.Sockets == nil }) {
+	if len(state) != len(sockets) || slices.ContainsFunc(state, func(s model.State) bool { return s.Sockets == nil }) {
 		t.Fatalf("the journal keeps %+v, want %d endpoints with their sockets", state, len(sockets))
 	}
 	return state
 }
 
 // again is the next start, after what remembered returned.
-func again(t *testing.T, before []port.State, change func(*Resume)) (*rig, *consumer) {
+func again(t *testing.T, before []model.State, change func(*Resume)) (*rig, *consumer) {
 	t.Helper()
 	resume := Resume{FirstID: 1000, Again: true, SameBoot: true, Open: before}
 	if change != nil {
@@ -54,7 +54,7 @@ func TestResume(t *testing.T) {
 	stays, closed, other := builder.socket(80), builder.socket(81), builder.socket(82)
 	before := remembered(t, stays, closed, other)
 	gone := before[0]
-	gone.Container = &port.ContainerRef{ID: "gone", Name: "gone"}
+	gone.Container = &model.ContainerRef{ID: "gone", Name: "gone"}
 	r, _ := again(t, append(before, gone), func(r *Resume) { r.Gap = "away" })
 	r.cookie = 200
 	web := r.run("web", 1)
@@ -69,7 +69,7 @@ func TestResume(t *testing.T) {
 	want = append(want, "closed gone 80/tcp loopback restart")
 	r.wants(want...)
 	for i, e := range r.out.events() {
-		if e.ID != uint64(1000+i) || e.OpenSeconds != nil || e.Type == port.Closed && e.OpenedAt.IsZero() {
+		if e.ID != uint64(1000+i) || e.OpenSeconds != nil || e.Type == model.Closed && e.OpenedAt.IsZero() {
 			t.Errorf("%d: %+v, want the next id, and no time that is not known", i, e)
 		}
 	}
@@ -149,8 +149,8 @@ func (r *rig) syncedUnread(t *testing.T) {
 }
 
 func TestTune(t *testing.T) {
-	only := func(wanted uint16) func(*port.Container, port.Protocol, uint16) bool {
-		return func(_ *port.Container, _ port.Protocol, number uint16) bool { return number == wanted }
+	only := func(wanted uint16) func(*model.Container, model.Protocol, uint16) bool {
+		return func(_ *model.Container, _ model.Protocol, number uint16) bool { return number == wanted }
 	}
 	r, journal := newKeeping(t, func(o *Options) { o.Tuning.Reported = only(80) })
 	web := r.run("web", 1)
@@ -175,11 +175,11 @@ func TestTune(t *testing.T) {
 	}
 
 	nobody := only81
-	nobody.Monitored = func(*port.Container) bool { return false }
+	nobody.Monitored = func(*model.Container) bool { return false }
 	r.tune(nobody)
 	want = append(want, left)
 	r.wants(want...)
-	if got := journal.described(); got[len(got)-1] != "forget" || r.namespaces[port.Namespace{Inode: 1}].watcher != nil {
+	if got := journal.described(); got[len(got)-1] != "forget" || r.namespaces[model.Namespace{Inode: 1}].watcher != nil {
 		t.Errorf("the journal has %q, want that it forgets the container; its namespace is watched", got)
 	}
 
@@ -214,7 +214,7 @@ func TestTuneDoesNotWait(t *testing.T) {
 func TestReceiveBuffers(t *testing.T) {
 	const total = 64 << 20
 	r := newRig(t, func(o *Options) { o.Tuning.Buffers = total })
-	var containers []*port.Container
+	var containers []*model.Container
 	names := func(i int) string { return string(rune('a'+i/26)) + string(rune('a'+i%26)) }
 	check := func() {
 		t.Helper()

@@ -16,10 +16,10 @@ import (
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/source"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // live runs a capture on the real kernel.
@@ -74,12 +74,12 @@ func (l *live) start() {
 }
 
 // report has the engine report something of a container.
-func (l *live) report(kind engine.Kind, c *port.Container) {
+func (l *live) report(kind engine.Kind, c *model.Container) {
 	l.engine.changes <- engine.Change{Kind: kind, Container: c, Time: time.Now()}
 }
 
 // boxed returns a container whose first process is a box's.
-func boxed(b *kerneltest.Box, name string) *port.Container {
+func boxed(b *kernel.Box, name string) *model.Container {
 	c := container(name)
 	c.ID = fmt.Sprintf("%060x%04x", 0, b.Process.Pid%65536)
 	c.PID = b.Process.Pid
@@ -100,7 +100,7 @@ func (l *live) lines() (lines []string) {
 
 func (l *live) await(want ...string) {
 	l.t.Helper()
-	kerneltest.Await(l.t, "the events", func() string {
+	kernel.Await(l.t, "the events", func() string {
 		got := l.lines()
 		if slices.Equal(got, want) {
 			return ""
@@ -119,9 +119,9 @@ func (l *live) logged(part string) (count int) {
 }
 
 // watched waits until the only namespace has been scanned once.
-func (l *live) watched(source port.Source) {
+func (l *live) watched(source model.Source) {
 	l.t.Helper()
-	kerneltest.Eventually(l.t, "the namespace is watched", func() bool {
+	kernel.Eventually(l.t, "the namespace is watched", func() bool {
 		w := l.Status().Watchers
 		return len(w) == 1 && w[0].Source == source && !w[0].LastScan.IsZero()
 	})
@@ -232,29 +232,29 @@ func startProbed(t *testing.T, change func(*Options)) (*live, *fakeProbe) {
 
 // startProbedBox runs a capture on a fake probe, with a box that it watches as the
 // container web. The cookie is that of the box's namespace in eBPF's events.
-func startProbedBox(t *testing.T) (l *live, p *fakeProbe, b *kerneltest.Box, cookie uint64) {
+func startProbedBox(t *testing.T) (l *live, p *fakeProbe, b *kernel.Box, cookie uint64) {
 	t.Helper()
 	l, p = startProbed(t, nil)
-	b = kerneltest.NewBox(t)
+	b = kernel.NewBox(t)
 	cookie = cookieOf(b, t)
 	l.report(engine.Started, boxed(b, "web"))
-	l.watched(port.SourceEBPF)
+	l.watched(model.SourceEBPF)
 	return l, p, b, cookie
 }
 
 // cookieOf asks for the number of a box's namespace in eBPF's events.
-func cookieOf(b *kerneltest.Box, t *testing.T) (cookie uint64) {
+func cookieOf(b *kernel.Box, t *testing.T) (cookie uint64) {
 	t.Helper()
 	b.Socket(2, func(fd int) (err error) {
 		if cookie, err = probe.NetnsCookie(fd); err != nil {
-			kerneltest.Skip(t, "the kernel has no namespace cookies: "+err.Error())
+			kernel.Skip(t, "the kernel has no namespace cookies: "+err.Error())
 		}
 		return nil
 	})
 	return cookie
 }
 
-func event(b *kerneltest.Box, netns uint64, kind probe.Kind, socket port.Socket) probe.Event {
+func event(b *kernel.Box, netns uint64, kind probe.Kind, socket model.Socket) probe.Event {
 	e := probe.Event{Kind: kind, Time: clock.Now(), NetnsCookie: netns, Socket: socket}
 	if kind == probe.Opened {
 		e.PID, e.Name = b.Process.Pid, "sleep"

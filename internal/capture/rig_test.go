@@ -12,11 +12,11 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
-	"portwatcher/internal/process"
 	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
 )
@@ -34,14 +34,14 @@ type rig struct {
 
 // newOptions returns options of a capture without an engine and a kernel.
 func newOptions(logger *logrus.Logger, sinks ...*consumer) Options {
-	finder := process.NewFinder("/proc")
+	finder := attribute.NewFinder("/proc")
 	o := Options{
 		Engine: &fakeEngine{}, Logger: logger, HostName: "node1", ProcRoot: "/proc", Mode: source.Auto,
-		Finder: finder, Attributor: process.NewAttributor(finder, nil),
-		Prove: func(string, *port.Container) error { return nil },
+		Finder: finder, Attributor: attribute.NewAttributor(finder, nil),
+		Prove: func(string, *model.Container) error { return nil },
 		Tuning: Tuning{
 			ScanInterval: time.Hour,
-			Monitored:    func(c *port.Container) bool { return c.Labels["watch"] != "no" },
+			Monitored:    func(c *model.Container) bool { return c.Labels["watch"] != "no" },
 		},
 	}
 	for _, s := range sinks {
@@ -86,13 +86,13 @@ func (r *rig) logged(part string) (count int) {
 }
 
 // container returns a container; its id and pid follow from the name.
-func container(name string) *port.Container {
+func container(name string) *model.Container {
 	id := fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
 	pid := 0
 	for _, b := range []byte(name) {
 		pid = 31*pid%1000 + int(b)
 	}
-	return &port.Container{ID: id, Name: name, PID: pid + 1000}
+	return &model.Container{ID: id, Name: name, PID: pid + 1000}
 }
 
 // tick lets a millisecond pass.
@@ -109,10 +109,10 @@ func (r *rig) do(o source.Observation) {
 	}
 }
 
-func (r *rig) change(kind engine.Kind, c *port.Container, inode uint64) {
+func (r *rig) change(kind engine.Kind, c *model.Container, inode uint64) {
 	r.t.Helper()
 	r.do(&source.ContainerChange{
-		Change: engine.Change{Kind: kind, Container: c, Time: r.wall.Time(r.now)}, Namespace: port.Namespace{Inode: inode},
+		Change: engine.Change{Kind: kind, Container: c, Time: r.wall.Time(r.now)}, Namespace: model.Namespace{Inode: inode},
 	})
 }
 
@@ -123,13 +123,13 @@ func netnsCookie(inode uint64) uint64 { return 1000 + inode }
 func (r *rig) open(inode uint64) {
 	r.t.Helper()
 	r.do(source.SessionOpened{
-		Watcher: r.watcher(inode), Source: port.SourceSockDiag, NetnsCookie: netnsCookie(inode), Destroy: true,
+		Watcher: r.watcher(inode), Source: model.SourceSockDiag, NetnsCookie: netnsCookie(inode), Destroy: true,
 	})
 }
 
 func (r *rig) watcher(inode uint64) *source.Watcher {
 	r.t.Helper()
-	n := r.namespaces[port.Namespace{Inode: inode}]
+	n := r.namespaces[model.Namespace{Inode: inode}]
 	if n == nil || n.watcher == nil {
 		r.t.Fatalf("namespace %d is not watched", inode)
 	}
@@ -137,7 +137,7 @@ func (r *rig) watcher(inode uint64) *source.Watcher {
 }
 
 // run has a container start in a namespace that is watched.
-func (r *rig) run(name string, inode uint64) *port.Container {
+func (r *rig) run(name string, inode uint64) *model.Container {
 	r.t.Helper()
 	c := container(name)
 	r.change(engine.Started, c, inode)
@@ -151,23 +151,23 @@ func (r *rig) synced() {
 }
 
 // socket returns a new TCP socket at a port of all addresses.
-func (r *rig) socket(number uint16) port.Socket {
+func (r *rig) socket(number uint16) model.Socket {
 	r.cookie++
-	return port.Socket{Cookie: r.cookie, Inode: uint32(r.cookie), Protocol: port.TCP, Address: netip.IPv4Unspecified(), Port: number}
+	return model.Socket{Cookie: r.cookie, Inode: uint32(r.cookie), Protocol: model.TCP, Address: netip.IPv4Unspecified(), Port: number}
 }
 
 // question has the sockets of a namespace scanned, up to the capture's answer.
-func (r *rig) question(inode uint64, sockets ...port.Socket) *source.Scan {
+func (r *rig) question(inode uint64, sockets ...model.Socket) *source.Scan {
 	r.t.Helper()
-	q := &source.Scan{Watcher: r.watcher(inode), Epoch: r.namespaces[port.Namespace{Inode: inode}].epoch}
+	q := &source.Scan{Watcher: r.watcher(inode), Epoch: r.namespaces[model.Namespace{Inode: inode}].epoch}
 	q.Snapshot.Began = r.tick()
-	q.Snapshot.Time, q.Snapshot.Source, q.Snapshot.Sockets = r.tick(), port.SourceSockDiag, sockets
+	q.Snapshot.Time, q.Snapshot.Source, q.Snapshot.Sockets = r.tick(), model.SourceSockDiag, sockets
 	r.do(q)
 	return q
 }
 
 // resolve gives the unknown sockets of a scan an owner, nil for nobody.
-func (r *rig) resolve(q *source.Scan, owner *port.Container) {
+func (r *rig) resolve(q *source.Scan, owner *model.Container) {
 	r.t.Helper()
 	q.Snapshot.New = newOwners(q.Unknown, owner)
 	q.Resolved = true
@@ -175,7 +175,7 @@ func (r *rig) resolve(q *source.Scan, owner *port.Container) {
 }
 
 // scan has the sockets of a namespace scanned; the unknown ones are a container's.
-func (r *rig) scan(inode uint64, owner *port.Container, sockets ...port.Socket) {
+func (r *rig) scan(inode uint64, owner *model.Container, sockets ...model.Socket) {
 	r.t.Helper()
 	if q := r.question(inode, sockets...); len(q.Unknown) > 0 {
 		r.resolve(q, owner)
@@ -183,11 +183,11 @@ func (r *rig) scan(inode uint64, owner *port.Container, sockets ...port.Socket) 
 }
 
 // fact returns what eBPF reports of a socket.
-func (r *rig) fact(kind probe.Kind, inode uint64, s port.Socket) source.Fact {
+func (r *rig) fact(kind probe.Kind, inode uint64, s model.Socket) source.Fact {
 	f := source.Fact{Event: probe.Event{Kind: kind, Time: r.tick(), NetnsCookie: netnsCookie(inode), Socket: s}}
 	if kind == probe.Opened {
 		f.PID, f.Name = 4711, "server"
-		f.Processes = []port.Process{{PID: 4711, Name: "server"}}
+		f.Processes = []model.Process{{PID: 4711, Name: "server"}}
 	}
 	return f
 }
@@ -204,7 +204,7 @@ func (r *rig) facts(list ...source.Fact) {
 }
 
 // cgroup returns the id of a container's cgroup.
-func (r *rig) cgroup(c *port.Container) uint64 {
+func (r *rig) cgroup(c *model.Container) uint64 {
 	for id, path := range r.paths {
 		if path == "/docker/"+c.ID {
 			return id
@@ -221,15 +221,15 @@ func (r *rig) cgroup(c *port.Container) uint64 {
 }
 
 // of puts a fact into a container's cgroup.
-func (r *rig) of(c *port.Container, f source.Fact) source.Fact {
+func (r *rig) of(c *model.Container, f source.Fact) source.Fact {
 	f.Socket.Cgroup = r.cgroup(c)
 	return f
 }
 
 // balance checks that the stages of the pipeline balance, and returns them by name.
-func (r *rig) balance() map[string]port.Stage {
+func (r *rig) balance() map[string]model.Stage {
 	r.t.Helper()
-	all := map[string]port.Stage{}
+	all := map[string]model.Stage{}
 	for _, s := range r.stages() {
 		all[s.Name] = s
 		if out := s.Out + s.Counted + s.Held + s.Dropped + s.Lost; s.In != out {
@@ -240,12 +240,12 @@ func (r *rig) balance() map[string]port.Stage {
 }
 
 // newOwners gives sockets, named by their indices, an owner; nil for nobody.
-func newOwners(indices []int, c *port.Container) map[int]tracker.Owner {
+func newOwners(indices []int, c *model.Container) map[int]tracker.Owner {
 	owners := map[int]tracker.Owner{}
 	for _, i := range indices {
 		owners[i] = tracker.Owner{Container: c}
 		if c != nil {
-			owners[i] = tracker.Owner{Container: c, Processes: []port.Process{{PID: 4711, Name: "server"}}}
+			owners[i] = tracker.Owner{Container: c, Processes: []model.Process{{PID: 4711, Name: "server"}}}
 		}
 	}
 	return owners

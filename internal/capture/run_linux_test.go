@@ -14,20 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
+	"portwatcher/internal/testutil/kernel"
 )
 
 const opened80 = "opened web 80/tcp loopback sock_diag"
 
 // observer is called for each scan.
-type observer func(port.Source)
+type observer func(model.Source)
 
-func (o observer) ObserveScan(s port.Source, _ time.Duration) { o(s) }
+func (o observer) ObserveScan(s model.Source, _ time.Duration) { o(s) }
 
 func TestRun(t *testing.T) {
-	l, b := start(t, nil), kerneltest.NewBox(t)
+	l, b := start(t, nil), kernel.NewBox(t)
 	b.Listen(80)
 	web := boxed(b, "web")
 	l.report(engine.Started, web)
@@ -39,7 +39,7 @@ func TestRun(t *testing.T) {
 	l.await(want...)
 	l.report(engine.Stopped, web)
 	l.await(append(want, "closed web 80/tcp loopback engine")...)
-	kerneltest.Eventually(t, "the host's name is known", func() bool { return l.Status().Host == "node1" })
+	kernel.Eventually(t, "the host's name is known", func() bool { return l.Status().Host == "node1" })
 	if err := l.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestEngineThatHangs(t *testing.T) {
 	l := prepare(t, nil)
 	l.engine.hangs = true
 	l.start()
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	b.Listen(80)
 	began := time.Now()
 	l.report(engine.Started, boxed(b, "web"))
@@ -71,13 +71,13 @@ func TestScanThatPanics(t *testing.T) {
 	var once sync.Once
 	l, b := start(t, func(o *Options) {
 		o.Mode = source.Netlink
-		o.Observer = observer(func(port.Source) { once.Do(func() { panic("in the middle of a scan") }) })
-	}), kerneltest.NewBox(t)
+		o.Observer = observer(func(model.Source) { once.Do(func() { panic("in the middle of a scan") }) })
+	}), kernel.NewBox(t)
 	b.Listen(80)
 	l.report(engine.Started, boxed(b, "web"))
 	l.report(engine.Synced, nil)
 	l.await(opened80)
-	kerneltest.Eventually(t, "ready", func() bool { return l.Ready() == nil })
+	kernel.Eventually(t, "ready", func() bool { return l.Ready() == nil })
 	if n := l.logged("Ports cannot be read"); n != 1 {
 		t.Errorf("the panic was logged %d times, want once", n)
 	}
@@ -94,7 +94,7 @@ func TestScanThatPanics(t *testing.T) {
 const logrusError = "error"
 
 func TestProcAlone(t *testing.T) {
-	l, b := start(t, func(o *Options) { o.Mode = source.Proc }), kerneltest.NewBox(t)
+	l, b := start(t, func(o *Options) { o.Mode = source.Proc }), kernel.NewBox(t)
 	b.Listen(80)
 	l.report(engine.Started, boxed(b, "web"))
 	l.await("opened web 80/tcp loopback proc")
@@ -107,8 +107,8 @@ func TestProcAlone(t *testing.T) {
 // An IPv6 wildcard reports whether it takes IPv4 too; every other address reports nothing,
 // although the kernel marks a specific IPv6 address as well.
 func TestIPv6Only(t *testing.T) {
-	l, b := start(t, nil), kerneltest.NewBox(t)
-	b.Do(kerneltest.LoopbackUp)
+	l, b := start(t, nil), kernel.NewBox(t)
+	b.Do(kernel.LoopbackUp)
 	listen := func(address netip.Addr, number, v6only int) {
 		b.Do(func() error {
 			fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -143,25 +143,25 @@ func TestIPv6Only(t *testing.T) {
 func TestSelectedAgainBesideAnother(t *testing.T) {
 	l, b := start(t, func(o *Options) {
 		o.Tuning.ScanInterval = time.Hour
-		o.Tuning.Monitored = func(c *port.Container) bool { return c.Name != "hidden" }
-	}), kerneltest.NewBox(t)
+		o.Tuning.Monitored = func(c *model.Container) bool { return c.Name != "hidden" }
+	}), kernel.NewBox(t)
 	web, mate := boxed(b, "web"), boxed(b, "mate")
 	mate.ID = strings.Repeat("1", 64)
 	l.report(engine.Started, web)
 	l.report(engine.Started, mate)
 	l.report(engine.Updated, boxed(b, "hidden"))
-	kerneltest.Eventually(t, "one is watched", func() bool {
+	kernel.Eventually(t, "one is watched", func() bool {
 		c := l.Containers()
 		return len(c) == 2 && !c[0].Monitored && c[0].Name == "hidden"
 	})
-	l.watched(port.SourceSockDiag)
+	l.watched(model.SourceSockDiag)
 	before := l.Status().Watchers[0].LastScan
 	l.report(engine.Updated, web)
-	kerneltest.Eventually(t, "the namespace is scanned again", func() bool { return l.Status().Watchers[0].LastScan.After(before) })
+	kernel.Eventually(t, "the namespace is scanned again", func() bool { return l.Status().Watchers[0].LastScan.After(before) })
 }
 
 func TestCloseGraceEnds(t *testing.T) {
-	l, b := start(t, func(o *Options) { o.Tuning.CloseGrace = 300 * time.Millisecond }), kerneltest.NewBox(t)
+	l, b := start(t, func(o *Options) { o.Tuning.CloseGrace = 300 * time.Millisecond }), kernel.NewBox(t)
 	l.report(engine.Synced, nil)
 	closeIt := b.Listen(80)
 	l.report(engine.Started, boxed(b, "web"))
@@ -175,27 +175,27 @@ func TestCloseGraceEnds(t *testing.T) {
 
 // A burst is reported by its timer, although nothing else happens.
 func TestBurstIsReported(t *testing.T) {
-	l, b := start(t, func(o *Options) { o.Tuning.BurstLimit = 2 }), kerneltest.NewBox(t)
+	l, b := start(t, func(o *Options) { o.Tuning.BurstLimit = 2 }), kernel.NewBox(t)
 	for number := range 5 {
 		b.Listen(8000 + number)
 	}
 	l.report(engine.Started, boxed(b, "web"))
-	kerneltest.Eventually(t, "all are reported", func() bool { return l.out.sumsOf(boxed(b, "web").ID).opened == 5 })
+	kernel.Eventually(t, "all are reported", func() bool { return l.out.sumsOf(boxed(b, "web").ID).opened == 5 })
 }
 
 // 200 containers come and go: no namespace, descriptor or goroutine is left.
 func TestNothingIsLeft(t *testing.T) {
-	descriptors, goroutines := kerneltest.Descriptors(t), runtime.NumGoroutine()
+	descriptors, goroutines := kernel.Descriptors(t), runtime.NumGoroutine()
 	l := start(t, nil)
 	l.report(engine.Synced, nil)
 	for batch := range 4 {
-		var boxes []*kerneltest.Box
+		var boxes []*kernel.Box
 		for range 50 {
-			b := kerneltest.NewBox(t)
+			b := kernel.NewBox(t)
 			boxes = append(boxes, b)
 			l.report(engine.Started, boxed(b, "box"))
 		}
-		kerneltest.Await(t, "all are scanned", func() string {
+		kernel.Await(t, "all are scanned", func() string {
 			watchers := l.Status().Watchers
 			for _, w := range watchers {
 				if w.LastScan.IsZero() {
@@ -215,7 +215,7 @@ func TestNothingIsLeft(t *testing.T) {
 			b.End()
 		}
 	}
-	kerneltest.Eventually(t, "none is known", func() bool { return len(l.Containers())+len(l.Status().Watchers) == 0 })
+	kernel.Eventually(t, "none is known", func() bool { return len(l.Containers())+len(l.Status().Watchers) == 0 })
 	if err := l.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Errorf("%d namespaces, %d containers, %d reaches, %d cookies, %d watchers are left",
 			len(l.namespaces), len(l.containers), len(l.reaches), len(l.byCookie), len(l.running))
 	}
-	kerneltest.Eventually(t, "descriptors and goroutines are as before", func() bool {
-		return kerneltest.Descriptors(t) <= descriptors && runtime.NumGoroutine() <= goroutines
+	kernel.Eventually(t, "descriptors and goroutines are as before", func() bool {
+		return kernel.Descriptors(t) <= descriptors && runtime.NumGoroutine() <= goroutines
 	})
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
 	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
 )
@@ -86,7 +86,7 @@ type unbound struct {
 }
 
 // nameUnbound opens the sockets whose port a dump shows.
-func (c *Capture) nameUnbound(n *namespace, sockets []port.Socket) {
+func (c *Capture) nameUnbound(n *namespace, sockets []model.Socket) {
 	if len(n.unbound) == 0 {
 		return
 	}
@@ -99,14 +99,14 @@ func (c *Capture) nameUnbound(n *namespace, sockets []port.Socket) {
 		if !c.reported(late.owner.Container, sockets[i].Protocol, sockets[i].Port) {
 			late.owner = tracker.Owner{}
 		}
-		c.publish(c.tracker.Opened(c.changes[:0], n.id, sockets[i], late.owner, late.at, port.SourceEBPF))
+		c.publish(c.tracker.Opened(c.changes[:0], n.id, sockets[i], late.owner, late.at, model.SourceEBPF))
 	}
 }
 
 // settleConnects closes the UDP sockets that have connected, as of that moment: those
 // that are not in this dump, which began at a moment. One that has connected is no port
 // any more; but eBPF reports it before, and a connect may fail, or be undone.
-func (c *Capture) settleConnects(n *namespace, sockets []port.Socket, began clock.Instant) {
+func (c *Capture) settleConnects(n *namespace, sockets []model.Socket, began clock.Instant) {
 	if len(n.connecting) == 0 {
 		return
 	}
@@ -118,7 +118,7 @@ func (c *Capture) settleConnects(n *namespace, sockets []port.Socket, began cloc
 		switch {
 		case at.After(began): // the next dump shows it
 		case !shown[cookie]:
-			changes, _ := c.tracker.Closed(c.changes[:0], n.id, cookie, at, port.SourceEBPF)
+			changes, _ := c.tracker.Closed(c.changes[:0], n.id, cookie, at, model.SourceEBPF)
 			c.publish(changes)
 			delete(n.connecting, cookie)
 		case began.Sub(at) > maxConnect: // it has not connected, or not for long
@@ -203,7 +203,7 @@ func (c *Capture) takeHeld(o *source.Held) {
 	for _, change := range changes {
 		// That those processes of a container that end last hold a port for that moment is
 		// no news.
-		if change.Type != port.Changed || !o.Ending[change.Container.ID] {
+		if change.Type != model.Changed || !o.Ending[change.Container.ID] {
 			kept = append(kept, change)
 		}
 	}

@@ -3,17 +3,17 @@ package capture
 import (
 	"fmt"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Record is one thing for a sink. Exactly one of Event, State (with or without Full) and
 // Forget is meant; see journal.Record.
 type Record struct {
 	// Event is immutable. Sockets go with an opened or changed event; nil for others.
-	Event   *port.Event
-	Sockets *port.Sockets
+	Event   *model.Event
+	Sockets *model.Sockets
 	// State are endpoints that are open; Full means that these are all.
-	State []port.State
+	State []model.State
 	Full  bool
 	// Forget is the id of a container that is not monitored any more.
 	Forget string
@@ -57,7 +57,7 @@ type outlet struct {
 // loss is what a sink did not take of a container, which may have ended since.
 type loss struct {
 	number    uint64
-	container *port.ContainerRef // nil for what is of none
+	container *model.ContainerRef // nil for what is of none
 }
 
 func newOutlet(s Sink) *outlet {
@@ -72,7 +72,7 @@ func newOutlet(s Sink) *outlet {
 
 // send numbers an event and hands it on. The sockets are those of an endpoint that is
 // open from now on.
-func (c *Capture) send(e *port.Event, sockets *port.Sockets, container string, force bool) {
+func (c *Capture) send(e *model.Event, sockets *model.Sockets, container string, force bool) {
 	c.reportLost()
 	c.lastID++
 	e.ID = c.lastID
@@ -80,8 +80,8 @@ func (c *Capture) send(e *port.Event, sockets *port.Sockets, container string, f
 }
 
 // deliver hands a numbered event to the sinks but one.
-func (c *Capture) deliver(e *port.Event, sockets *port.Sockets, container string, force bool, but *outlet) {
-	c.counts.events[port.EventKind{Type: e.Type, Source: e.Source}]++
+func (c *Capture) deliver(e *model.Event, sockets *model.Sockets, container string, force bool, but *outlet) {
+	c.counts.events[model.EventKind{Type: e.Type, Source: e.Source}]++
 	weight := weightOf(e)
 	for _, o := range c.sinks {
 		if o == but {
@@ -101,9 +101,9 @@ func (c *Capture) deliver(e *port.Event, sockets *port.Sockets, container string
 }
 
 // weightOf is how many openings and closings an event stands for.
-func weightOf(e *port.Event) uint64 {
+func weightOf(e *model.Event) uint64 {
 	switch {
-	case e.Type == port.Opened || e.Type == port.Closed:
+	case e.Type == model.Opened || e.Type == model.Closed:
 		return 1
 	case e.Burst != nil:
 		return e.Burst.Opened + e.Burst.Closed

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // described describes the records but for whole states in words.
@@ -23,7 +23,7 @@ func (k *consumer) described() (all []string) {
 }
 
 // states returns the last whole state, and how many there were.
-func (k *consumer) states() (last []port.State, count int) {
+func (k *consumer) states() (last []model.State, count int) {
 	for _, r := range k.all() {
 		if r.Full {
 			last = r.State
@@ -71,7 +71,7 @@ func TestFullSink(t *testing.T) {
 	if s.In != 14 || s.Lost != 13 || s.Out != 1 {
 		t.Errorf("output %+v, want 13 of 14 lost", s)
 	}
-	if st := r.status(); st.Lost != 4 || st.Gaps != 2 || st.Queues[0] != (port.QueueStatus{Name: "output", Length: 3, Capacity: 8, Dropped: 4}) {
+	if st := r.status(); st.Lost != 4 || st.Gaps != 2 || st.Queues[0] != (model.QueueStatus{Name: "output", Length: 3, Capacity: 8, Dropped: 4}) {
 		t.Errorf("status %+v", st)
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/attribute"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
-	"portwatcher/internal/process"
 	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
 )
@@ -17,19 +17,19 @@ import (
 type counts struct {
 	gaps, overruns, lost, probes uint64
 	burstOpened, burstClosed     uint64
-	events                       map[port.EventKind]uint64
-	detection                    map[port.Source]*port.Distribution
+	events                       map[model.EventKind]uint64
+	detection                    map[model.Source]*model.Distribution
 	// The stages of the pipeline, in openings and closings. kernel is of eBPF's earlier
 	// readings; the present one is added when it is shown.
 	kernel                           probe.Stats
-	ring, counted, notified, changes port.Stage
+	ring, counted, notified, changes model.Stage
 }
 
 func newCounts() counts {
 	return counts{
-		events: map[port.EventKind]uint64{}, detection: map[port.Source]*port.Distribution{},
-		ring: port.Stage{Name: "facts"}, counted: port.Stage{Name: "counts"}, notified: port.Stage{Name: "notifications"},
-		changes: port.Stage{Name: "changes"},
+		events: map[model.EventKind]uint64{}, detection: map[model.Source]*model.Distribution{},
+		ring: model.Stage{Name: "facts"}, counted: model.Stage{Name: "counts"}, notified: model.Stage{Name: "notifications"},
+		changes: model.Stage{Name: "changes"},
 	}
 }
 
@@ -47,29 +47,29 @@ func (c *Capture) takeStats(s probe.Stats) {
 
 // detected measures the time from a change in the kernel to its event.
 func (c *Capture) detected(change *tracker.Change) {
-	if change.Source != port.SourceEBPF {
+	if change.Source != model.SourceEBPF {
 		return
 	}
 	d := c.counts.detection[change.Source]
 	if d == nil {
-		d = &port.Distribution{Counts: make([]uint64, len(port.DetectionBounds)+1)}
+		d = &model.Distribution{Counts: make([]uint64, len(model.DetectionBounds)+1)}
 		c.counts.detection[change.Source] = d
 	}
 	took := max(c.now.Sub(change.Time), 0).Seconds()
-	d.Counts[sort.SearchFloat64s(port.DetectionBounds, took)]++
+	d.Counts[sort.SearchFloat64s(model.DetectionBounds, took)]++
 	d.Sum += took
 }
 
 // counters returns a copy of what is counted.
-func (c *Capture) counters() port.Counters {
-	all := port.Counters{
-		Events: make(map[port.EventKind]uint64, len(c.counts.events)), Detection: make(map[port.Source]port.Distribution, len(c.counts.detection)),
+func (c *Capture) counters() model.Counters {
+	all := model.Counters{
+		Events: make(map[model.EventKind]uint64, len(c.counts.events)), Detection: make(map[model.Source]model.Distribution, len(c.counts.detection)),
 	}
 	for kind, n := range c.counts.events {
 		all.Events[kind] = n
 	}
 	for source, d := range c.counts.detection {
-		all.Detection[source] = port.Distribution{Counts: slices.Clone(d.Counts), Sum: d.Sum}
+		all.Detection[source] = model.Distribution{Counts: slices.Clone(d.Counts), Sum: d.Sum}
 	}
 	all.BurstOpened, all.BurstClosed = c.counts.burstOpened, c.counts.burstClosed
 	all.Pipeline = c.stages()
@@ -77,14 +77,14 @@ func (c *Capture) counters() port.Counters {
 }
 
 // stages returns how openings and closings pass from the kernel to the sinks.
-func (c *Capture) stages() []port.Stage {
+func (c *Capture) stages() []model.Stage {
 	k := c.counts.kernel
 	if c.reader != nil {
 		now := c.reader.Stats()
 		k.Opened, k.Closed, k.CountedOpened = k.Opened+now.Opened, k.Closed+now.Closed, k.CountedOpened+now.CountedOpened
 		k.CountedClosed, k.Missed, k.Lost = k.CountedClosed+now.CountedClosed, k.Missed+now.Missed, k.Lost+now.Lost
 	}
-	kernel := port.Stage{Name: "kernel", Out: k.Opened + k.Closed, Counted: k.CountedOpened + k.CountedClosed + k.Missed, Lost: k.Lost}
+	kernel := model.Stage{Name: "kernel", Out: k.Opened + k.Closed, Counted: k.CountedOpened + k.CountedClosed + k.Missed, Lost: k.Lost}
 	kernel.In = kernel.Out + kernel.Counted + kernel.Lost
 	facts, counted, changes := c.counts.ring, c.counts.counted, c.counts.changes
 	for _, w := range c.pending.lists {
@@ -94,15 +94,15 @@ func (c *Capture) stages() []port.Stage {
 	}
 	facts.Dropped += c.pending.dropped
 	counted.Dropped += c.pending.droppedCounts
-	bursts := port.Stage{Name: "bursts", Counted: c.counts.burstOpened + c.counts.burstClosed}
+	bursts := model.Stage{Name: "bursts", Counted: c.counts.burstOpened + c.counts.burstClosed}
 	for _, b := range c.bursts {
 		bursts.Held += b.opened + b.closed
 	}
 	bursts.In = bursts.Counted + bursts.Held
 	changes.Counted = changes.In - changes.Out - changes.Dropped
-	all := []port.Stage{kernel, facts, counted, c.counts.notified, changes, bursts}
+	all := []model.Stage{kernel, facts, counted, c.counts.notified, changes, bursts}
 	for _, o := range c.sinks {
-		all = append(all, port.Stage{Name: o.Name, In: o.offered, Out: o.offered - o.changes, Lost: o.changes})
+		all = append(all, model.Stage{Name: o.Name, In: o.offered, Out: o.offered - o.changes, Lost: o.changes})
 	}
 	return all
 }
@@ -134,15 +134,15 @@ func (l *link) connect() {
 	l.lost, l.connected, l.since = nil, true, time.Now()
 }
 
-func (c *Capture) status() port.CaptureStatus {
-	s := port.CaptureStatus{
+func (c *Capture) status() model.CaptureStatus {
+	s := model.CaptureStatus{
 		Host: c.hostName, StartedAt: c.startedAt.UTC(),
-		Engine: port.EngineStatus{
+		Engine: model.EngineStatus{
 			Connected: c.engineIs.lost == nil, Since: c.engineIs.since.UTC(), Address: c.options.EngineAddress, Name: c.engineIs.name,
 			Version: c.engineIs.version, Reconnects: c.engineIs.reconnects,
 		},
-		Source:   port.SourceStatus{Wanted: string(c.options.Mode), EBPF: c.reader != nil, Destroy: true},
-		Watchers: []port.WatcherStatus{},
+		Source:   model.SourceStatus{Wanted: string(c.options.Mode), EBPF: c.reader != nil, Destroy: true},
+		Watchers: []model.WatcherStatus{},
 		Gaps:     c.counts.gaps, Overruns: c.counts.overruns, Lost: c.counts.lost,
 	}
 	if c.engineIs.lost != nil {
@@ -156,17 +156,17 @@ func (c *Capture) status() port.CaptureStatus {
 		}
 	}
 	s.Source.Destroy = s.Source.Destroy && len(s.Watchers) > 0
-	slices.SortFunc(s.Watchers, func(a, b port.WatcherStatus) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Watchers, func(a, b model.WatcherStatus) int { return strings.Compare(a.Name, b.Name) })
 	for _, o := range c.sinks {
-		queue := port.QueueStatus{Name: o.Name, Dropped: o.events}
+		queue := model.QueueStatus{Name: o.Name, Dropped: o.events}
 		queue.Length, queue.Capacity = o.Status()
 		s.Queues = append(s.Queues, queue)
 	}
 	return s
 }
 
-func (c *Capture) watcherStatus(n *namespace) port.WatcherStatus {
-	return port.WatcherStatus{
+func (c *Capture) watcherStatus(n *namespace) model.WatcherStatus {
+	return model.WatcherStatus{
 		Namespace: n.id, Name: n.id.String(), Host: n.host, Source: c.sourceOf(n), Destroy: n.destroy, Reason: n.withoutDestroy,
 		LastScan: c.wall.Time(n.watcher.LastScan()), Stale: c.tracker.Stale(n.id), Containers: strings.Split(n.names(), ", "),
 	}
@@ -174,17 +174,17 @@ func (c *Capture) watcherStatus(n *namespace) port.WatcherStatus {
 
 // sourceOf is what reports new endpoints in a namespace; empty before its session is
 // open.
-func (c *Capture) sourceOf(n *namespace) port.Source {
+func (c *Capture) sourceOf(n *namespace) model.Source {
 	if n.source != "" && n.netnsCookie != 0 && c.reader != nil {
-		return port.SourceEBPF
+		return model.SourceEBPF
 	}
 	return n.source
 }
 
 // answerHolders lists the processes that hold open endpoints.
 func (c *Capture) answerHolders(q *source.Holders) {
-	c.tracker.Holders(func(p *port.Process) {
-		q.Recorded = append(q.Recorded, process.Recorded{PID: p.PID, Name: p.Name})
+	c.tracker.Holders(func(p *model.Process) {
+		q.Recorded = append(q.Recorded, attribute.Recorded{PID: p.PID, Name: p.Name})
 	})
 }
 

@@ -13,9 +13,9 @@ import (
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // blockedProc is a /proc whose tables of sockets of one process cannot be read: their
@@ -60,7 +60,7 @@ func blockedProc(t *testing.T, pid int) (root string, release func()) {
 // pump handles what the sources of a rig send until f returns nothing.
 func (r *rig) pump(what string, f func() string) {
 	r.t.Helper()
-	kerneltest.Await(r.t, what, func() string {
+	kernel.Await(r.t, what, func() string {
 		for {
 			select {
 			case o := <-r.env.Inbox:
@@ -79,7 +79,7 @@ func (r *rig) pump(what string, f func() string) {
 // A watcher that waits for ever is replaced, a bounded number of times, and does not
 // hold up the end.
 func TestStuckWatcher(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	root, release := blockedProc(t, b.Process.Pid)
 	r := newRig(t, func(o *Options) { o.ProcRoot, o.Mode = root, source.Proc })
 	t.Cleanup(release)
@@ -119,14 +119,14 @@ func TestStuckWatcher(t *testing.T) {
 
 // A watcher that is stuck is left behind when portwatcher stops.
 func TestStopWithAStuckWatcher(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	root, release := blockedProc(t, b.Process.Pid)
 	l := start(t, func(o *Options) { o.ProcRoot, o.Mode = root, source.Proc })
 	t.Cleanup(release)
 	l.report(engine.Started, boxed(b, "web"))
-	kerneltest.Eventually(t, "it is watched", func() bool {
+	kernel.Eventually(t, "it is watched", func() bool {
 		w := l.Status().Watchers
-		return len(w) == 1 && w[0].Source == port.SourceProc
+		return len(w) == 1 && w[0].Source == model.SourceProc
 	})
 	if err := l.stop(); err != nil {
 		t.Error(err)

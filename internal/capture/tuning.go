@@ -3,7 +3,7 @@ package capture
 import (
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
 )
 
@@ -11,13 +11,13 @@ import (
 // called by the capture's goroutine; they must not block.
 type Tuning struct {
 	// Monitored reports whether a container is watched.
-	Monitored func(*port.Container) bool
+	Monitored func(*model.Container) bool
 	// Unmatched returns what the user asked for and no container matches; nil means that
 	// nothing was asked for.
-	Unmatched func([]*port.Container) []string
+	Unmatched func([]*model.Container) []string
 	// Reported reports which ports are reported; nil is all. The container is nil where it is
 	// not known.
-	Reported     func(*port.Container, port.Protocol, uint16) bool
+	Reported     func(*model.Container, model.Protocol, uint16) bool
 	ScanInterval time.Duration
 	// BurstScans is how many scans make one, BurstDelay the time between them.
 	BurstScans int
@@ -57,7 +57,7 @@ func (c *Capture) tune(t Tuning) {
 	for _, m := range c.containers {
 		c.choose(m, m.Container)
 	}
-	c.drop(func(e port.Endpoint) bool {
+	c.drop(func(e model.Endpoint) bool {
 		return !c.reported(c.find(e.Container), e.Protocol, e.Port)
 	})
 	for _, n := range c.namespaces {
@@ -133,6 +133,6 @@ func (c *Capture) retuneAll() {
 }
 
 // reported reports whether a port is reported.
-func (c *Capture) reported(container *port.Container, p port.Protocol, number uint16) bool {
+func (c *Capture) reported(container *model.Container, p model.Protocol, number uint16) bool {
 	return c.tuning.Reported == nil || c.tuning.Reported(container, p, number)
 }

@@ -10,7 +10,7 @@ import (
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/exposure"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/tracker"
 )
 
@@ -34,7 +34,7 @@ type views struct {
 
 // made is a view with what belongs to it.
 type made struct {
-	*port.View
+	*model.View
 	at      clock.Instant
 	problem error // of readiness
 }
@@ -43,7 +43,7 @@ type made struct {
 type listed struct {
 	made     bool
 	revision uint64 // of the tracker
-	open     []port.Open
+	open     []model.Open
 	rate     rate
 }
 
@@ -74,18 +74,18 @@ func (c *Capture) current() *made {
 
 // View returns what is known at this moment. It is immutable and shared. While the
 // capture runs it returns within milliseconds; before, it waits for that.
-func (c *Capture) View() *port.View { return c.current().View }
+func (c *Capture) View() *model.View { return c.current().View }
 
 // Open returns the open endpoints, ordered by container name, port, protocol and
 // address. The slice is the caller's; what it points to is shared.
-func (c *Capture) Open() []port.Open { return slices.Clone(c.View().Open) }
+func (c *Capture) Open() []model.Open { return slices.Clone(c.View().Open) }
 
 // Containers returns every running container, monitored or not, ordered by name. The
 // slice is shared.
-func (c *Capture) Containers() []port.ContainerState { return c.View().Containers }
+func (c *Capture) Containers() []model.ContainerState { return c.View().Containers }
 
 // Status returns how the capture goes.
-func (c *Capture) Status() port.CaptureStatus { return c.View().Status }
+func (c *Capture) Status() model.CaptureStatus { return c.View().Status }
 
 // Ready returns nil while the capture works: the engine answers, and each watched
 // namespace was scanned not long ago. Otherwise it reports what does not work.
@@ -119,7 +119,7 @@ func (c *Capture) serveViews() {
 func (c *Capture) buildView() {
 	began := clock.Now()
 	c.now = began
-	v := &port.View{Version: c.version.Load(), Time: c.wall.Time(began), Status: c.status(), Counters: c.counters()}
+	v := &model.View{Version: c.version.Load(), Time: c.wall.Time(began), Status: c.status(), Counters: c.counters()}
 	members := make([]*member, 0, len(c.containers))
 	count := 0
 	for _, m := range c.containers {
@@ -130,8 +130,8 @@ func (c *Capture) buildView() {
 	slices.SortFunc(members, func(a, b *member) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
 	})
-	v.Open = make([]port.Open, 0, count)
-	v.Containers = make([]port.ContainerState, 0, len(members))
+	v.Open = make([]model.Open, 0, count)
+	v.Containers = make([]model.ContainerState, 0, len(members))
 	for _, m := range members {
 		v.Open = append(v.Open, m.listed.open...)
 		v.Containers = append(v.Containers, c.containerState(m))
@@ -155,13 +155,13 @@ func (c *Capture) list(m *member) {
 	for i := range changes {
 		l.open = append(l.open, c.open(&changes[i]))
 	}
-	slices.SortFunc(l.open, func(a, b port.Open) int {
+	slices.SortFunc(l.open, func(a, b model.Open) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol), a.Address.Compare(b.Address))
 	})
 }
 
 // open completes an endpoint that is open.
-func (c *Capture) open(change *tracker.Change) port.Open {
+func (c *Capture) open(change *tracker.Change) model.Open {
 	r, ok := c.reaches[change.Endpoint]
 	if !ok {
 		r = exposure.Unseen(change.Endpoint.Address)
@@ -169,11 +169,11 @@ func (c *Capture) open(change *tracker.Change) port.Open {
 			r = exposure.Of(listening(change, n), n.containers())
 		}
 	}
-	return port.Open{Listener: c.listener(change, r), OpenedAt: c.wall.Time(change.OpenedAt)}
+	return model.Open{Listener: c.listener(change, r), OpenedAt: c.wall.Time(change.OpenedAt)}
 }
 
-func (c *Capture) containerState(m *member) port.ContainerState {
-	state := port.ContainerState{Container: m.Container, Monitored: m.monitored}
+func (c *Capture) containerState(m *member) model.ContainerState {
+	state := model.ContainerState{Container: m.Container, Monitored: m.monitored}
 	n := m.namespace
 	if n == nil {
 		return state

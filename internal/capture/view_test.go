@@ -10,14 +10,14 @@ import (
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/source"
 )
 
 // view serves one who asks for a view, as Run does, and reports whether one was made.
-func (r *rig) view() (v *port.View, made bool) {
+func (r *rig) view() (v *model.View, made bool) {
 	before := r.views.latest.Load()
-	answers := make(chan *port.View)
+	answers := make(chan *model.View)
 	go func() { answers <- r.View() }()
 	for {
 		select {
@@ -38,11 +38,11 @@ func TestView(t *testing.T) {
 	web, mate := r.run("web", 1), r.run("mate", 2)
 	low, high := r.socket(80), r.socket(8080)
 	udp := r.socket(80)
-	udp.Protocol = port.UDP
+	udp.Protocol = model.UDP
 	r.scan(1, web, high, udp, low)
 	r.scan(2, mate, r.socket(90))
 	first, _ := r.view()
-	describe := func(v *port.View) string {
+	describe := func(v *model.View) string {
 		var words []string
 		for _, o := range v.Open {
 			words = append(words, fmt.Sprintf("%s:%d/%s", o.Container.Name, o.Port, o.Protocol))
@@ -75,7 +75,7 @@ func TestView(t *testing.T) {
 	if _, made := r.view(); !made {
 		t.Error("an old view is given out, and times go on")
 	}
-	if e := second.Counters.Events[port.EventKind{Type: port.Opened, Source: port.SourceSockDiag}]; e != 4 {
+	if e := second.Counters.Events[model.EventKind{Type: model.Opened, Source: model.SourceSockDiag}]; e != 4 {
 		t.Errorf("%d opened events are counted, want 4", e)
 	}
 }
@@ -133,7 +133,7 @@ func TestStatus(t *testing.T) {
 	r.do(source.EngineInfo{Info: engine.Info{Name: "node7", Version: "28"}})
 	s := r.status()
 	w := s.Watchers[0]
-	if w.Source != port.SourceSockDiag || !w.Destroy || w.Stale || w.Host || !slices.Equal(w.Containers, []string{"web"}) || w.Name != "net:[1]" {
+	if w.Source != model.SourceSockDiag || !w.Destroy || w.Stale || w.Host || !slices.Equal(w.Containers, []string{"web"}) || w.Name != "net:[1]" {
 		t.Errorf("watcher %+v", w)
 	}
 	if !s.Engine.Connected || s.Engine.Reconnects != 0 || s.Engine.Address != "unix:///x" || s.Engine.Name != "node7" || s.Host != "node7" ||
@@ -213,7 +213,7 @@ func TestReady(t *testing.T) {
 func TestSteadyScanAllocatesNothing(t *testing.T) {
 	r := newRig(t, nil)
 	web := r.run("web", 1)
-	var sockets []port.Socket
+	var sockets []model.Socket
 	for number := range uint16(20) {
 		sockets = append(sockets, r.socket(8000+number))
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // load parses a command line with all settings, and an environment.
@@ -231,7 +231,7 @@ func TestRepeatedList(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{"web": true, "cache": true, "db": false, "other": false} {
-		if got.Containers.Matches(&port.Container{Name: name}) != want {
+		if got.Containers.Matches(&model.Container{Name: name}) != want {
 			t.Errorf("%s: matches is %v", name, !want)
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // The labels that set something for one container.
@@ -23,7 +23,7 @@ var labels = []string{LabelEnable, LabelIgnore}
 // Enabled returns what a container's label [LabelEnable] says; without it, a
 // container is enabled. A value that is not understood gives true and an
 // [*Error] that names the container.
-func Enabled(c *port.Container) (bool, error) {
+func Enabled(c *model.Container) (bool, error) {
 	value, found := c.Labels[LabelEnable]
 	if !found {
 		return true, nil
@@ -38,7 +38,7 @@ func Enabled(c *port.Container) (bool, error) {
 // Ignored returns the ports that a container's label [LabelIgnore] takes out of
 // the report: none without it. A value that is not understood gives none, and an
 // [*Error] that names the container.
-func Ignored(c *port.Container) (Rules, error) {
+func Ignored(c *model.Container) (Rules, error) {
 	rules, err := ParseRules(c.Labels[LabelIgnore])
 	if err != nil {
 		return Rules{}, labelError(c, LabelIgnore, err)
@@ -46,13 +46,13 @@ func Ignored(c *port.Container) (Rules, error) {
 	return rules, nil
 }
 
-func labelError(c *port.Container, label string, err error) *Error {
+func labelError(c *model.Container, label string, err error) *Error {
 	return &Error{Setting: "container " + c.Name + ": label " + label, Value: c.Labels[label], Err: err}
 }
 
 // UnknownLabels returns the labels of a container that begin with [LabelPrefix]
 // and mean nothing, in order, each with the one that may have been meant.
-func UnknownLabels(c *port.Container) []string {
+func UnknownLabels(c *model.Container) []string {
 	var names []string
 	for label := range c.Labels {
 		if strings.HasPrefix(label, LabelPrefix) && !slices.Contains(labels, label) {

@@ -6,12 +6,12 @@ import (
 	"strings"
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func TestEnabled(t *testing.T) {
 	for value, want := range map[string]bool{"true": true, "1": true, "YES": true, "false": false, "0": false, "No": false} {
-		c := &port.Container{Name: "web", Labels: map[string]string{LabelEnable: value}}
+		c := &model.Container{Name: "web", Labels: map[string]string{LabelEnable: value}}
 		if got, err := Enabled(c); got != want || err != nil {
 			t.Errorf("%q: got %v, %v", value, got, err)
 		}
@@ -19,11 +19,11 @@ func TestEnabled(t *testing.T) {
 			t.Errorf("%q: matches is %v", value, got)
 		}
 	}
-	if got, err := Enabled(&port.Container{}); !got || err != nil {
+	if got, err := Enabled(&model.Container{}); !got || err != nil {
 		t.Errorf("no label: got %v, %v", got, err)
 	}
 	for _, value := range []string{"", "off", "falsch"} {
-		c := &port.Container{Name: "web", Labels: map[string]string{LabelEnable: value}}
+		c := &model.Container{Name: "web", Labels: map[string]string{LabelEnable: value}}
 		got, err := Enabled(c)
 		var invalid *Error
 		if !got || !errors.As(err, &invalid) || !strings.HasPrefix(err.Error(), "container web: label portwatcher.enable: ") {
@@ -38,34 +38,34 @@ func TestEnabled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if excluding.Matches(&port.Container{Name: "web", Labels: map[string]string{LabelEnable: "true"}}) {
+	if excluding.Matches(&model.Container{Name: "web", Labels: map[string]string{LabelEnable: "true"}}) {
 		t.Error("a label includes what the selection excludes")
 	}
 }
 
 func TestIgnored(t *testing.T) {
-	labelled := func(value string) *port.Container {
-		return &port.Container{Name: "web", Labels: map[string]string{LabelIgnore: value}}
+	labelled := func(value string) *model.Container {
+		return &model.Container{Name: "web", Labels: map[string]string{LabelIgnore: value}}
 	}
 	rules, err := Ignored(labelled("9000-9100/tcp, 53/udp"))
-	if err != nil || !rules.Contains(port.TCP, 9050) || rules.Contains(port.UDP, 9050) || !rules.Contains(port.UDP, 53) || rules.Contains(port.TCP, 80) {
+	if err != nil || !rules.Contains(model.TCP, 9050) || rules.Contains(model.UDP, 9050) || !rules.Contains(model.UDP, 53) || rules.Contains(model.TCP, 80) {
 		t.Errorf("got %v, %v", rules, err)
 	}
-	for name, c := range map[string]*port.Container{"no label": {Name: "web"}, "empty": labelled("")} {
-		if rules, err := Ignored(c); err != nil || rules.Contains(port.TCP, 80) {
+	for name, c := range map[string]*model.Container{"no label": {Name: "web"}, "empty": labelled("")} {
+		if rules, err := Ignored(c); err != nil || rules.Contains(model.TCP, 80) {
 			t.Errorf("%s: got %v, %v", name, rules, err)
 		}
 	}
 	rules, err = Ignored(labelled("80 9000-9100/sctp"))
 	const want = `container web: label portwatcher.ignore: "80 9000-9100/sctp": entry "9000-9100/sctp": allowed are ports from 1 to 65535 and ranges such as 8000-8100, each with /tcp, /udp or neither, separated by commas or blanks`
 	var invalid *Error
-	if rules.Contains(port.TCP, 80) || !errors.As(err, &invalid) || err.Error() != want {
+	if rules.Contains(model.TCP, 80) || !errors.As(err, &invalid) || err.Error() != want {
 		t.Errorf("got  %v, %v\nwant %s", rules, err, want)
 	}
 }
 
 func TestUnknownLabels(t *testing.T) {
-	got := UnknownLabels(&port.Container{Name: "web", Labels: map[string]string{
+	got := UnknownLabels(&model.Container{Name: "web", Labels: map[string]string{
 		LabelEnable: "true", LabelIgnore: "80", "portwatcher.ignored": "1", "portwatcher.something": "x", "portwatcher": "y", "com.portwatcher.enable": "z",
 	}})
 	want := []string{
@@ -75,7 +75,7 @@ func TestUnknownLabels(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	if got := UnknownLabels(&port.Container{}); got != nil {
+	if got := UnknownLabels(&model.Container{}); got != nil {
 		t.Errorf("no labels: got %q", got)
 	}
 }

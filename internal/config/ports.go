@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Rules are a set of ports, each of one protocol or of both. The zero value is
@@ -18,7 +18,7 @@ type Rules struct {
 // portRange are the ports from first to last; protocol 0 means both.
 type portRange struct {
 	first, last uint16
-	protocol    port.Protocol
+	protocol    model.Protocol
 }
 
 // ParseRules reads ports and ranges (8000-8100), each with /tcp or /udp behind
@@ -67,14 +67,14 @@ func parsePort(text string) (number uint16, ok bool) {
 }
 
 // Each calls f for each range, with protocol 0 for both.
-func (r Rules) Each(f func(first, last uint16, protocol port.Protocol)) {
+func (r Rules) Each(f func(first, last uint16, protocol model.Protocol)) {
 	for _, one := range r.ranges {
 		f(one.first, one.last, one.protocol)
 	}
 }
 
 // Contains says whether a port is in the set.
-func (r Rules) Contains(protocol port.Protocol, number uint16) bool {
+func (r Rules) Contains(protocol model.Protocol, number uint16) bool {
 	for _, one := range r.ranges {
 		if number >= one.first && number <= one.last && (one.protocol == 0 || one.protocol == protocol) {
 			return true
@@ -111,7 +111,7 @@ func ParsePorts(text string) (Ports, error) {
 }
 
 // Contains says whether a port is to be reported.
-func (p Ports) Contains(protocol port.Protocol, number uint16) bool {
+func (p Ports) Contains(protocol model.Protocol, number uint16) bool {
 	return len(p.rules.ranges) == 0 || p.rules.Contains(protocol, number)
 }
 

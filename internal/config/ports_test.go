@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func TestParsePorts(t *testing.T) {
@@ -20,7 +20,7 @@ func TestParsePorts(t *testing.T) {
 		if err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
-		for _, protocol := range []port.Protocol{port.TCP, port.UDP} {
+		for _, protocol := range []model.Protocol{model.TCP, model.UDP} {
 			for _, number := range want.in {
 				if !p.Contains(protocol, number) {
 					t.Errorf("%q lacks %d/%v", text, number, protocol)
@@ -49,14 +49,14 @@ func TestRules(t *testing.T) {
 		number   uint16
 		tcp, udp bool
 	}{{53, false, true}, {80, true, false}, {8999, false, false}, {9000, true, false}, {9100, true, false}, {9101, false, false}, {123, true, true}} {
-		if rules.Contains(port.TCP, test.number) != test.tcp || rules.Contains(port.UDP, test.number) != test.udp {
+		if rules.Contains(model.TCP, test.number) != test.tcp || rules.Contains(model.UDP, test.number) != test.udp {
 			t.Errorf("%d: tcp is %v, udp is %v", test.number, !test.tcp, !test.udp)
 		}
 	}
 	if got, want := rules.String(), "53/udp,80/tcp,9000-9100/tcp,123"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if (Rules{}).Contains(port.TCP, 80) {
+	if (Rules{}).Contains(model.TCP, 80) {
 		t.Error("no rules contain a port")
 	}
 }
@@ -69,14 +69,14 @@ func FuzzParseRules(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if rules.Contains(port.TCP, 0) || rules.Contains(port.UDP, 0) {
+		if rules.Contains(model.TCP, 0) || rules.Contains(model.UDP, 0) {
 			t.Errorf("%q contains port 0", text)
 		}
 		again, err := ParseRules(rules.String())
 		if err != nil {
 			t.Fatalf("%q gives %q: %v", text, rules, err)
 		}
-		for _, protocol := range []port.Protocol{port.TCP, port.UDP} {
+		for _, protocol := range []model.Protocol{model.TCP, model.UDP} {
 			if rules.Contains(protocol, number) != again.Contains(protocol, number) {
 				t.Errorf("%q and %q differ in %d/%v", text, rules, number, protocol)
 			}

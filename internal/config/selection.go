@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unicode"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Selection says which containers are monitored. Its zero value selects all
@@ -19,7 +19,7 @@ type Selection struct {
 // entry is one word of a selection.
 type entry struct {
 	text    string // as written
-	matches func(*port.Container) bool
+	matches func(*model.Container) bool
 }
 
 // ParseSelection parses a list separated by commas or blanks:
@@ -54,7 +54,7 @@ func ParseSelection(text string) (Selection, error) {
 // identifier matches what can only be, or begin, a container's id.
 var identifier = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
 
-func parseEntry(word string) (func(*port.Container) bool, error) {
+func parseEntry(word string) (func(*model.Container) bool, error) {
 	if label, found := strings.CutPrefix(word, "label:"); found {
 		return parseLabel(label)
 	}
@@ -65,30 +65,30 @@ func parseEntry(word string) (func(*port.Container) bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(c *port.Container) bool {
+	return func(c *model.Container) bool {
 		return name(c.Name) || identifier.MatchString(word) && strings.HasPrefix(c.ID, word)
 	}, nil
 }
 
-func parseLabel(label string) (func(*port.Container) bool, error) {
+func parseLabel(label string) (func(*model.Container) bool, error) {
 	key, value, hasValue := strings.Cut(label, "=")
 	if key == "" {
 		return nil, fmt.Errorf("allowed are label:key and label:key=value")
 	}
 	if !hasValue {
-		return func(c *port.Container) bool { _, found := c.Labels[key]; return found }, nil
+		return func(c *model.Container) bool { _, found := c.Labels[key]; return found }, nil
 	}
 	matches, err := parsePattern(value)
 	if err != nil {
 		return nil, err
 	}
-	return func(c *port.Container) bool {
+	return func(c *model.Container) bool {
 		got, found := c.Labels[key]
 		return found && matches(got)
 	}, nil
 }
 
-func parseService(word string) (func(*port.Container) bool, error) {
+func parseService(word string) (func(*model.Container) bool, error) {
 	left, right, _ := strings.Cut(word, "/")
 	if left == "" || right == "" || strings.Contains(right, "/") {
 		return nil, fmt.Errorf("allowed is project/service, with * for any")
@@ -101,9 +101,9 @@ func parseService(word string) (func(*port.Container) bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(c *port.Container) bool {
-		projectLabel, hasProject := c.Labels[port.LabelProject]
-		serviceLabel, hasService := c.Labels[port.LabelService]
+	return func(c *model.Container) bool {
+		projectLabel, hasProject := c.Labels[model.LabelProject]
+		serviceLabel, hasService := c.Labels[model.LabelService]
 		return hasProject && hasService && project(projectLabel) && service(serviceLabel)
 	}, nil
 }
@@ -190,7 +190,7 @@ func parseClass(text string) (class string, length int, err error) {
 
 // Matches tells whether a container is selected. A bad value of the label
 // [LabelEnable] counts as none; [Enabled] tells of it.
-func (s Selection) Matches(c *port.Container) bool {
+func (s Selection) Matches(c *model.Container) bool {
 	if enabled, err := Enabled(c); err == nil && !enabled {
 		return false
 	}
@@ -200,7 +200,7 @@ func (s Selection) Matches(c *port.Container) bool {
 	return len(s.include) == 0 || matchesAny(s.include, c)
 }
 
-func matchesAny(entries []entry, c *port.Container) bool {
+func matchesAny(entries []entry, c *model.Container) bool {
 	for _, e := range entries {
 		if e.matches(c) {
 			return true
@@ -211,7 +211,7 @@ func matchesAny(entries []entry, c *port.Container) bool {
 
 // Unmatched returns the entries that match none of the containers, as they
 // were written. Exclusions are not among them.
-func (s Selection) Unmatched(containers []*port.Container) []string {
+func (s Selection) Unmatched(containers []*model.Container) []string {
 	var unmatched []string
 next:
 	for _, e := range s.include {

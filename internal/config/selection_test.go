@@ -5,16 +5,16 @@ import (
 	"strings"
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 const webID = "2928e81e0edbcf43683f9ffaea2bf681fdf979929137d641208303aceb0dff95"
 
 // some are containers that selections choose from.
-func some() []*port.Container {
-	return []*port.Container{
-		{ID: webID, Name: "web", Labels: map[string]string{port.LabelProject: "shop", port.LabelService: "web", "team": "core/net", "empty": ""}},
-		{ID: "8581d7334286", Name: "shop_db_1", Labels: map[string]string{port.LabelProject: "shop", port.LabelService: "db"}},
+func some() []*model.Container {
+	return []*model.Container{
+		{ID: webID, Name: "web", Labels: map[string]string{model.LabelProject: "shop", model.LabelService: "web", "team": "core/net", "empty": ""}},
+		{ID: "8581d7334286", Name: "shop_db_1", Labels: map[string]string{model.LabelProject: "shop", model.LabelService: "db"}},
 		{ID: "8a805ef5a95b", Name: "web-2", Labels: map[string]string{"team": "other"}},
 		{ID: "65d1768bfbc5", Name: "off", Labels: map[string]string{LabelEnable: "false", "team": "core"}},
 	}
@@ -130,9 +130,9 @@ func FuzzParseSelection(f *testing.F) {
 			}
 			return
 		}
-		c := &port.Container{ID: name, Name: name, Labels: map[string]string{"a": value, port.LabelProject: name, port.LabelService: value}}
+		c := &model.Container{ID: name, Name: name, Labels: map[string]string{"a": value, model.LabelProject: name, model.LabelService: value}}
 		matches := selection.Matches(c)
-		unmatched := selection.Unmatched([]*port.Container{c})
+		unmatched := selection.Unmatched([]*model.Container{c})
 		positive := 0
 		for _, word := range unmatched {
 			if strings.HasPrefix(word, "!") || !strings.Contains(text, word) {

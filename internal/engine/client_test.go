@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/certtest"
+	"portwatcher/internal/testutil/cert"
 )
 
 // recorder is an engine over HTTP with one container, which records requests.
@@ -350,7 +350,7 @@ func TestTLS(t *testing.T) {
 // configuration of a server that demands them.
 func writeCertificates(t *testing.T, folder string) *tls.Config {
 	t.Helper()
-	certificate, key := certtest.SelfSigned(t, 1, "127.0.0.1")
+	certificate, key := cert.SelfSigned(t, 1, "127.0.0.1")
 	for name, text := range map[string][]byte{"ca.pem": certificate, "cert.pem": certificate, "key.pem": key} {
 		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
 			t.Fatal(err)
@@ -360,5 +360,5 @@ func writeCertificates(t *testing.T, folder string) *tls.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: certtest.Pool(t, certificate), ClientAuth: tls.RequireAndVerifyClientCert}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: cert.Pool(t, certificate), ClientAuth: tls.RequireAndVerifyClientCert}
 }

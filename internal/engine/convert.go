@@ -14,18 +14,18 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // convert translates an inspected container. It returns nil for one that is
 // not running. What cannot be understood is left out, and named by the error;
 // the container is good all the same.
 // Source: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerInspect.
-func convert(from container.InspectResponse) (c *port.Container, started time.Time, err error) {
+func convert(from container.InspectResponse) (c *model.Container, started time.Time, err error) {
 	if from.ContainerJSONBase == nil || from.State == nil || !from.State.Running || from.State.Pid == 0 {
 		return nil, time.Time{}, nil
 	}
-	c = &port.Container{
+	c = &model.Container{
 		ID:     from.ID,
 		Name:   strings.TrimPrefix(from.Name, "/"),
 		PID:    from.State.Pid,
@@ -84,8 +84,8 @@ func addresses(networks map[string]*network.EndpointSettings) ([]netip.Addr, err
 
 // publishedPorts returns the TCP and UDP ports that host ports forward to,
 // sorted. A binding to the empty address is one to the IPv4 wildcard.
-func publishedPorts(ports nat.PortMap) ([]port.PublishedPort, error) {
-	var found []port.PublishedPort
+func publishedPorts(ports nat.PortMap) ([]model.PublishedPort, error) {
+	var found []model.PublishedPort
 	var failed []error
 	for name, bindings := range ports {
 		inside, err := parsePorts(string(name))
@@ -102,11 +102,11 @@ func publishedPorts(ports nat.PortMap) ([]port.PublishedPort, error) {
 				continue
 			}
 			if host.Port() != 0 {
-				found = append(found, port.PublishedPort{Protocol: inside[0].Protocol, Port: inside[0].Port, Host: host})
+				found = append(found, model.PublishedPort{Protocol: inside[0].Protocol, Port: inside[0].Port, Host: host})
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b port.PublishedPort) int {
+	slices.SortFunc(found, func(a, b model.PublishedPort) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol), a.Host.Compare(b.Host))
 	})
 	return slices.Compact(found), errors.Join(failed...)
@@ -133,8 +133,8 @@ func bindingAddress(binding nat.PortBinding) (netip.AddrPort, error) {
 }
 
 // exposedPorts returns the declared TCP and UDP ports, sorted.
-func exposedPorts(ports nat.PortSet) ([]port.ExposedPort, error) {
-	var found []port.ExposedPort
+func exposedPorts(ports nat.PortSet) ([]model.ExposedPort, error) {
+	var found []model.ExposedPort
 	var failed []error
 	for name := range ports {
 		some, err := parsePorts(string(name))
@@ -143,7 +143,7 @@ func exposedPorts(ports nat.PortSet) ([]port.ExposedPort, error) {
 		}
 		found = append(found, some...)
 	}
-	slices.SortFunc(found, func(a, b port.ExposedPort) int {
+	slices.SortFunc(found, func(a, b model.ExposedPort) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return slices.Compact(found), errors.Join(failed...)
@@ -151,7 +151,7 @@ func exposedPorts(ports nat.PortSet) ([]port.ExposedPort, error) {
 
 // parsePorts understands "80/tcp", "80" (TCP) and "8000-8010/udp". Other
 // protocols, which is SCTP, give none.
-func parsePorts(text string) ([]port.ExposedPort, error) {
+func parsePorts(text string) ([]model.ExposedPort, error) {
 	numbers, name, found := strings.Cut(text, "/")
 	if !found {
 		name = "tcp"
@@ -159,7 +159,7 @@ func parsePorts(text string) ([]port.ExposedPort, error) {
 	if strings.EqualFold(name, "sctp") {
 		return nil, nil
 	}
-	var protocol port.Protocol
+	var protocol model.Protocol
 	if err := protocol.UnmarshalText([]byte(strings.ToLower(name))); err != nil {
 		return nil, fmt.Errorf("port %q: %w", text, err)
 	}
@@ -178,9 +178,9 @@ func parsePorts(text string) ([]port.ExposedPort, error) {
 	if first == 0 || last < first {
 		return nil, fmt.Errorf("port %q: want 1 to 65535, the lower first", text)
 	}
-	ports := make([]port.ExposedPort, 0, last-first+1)
+	ports := make([]model.ExposedPort, 0, last-first+1)
 	for number := first; number <= last; number++ {
-		ports = append(ports, port.ExposedPort{Protocol: protocol, Port: uint16(number)})
+		ports = append(ports, model.ExposedPort{Protocol: protocol, Port: uint16(number)})
 	}
 	return ports, nil
 }

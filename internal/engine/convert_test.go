@@ -14,7 +14,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // readInspect reads an answer captured from Docker Engine 20.10.
@@ -33,35 +33,35 @@ func readInspect(t *testing.T, name string) container.InspectResponse {
 
 func TestConvertCaptured(t *testing.T) {
 	const web = "2928e81e0edbcf43683f9ffaea2bf681fdf979929137d641208303aceb0dff95"
-	exposed := []port.ExposedPort{{Protocol: port.UDP, Port: 53}, {Protocol: port.TCP, Port: 8080}}
+	exposed := []model.ExposedPort{{Protocol: model.UDP, Port: 53}, {Protocol: model.TCP, Port: 8080}}
 	tests := map[string]struct {
 		started string
-		want    *port.Container
+		want    *model.Container
 	}{
-		"inspect-web.json": {"2026-11-22T19:41:15.005671569Z", &port.Container{
+		"inspect-web.json": {"2026-11-22T19:41:15.005671569Z", &model.Container{
 			ID: web, Name: "pw-engine-web", Image: "pw-engine-scratch", PID: 2035,
-			Labels:      map[string]string{port.LabelProject: "shop", port.LabelService: "web"},
+			Labels:      map[string]string{model.LabelProject: "shop", model.LabelService: "web"},
 			NetworkMode: "pw-engine-net",
 			Addresses:   []netip.Addr{netip.MustParseAddr("172.18.0.2"), netip.MustParseAddr("fd00:77::2")},
-			Ports: []port.PublishedPort{
-				{Protocol: port.UDP, Port: 53, Host: netip.MustParseAddrPort("127.0.0.1:18053")},
-				{Protocol: port.TCP, Port: 8080, Host: netip.MustParseAddrPort("0.0.0.0:18080")},
-				{Protocol: port.TCP, Port: 8080, Host: netip.MustParseAddrPort("[::]:18080")},
+			Ports: []model.PublishedPort{
+				{Protocol: model.UDP, Port: 53, Host: netip.MustParseAddrPort("127.0.0.1:18053")},
+				{Protocol: model.TCP, Port: 8080, Host: netip.MustParseAddrPort("0.0.0.0:18080")},
+				{Protocol: model.TCP, Port: 8080, Host: netip.MustParseAddrPort("[::]:18080")},
 			},
-			Exposed: []port.ExposedPort{
-				{Protocol: port.UDP, Port: 53}, {Protocol: port.TCP, Port: 8080},
-				{Protocol: port.TCP, Port: 9000}, {Protocol: port.TCP, Port: 9001}, {Protocol: port.TCP, Port: 9002},
+			Exposed: []model.ExposedPort{
+				{Protocol: model.UDP, Port: 53}, {Protocol: model.TCP, Port: 8080},
+				{Protocol: model.TCP, Port: 9000}, {Protocol: model.TCP, Port: 9001}, {Protocol: model.TCP, Port: 9002},
 			},
 		}},
-		"inspect-shared.json": {"2026-11-22T19:41:39.10404782Z", &port.Container{
+		"inspect-shared.json": {"2026-11-22T19:41:39.10404782Z", &model.Container{
 			ID: "8581d73342866c1e2017c62104ac0269af262ef02e1af43a8a8822938aae7605", Name: "pw-engine-shared",
 			Image: "pw-engine-scratch", PID: 2553, Labels: map[string]string{}, NetworkMode: "container:" + web, Exposed: exposed,
 		}},
-		"inspect-host.json": {"2026-11-22T19:41:39.892679986Z", &port.Container{
+		"inspect-host.json": {"2026-11-22T19:41:39.892679986Z", &model.Container{
 			ID: "65d1768bfbc5e6b7d57d83530f149a9639bd3da4e0f37d2633877797704befce", Name: "pw-engine-host",
 			Image: "pw-engine-scratch", PID: 2725, Labels: map[string]string{}, NetworkMode: "host", Exposed: exposed,
 		}},
-		"inspect-paused.json": {"2026-11-22T19:41:39.678321402Z", &port.Container{
+		"inspect-paused.json": {"2026-11-22T19:41:39.678321402Z", &model.Container{
 			ID: "8a805ef5a95bcdadd295909f965222c107efafa82b22500f1a4968e29f522b86", Name: "pw-engine-paused",
 			Image: "pw-engine-scratch", PID: 2609, Labels: map[string]string{}, NetworkMode: "pw-engine-net", Exposed: exposed,
 			Addresses: []netip.Addr{netip.MustParseAddr("172.18.0.3"), netip.MustParseAddr("fd00:77::3")}, Paused: true,
@@ -114,11 +114,11 @@ func TestConvertOddities(t *testing.T) {
 	if !started.IsZero() {
 		t.Errorf("started: got %v", started)
 	}
-	want := &port.Container{
+	want := &model.Container{
 		ID: "x", Name: "x", PID: 7, NetworkMode: "bridge",
 		Addresses: []netip.Addr{netip.MustParseAddr("fd00::1")},
-		Ports:     []port.PublishedPort{{Protocol: port.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")}},
-		Exposed:   []port.ExposedPort{{Protocol: port.TCP, Port: 9}, {Protocol: port.UDP, Port: 8000}, {Protocol: port.UDP, Port: 8001}},
+		Ports:     []model.PublishedPort{{Protocol: model.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")}},
+		Exposed:   []model.ExposedPort{{Protocol: model.TCP, Port: 9}, {Protocol: model.UDP, Port: 8000}, {Protocol: model.UDP, Port: 8001}},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

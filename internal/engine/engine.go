@@ -28,7 +28,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Bounds on single requests. An engine that hangs is told from one that is
@@ -49,7 +49,7 @@ type Options struct {
 	// Alive says whether a container's first process still is there, by other
 	// means than the engine. With it, the list from time to time inspects only
 	// what seems to have changed. Nil inspects all.
-	Alive func(*port.Container) bool
+	Alive func(*model.Container) bool
 	// Logger receives what the caller cannot learn from errors and changes.
 	// Nil discards it.
 	Logger logrus.FieldLogger
@@ -59,7 +59,7 @@ type Options struct {
 type Engine struct {
 	host      string
 	log       logrus.FieldLogger
-	alive     func(*port.Container) bool
+	alive     func(*model.Container) bool
 	transport *http.Transport // nil in tests with a fake
 	connect   func(ctx context.Context) (api, error)
 }
@@ -143,7 +143,7 @@ func (e *Engine) Info(ctx context.Context) (Info, error) {
 // the list is made is left out. Where some cannot be inspected for another
 // reason, the others are returned together with an error that names those. The
 // error is a [*ConnectError] where the engine cannot be reached.
-func (e *Engine) List(ctx context.Context) ([]*port.Container, error) {
+func (e *Engine) List(ctx context.Context) ([]*model.Container, error) {
 	a, err := e.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func (e *Engine) List(ctx context.Context) ([]*port.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	var containers []*port.Container
+	var containers []*model.Container
 	var failed []error
 	for _, one := range all {
 		switch {

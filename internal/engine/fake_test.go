@@ -19,7 +19,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // fakeEngine is an engine in memory: containers, and the streams of those who
@@ -36,7 +36,7 @@ type fakeEngine struct {
 	lists      int
 	// inspections counts; alive is for the engine's options.
 	inspections int
-	alive       func(*port.Container) bool
+	alive       func(*model.Container) bool
 }
 
 type fakeContainer struct {
@@ -344,7 +344,7 @@ func (w *following) lines(level logrus.Level) []string {
 
 // replay applies changes as a consumer does, and fails on a Started for what
 // runs, or a Stopped or Updated for what does not.
-func replay(t *testing.T, state map[string]*port.Container, change Change) {
+func replay(t *testing.T, state map[string]*model.Container, change Change) {
 	t.Helper()
 	switch change.Kind {
 	case Started:

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 const (
@@ -69,7 +69,7 @@ func (k Kind) String() string {
 type Change struct {
 	Kind Kind
 	// Container is nil for Synced and Lost.
-	Container *port.Container
+	Container *model.Container
 	// Time is that of the engine's event, or of the list where only that tells.
 	Time time.Time
 	// Err belongs to Lost.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/docker/docker/api/types/events"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Whatever happens, and whichever events are lost, the changes are consistent,
@@ -21,7 +21,7 @@ func TestFollowRandom(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			f := newFakeEngine()
 			w := follow(t, f)
-			state := map[string]*port.Container{}
+			state := map[string]*model.Container{}
 			pid := 100
 			for range 100 {
 				id := string(rune('a' + random.IntN(5)))

@@ -11,7 +11,7 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // parallelInspects bounds the requests that one list sends at a time. An
@@ -22,7 +22,7 @@ const parallelInspects = 8
 // not running (no container and no error), or that it failed.
 type inspected struct {
 	id        string
-	container *port.Container
+	container *model.Container
 	started   time.Time // zero where the engine does not tell
 	unclear   error     // parts of the answer that were not understood
 	err       error

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // requireEngine skips a test where no engine answers.
@@ -23,7 +23,7 @@ func requireEngine(t *testing.T) *Engine {
 		_, err = exec.LookPath("docker")
 	}
 	if err != nil {
-		kerneltest.Skip(t, "needs an engine and the docker command: "+err.Error())
+		kernel.Skip(t, "needs an engine and the docker command: "+err.Error())
 	}
 	return e
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/docker/docker/api/types/events"
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func TestFollowLostEvents(t *testing.T) {
@@ -21,7 +21,7 @@ func TestFollowLostEvents(t *testing.T) {
 		f.run("a", 11) // restarted
 		f.kill("b")
 		f.run("c", 30)
-		state := map[string]*port.Container{"a": {ID: "a", PID: 10}, "b": {ID: "b", PID: 20}}
+		state := map[string]*model.Container{"a": {ID: "a", PID: 10}, "b": {ID: "b", PID: 20}}
 		for change := w.next(); change.Kind != Synced; change = w.next() {
 			replay(t, state, change)
 			if !change.Time.Equal(synced.Add(listInterval)) {
@@ -39,7 +39,7 @@ func TestFollowUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeEngine()
 		dead := map[int]bool{}
-		f.alive = func(c *port.Container) bool { return !dead[c.PID] }
+		f.alive = func(c *model.Container) bool { return !dead[c.PID] }
 		f.run("a", 10)
 		f.run("b", 20)
 		f.run("c", 30)

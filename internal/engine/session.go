@@ -9,7 +9,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // readyTimeout is how long a list waits for the subscription to be accepted,
@@ -160,12 +160,12 @@ func (f *follower) handle(ctx context.Context, a api, message events.Message) bo
 
 // toldBy describes a container by what its event says: its labels stand there
 // among the engine's own attributes.
-func toldBy(message events.Message) *port.Container {
+func toldBy(message events.Message) *model.Container {
 	labels := maps.Clone(message.Actor.Attributes)
 	name, image := labels["name"], labels["image"]
 	delete(labels, "name")
 	delete(labels, "image")
-	return &port.Container{ID: message.Actor.ID, Name: name, Image: image, Labels: labels}
+	return &model.Container{ID: message.Actor.ID, Name: name, Image: image, Labels: labels}
 }
 
 // lastWords follows the die events that arrived before the connection ended.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/docker/docker/api/types/events"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func TestFollowStartAndStop(t *testing.T) {
@@ -79,7 +79,7 @@ func TestFollowDiesBeforeInspect(t *testing.T) {
 		f.emitMessage(message)
 		f.emit(events.ActionDie, "b")
 		passed := w.want("passed b")[0].Container
-		if want := (&port.Container{ID: "b", Name: "web", Image: "nginx", Labels: map[string]string{"tier": "front"}}); !reflect.DeepEqual(passed, want) {
+		if want := (&model.Container{ID: "b", Name: "web", Image: "nginx", Labels: map[string]string{"tier": "front"}}); !reflect.DeepEqual(passed, want) {
 			t.Errorf("got %+v, want %+v", passed, want)
 		}
 		w.quiet()
@@ -181,7 +181,7 @@ func TestFollowSlowConsumer(t *testing.T) {
 			f.emit(events.ActionDie, fmt.Sprint(2*i))
 		}
 		synctest.Wait()
-		state := map[string]*port.Container{}
+		state := map[string]*model.Container{}
 		began := time.Now()
 		for change := w.next(); change.Kind != Synced; change = w.next() {
 			replay(t, state, change)

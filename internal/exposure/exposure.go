@@ -6,13 +6,13 @@ import (
 	"net/netip"
 	"slices"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Listening is what the exposure of an endpoint depends on, beside the containers
 // of its namespace.
 type Listening struct {
-	Protocol port.Protocol
+	Protocol model.Protocol
 	Address  netip.Addr
 	Port     uint16
 	// IPv6Only says that a socket on the IPv6 wildcard takes no IPv4 traffic.
@@ -24,19 +24,19 @@ type Listening struct {
 // Reach is who can reach an endpoint.
 type Reach struct {
 	// Exposure is empty where nothing is known of the namespace's networks.
-	Exposure port.Exposure
+	Exposure model.Exposure
 	// Published are the host addresses that forward to it, as "address:port".
 	Published []string
 }
 
 // Of returns who can reach an endpoint in the namespace of these containers. A port
 // is published for the namespace, whichever of its containers was started with it.
-func Of(l Listening, containers []*port.Container) Reach {
+func Of(l Listening, containers []*model.Container) Reach {
 	if l.Address.IsLoopback() {
-		return Reach{Exposure: port.Loopback}
+		return Reach{Exposure: model.Loopback}
 	}
 	if l.Host {
-		return Reach{Exposure: port.Host}
+		return Reach{Exposure: model.Host}
 	}
 	var onNetwork, hasIPv6, engines bool
 	for _, c := range containers {
@@ -60,7 +60,7 @@ func Of(l Listening, containers []*port.Container) Reach {
 		return l.Address.Is4() || l.Address.IsUnspecified() && !l.IPv6Only
 	})
 	if len(published) > 0 {
-		return Reach{Exposure: port.Published, Published: published}
+		return Reach{Exposure: model.Published, Published: published}
 	}
 	return Reach{Exposure: networkOrLoopback(onNetwork)}
 }
@@ -68,23 +68,23 @@ func Of(l Listening, containers []*port.Container) Reach {
 // Unseen returns who can reach an endpoint of whose namespace nothing is known.
 func Unseen(address netip.Addr) Reach {
 	if address.IsLoopback() {
-		return Reach{Exposure: port.Loopback}
+		return Reach{Exposure: model.Loopback}
 	}
 	return Reach{}
 }
 
 // networkOrLoopback distinguishes a namespace on a network from one that has only
 // its loopback interface (network_mode: none).
-func networkOrLoopback(onNetwork bool) port.Exposure {
+func networkOrLoopback(onNetwork bool) model.Exposure {
 	if onNetwork {
-		return port.Network
+		return model.Network
 	}
-	return port.Loopback
+	return model.Loopback
 }
 
 // Published lists the host addresses that forward to a port and for which arrives
 // returns true, IPv4 first.
-func Published(protocol port.Protocol, number uint16, containers []*port.Container, arrives func(netip.AddrPort) bool) []string {
+func Published(protocol model.Protocol, number uint16, containers []*model.Container, arrives func(netip.AddrPort) bool) []string {
 	var hosts []netip.AddrPort
 	for _, c := range containers {
 		for _, p := range c.Ports {

@@ -13,7 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/kernel"
 )
 
 const addressVariable = "PORTWATCHER_TEST_HEALTH"
@@ -74,7 +74,7 @@ func TestWithoutDescriptors(t *testing.T) {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { kerneltest.End(t, child) })
+	t.Cleanup(func() { kernel.End(t, child) })
 	answers(t, address)
 	lines := bufio.NewScanner(output)
 	next := func(want string) {

@@ -15,7 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // serve runs Serve, and ends it with the test or by the function it returns.
@@ -43,7 +43,7 @@ func isReady() error { return nil }
 
 func answers(t *testing.T, address string) {
 	t.Helper()
-	kerneltest.Eventually(t, "the instance at "+address+" is ready", func() bool { return Check(t.Context(), address) == nil })
+	kernel.Eventually(t, "the instance at "+address+" is ready", func() bool { return Check(t.Context(), address) == nil })
 }
 
 // addresses are of both kinds.
@@ -87,18 +87,18 @@ func TestSocketOfAnotherInstance(t *testing.T) {
 	for _, address := range addresses(t) {
 		t.Run(address, func(t *testing.T) {
 			stop, _ := serve(t, address, func() error { return errors.New("the first") })
-			kerneltest.Eventually(t, "the first answers", func() bool {
+			kernel.Eventually(t, "the first answers", func() bool {
 				err := Check(t.Context(), address)
 				return err != nil && strings.Contains(err.Error(), "the first")
 			})
 			_, lines := serve(t, address, isReady)
-			kerneltest.Eventually(t, "the second reports that the socket is in use", func() bool {
+			kernel.Eventually(t, "the second reports that the socket is in use", func() bool {
 				entries := lines.AllEntries()
 				return len(entries) == 1 && strings.Contains(entries[0].Message, address)
 			})
 			stop()
 			answers(t, address)
-			kerneltest.Eventually(t, "the end of the trouble is reported", func() bool { return len(lines.AllEntries()) == 2 })
+			kernel.Eventually(t, "the end of the trouble is reported", func() bool { return len(lines.AllEntries()) == 2 })
 		})
 	}
 }
@@ -125,7 +125,7 @@ func TestSocketIsAnotherFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop, lines := serve(t, address, isReady)
-	kerneltest.Eventually(t, "the address is reported as in use", func() bool { return len(lines.AllEntries()) == 1 })
+	kernel.Eventually(t, "the address is reported as in use", func() bool { return len(lines.AllEntries()) == 1 })
 	stop()
 	if content, err := os.ReadFile(address); string(content) != "precious" {
 		t.Errorf("the file holds %q, error %v", content, err)
@@ -141,7 +141,7 @@ func TestSocketFileIsRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	answers(t, address)
-	kerneltest.Eventually(t, "the log reports it", func() bool {
+	kernel.Eventually(t, "the log reports it", func() bool {
 		entries := lines.AllEntries()
 		return len(entries) > 0 && strings.Contains(entries[0].Message, "removed")
 	})

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Watching says whether portwatcher ran at a time.
@@ -25,8 +25,8 @@ type Watching struct {
 // whether portwatcher watched then. The processes are those of that time; the
 // source of what has closed since is left out. The error is an
 // [*UnknownTimeError] where t is before the record begins or in the future.
-func (r *Reader) At(ctx context.Context, t time.Time) ([]port.Open, Watching, error) {
-	v := view{at: t, now: r.now(), nanos: nanos(t), open: map[port.Endpoint]*past{}}
+func (r *Reader) At(ctx context.Context, t time.Time) ([]model.Open, Watching, error) {
+	v := view{at: t, now: r.now(), nanos: nanos(t), open: map[model.Endpoint]*past{}}
 	err := r.reading(ctx, func(tx *sql.Tx) error {
 		v.scanner = scanner{tx: tx}
 		for _, step := range []func(context.Context) error{v.readRuns, v.readStates, v.readClosed, v.readChanged} {
@@ -50,13 +50,13 @@ type view struct {
 	scanner
 	at, now  time.Time
 	nanos    int64
-	open     map[port.Endpoint]*past
+	open     map[model.Endpoint]*past
 	watching Watching
 }
 
 // past is an endpoint that was open.
 type past struct {
-	port.Open
+	model.Open
 	until int64 // when it closed; math.MaxInt64: it is open
 }
 
@@ -119,7 +119,7 @@ func (v *view) readStates(ctx context.Context) error {
 		if err := rows.Scan(&id, &until, &text); err != nil {
 			return err
 		}
-		var state port.State
+		var state model.State
 		if err := decodeState(text, &state); err != nil {
 			return fmt.Errorf("state %d of the journal is damaged: %w", id, err)
 		}
@@ -128,7 +128,7 @@ func (v *view) readStates(ctx context.Context) error {
 	return rows.Err()
 }
 
-func (v *view) add(open port.Open, until int64) {
+func (v *view) add(open model.Open, until int64) {
 	open.Time = v.at.UTC()
 	endpoint := endpointOf(&open.Listener)
 	if known := v.open[endpoint]; known == nil || open.OpenedAt.After(known.OpenedAt) {
@@ -148,7 +148,7 @@ func (v *view) readClosed(ctx context.Context) error {
 			return c.err
 		}
 		if nanos(c.event.OpenedAt) <= v.nanos && c.event.Container != nil {
-			open := port.Open{Listener: c.event.Listener, OpenedAt: c.event.OpenedAt}
+			open := model.Open{Listener: c.event.Listener, OpenedAt: c.event.OpenedAt}
 			open.Source = ""
 			v.add(open, nanos(c.event.Time))
 		}
@@ -163,7 +163,7 @@ func (v *view) readChanged(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	done := map[port.Endpoint]bool{}
+	done := map[model.Endpoint]bool{}
 	for _, c := range changes {
 		if c.err != nil {
 			return c.err
@@ -186,7 +186,7 @@ func (v *view) readChanged(ctx context.Context) error {
 
 // findProcesses finds who had the endpoint at the time: what the last change
 // before says, or else the opening.
-func (v *view) findProcesses(ctx context.Context, endpoint port.Endpoint, p *past) error {
+func (v *view) findProcesses(ctx context.Context, endpoint model.Endpoint, p *past) error {
 	p.Processes = nil
 	opened := nanos(p.OpenedAt)
 	told, err := v.events(ctx, "SELECT "+columns+` FROM events INDEXED BY events_changed WHERE type = 3 AND time BETWEEN ?1 AND ?2 AND port = ?3 AND protocol = ?4
@@ -205,8 +205,8 @@ func (v *view) findProcesses(ctx context.Context, endpoint port.Endpoint, p *pas
 	return nil
 }
 
-func (v *view) sorted() []port.Open {
-	open := make([]port.Open, 0, len(v.open))
+func (v *view) sorted() []model.Open {
+	open := make([]model.Open, 0, len(v.open))
 	for _, p := range v.open {
 		open = append(open, p.Open)
 	}
@@ -214,8 +214,8 @@ func (v *view) sorted() []port.Open {
 	return open
 }
 
-func sortOpen(open []port.Open) {
-	slices.SortFunc(open, func(a, b port.Open) int {
+func sortOpen(open []model.Open) {
+	slices.SortFunc(open, func(a, b model.Open) int {
 		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), endpointOf(&a.Listener).Compare(endpointOf(&b.Listener)))
 	})
 }

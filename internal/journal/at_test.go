@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // The model test asks for all that can be known; here is what cannot.
@@ -21,7 +21,7 @@ func TestAtAnUnknownTime(t *testing.T) {
 	if err := ask(begin); err == nil || err.Error() != want {
 		t.Errorf("an empty journal: %v, want %s", err, want)
 	}
-	writeNow(t, j, Record{Event: &port.Event{ID: 1, Time: begin, Type: port.Gap}})
+	writeNow(t, j, Record{Event: &model.Event{ID: 1, Time: begin, Type: model.Gap}})
 	c.add(time.Minute)
 	for at, want := range map[time.Time]string{
 		begin.Add(-time.Second):  "nothing is known of 2026-11-22T17:59:59Z: the journal begins at 2026-11-22T18:00:00Z",
@@ -45,11 +45,11 @@ func TestWhoHadItIsNotKnown(t *testing.T) {
 	j := standing(t, Options{Path: temporary(t), Now: c.Now})
 	l := journaltest.New(1, 1, c.Now(), time.Millisecond).Next().Listener
 	began := c.Now()
-	writeNow(t, j, Record{State: []port.State{{Open: port.Open{Time: began, Listener: l, OpenedAt: began}}}})
+	writeNow(t, j, Record{State: []model.State{{Open: model.Open{Time: began, Listener: l, OpenedAt: began}}}})
 	c.add(time.Minute)
 	taken := l
-	taken.Processes = []port.Process{{PID: 7}}
-	writeNow(t, j, Record{Event: &port.Event{ID: 1, Time: c.Now(), Type: port.Changed, Listener: taken}})
+	taken.Processes = []model.Process{{PID: 7}}
+	writeNow(t, j, Record{Event: &model.Event{ID: 1, Time: c.Now(), Type: model.Changed, Listener: taken}})
 	for at, want := range map[time.Time]int{began.Add(time.Second): 0, c.Now(): 1} {
 		open, _, err := j.Reader().At(t.Context(), at)
 		if err != nil || len(open) != 1 || len(open[0].Processes) != want {

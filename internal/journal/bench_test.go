@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // offerAll hands over n events, as fast as the journal takes them, and ends it.
@@ -116,7 +116,7 @@ func readOnce(b *testing.B, path string, q Query) (n int) {
 // BenchmarkAt opens the journal and asks what was open 15 days ago.
 func BenchmarkAt(b *testing.B) {
 	path := openMillion(b)
-	var open []port.Open
+	var open []model.Open
 	for b.Loop() {
 		r, err := OpenReader(path)
 		if err != nil {

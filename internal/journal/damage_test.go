@@ -14,7 +14,7 @@ import (
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // filledLast is the last id of a journal that filled makes.
@@ -105,9 +105,9 @@ func wantAnew(t *testing.T, path string, last uint64) {
 	if j.NextID() <= last {
 		t.Errorf("next id %d, but %d was used", j.NextID(), last)
 	}
-	e := &port.Event{ID: j.NextID(), Time: time.Now().UTC(), Type: port.Gap}
+	e := &model.Event{ID: j.NextID(), Time: time.Now().UTC(), Type: model.Gap}
 	j.write(e)
-	wantEvents(t, "the new journal", events(t, j.Reader(), Query{}), []*port.Event{e})
+	wantEvents(t, "the new journal", events(t, j.Reader(), Query{}), []*model.Event{e})
 	j.stop()
 }
 
@@ -191,9 +191,9 @@ func TestCorruptWhileReading(t *testing.T) {
 		t.Fatalf("reading all: %v, want that it is corrupt", failure)
 	}
 	asides = append(asides, <-reported)
-	e := &port.Event{ID: last + 1, Time: time.Now().UTC(), Type: port.Gap}
+	e := &model.Event{ID: last + 1, Time: time.Now().UTC(), Type: model.Gap}
 	j.write(e)
-	wantEvents(t, "the new journal", events(t, j.Reader(), Query{}), []*port.Event{e})
+	wantEvents(t, "the new journal", events(t, j.Reader(), Query{}), []*model.Event{e})
 	if j.Err() != nil || len(reported) > 0 || !stamped.MatchString(asides[0]) {
 		t.Errorf("error %v, set aside %v and %d more: want no error and one file", j.Err(), asides, len(reported))
 	}
@@ -226,7 +226,7 @@ func TestCorruptWhileWriting(t *testing.T) {
 		j.write(all.Next())
 		return aside()
 	})
-	want := []*port.Event{all.Next(), all.Next()}
+	want := []*model.Event{all.Next(), all.Next()}
 	j.write(want...)
 	got := events(t, j.Reader(), Query{AfterID: want[0].ID - 1})
 	wantEvents(t, "after the damage", got, want)
@@ -245,7 +245,7 @@ func TestRemovedWhileInUse(t *testing.T) {
 		}
 	}
 	j.writer.look <- struct{}{}
-	want := []*port.Event{all.Next()}
+	want := []*model.Event{all.Next()}
 	j.write(want...)
 	wantEvents(t, "after the removal", events(t, j.Reader(), Query{}), want)
 	if len(hook.AllEntries()) != 1 || hook.LastEntry().Level != logrus.ErrorLevel {

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // The detail of an event is what no query selects by. Its form:
@@ -50,9 +50,9 @@ const (
 
 // The codes of what has a fixed set of values; 0 is for others.
 var (
-	types     = []port.Type{1: port.Opened, 2: port.Closed, 3: port.Changed, 4: port.Gap, 5: port.Bursts}
-	sources   = []port.Source{1: port.SourceEBPF, 2: port.SourceSockDiag, 3: port.SourceDestroy, 4: port.SourceProc, 5: port.SourceEngine, 6: port.SourceRestart}
-	exposures = []port.Exposure{1: port.Loopback, 2: port.Network, 3: port.Published, 4: port.Host}
+	types     = []model.Type{1: model.Opened, 2: model.Closed, 3: model.Changed, 4: model.Gap, 5: model.Bursts}
+	sources   = []model.Source{1: model.SourceEBPF, 2: model.SourceSockDiag, 3: model.SourceDestroy, 4: model.SourceProc, 5: model.SourceEngine, 6: model.SourceRestart}
+	exposures = []model.Exposure{1: model.Loopback, 2: model.Network, 3: model.Published, 4: model.Host}
 )
 
 func codeOf[T ~string](codes []T, value T) uint8 {
@@ -64,7 +64,7 @@ func codeOf[T ~string](codes []T, value T) uint8 {
 	return 0
 }
 
-func fieldsOf(e *port.Event) uint64 {
+func fieldsOf(e *model.Event) uint64 {
 	fields := uint64(0)
 	for _, f := range [...]struct {
 		field uint64
@@ -102,7 +102,7 @@ func openSeconds(closed, opened int64) float64 {
 }
 
 // appendDetail appends the detail of e to b.
-func appendDetail(b []byte, e *port.Event) []byte {
+func appendDetail(b []byte, e *model.Event) []byte {
 	fields := fieldsOf(e)
 	b = binary.AppendUvarint(b, fields)
 	if fields&fieldType != 0 {
@@ -148,7 +148,7 @@ func appendDetail(b []byte, e *port.Event) []byte {
 	return b
 }
 
-func appendBurst(b []byte, e *port.Event) []byte {
+func appendBurst(b []byte, e *model.Event) []byte {
 	b = binary.AppendUvarint(b, e.Opened)
 	b = binary.AppendUvarint(b, e.Closed)
 	b = binary.AppendVarint(b, nanos(e.Time)-nanos(e.First))
@@ -176,7 +176,7 @@ func appendAddress(b []byte, a netip.Addr) []byte {
 	return appendString(append(append(b, 16), bytes[:]...), a.Zone())
 }
 
-func appendProcesses(b []byte, processes []port.Process) []byte {
+func appendProcesses(b []byte, processes []model.Process) []byte {
 	b = binary.AppendUvarint(b, uint64(len(processes)))
 	for i := range processes {
 		p := &processes[i]

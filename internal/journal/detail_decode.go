@@ -6,12 +6,12 @@ import (
 	"math"
 	"net/netip"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // decodeDetail fills e, whose Time and Type are set from the columns, with what
 // appendDetail wrote.
-func decodeDetail(b []byte, e *port.Event) error {
+func decodeDetail(b []byte, e *model.Event) error {
 	d := decoder{rest: b}
 	fields := d.uvarint("fields")
 	if fields&^fieldsKnown != 0 {
@@ -19,7 +19,7 @@ func decodeDetail(b []byte, e *port.Event) error {
 	}
 	has := func(field uint64) bool { return d.err == nil && fields&field != 0 }
 	if has(fieldType) {
-		e.Type = port.Type(d.string("type"))
+		e.Type = model.Type(d.string("type"))
 	}
 	if has(fieldAddress) {
 		e.Address = d.address()
@@ -28,7 +28,7 @@ func decodeDetail(b []byte, e *port.Event) error {
 		e.Source = d.source()
 	}
 	if has(fieldExposure) {
-		e.Exposure = port.Exposure(d.string("exposure"))
+		e.Exposure = model.Exposure(d.string("exposure"))
 	}
 	if has(fieldProcesses) {
 		e.Processes = d.processes()
@@ -153,13 +153,13 @@ func (d *decoder) address() netip.Addr {
 	return address
 }
 
-func (d *decoder) source() port.Source {
+func (d *decoder) source() model.Source {
 	code := d.bytes("source", 1)
 	switch {
 	case d.err != nil:
 		return ""
 	case code[0] == 0:
-		return port.Source(d.string("source"))
+		return model.Source(d.string("source"))
 	case int(code[0]) >= len(sources):
 		d.fail("source", fmt.Errorf("code %d is not known", code[0]))
 		return ""
@@ -170,8 +170,8 @@ func (d *decoder) source() port.Source {
 // processBytes is the least that a process takes.
 const processBytes = 5
 
-func (d *decoder) processes() []port.Process {
-	processes := make([]port.Process, d.count("processes", processBytes))
+func (d *decoder) processes() []model.Process {
+	processes := make([]model.Process, d.count("processes", processBytes))
 	for i := range processes {
 		p := &processes[i]
 		p.PID = int(d.varint("pid"))
@@ -197,8 +197,8 @@ func (d *decoder) published() []string {
 	return published
 }
 
-func (d *decoder) burst(at int64) *port.Burst {
-	b := &port.Burst{Opened: d.uvarint("opened"), Closed: d.uvarint("closed")}
+func (d *decoder) burst(at int64) *model.Burst {
+	b := &model.Burst{Opened: d.uvarint("opened"), Closed: d.uvarint("closed")}
 	b.First, b.Last = timeOf(at-d.varint("first")), timeOf(at-d.varint("last"))
 	b.PortCount = int(d.varint("port count"))
 	b.Ports = make([]uint16, d.count("ports", 1))

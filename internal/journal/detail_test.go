@@ -12,35 +12,35 @@ import (
 	"time"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // randomEvent makes an event of any form, also of those that the capture
 // never makes.
-func randomEvent(r *rand.Rand, id uint64) *port.Event {
-	e := &port.Event{ID: id, Time: randomTime(r), Type: pick(r, port.Opened, port.Closed, port.Changed, port.Gap, port.Bursts, "forgotten"), Transient: r.IntN(4) == 0}
+func randomEvent(r *rand.Rand, id uint64) *model.Event {
+	e := &model.Event{ID: id, Time: randomTime(r), Type: pick(r, model.Opened, model.Closed, model.Changed, model.Gap, model.Bursts, "forgotten"), Transient: r.IntN(4) == 0}
 	e.Host = pick(r, "", "node1")
 	if r.IntN(5) > 0 {
-		e.Container = &port.ContainerRef{
+		e.Container = &model.ContainerRef{
 			ID: pick(r, "", strings.Repeat("ab", 32)), Name: pick(r, "", "web", "db\x00\xff"), Image: pick(r, "", "nginx:1.27"),
 			Project: pick(r, "", "shop"), Service: pick(r, "", "web"),
 		}
 	}
-	e.Protocol = pick(r, port.TCP, port.UDP, 0, 132)
+	e.Protocol = pick(r, model.TCP, model.UDP, 0, 132)
 	e.Address = pick(r, netip.Addr{}, netip.IPv4Unspecified(), netip.IPv6Unspecified(), netip.MustParseAddr("fe80::1%eth0"),
 		netip.MustParseAddr("::ffff:10.0.0.1"), netip.MustParseAddr("fe80::1").WithZone(strings.Repeat("z", 300)))
 	e.IPv6Only = r.IntN(4) == 0
 	e.Port = uint16(r.Uint32())
 	for range r.IntN(4) {
 		uid := pick(r, 0, 1000, uint32(math.MaxUint32))
-		p := port.Process{PID: int(int32(r.Uint32())), ContainerPID: r.IntN(100), Name: pick(r, "", "nginx", "a b\n"), Executable: pick(r, "", "/usr/sbin/nginx")}
+		p := model.Process{PID: int(int32(r.Uint32())), ContainerPID: r.IntN(100), Name: pick(r, "", "nginx", "a b\n"), Executable: pick(r, "", "/usr/sbin/nginx")}
 		if r.IntN(3) > 0 {
 			p.UID = &uid
 		}
 		e.Processes = append(e.Processes, p)
 	}
-	e.Exposure = pick(r, "", port.Loopback, port.Network, port.Published, port.Host, "world")
-	e.Source = pick(r, "", port.SourceEBPF, port.SourceSockDiag, port.SourceDestroy, port.SourceProc, port.SourceEngine, port.SourceRestart, "telepathy")
+	e.Exposure = pick(r, "", model.Loopback, model.Network, model.Published, model.Host, "world")
+	e.Source = pick(r, "", model.SourceEBPF, model.SourceSockDiag, model.SourceDestroy, model.SourceProc, model.SourceEngine, model.SourceRestart, "telepathy")
 	for range r.IntN(3) {
 		e.Published = append(e.Published, pick(r, "", "0.0.0.0:8080", "[::]:8080"))
 	}
@@ -58,8 +58,8 @@ func randomEvent(r *rand.Rand, id uint64) *port.Event {
 	e.Reason = pick(r, "", "3 events were dropped", strings.Repeat("x", 1000))
 	e.Lost = pick(r, 0, 1, uint64(math.MaxUint64))
 	if r.IntN(3) == 0 {
-		e.Burst = &port.Burst{Opened: r.Uint64(), Closed: pick(r, 0, uint64(31244)), First: randomTime(r), Last: randomTime(r), PortCount: r.IntN(70)}
-		for range r.IntN(port.MaxBurstPorts) {
+		e.Burst = &model.Burst{Opened: r.Uint64(), Closed: pick(r, 0, uint64(31244)), First: randomTime(r), Last: randomTime(r), PortCount: r.IntN(70)}
+		for range r.IntN(model.MaxBurstPorts) {
 			e.Ports = append(e.Ports, uint16(r.Uint32()))
 		}
 	}
@@ -78,8 +78,8 @@ func TestDetailKeepsAll(t *testing.T) {
 	r := newRandom(1)
 	for i := range 10_000 {
 		want := randomEvent(r, uint64(i+1))
-		got := &port.Event{ID: want.ID, Time: want.Time, Transient: want.Transient}
-		got.Listener = port.Listener{Host: want.Host, Container: want.Container}
+		got := &model.Event{ID: want.ID, Time: want.Time, Transient: want.Transient}
+		got.Listener = model.Listener{Host: want.Host, Container: want.Container}
 		err := decodeColumns(got, int64(codeOf(types, want.Type)), int64(want.Protocol), int64(want.Port), int64(codeOf(exposures, want.Exposure)))
 		if err != nil {
 			t.Fatal(err)
@@ -129,7 +129,7 @@ func TestDetailTellsWhatIsDamaged(t *testing.T) {
 		{[]byte{0x80, 0x20, 2, 2, 0, 0, 0, 1, 1}, "ports: a number is too large"},
 		{[]byte{0, 1}, "end: 1 bytes too many"},
 	} {
-		err := decodeDetail(test.detail, &port.Event{})
+		err := decodeDetail(test.detail, &model.Event{})
 		if err == nil || err.Error() != test.want {
 			t.Errorf("% x: %v; want %s", test.detail, err, test.want)
 		}
@@ -144,11 +144,11 @@ func FuzzDetail(f *testing.F) {
 		f.Add(appendDetail(nil, randomEvent(r, uint64(i+1))))
 	}
 	f.Fuzz(func(t *testing.T, detail []byte) {
-		e := &port.Event{ID: 1, Time: time.Unix(1_800_000_000, 0).UTC(), Type: port.Closed}
+		e := &model.Event{ID: 1, Time: time.Unix(1_800_000_000, 0).UTC(), Type: model.Closed}
 		if decodeDetail(detail, e) != nil {
 			return
 		}
-		again := &port.Event{ID: 1, Time: e.Time, Type: port.Closed}
+		again := &model.Event{ID: 1, Time: e.Time, Type: model.Closed}
 		if codeOf(exposures, e.Exposure) != 0 {
 			again.Exposure = e.Exposure // it is in a column
 		}
@@ -168,7 +168,7 @@ func FuzzState(f *testing.F) {
 	f.Add([]byte(`{"container":{"id":"a"},"protocol":"tcp","address":"::1","port":80,"sockets":{"cookies":[1],"inodes":[2]}}`))
 	f.Add([]byte(`{"container":null}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var state port.State
+		var state model.State
 		if decodeState(text, &state) == nil {
 			endpointOf(&state.Listener)
 		}
@@ -176,7 +176,7 @@ func FuzzState(f *testing.F) {
 }
 
 // plain is an event without pointers.
-func plain(e *port.Event) any {
+func plain(e *model.Event) any {
 	seconds := -1.0
 	if e.OpenSeconds != nil {
 		seconds = *e.OpenSeconds
@@ -196,7 +196,7 @@ func plain(e *port.Event) any {
 	c := *e
 	c.OpenSeconds, c.Processes, c.Burst = nil, nil, nil
 	return struct {
-		event     port.Event
+		event     model.Event
 		seconds   float64
 		processes []string
 		burst     string

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // mountTmpfs mounts a small file system that ends with the test.
@@ -23,7 +23,7 @@ func mountTmpfs(t *testing.T, size string) (folder string) {
 	folder = t.TempDir()
 	err := unix.Mount("tmpfs", folder, "tmpfs", 0, "size="+size)
 	if errors.Is(err, unix.EPERM) {
-		kerneltest.Skip(t, "mounting a file system needs root (CAP_SYS_ADMIN)")
+		kernel.Skip(t, "mounting a file system needs root (CAP_SYS_ADMIN)")
 	}
 	if err != nil {
 		t.Fatalf("mount a tmpfs of %s: %v", size, err)
@@ -61,7 +61,7 @@ func TestFullDisk(t *testing.T) {
 	const length = 1 << 13
 	j := startWith(t, Options{Path: path, Logger: log}, length)
 	all := journaltest.New(5, 1, time.Now(), time.Millisecond)
-	var want []*port.Event
+	var want []*model.Event
 	offer := func() bool {
 		e := all.Next()
 		taken := j.Offer(Record{Event: e})
@@ -148,7 +148,7 @@ func TestReadOnlyFolder(t *testing.T) {
 	path := filepath.Join(folder, "journal.db")
 	j := start(t, Options{Path: path})
 	all := journaltest.New(5, 1, time.Now(), time.Millisecond)
-	want := []*port.Event{all.Next(), all.Next()}
+	want := []*model.Event{all.Next(), all.Next()}
 	j.write(want...)
 	j.stop()
 	readOnly(t, folder)
@@ -187,7 +187,7 @@ func TestReadingAReadOnlyMount(t *testing.T) {
 	}
 	j := start(t, Options{Path: filepath.Join(folder, "journal.db")})
 	all := journaltest.New(5, 1, time.Now(), time.Millisecond)
-	want := []*port.Event{all.Next(), all.Next()}
+	want := []*model.Event{all.Next(), all.Next()}
 	j.write(want...)
 	r, err := OpenReader(filepath.Join(view, "journal.db"))
 	if err != nil {

@@ -8,14 +8,14 @@ import (
 	"math"
 	"strings"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Events returns the events that q selects, in the order of their ids. An error
 // stands in the place of an event: a [*DamagedError] is about that event alone,
 // and the consumer may go on; after any other there is nothing more.
-func (r *Reader) Events(ctx context.Context, q Query) iter.Seq2[*port.Event, error] {
-	return func(yield func(*port.Event, error) bool) {
+func (r *Reader) Events(ctx context.Context, q Query) iter.Seq2[*model.Event, error] {
+	return func(yield func(*model.Event, error) bool) {
 		if err := q.Check(); err != nil {
 			yield(nil, err)
 			return
@@ -26,7 +26,7 @@ func (r *Reader) Events(ctx context.Context, q Query) iter.Seq2[*port.Event, err
 
 // read yields what q selects. It returns false when the consumer, or an error,
 // ended it.
-func (r *Reader) read(ctx context.Context, q *Query, yield func(*port.Event, error) bool) bool {
+func (r *Reader) read(ctx context.Context, q *Query, yield func(*model.Event, error) bool) bool {
 	p, err := r.plan(ctx, q)
 	if err == nil && q.Limit > 0 && !q.FromStart {
 		err = r.skipToLast(ctx, p, q.Limit)
@@ -115,7 +115,7 @@ func findOrigins(ctx context.Context, tx *sql.Tx, q *Query) (rows []int64, all b
 	defer found.Close()
 	for found.Next() {
 		var row int64
-		var c port.ContainerRef
+		var c model.ContainerRef
 		if err := found.Scan(&row, &c.ID, &c.Name, &c.Project, &c.Service); err != nil {
 			return nil, false, err
 		}
@@ -126,7 +126,7 @@ func findOrigins(ctx context.Context, tx *sql.Tx, q *Query) (rows []int64, all b
 	return rows, false, found.Err()
 }
 
-func matchesAny(matchers []matcher, c *port.ContainerRef) bool {
+func matchesAny(matchers []matcher, c *model.ContainerRef) bool {
 	for _, matches := range matchers {
 		if matches(c) {
 			return true

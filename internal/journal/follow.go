@@ -7,15 +7,15 @@ import (
 	"os"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Follow returns what [Reader.Events] does, and then goes on with what comes,
 // until ctx ends; then it ends without an error. The limit is that of what is
 // already there; with FromStart, of all. A consumer that is slow misses nothing
 // that retention does not delete.
-func (r *Reader) Follow(ctx context.Context, q Query) iter.Seq2[*port.Event, error] {
-	return func(yield func(*port.Event, error) bool) {
+func (r *Reader) Follow(ctx context.Context, q Query) iter.Seq2[*model.Event, error] {
+	return func(yield func(*model.Event, error) bool) {
 		if err := q.Check(); err != nil {
 			yield(nil, err)
 			return
@@ -24,7 +24,7 @@ func (r *Reader) Follow(ctx context.Context, q Query) iter.Seq2[*port.Event, err
 		if q.Limit > 0 && q.FromStart {
 			f.left = q.Limit
 		}
-		f.run(ctx, func(e *port.Event, err error) bool {
+		f.run(ctx, func(e *model.Event, err error) bool {
 			return ctx.Err() == nil && yield(e, err)
 		})
 	}
@@ -36,7 +36,7 @@ type follower struct {
 	left int // how many events may still come; below 0: any number
 }
 
-func (f *follower) run(ctx context.Context, yield func(*port.Event, error) bool) {
+func (f *follower) run(ctx context.Context, yield func(*model.Event, error) bool) {
 	for {
 		more := f.r.wait(ctx)
 		_, last, err := f.r.Bounds(ctx)
@@ -59,12 +59,12 @@ func (f *follower) run(ctx context.Context, yield func(*port.Event, error) bool)
 }
 
 // step reads up to the id last, which is in the journal.
-func (f *follower) step(ctx context.Context, last uint64, yield func(*port.Event, error) bool) bool {
+func (f *follower) step(ctx context.Context, last uint64, yield func(*model.Event, error) bool) bool {
 	q := f.q
 	if q.BeforeID == 0 || q.BeforeID > last {
 		q.BeforeID = last + 1
 	}
-	if !f.r.read(ctx, &q, func(e *port.Event, err error) bool {
+	if !f.r.read(ctx, &q, func(e *model.Event, err error) bool {
 		if f.left > 0 {
 			f.left--
 		}

@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // follow gathers what a query finds, from now on.
-func follow(t *testing.T, r *Reader, q Query) (next func() *port.Event, end func()) {
+func follow(t *testing.T, r *Reader, q Query) (next func() *model.Event, end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	found := make(chan *port.Event, 1000)
+	found := make(chan *model.Event, 1000)
 	var group sync.WaitGroup
 	group.Go(func() {
 		defer close(found)
@@ -29,7 +29,7 @@ func follow(t *testing.T, r *Reader, q Query) (next func() *port.Event, end func
 			found <- e
 		}
 	})
-	next = func() *port.Event {
+	next = func() *model.Event {
 		t.Helper()
 		select {
 		case e, ok := <-found:
@@ -54,7 +54,7 @@ func follow(t *testing.T, r *Reader, q Query) (next func() *port.Event, end func
 func TestFollow(t *testing.T) {
 	j := start(t, Options{Path: temporary(t)})
 	all := journaltest.New(2, 1, time.Now(), time.Millisecond)
-	made := []*port.Event{}
+	made := []*model.Event{}
 	write := func(n int) {
 		for range n {
 			made = append(made, all.Next())

@@ -29,7 +29,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/sink"
 )
 
@@ -219,7 +219,7 @@ type Previous struct {
 	// nothing else is known.
 	Corrupt string
 	// Open is what was open then, ordered by endpoint.
-	Open []port.State
+	Open []model.State
 }
 
 // Previous returns what the last run left; nil where this is the first, and in

@@ -14,7 +14,7 @@ import (
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func TestFirstRun(t *testing.T) {
@@ -30,7 +30,7 @@ func TestFirstRun(t *testing.T) {
 	if got := j.Place().String(); got != path {
 		t.Errorf("place %s, want %s", got, path)
 	}
-	j.write(&port.Event{ID: 1, Time: time.Now(), Type: port.Gap})
+	j.write(&model.Event{ID: 1, Time: time.Now(), Type: model.Gap})
 	for name, want := range map[string]os.FileMode{path: 0o640, path + ".lock": 0o640, path + "-wal": 0o640, filepath.Dir(path): 0o755 | os.ModeDir} {
 		info, err := os.Stat(name)
 		if err != nil {
@@ -69,7 +69,7 @@ func TestIDsAfterAnUncleanStop(t *testing.T) {
 	if first != 1+3*reserveLength {
 		t.Errorf("after three unclean stops the next id is %d, want %d", first, 1+3*reserveLength)
 	}
-	j.write(&port.Event{ID: first, Time: time.Now(), Type: port.Gap}, &port.Event{ID: first + reserveLength*3/4, Time: time.Now(), Type: port.Gap})
+	j.write(&model.Event{ID: first, Time: time.Now(), Type: model.Gap}, &model.Event{ID: first + reserveLength*3/4, Time: time.Now(), Type: model.Gap})
 	// Events up to first + reserveLength*3/4 may have been shown since, and as
 	// many as the queue holds.
 	copied := copyJournal(t, path)
@@ -107,7 +107,7 @@ func TestIDsWithoutTheDatabaseOrTheLock(t *testing.T) {
 	for _, lost := range []string{"", ".lock"} {
 		path := temporary(t)
 		j := start(t, Options{Path: path})
-		j.write(&port.Event{ID: 41, Time: time.Now(), Type: port.Gap})
+		j.write(&model.Event{ID: 41, Time: time.Now(), Type: model.Gap})
 		j.stop()
 		if err := os.Remove(path + lost); err != nil {
 			t.Fatal(err)
@@ -122,14 +122,14 @@ func TestIDsWithoutTheDatabaseOrTheLock(t *testing.T) {
 func TestAnIDIsNotTakenTwice(t *testing.T) {
 	log, hook := logtest.NewNullLogger()
 	j := start(t, Options{Path: temporary(t), Logger: log})
-	kept := &port.Event{ID: 5, Time: time.Now().UTC(), Type: port.Gap, Reason: "first"}
+	kept := &model.Event{ID: 5, Time: time.Now().UTC(), Type: model.Gap, Reason: "first"}
 	j.write(kept)
 	for range 2 {
-		j.offer(Record{Event: &port.Event{ID: 5, Time: time.Now(), Type: port.Gap, Reason: "second"}})
+		j.offer(Record{Event: &model.Event{ID: 5, Time: time.Now(), Type: model.Gap, Reason: "second"}})
 	}
-	last := &port.Event{ID: 6, Time: time.Now().UTC(), Type: port.Gap}
+	last := &model.Event{ID: 6, Time: time.Now().UTC(), Type: model.Gap}
 	j.write(last)
-	wantEvents(t, "after an id came twice", events(t, j.Reader(), Query{}), []*port.Event{kept, last})
+	wantEvents(t, "after an id came twice", events(t, j.Reader(), Query{}), []*model.Event{kept, last})
 	if s := j.Stats(); s.Dropped != 2 || s.Written != 2 {
 		t.Errorf("%d written and %d dropped, want 2 and 2", s.Written, s.Dropped)
 	}
@@ -164,7 +164,7 @@ func TestTwoInstances(t *testing.T) {
 			t.Errorf("error %q, want %q", err, want)
 		}
 	}
-	j.write(&port.Event{ID: j.NextID(), Time: time.Now(), Type: port.Gap}) // the first goes on
+	j.write(&model.Event{ID: j.NextID(), Time: time.Now(), Type: model.Gap}) // the first goes on
 	j.stop()
 	start(t, Options{Path: path})
 }
@@ -178,7 +178,7 @@ func TestInMemory(t *testing.T) {
 		t.Errorf("next id %d, want %d: ids of an earlier run must not come again", j.NextID(), want)
 	}
 	e := journaltest.New(1, j.NextID(), time.Now(), time.Millisecond)
-	want := []*port.Event{e.Next(), e.Next(), e.Next()}
+	want := []*model.Event{e.Next(), e.Next(), e.Next()}
 	j.write(want...)
 	wantEvents(t, "in memory", events(t, j.Reader(), Query{}), want)
 	if s := j.Stats(); !s.InMemory || s.Written != 3 || s.Queued != 0 {
@@ -222,7 +222,7 @@ func wantInMemory(t *testing.T, path, why string) {
 	if len(all) != 1 || all[0].Level != logrus.WarnLevel || !strings.Contains(all[0].Message, "--state") {
 		t.Errorf("logged %v: want one warning that says what to do", messages(hook))
 	}
-	j.write(&port.Event{ID: j.NextID(), Time: time.Now(), Type: port.Gap})
+	j.write(&model.Event{ID: j.NextID(), Time: time.Now(), Type: model.Gap})
 	if j.Err() != nil {
 		t.Errorf("in memory for lack of a place: %v, want no error", j.Err())
 	}
@@ -232,7 +232,7 @@ func TestStopWritesWhatIsQueued(t *testing.T) {
 	path := temporary(t)
 	j := start(t, Options{Path: path})
 	all := journaltest.New(3, 1, time.Now(), time.Millisecond)
-	var want []*port.Event
+	var want []*model.Event
 	for range batchLength + 10 {
 		want = append(want, all.Next())
 		j.offer(Record{Event: want[len(want)-1]})

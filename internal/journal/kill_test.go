@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // stormVariable makes the test binary a process that writes to the journal at
@@ -76,7 +76,7 @@ func TestKillNine(t *testing.T) {
 	if testing.Short() {
 		rounds = 3
 	}
-	s := survivor{path: path, open: map[port.Endpoint]*port.Event{}}
+	s := survivor{path: path, open: map[model.Endpoint]*model.Event{}}
 	for range rounds {
 		first, committed := killStorm(t, path, time.Duration(random.Int64N(int64(100*time.Millisecond))))
 		if first <= s.last {
@@ -92,7 +92,7 @@ func TestKillNine(t *testing.T) {
 // survivor is what a journal should have after its process was killed.
 type survivor struct {
 	path  string
-	open  map[port.Endpoint]*port.Event
+	open  map[model.Endpoint]*model.Event
 	last  uint64
 	count int
 }
@@ -185,7 +185,7 @@ func (s *survivor) check(t *testing.T, first, committed uint64) {
 		}
 		s.last = e.ID
 		s.count++
-		if e.Type == port.Opened {
+		if e.Type == model.Opened {
 			s.open[endpointOf(&e.Listener)] = e
 		} else {
 			delete(s.open, endpointOf(&e.Listener))

@@ -12,19 +12,19 @@ import (
 	"time"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 var update = flag.Bool("update", false, "write the fixture of the newest schema version")
 
 // fixture is what a new fixture records.
-func fixture() []*port.Event {
+func fixture() []*model.Event {
 	all := journaltest.New(3, 1, time.Date(2026, 11, 22, 18, 0, 0, 123456789, time.UTC), 1500*time.Millisecond)
-	var made []*port.Event
+	var made []*model.Event
 	for range 50 {
 		made = append(made, all.Next())
 	}
-	return append(made, &port.Event{ID: 51, Time: all.Now, Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "3 events were dropped"})
+	return append(made, &model.Event{ID: 51, Time: all.Now, Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "3 events were dropped"})
 }
 
 func fixturePath(version int) string {
@@ -73,7 +73,7 @@ func checkFixture(t *testing.T, path string, version int) {
 	}
 	open := map[uint16]bool{}
 	for _, e := range want[:50] {
-		open[e.Port] = e.Type == port.Opened
+		open[e.Port] = e.Type == model.Opened
 		if !open[e.Port] {
 			delete(open, e.Port)
 		}
@@ -87,7 +87,7 @@ func checkFixture(t *testing.T, path string, version int) {
 	if len(open) > 0 {
 		t.Errorf("ports %v are not open", open)
 	}
-	j.write(&port.Event{ID: 52, Time: time.Now(), Type: port.Gap})
+	j.write(&model.Event{ID: 52, Time: time.Now(), Type: model.Gap})
 }
 
 // TestAFileOfBeforeBursts reads events as they were written before there were
@@ -105,24 +105,24 @@ func TestAFileOfBeforeBursts(t *testing.T) {
 	j := start(t, Options{Path: path})
 	wantEvents(t, "before", events(t, j.Reader(), Query{}), want)
 	container, at := want[0].Container, want[0].Time
-	burst := &port.Event{ID: j.NextID(), Time: at, Type: port.Bursts, Listener: port.Listener{Host: "node1", Container: container}}
-	burst.Burst = &port.Burst{Opened: 31245, Closed: 31244, First: at.Add(-time.Second), Last: at, Ports: []uint16{20000, 20911}, PortCount: 2}
-	gap := &port.Event{ID: burst.ID + 1, Time: at, Type: port.Gap, Listener: port.Listener{Container: container}, Reason: "an overrun", Lost: 128}
+	burst := &model.Event{ID: j.NextID(), Time: at, Type: model.Bursts, Listener: model.Listener{Host: "node1", Container: container}}
+	burst.Burst = &model.Burst{Opened: 31245, Closed: 31244, First: at.Add(-time.Second), Last: at, Ports: []uint16{20000, 20911}, PortCount: 2}
+	gap := &model.Event{ID: burst.ID + 1, Time: at, Type: model.Gap, Listener: model.Listener{Container: container}, Reason: "an overrun", Lost: 128}
 	j.write(burst, gap)
 	wantEvents(t, "after", events(t, j.Reader(), Query{}), append(want, burst, gap))
-	wantEvents(t, "the burst", events(t, j.Reader(), Query{Types: []port.Type{port.Bursts}}), []*port.Event{burst})
-	wantEvents(t, "by port", events(t, j.Reader(), Query{Ports: []PortRange{{First: 20500, Last: 20500, Protocol: port.UDP}}}), []*port.Event{burst})
+	wantEvents(t, "the burst", events(t, j.Reader(), Query{Types: []model.Type{model.Bursts}}), []*model.Event{burst})
+	wantEvents(t, "by port", events(t, j.Reader(), Query{Ports: []PortRange{{First: 20500, Last: 20500, Protocol: model.UDP}}}), []*model.Event{burst})
 }
 
 // readEvents reads events from a file of JSON lines.
-func readEvents(t *testing.T, path string) (read []*port.Event) {
+func readEvents(t *testing.T, path string) (read []*model.Event) {
 	t.Helper()
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(content)) {
-		e := &port.Event{}
+		e := &model.Event{}
 		if err := json.Unmarshal([]byte(line), e); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -139,7 +139,7 @@ func writeFixture(t *testing.T, path string) {
 	all := fixture()
 	c.add(all[50].Time.Sub(c.Now()))
 	for _, e := range all {
-		j.offer(Record{Event: e, Sockets: &port.Sockets{Namespace: port.Namespace{Device: 4, Inode: 4026531840}, Cookies: []uint64{uint64(e.Port)}, Inodes: []uint32{1}}})
+		j.offer(Record{Event: e, Sockets: &model.Sockets{Namespace: model.Namespace{Device: 4, Inode: 4026531840}, Cookies: []uint64{uint64(e.Port)}, Inodes: []uint32{1}}})
 	}
 	if err := j.SetCursor("mail", 17); err != nil {
 		t.Fatal(err)

@@ -6,15 +6,15 @@ import (
 	"strings"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // checkQuery asks for something, and compares the answer with all events that
 // plainly match.
-func (m *model) checkQuery(r *Reader) {
+func (m *reference) checkQuery(r *Reader) {
 	m.t.Helper()
 	q := m.query()
-	var want []*port.Event
+	var want []*model.Event
 	for _, e := range m.events {
 		if plainlyMatches(&q, e) {
 			want = append(want, e)
@@ -30,7 +30,7 @@ func (m *model) checkQuery(r *Reader) {
 	wantEvents(m.t, asJSON(m.t, q), events(m.t, r, q), want)
 }
 
-func (m *model) query() Query {
+func (m *reference) query() Query {
 	r := m.random
 	var q Query
 	some := func() bool { return r.IntN(4) == 0 }
@@ -60,16 +60,16 @@ func (m *model) query() Query {
 		q.Project = pick(r, "shop", "other")
 	}
 	if some() {
-		q.Ports = append(q.Ports, pick(r, PortRange{First: 80, Last: 80}, PortRange{First: 1, Last: 100, Protocol: port.UDP}, PortRange{First: 0, Last: 65535}))
+		q.Ports = append(q.Ports, pick(r, PortRange{First: 80, Last: 80}, PortRange{First: 1, Last: 100, Protocol: model.UDP}, PortRange{First: 0, Last: 65535}))
 	}
 	if some() {
-		q.Types = append(q.Types, pick(r, port.Opened, port.Closed, port.Changed, port.Bursts, port.Gap), port.Gap)
+		q.Types = append(q.Types, pick(r, model.Opened, model.Closed, model.Changed, model.Bursts, model.Gap), model.Gap)
 	}
 	if some() {
-		q.Protocols = append(q.Protocols, port.TCP)
+		q.Protocols = append(q.Protocols, model.TCP)
 	}
 	if some() {
-		q.Exposures = append(q.Exposures, port.Network)
+		q.Exposures = append(q.Exposures, model.Network)
 	}
 	if some() {
 		transient := some()
@@ -82,7 +82,7 @@ func (m *model) query() Query {
 }
 
 // plainlyMatches says what the documentation of Query says.
-func plainlyMatches(q *Query, e *port.Event) bool {
+func plainlyMatches(q *Query, e *model.Event) bool {
 	c := e.Container
 	named := func(word string) bool {
 		project, service, both := strings.Cut(word, "/")
@@ -98,13 +98,13 @@ func plainlyMatches(q *Query, e *port.Event) bool {
 		e.ID > q.AfterID && (q.BeforeID == 0 || e.ID < q.BeforeID) &&
 		(len(q.Containers) == 0 || c != nil && slices.ContainsFunc(q.Containers, named)) &&
 		(q.Project == "" || c != nil && c.Project == q.Project) &&
-		(len(q.Ports) == 0 || e.Type != port.Gap && slices.ContainsFunc(q.Ports, func(p PortRange) bool {
-			burst := e.Type == port.Bursts
+		(len(q.Ports) == 0 || e.Type != model.Gap && slices.ContainsFunc(q.Ports, func(p PortRange) bool {
+			burst := e.Type == model.Bursts
 			return (p.First <= e.Port && e.Port <= p.Last || burst && e.Port == 0) &&
 				(p.Protocol == 0 || p.Protocol == e.Protocol || burst && e.Protocol == 0)
 		})) &&
 		(len(q.Types) == 0 || slices.Contains(q.Types, e.Type)) &&
-		(len(q.Protocols) == 0 || slices.Contains(q.Protocols, e.Protocol) || e.Type == port.Bursts && e.Protocol == 0) &&
+		(len(q.Protocols) == 0 || slices.Contains(q.Protocols, e.Protocol) || e.Type == model.Bursts && e.Protocol == 0) &&
 		(len(q.Exposures) == 0 || slices.Contains(q.Exposures, e.Exposure)) &&
 		(q.Transient == nil || *q.Transient == e.Transient)
 }

@@ -10,17 +10,17 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
-// model is what a journal should know, told plainly.
-type model struct {
+// reference is what a journal should know, told plainly.
+type reference struct {
 	t       *testing.T
 	random  *rand.Rand
 	clock   *clock
 	nextID  uint64
-	events  []*port.Event
-	open    map[port.Endpoint]*opening
+	events  []*model.Event
+	open    map[model.Endpoint]*opening
 	history []*opening // all that ever were
 	runs    []span
 }
@@ -29,7 +29,7 @@ type span struct{ from, until time.Time }
 
 // opening is an endpoint from when it opened to when it ended.
 type opening struct {
-	state  port.State
+	state  model.State
 	until  time.Time // zero: it is open
 	told   bool      // its closed event tells of it
 	owners []owner   // rising; the first is empty where no event tells of it
@@ -37,7 +37,7 @@ type opening struct {
 
 type owner struct {
 	from      time.Time
-	processes []port.Process
+	processes []model.Process
 }
 
 // TestModel applies random records, reopens now and then, and compares all that
@@ -46,7 +46,7 @@ func TestModel(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			m := &model{t: t, random: newRandom(seed), clock: newClock(), nextID: 1, open: map[port.Endpoint]*opening{}}
+			m := &reference{t: t, random: newRandom(seed), clock: newClock(), nextID: 1, open: map[model.Endpoint]*opening{}}
 			if seed == 3 {
 				m.live("", 0)
 				return
@@ -61,7 +61,7 @@ func TestModel(t *testing.T) {
 }
 
 // live is one run of the journal.
-func (m *model) live(path string, life int) {
+func (m *reference) live(path string, life int) {
 	j := start(m.t, Options{Path: path, Now: m.clock.Now, BootID: "boot"})
 	defer j.stop()
 	if path == "" {
@@ -80,7 +80,7 @@ func (m *model) live(path string, life int) {
 			j.offer(m.record())
 		}
 		m.clock.add(1)
-		j.write(m.add(&port.Event{Type: port.Gap, Reason: "a mark"}))
+		j.write(m.add(&model.Event{Type: model.Gap, Reason: "a mark"}))
 		for range 3 {
 			m.checkQuery(j.Reader())
 			m.checkAt(j.Reader())
@@ -91,7 +91,7 @@ func (m *model) live(path string, life int) {
 
 // add gives an event its id and time. There are many blocks of ids: few ids are
 // used.
-func (m *model) add(e *port.Event) *port.Event {
+func (m *reference) add(e *model.Event) *model.Event {
 	if m.random.IntN(20) == 0 {
 		m.nextID += m.random.Uint64N(3000) // some were dropped
 	}
@@ -102,7 +102,7 @@ func (m *model) add(e *port.Event) *port.Event {
 }
 
 // record makes the next record, and applies it.
-func (m *model) record() Record {
+func (m *reference) record() Record {
 	endpoint := m.endpoint()
 	known := m.open[endpoint]
 	switch n := m.random.IntN(100); {
@@ -111,11 +111,11 @@ func (m *model) record() Record {
 	case n < 6:
 		return m.forget(endpoint.Container)
 	case n < 9:
-		return Record{Event: m.add(&port.Event{Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "a storm"})}
+		return Record{Event: m.add(&model.Event{Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "a storm"})}
 	case n < 12:
 		return m.burst(endpoint)
 	case known == nil && n < 20:
-		return Record{State: []port.State{m.put(endpoint).state}}
+		return Record{State: []model.State{m.put(endpoint).state}}
 	case known == nil || n < 15:
 		return m.opened(endpoint)
 	case n < 40:
@@ -125,9 +125,9 @@ func (m *model) record() Record {
 }
 
 // burst changes nothing of what is open.
-func (m *model) burst(endpoint port.Endpoint) Record {
-	e := &port.Event{Type: port.Bursts, Listener: m.listener(endpoint)}
-	e.Burst = &port.Burst{Opened: 500, Closed: 500, First: m.clock.Now(), Last: m.clock.Now(), Ports: []uint16{e.Port}, PortCount: 1}
+func (m *reference) burst(endpoint model.Endpoint) Record {
+	e := &model.Event{Type: model.Bursts, Listener: m.listener(endpoint)}
+	e.Burst = &model.Burst{Opened: 500, Closed: 500, First: m.clock.Now(), Last: m.clock.Now(), Ports: []uint16{e.Port}, PortCount: 1}
 	if m.random.IntN(2) == 0 {
 		e.Port, e.Ports, e.PortCount = 0, []uint16{53, 80}, 2
 	}
@@ -137,9 +137,9 @@ func (m *model) burst(endpoint port.Endpoint) Record {
 	return Record{Event: m.add(e)}
 }
 
-func (m *model) endpoint() port.Endpoint {
-	return port.Endpoint{
-		Container: pick(m.random, containerIDs...), Protocol: pick(m.random, port.TCP, port.UDP),
+func (m *reference) endpoint() model.Endpoint {
+	return model.Endpoint{
+		Container: pick(m.random, containerIDs...), Protocol: pick(m.random, model.TCP, model.UDP),
 		Address: pick(m.random, netip.IPv4Unspecified(), netip.IPv6Loopback()), Port: pick[uint16](m.random, 53, 80, 8080),
 	}
 }
@@ -147,35 +147,35 @@ func (m *model) endpoint() port.Endpoint {
 var containerIDs = []string{fmt.Sprintf("%064x", 1<<200>>190), fmt.Sprintf("aaaabbbbcccc%052x", 2), fmt.Sprintf("%064x", 3)}
 
 // listener tells of an endpoint, with some processes.
-func (m *model) listener(of port.Endpoint) port.Listener {
+func (m *reference) listener(of model.Endpoint) model.Listener {
 	at := slices.Index(containerIDs, of.Container)
-	l := port.Listener{
+	l := model.Listener{
 		Host: "node1", Protocol: of.Protocol, Address: of.Address, Port: of.Port,
-		Container: &port.ContainerRef{ID: of.Container, Name: []string{"web", "db-1", "db-2"}[at], Project: []string{"", "shop", "shop"}[at], Service: []string{"", "db", "db"}[at]},
-		Exposure:  pick(m.random, port.Loopback, port.Network), Source: port.SourceEBPF,
+		Container: &model.ContainerRef{ID: of.Container, Name: []string{"web", "db-1", "db-2"}[at], Project: []string{"", "shop", "shop"}[at], Service: []string{"", "db", "db"}[at]},
+		Exposure:  pick(m.random, model.Loopback, model.Network), Source: model.SourceEBPF,
 	}
 	for range m.random.IntN(3) {
-		l.Processes = append(l.Processes, port.Process{PID: 1 + m.random.IntN(1000), Name: "nginx"})
+		l.Processes = append(l.Processes, model.Process{PID: 1 + m.random.IntN(1000), Name: "nginx"})
 	}
 	return l
 }
 
-func (m *model) sockets() *port.Sockets {
-	return &port.Sockets{Namespace: port.Namespace{Device: 4, Inode: 5}, Cookies: []uint64{m.random.Uint64()}, Inodes: []uint32{m.random.Uint32()}}
+func (m *reference) sockets() *model.Sockets {
+	return &model.Sockets{Namespace: model.Namespace{Device: 4, Inode: 5}, Cookies: []uint64{m.random.Uint64()}, Inodes: []uint32{m.random.Uint32()}}
 }
 
 // put opens an endpoint now, without an event.
-func (m *model) put(endpoint port.Endpoint) *opening {
+func (m *reference) put(endpoint model.Endpoint) *opening {
 	m.end(endpoint)
 	now := m.clock.Now()
-	o := &opening{state: port.State{Open: port.Open{Time: now, Listener: m.listener(endpoint), OpenedAt: now}, Sockets: m.sockets()}}
+	o := &opening{state: model.State{Open: model.Open{Time: now, Listener: m.listener(endpoint), OpenedAt: now}, Sockets: m.sockets()}}
 	o.owners = []owner{{from: now}}
 	m.open[endpoint] = o
 	m.history = append(m.history, o)
 	return o
 }
 
-func (m *model) end(endpoint port.Endpoint) *opening {
+func (m *reference) end(endpoint model.Endpoint) *opening {
 	o := m.open[endpoint]
 	if o != nil {
 		o.until = m.clock.Now()
@@ -184,23 +184,23 @@ func (m *model) end(endpoint port.Endpoint) *opening {
 	return o
 }
 
-func (m *model) opened(endpoint port.Endpoint) Record {
+func (m *reference) opened(endpoint model.Endpoint) Record {
 	o := m.put(endpoint)
 	o.owners[0].processes = o.state.Processes
-	return Record{Event: m.add(&port.Event{Type: port.Opened, Listener: o.state.Listener}), Sockets: o.state.Sockets}
+	return Record{Event: m.add(&model.Event{Type: model.Opened, Listener: o.state.Listener}), Sockets: o.state.Sockets}
 }
 
-func (m *model) changed(endpoint port.Endpoint) Record {
+func (m *reference) changed(endpoint model.Endpoint) Record {
 	o := m.open[endpoint]
 	o.state.Time, o.state.Listener, o.state.Sockets = m.clock.Now(), m.listener(endpoint), m.sockets()
 	o.owners = append(o.owners, owner{m.clock.Now(), o.state.Processes})
-	return Record{Event: m.add(&port.Event{Type: port.Changed, Listener: o.state.Listener}), Sockets: o.state.Sockets}
+	return Record{Event: m.add(&model.Event{Type: model.Changed, Listener: o.state.Listener}), Sockets: o.state.Sockets}
 }
 
-func (m *model) closed(endpoint port.Endpoint) Record {
+func (m *reference) closed(endpoint model.Endpoint) Record {
 	o := m.end(endpoint)
-	e := m.add(&port.Event{Type: port.Closed, Listener: o.state.Listener})
-	e.Source = port.SourceDestroy
+	e := m.add(&model.Event{Type: model.Closed, Listener: o.state.Listener})
+	e.Source = model.SourceDestroy
 	if m.random.IntN(8) > 0 {
 		seconds := e.Time.Sub(o.state.OpenedAt).Seconds()
 		e.OpenedAt, e.OpenSeconds = o.state.OpenedAt, &seconds
@@ -209,7 +209,7 @@ func (m *model) closed(endpoint port.Endpoint) Record {
 	return Record{Event: e}
 }
 
-func (m *model) forget(container string) Record {
+func (m *reference) forget(container string) Record {
 	for endpoint := range m.open {
 		if endpoint.Container == container {
 			m.end(endpoint)
@@ -219,7 +219,7 @@ func (m *model) forget(container string) Record {
 }
 
 // full tells all that is open: some of what the journal knows, and some more.
-func (m *model) full() Record {
+func (m *reference) full() Record {
 	for endpoint := range m.open {
 		if m.random.IntN(3) == 0 {
 			m.end(endpoint)
@@ -235,17 +235,17 @@ func (m *model) full() Record {
 	return r
 }
 
-func (m *model) checkPrevious(p *Previous) {
+func (m *reference) checkPrevious(p *Previous) {
 	m.t.Helper()
 	last := m.runs[len(m.runs)-1]
 	if p == nil || !p.Clean || !p.SameBoot || p.Corrupt != "" || !p.LastAlive.Equal(last.until) {
 		m.t.Fatalf("previous %+v: want a clean stop at %v in the same boot", p, last.until)
 	}
-	want := make([]port.State, 0, len(m.open))
+	want := make([]model.State, 0, len(m.open))
 	for _, o := range m.open {
 		want = append(want, o.state)
 	}
-	slices.SortFunc(want, func(a, b port.State) int { return endpointOf(&a.Listener).Compare(endpointOf(&b.Listener)) })
+	slices.SortFunc(want, func(a, b model.State) int { return endpointOf(&a.Listener).Compare(endpointOf(&b.Listener)) })
 	if got, want := asJSON(m.t, p.Open), asJSON(m.t, want); got != want {
 		m.t.Fatalf("open before\n%s, want\n%s", got, want)
 	}
@@ -253,7 +253,7 @@ func (m *model) checkPrevious(p *Previous) {
 
 // moment is a time of the record, often exactly that of an event, and now and
 // then one before it.
-func (m *model) moment() time.Time {
+func (m *reference) moment() time.Time {
 	if m.random.IntN(2) == 0 {
 		return pick(m.random, m.events...).Time
 	}
@@ -261,7 +261,7 @@ func (m *model) moment() time.Time {
 	return first.Add(time.Duration(m.random.Int64N(int64(last.Sub(first))+2)) - 1)
 }
 
-func (m *model) checkAt(r *Reader) {
+func (m *reference) checkAt(r *Reader) {
 	m.t.Helper()
 	at := m.moment()
 	got, watching, err := r.At(context.Background(), at)
@@ -274,7 +274,7 @@ func (m *model) checkAt(r *Reader) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	want := make([]port.Open, 0, len(got))
+	want := make([]model.Open, 0, len(got))
 	for _, o := range m.history {
 		if !o.state.OpenedAt.After(at) && (o.until.IsZero() || o.until.After(at)) {
 			want = append(want, o.at(at))
@@ -290,7 +290,7 @@ func (m *model) checkAt(r *Reader) {
 }
 
 // at is the opening as it was at a time.
-func (o *opening) at(at time.Time) port.Open {
+func (o *opening) at(at time.Time) model.Open {
 	open := o.state.Open
 	open.Time = at
 	if o.told {
@@ -306,7 +306,7 @@ func (o *opening) at(at time.Time) port.Open {
 	return open
 }
 
-func (m *model) watching(at time.Time) Watching {
+func (m *reference) watching(at time.Time) Watching {
 	var w Watching
 	for _, run := range m.runs {
 		switch {

@@ -6,17 +6,17 @@ import (
 	"errors"
 	"fmt"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // origin is what is the same in many events.
 type origin struct {
 	host      string
 	known     bool // an event may name no container
-	container port.ContainerRef
+	container model.ContainerRef
 }
 
-func originOf(l *port.Listener) origin {
+func originOf(l *model.Listener) origin {
 	o := origin{host: l.Host}
 	if l.Container != nil {
 		o.known, o.container = true, *l.Container

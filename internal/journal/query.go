@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // maxID is the largest id: SQLite's integers have 63 bits and a sign.
@@ -32,9 +32,9 @@ type Query struct {
 	// every port, since its list may be incomplete, and one of several protocols
 	// matches every protocol.
 	Ports     []PortRange
-	Protocols []port.Protocol
-	Types     []port.Type
-	Exposures []port.Exposure
+	Protocols []model.Protocol
+	Types     []model.Type
+	Exposures []model.Exposure
 	Transient *bool
 	// Limit is how many events there are at most; 0: all. They are the last that
 	// match, or with FromStart the first. The order is always that of the ids.
@@ -44,8 +44,8 @@ type Query struct {
 
 // PortRange is a range of ports.
 type PortRange struct {
-	First, Last uint16        // both are in it
-	Protocol    port.Protocol // 0: any
+	First, Last uint16         // both are in it
+	Protocol    model.Protocol // 0: any
 }
 
 // Check returns an error that names the field of the query that makes no sense,
@@ -66,12 +66,12 @@ func (q *Query) Check() error {
 	}
 	for _, kind := range q.Types {
 		if codeOf(types, kind) == 0 {
-			return fmt.Errorf("type %q: allowed are %s, %s, %s, %s and %s", kind, port.Opened, port.Closed, port.Changed, port.Bursts, port.Gap)
+			return fmt.Errorf("type %q: allowed are %s, %s, %s, %s and %s", kind, model.Opened, model.Closed, model.Changed, model.Bursts, model.Gap)
 		}
 	}
 	for _, exposure := range q.Exposures {
 		if codeOf(exposures, exposure) == 0 {
-			return fmt.Errorf("exposure %q: allowed are %s, %s, %s and %s", exposure, port.Loopback, port.Network, port.Published, port.Host)
+			return fmt.Errorf("exposure %q: allowed are %s, %s, %s and %s", exposure, model.Loopback, model.Network, model.Published, model.Host)
 		}
 	}
 	_, err := parseContainers(q.Containers)
@@ -79,7 +79,7 @@ func (q *Query) Check() error {
 }
 
 // matcher says whether an event's container is meant.
-type matcher func(c *port.ContainerRef) bool
+type matcher func(c *model.ContainerRef) bool
 
 // identifier matches what can only be, or begin, a container's id.
 var identifier = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
@@ -114,11 +114,11 @@ func parseContainer(word string) (matcher, error) {
 		if project == "" || service == "" || strings.Contains(service, "/") {
 			return nil, errContainer
 		}
-		return func(c *port.ContainerRef) bool {
+		return func(c *model.ContainerRef) bool {
 			return c.Project != "" && c.Service != "" && matches(project, c.Project) && matches(service, c.Service)
 		}, nil
 	}
-	return func(c *port.ContainerRef) bool {
+	return func(c *model.ContainerRef) bool {
 		return matches(word, c.Name) || identifier.MatchString(word) && strings.HasPrefix(c.ID, word)
 	}, nil
 }

@@ -3,7 +3,7 @@ package journal
 import (
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/sink"
 )
 
@@ -12,12 +12,12 @@ import (
 // Forget is meant.
 type Record struct {
 	// Event is recorded under its id, and changes the state. Immutable.
-	Event *port.Event
+	Event *model.Event
 	// Sockets go into the state, with an opened or changed event. Immutable.
-	Sockets *port.Sockets
+	Sockets *model.Sockets
 	// State puts endpoints that are open. Full says that it is all there is:
 	// what else the journal believes open ends now without an event.
-	State []port.State
+	State []model.State
 	Full  bool
 	// Forget is the id of a container that is not monitored any more: its
 	// endpoints end here without an event.

@@ -3,25 +3,25 @@ package journal
 import (
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func of(container string, id uint64) Record {
-	return Record{Event: &port.Event{ID: id, Listener: port.Listener{Container: &port.ContainerRef{ID: container}}}}
+	return Record{Event: &model.Event{ID: id, Listener: model.Listener{Container: &model.ContainerRef{ID: container}}}}
 }
 
 func TestKeyOfARecord(t *testing.T) {
-	open := []port.State{{Open: port.Open{Listener: port.Listener{Container: &port.ContainerRef{ID: "web"}}}}}
+	open := []model.State{{Open: model.Open{Listener: model.Listener{Container: &model.ContainerRef{ID: "web"}}}}}
 	for _, test := range []struct {
 		name   string
 		record Record
 		want   string
 	}{
 		{"event", of("web", 1), "web"},
-		{"event of no container", Record{Event: &port.Event{ID: 1}}, ""},
+		{"event of no container", Record{Event: &model.Event{ID: 1}}, ""},
 		{"forget", Record{Forget: "web"}, "web"},
 		{"state", Record{State: open}, "web"},
-		{"state without a container", Record{State: []port.State{{}}}, ""},
+		{"state without a container", Record{State: []model.State{{}}}, ""},
 		{"full state", Record{State: open, Full: true}, ""},
 	} {
 		if got := test.record.key(); got != test.want {

@@ -11,16 +11,16 @@ import (
 	"time"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // many is more than a page and a window have: there are some pages of events,
 // and few of the ids are used.
-func many(t *testing.T) (*running, []*port.Event) {
+func many(t *testing.T) (*running, []*model.Event) {
 	t.Helper()
 	j := start(t, Options{Path: temporary(t)})
 	all := journaltest.New(30, 1, time.Now().Add(-24*time.Hour), time.Second)
-	var made []*port.Event
+	var made []*model.Event
 	for len(made) < 4*pageLength {
 		if all.ID > 1 && len(made) > 3*pageLength {
 			all.ID += windowBlocks << blockShift / 300 // some were dropped
@@ -56,9 +56,9 @@ func TestLongAnswers(t *testing.T) {
 		{Containers: []string{"shop_web_1", "shop_web_2?"}}, // too
 		{Project: "shop"},                                   // by reading all
 		{Containers: []string{"shop_web_7"}, Limit: 50},
-		{Types: []port.Type{port.Closed}, Limit: pageLength + 500},
+		{Types: []model.Type{model.Closed}, Limit: pageLength + 500},
 	} {
-		var want []*port.Event
+		var want []*model.Event
 		for _, e := range made {
 			if plainlyMatches(&q, e) {
 				want = append(want, e)
@@ -87,7 +87,7 @@ func TestRandomEventsComeBack(t *testing.T) {
 	path := temporary(t)
 	j := start(t, Options{Path: path})
 	random := newRandom(3)
-	var want []*port.Event
+	var want []*model.Event
 	for id := uint64(1); id <= 2000; id++ {
 		want = append(want, randomEvent(random, id))
 	}
@@ -113,15 +113,15 @@ func TestABadQuerySaysWhy(t *testing.T) {
 		{Query{Since: now, Until: now}, "is not before until"},
 		{Query{AfterID: 1 << 63}, "the largest id is"},
 		{Query{Ports: []PortRange{{First: 2, Last: 1}}}, "ports 2-1: "},
-		{Query{Types: []port.Type{"open"}}, `type "open": allowed are opened, closed, changed, burst and gap`},
-		{Query{Exposures: []port.Exposure{"all"}}, `exposure "all": allowed are loopback, network, published and host`},
+		{Query{Types: []model.Type{"open"}}, `type "open": allowed are opened, closed, changed, burst and gap`},
+		{Query{Exposures: []model.Exposure{"all"}}, `exposure "all": allowed are loopback, network, published and host`},
 		{Query{Containers: []string{"a", ""}}, `container "": allowed are names`},
 		{Query{Containers: []string{"a/b/c"}}, `container "a/b/c": allowed are names`},
 		{Query{Containers: []string{"[a"}}, `container "[a": allowed are names`},
 		{Query{Containers: []string{"shop/"}}, `container "shop/": allowed are names`},
 		{Query{Containers: []string{"shop/[a"}}, `container "shop/[a": allowed are names`},
 	} {
-		for name, answer := range map[string]iter.Seq2[*port.Event, error]{"events": j.Reader().Events(t.Context(), test.query), "follow": j.Reader().Follow(t.Context(), test.query)} {
+		for name, answer := range map[string]iter.Seq2[*model.Event, error]{"events": j.Reader().Events(t.Context(), test.query), "follow": j.Reader().Follow(t.Context(), test.query)} {
 			n := 0
 			for e, err := range answer {
 				if n++; e != nil || err == nil || !strings.Contains(err.Error(), test.want) {
@@ -166,7 +166,7 @@ func TestOpenReaderSaysWhatIsWrong(t *testing.T) {
 func TestInterruptedInMemory(t *testing.T) {
 	j := start(t, Options{})
 	all := journaltest.New(3, j.NextID(), time.Now(), time.Millisecond)
-	var want []*port.Event
+	var want []*model.Event
 	for range 3 * pageLength {
 		want = append(want, all.Next())
 	}

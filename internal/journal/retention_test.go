@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"portwatcher/internal/journal/journaltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // standing is an open journal whose writer the test is: steps are taken when it
@@ -75,7 +75,7 @@ func TestRetentionByAge(t *testing.T) {
 	c := newClock()
 	j := standing(t, Options{Path: temporary(t), Now: c.Now, Retain: time.Hour})
 	old, recent := journaltest.New(3, 1, c.Now(), time.Second), journaltest.New(2, 2301, c.Now(), time.Second)
-	var all []*port.Event
+	var all []*model.Event
 	for range 2300 {
 		all = append(all, old.Next())
 	}
@@ -132,7 +132,7 @@ func TestClockSetBack(t *testing.T) {
 	c := newClock()
 	j := standing(t, Options{Path: temporary(t), Now: c.Now, Retain: 30 * time.Minute})
 	all := journaltest.New(3, 1, c.Now(), time.Second)
-	var want []*port.Event
+	var want []*model.Event
 	write := func(n int) {
 		for range n {
 			e := all.Next()
@@ -208,7 +208,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-func (j *Journal) offerOrFail(t *testing.T, e *port.Event) {
+func (j *Journal) offerOrFail(t *testing.T, e *model.Event) {
 	t.Helper()
 	if !j.Offer(Record{Event: e}) {
 		t.Fatal("refused")
@@ -222,11 +222,11 @@ func TestOnlyForgottenContainers(t *testing.T) {
 	j := standing(t, Options{Path: temporary(t), Now: c.Now, RetainSize: 1 << 20})
 	all := journaltest.New(1, 1, c.Now(), time.Millisecond)
 	for range 10 {
-		var full []port.State
+		var full []model.State
 		for range 300 {
 			c.add(time.Second)
 			l := all.Next().Listener
-			full = append(full, port.State{Open: port.Open{Time: c.Now(), Listener: l, OpenedAt: c.Now()}})
+			full = append(full, model.State{Open: model.Open{Time: c.Now(), Listener: l, OpenedAt: c.Now()}})
 		}
 		writeNow(t, j, Record{State: full, Full: true})
 	}
@@ -245,8 +245,8 @@ func TestSetRetention(t *testing.T) {
 	clock := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	j := standing(t, Options{Path: t.TempDir() + "/j.db", Now: func() time.Time { return clock }})
 	for i := range 10 {
-		writeNow(t, j, Record{Event: &port.Event{
-			ID: j.NextID() + uint64(i), Time: clock.Add(-time.Duration(10-i) * time.Hour), Type: port.Gap, Reason: "x",
+		writeNow(t, j, Record{Event: &model.Event{
+			ID: j.NextID() + uint64(i), Time: clock.Add(-time.Duration(10-i) * time.Hour), Type: model.Gap, Reason: "x",
 		}})
 	}
 	trimNow(t, j)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // running is an open journal whose writer runs.
@@ -70,7 +70,7 @@ func (r *running) offer(records ...Record) {
 }
 
 // write offers events and waits until they are in the journal.
-func (r *running) write(events ...*port.Event) {
+func (r *running) write(events ...*model.Event) {
 	r.t.Helper()
 	for _, e := range events {
 		r.offer(Record{Event: e})
@@ -109,9 +109,9 @@ func within(t testing.TB, holds func() bool) {
 func temporary(t testing.TB) string { return filepath.Join(t.TempDir(), "journal.db") }
 
 // events reads all that a query selects.
-func events(t testing.TB, r *Reader, q Query) []*port.Event {
+func events(t testing.TB, r *Reader, q Query) []*model.Event {
 	t.Helper()
-	var all []*port.Event
+	var all []*model.Event
 	for e, err := range r.Events(context.Background(), q) {
 		if err != nil {
 			t.Fatal(err)
@@ -121,7 +121,7 @@ func events(t testing.TB, r *Reader, q Query) []*port.Event {
 	return all
 }
 
-func wantEvents(t testing.TB, what string, got, want []*port.Event) {
+func wantEvents(t testing.TB, what string, got, want []*model.Event) {
 	t.Helper()
 	for i := range min(len(got), len(want)) {
 		if g, w := asJSON(t, got[i]), asJSON(t, want[i]); g != w {

@@ -8,7 +8,7 @@ import (
 	"math"
 	"strconv"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // columns are what a scanner takes.
@@ -48,13 +48,13 @@ func (s *scanner) events(ctx context.Context, query string, args ...any) ([]resu
 type result struct {
 	id     uint64
 	origin int64
-	event  *port.Event
+	event  *model.Event
 	err    error
 }
 
 func (s *scanner) scan(rows *sql.Rows, r *result) error {
 	var id, at, kind, protocol, number, exposure int64
-	e := &port.Event{}
+	e := &model.Event{}
 	if err := rows.Scan(&id, &at, &r.origin, &kind, &e.Transient, &protocol, &number, &exposure, &s.detail); err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func listOf(values []int64) string {
 }
 
 // decodeColumns sets what columns say, and checks that they can say it.
-func decodeColumns(e *port.Event, kind, protocol, number, exposure int64) error {
+func decodeColumns(e *model.Event, kind, protocol, number, exposure int64) error {
 	switch {
 	case kind < 0 || kind >= int64(len(types)):
 		return fmt.Errorf("type %d is not known", kind)
@@ -151,6 +151,6 @@ func decodeColumns(e *port.Event, kind, protocol, number, exposure int64) error 
 	case e.ID == 0:
 		return errors.New("its id is 0")
 	}
-	e.Type, e.Protocol, e.Port, e.Exposure = types[kind], port.Protocol(protocol), uint16(number), exposures[exposure]
+	e.Type, e.Protocol, e.Port, e.Exposure = types[kind], model.Protocol(protocol), uint16(number), exposures[exposure]
 	return nil
 }

@@ -6,14 +6,14 @@ import (
 	"slices"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // states is what is open, as the records say, and what of it is not in the
 // database yet. Applying a record changes only memory; a transaction then
 // writes the difference, and may be tried again.
 type states struct {
-	open map[port.Endpoint]*entry
+	open map[model.Endpoint]*entry
 	// dirty may contain entries that are gone.
 	dirty   []*entry
 	removed []int64
@@ -22,7 +22,7 @@ type states struct {
 
 // entry is an endpoint that is open.
 type entry struct {
-	state port.State
+	state model.State
 	row   int64 // in the database; 0: none yet
 	added int64 // its row if the transaction commits
 	dirty bool
@@ -32,12 +32,12 @@ type entry struct {
 // ended is an endpoint that ended without an event to tell of it.
 type ended struct {
 	row   int64
-	state port.State
+	state model.State
 	until time.Time
 }
 
-func endpointOf(l *port.Listener) port.Endpoint {
-	return port.Endpoint{Container: l.Container.ID, Protocol: l.Protocol, Address: l.Address, Port: l.Port}
+func endpointOf(l *model.Listener) model.Endpoint {
+	return model.Endpoint{Container: l.Container.ID, Protocol: l.Protocol, Address: l.Address, Port: l.Port}
 }
 
 // apply takes a record into the state. now is when it was offered: what Full
@@ -57,22 +57,22 @@ func (s *states) apply(r *Record, now time.Time) {
 	}
 }
 
-func (s *states) applyEvent(e *port.Event, sockets *port.Sockets) {
+func (s *states) applyEvent(e *model.Event, sockets *model.Sockets) {
 	if e.Container == nil {
 		return // a gap
 	}
 	endpoint := endpointOf(&e.Listener)
-	state := port.State{Open: port.Open{Time: e.Time, Listener: e.Listener, OpenedAt: e.Time}, Sockets: sockets}
+	state := model.State{Open: model.Open{Time: e.Time, Listener: e.Listener, OpenedAt: e.Time}, Sockets: sockets}
 	switch e.Type {
-	case port.Opened:
+	case model.Opened:
 		s.end(endpoint, e.Time)
 		s.put(endpoint, state)
-	case port.Changed:
+	case model.Changed:
 		if known := s.open[endpoint]; known != nil {
 			state.OpenedAt = known.state.OpenedAt
 		}
 		s.put(endpoint, state)
-	case port.Closed:
+	case model.Closed:
 		if e.OpenedAt.IsZero() && !e.Transient {
 			s.end(endpoint, e.Time) // the event does not tell from when on it was open
 		} else {
@@ -81,9 +81,9 @@ func (s *states) applyEvent(e *port.Event, sockets *port.Sockets) {
 	}
 }
 
-func (s *states) applyState(given []port.State, full bool, now time.Time) {
+func (s *states) applyState(given []model.State, full bool, now time.Time) {
 	if full {
-		kept := make(map[port.Endpoint]bool, len(given))
+		kept := make(map[model.Endpoint]bool, len(given))
 		for i := range given {
 			if given[i].Container != nil {
 				kept[endpointOf(&given[i].Listener)] = true
@@ -112,14 +112,14 @@ func (s *states) applyState(given []port.State, full bool, now time.Time) {
 }
 
 // sameState compares all but when it was last seen.
-func sameState(a, b *port.State) bool {
+func sameState(a, b *model.State) bool {
 	x, y := *a, *b
 	x.Time, y.Time = time.Time{}, time.Time{}
 	x.OpenedAt, y.OpenedAt = x.OpenedAt.UTC(), y.OpenedAt.UTC()
 	return reflect.DeepEqual(&x, &y)
 }
 
-func (s *states) put(endpoint port.Endpoint, state port.State) {
+func (s *states) put(endpoint model.Endpoint, state model.State) {
 	e := s.open[endpoint]
 	if e == nil {
 		e = &entry{}
@@ -133,7 +133,7 @@ func (s *states) put(endpoint port.Endpoint, state port.State) {
 }
 
 // take forgets an endpoint and returns its entry, or nil.
-func (s *states) take(endpoint port.Endpoint) *entry {
+func (s *states) take(endpoint model.Endpoint) *entry {
 	e := s.open[endpoint]
 	if e != nil {
 		e.gone = true
@@ -143,14 +143,14 @@ func (s *states) take(endpoint port.Endpoint) *entry {
 }
 
 // remove is for what an event tells of.
-func (s *states) remove(endpoint port.Endpoint) {
+func (s *states) remove(endpoint model.Endpoint) {
 	if e := s.take(endpoint); e != nil && e.row != 0 {
 		s.removed = append(s.removed, e.row)
 	}
 }
 
 // end is for what no event tells of.
-func (s *states) end(endpoint port.Endpoint, until time.Time) {
+func (s *states) end(endpoint model.Endpoint, until time.Time) {
 	if e := s.take(endpoint); e != nil {
 		s.ended = append(s.ended, ended{row: e.row, state: e.state, until: until})
 	}
@@ -180,9 +180,9 @@ func (s *states) rebase() {
 	}
 }
 
-func sortedStates(open map[port.Endpoint]*entry) []port.State {
-	sorted := make([]port.State, 0, len(open))
-	for _, endpoint := range slices.SortedFunc(maps.Keys(open), port.Endpoint.Compare) {
+func sortedStates(open map[model.Endpoint]*entry) []model.State {
+	sorted := make([]model.State, 0, len(open))
+	for _, endpoint := range slices.SortedFunc(maps.Keys(open), model.Endpoint.Compare) {
 		sorted = append(sorted, open[endpoint].state)
 	}
 	return sorted

@@ -14,7 +14,7 @@ import (
 
 	_ "modernc.org/sqlite" // the driver
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // store is an open database.
@@ -31,7 +31,7 @@ type memory struct {
 	previous         *Previous // nil at the first
 	bootID           string
 	lastID, reserved uint64
-	open             map[port.Endpoint]*entry
+	open             map[model.Endpoint]*entry
 	cursors          map[string]uint64
 }
 
@@ -160,7 +160,7 @@ func (s *store) close() error {
 
 // load reads what the last run left.
 func (s *store) load(ctx context.Context) (*memory, error) {
-	m := &memory{open: map[port.Endpoint]*entry{}, cursors: map[string]uint64{}}
+	m := &memory{open: map[model.Endpoint]*entry{}, cursors: map[string]uint64{}}
 	for _, step := range []func(context.Context, *memory) error{s.loadIDs, s.loadStates, s.loadRun, s.loadCursors} {
 		if err := step(ctx, m); err != nil {
 			return nil, fmt.Errorf("journal %s: %w", s.path, err)
@@ -203,7 +203,7 @@ func (s *store) loadStates(ctx context.Context, m *memory) error {
 	return nil
 }
 
-func decodeState(text []byte, state *port.State) error {
+func decodeState(text []byte, state *model.State) error {
 	if err := json.Unmarshal(text, state); err != nil {
 		return err
 	}

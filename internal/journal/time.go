@@ -5,7 +5,7 @@ import (
 	"math/bits"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // The range of times that unix nanoseconds can express, about 1677 to 2262.
@@ -38,8 +38,8 @@ func timeOf(nanos int64) time.Time {
 //
 // An endpoint of span n that was open at t closed between t and t + 2^n: with
 // the index on (span, time), a few short ranges hold all that was open at t.
-func spanOf(e *port.Event) (n int64, told bool) {
-	if e.Type != port.Closed || e.Transient || e.OpenedAt.IsZero() || !e.OpenedAt.Before(e.Time) {
+func spanOf(e *model.Event) (n int64, told bool) {
+	if e.Type != model.Closed || e.Transient || e.OpenedAt.IsZero() || !e.OpenedAt.Before(e.Time) {
 		return 0, false
 	}
 	open := e.Time.Sub(e.OpenedAt)

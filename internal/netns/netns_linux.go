@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // ErrProcessGone is returned by [Open], [Identify] and [Hold] for a process that
@@ -20,7 +20,7 @@ var ErrProcessGone = errors.New("process is gone")
 // Handle is an open network namespace. The owner closes it.
 type Handle struct {
 	ns netns.NsHandle
-	id port.Namespace
+	id model.Namespace
 }
 
 // Open opens the network namespace of process pid, as procRoot ("/proc")
@@ -79,13 +79,13 @@ func Hold(procRoot string, pid int, f func() error) error {
 
 // Identify returns the identity of the network namespace of process pid
 // without opening it. Its errors are those of [Open].
-func Identify(procRoot string, pid int) (port.Namespace, error) {
+func Identify(procRoot string, pid int) (model.Namespace, error) {
 	path := namespacePath(procRoot, pid)
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return port.Namespace{}, pathError("identify", path, err)
+		return model.Namespace{}, pathError("identify", path, err)
 	}
-	return port.Namespace{Device: st.Dev, Inode: st.Ino}, nil
+	return model.Namespace{Device: st.Dev, Inode: st.Ino}, nil
 }
 
 // FD returns the descriptor, for calls that enter the namespace. It stays
@@ -93,7 +93,7 @@ func Identify(procRoot string, pid int) (port.Namespace, error) {
 func (h *Handle) FD() int { return int(h.ns) }
 
 // ID returns the namespace's identity.
-func (h *Handle) ID() port.Namespace { return h.id }
+func (h *Handle) ID() model.Namespace { return h.id }
 
 // TryEnter enters the namespace and leaves it again, to check whether that is
 // allowed. Its error is that of [Handle.Do].
@@ -141,12 +141,12 @@ func namespacePath(procRoot string, pid int) string {
 	return filepath.Join(procRoot, strconv.Itoa(pid), "ns/net")
 }
 
-func identify(fd int) (port.Namespace, error) {
+func identify(fd int) (model.Namespace, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return port.Namespace{}, fmt.Errorf("fstat: %w", err)
+		return model.Namespace{}, fmt.Errorf("fstat: %w", err)
 	}
-	return port.Namespace{Device: st.Dev, Inode: st.Ino}, nil
+	return model.Namespace{Device: st.Dev, Inode: st.Ino}, nil
 }
 
 // exited returns whether the process of a pidfd has ended: a pidfd is readable

@@ -7,8 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/netns"
+	"portwatcher/internal/testutil/kernel"
 )
 
 func TestOpenOwnNamespace(t *testing.T) {
@@ -28,7 +28,7 @@ func TestOpenOwnNamespace(t *testing.T) {
 }
 
 func TestOpenOtherNamespace(t *testing.T) {
-	child := kerneltest.Isolated(t)
+	child := kernel.Isolated(t)
 	h, err := netns.Open("/proc", child.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestOpenOtherNamespace(t *testing.T) {
 	if after, err := netns.Identify("/proc", os.Getpid()); err != nil || after != before {
 		t.Errorf("in namespace %v, error %v; want to be back in %v", after, err, before)
 	}
-	kerneltest.End(t, child)
+	kernel.End(t, child)
 	if _, err := netns.Open("/proc", child.Process.Pid); !errors.Is(err, netns.ErrProcessGone) {
 		t.Errorf("error %v for an ended process, want ErrProcessGone", err)
 	}

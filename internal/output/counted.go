@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"strings"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // BurstText describes what a burst event stands for, without its container and
 // processes: "31245 ports opened and 31244 closed within 1.0s: 20000/tcp on
 // 127.0.0.1".
-func BurstText(e *port.Event) string {
+func BurstText(e *model.Event) string {
 	burst := e.Burst
 	if burst == nil {
 		return "ports opened and closed"
@@ -27,7 +27,7 @@ func BurstText(e *port.Event) string {
 }
 
 // burstPlace is what the openings and closings of a burst have in common.
-func burstPlace(e *port.Event) string {
+func burstPlace(e *model.Event) string {
 	ports, protocol := portsText(e.Burst), ""
 	switch {
 	case e.Protocol == 0:
@@ -47,7 +47,7 @@ func burstPlace(e *port.Event) string {
 }
 
 // portsText describes several ports: "12 ports, 20000 to 20911".
-func portsText(b *port.Burst) string {
+func portsText(b *model.Burst) string {
 	listed := len(b.Ports)
 	switch {
 	case b.PortCount <= 0:
@@ -64,7 +64,7 @@ func portsText(b *port.Burst) string {
 
 // GapText describes a gap event, without its container: the reason, and what was
 // lost as far as that is known.
-func GapText(e *port.Event) string {
+func GapText(e *model.Event) string {
 	text := Printable(e.Reason)
 	if e.Lost > 0 {
 		text += " (lost " + count(e.Lost, "opening or closing", "openings and closings") + ")"

@@ -7,14 +7,14 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // AppendJSON appends an event's JSON object to dst: byte for byte what
 // encoding/json makes of it without escaping HTML, in a fraction of the time. What
 // encoding/json refuses to write is left out: an OpenSeconds that is no number. A
 // time of before the year 0 or after 9999 is not valid RFC 3339.
-func AppendJSON(dst []byte, e *port.Event) []byte {
+func AppendJSON(dst []byte, e *model.Event) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = strconv.AppendUint(dst, e.ID, 10)
 	dst = appendTime(append(dst, `,"time":`...), e.Time)
@@ -40,14 +40,14 @@ func AppendJSON(dst []byte, e *port.Event) []byte {
 
 // AppendOpen appends the JSON object of an open endpoint to dst, as [AppendJSON] does
 // with an event.
-func AppendOpen(dst []byte, o *port.Open) []byte {
+func AppendOpen(dst []byte, o *model.Open) []byte {
 	dst = appendTime(append(dst, `{"time":`...), o.Time)
 	dst = appendListener(dst, &o.Listener)
 	dst = appendTime(append(dst, `,"opened_at":`...), o.OpenedAt)
 	return append(dst, '}')
 }
 
-func appendListener(dst []byte, l *port.Listener) []byte {
+func appendListener(dst []byte, l *model.Listener) []byte {
 	dst = appendKnown(dst, `,"host":`, l.Host)
 	if c := l.Container; c != nil {
 		dst = appendText(dst, `,"container":{"id":`, c.ID)
@@ -93,7 +93,7 @@ func appendListener(dst []byte, l *port.Listener) []byte {
 	return appendKnown(dst, `,"source":`, string(l.Source))
 }
 
-func appendProcess(dst []byte, p *port.Process) []byte {
+func appendProcess(dst []byte, p *model.Process) []byte {
 	dst = strconv.AppendInt(append(dst, `{"pid":`...), int64(p.PID), 10)
 	if p.ContainerPID != 0 {
 		dst = strconv.AppendInt(append(dst, `,"container_pid":`...), int64(p.ContainerPID), 10)
@@ -106,7 +106,7 @@ func appendProcess(dst []byte, p *port.Process) []byte {
 	return append(dst, '}')
 }
 
-func appendBurst(dst []byte, b *port.Burst) []byte {
+func appendBurst(dst []byte, b *model.Burst) []byte {
 	dst = strconv.AppendUint(append(dst, `,"opened":`...), b.Opened, 10)
 	dst = strconv.AppendUint(append(dst, `,"closed":`...), b.Closed, 10)
 	dst = appendTime(append(dst, `,"first":`...), b.First)

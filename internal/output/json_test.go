@@ -11,31 +11,31 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
-var burst = port.Event{
-	ID: 46, Time: time.Date(2026, 11, 22, 18, 36, 40, 456000000, time.UTC), Type: port.Bursts,
-	Listener: port.Listener{
-		Host: "node1", Container: &port.ContainerRef{ID: "x", Name: "web"},
-		Protocol: port.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 20000,
-		Processes: []port.Process{{PID: 1827, Name: "storm"}}, Source: port.SourceEBPF,
+var burst = model.Event{
+	ID: 46, Time: time.Date(2026, 11, 22, 18, 36, 40, 456000000, time.UTC), Type: model.Bursts,
+	Listener: model.Listener{
+		Host: "node1", Container: &model.ContainerRef{ID: "x", Name: "web"},
+		Protocol: model.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 20000,
+		Processes: []model.Process{{PID: 1827, Name: "storm"}}, Source: model.SourceEBPF,
 	},
-	Burst: &port.Burst{
+	Burst: &model.Burst{
 		Opened: 31245, Closed: 31244, Ports: []uint16{20000}, PortCount: 1,
 		First: time.Date(2026, 11, 22, 18, 36, 39, 456000000, time.UTC), Last: time.Date(2026, 11, 22, 18, 36, 40, 456000000, time.UTC),
 	},
 }
 
 // encode writes an event by encoding/json.
-func encode(w io.Writer, e *port.Event) error {
+func encode(w io.Writer, e *model.Event) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(e)
 }
 
 // sameJSON compares with encoding/json.
-func sameJSON(t *testing.T, e *port.Event) {
+func sameJSON(t *testing.T, e *model.Event) {
 	t.Helper()
 	var b bytes.Buffer
 	if err := encode(&b, e); err != nil {
@@ -48,22 +48,22 @@ func sameJSON(t *testing.T, e *port.Event) {
 }
 
 func TestAppendJSON(t *testing.T) {
-	for _, change := range []func(e *port.Event){
-		func(*port.Event) {},
-		func(e *port.Event) { *e = port.Event{} },
-		func(e *port.Event) { *e = burst },
-		func(e *port.Event) { e.Burst = &port.Burst{} },
-		func(e *port.Event) {
-			e.Type, e.Reason, e.Lost = port.Gap, "a\u2028<b>&\x00\x7f\x1f\b\f\n\r\t\"\\\xffé", math.MaxUint64
+	for _, change := range []func(e *model.Event){
+		func(*model.Event) {},
+		func(e *model.Event) { *e = model.Event{} },
+		func(e *model.Event) { *e = burst },
+		func(e *model.Event) { e.Burst = &model.Burst{} },
+		func(e *model.Event) {
+			e.Type, e.Reason, e.Lost = model.Gap, "a\u2028<b>&\x00\x7f\x1f\b\f\n\r\t\"\\\xffé", math.MaxUint64
 		},
-		func(e *port.Event) { e.OpenSeconds, e.OpenedAt = seconds(0), time.Unix(0, 1).UTC() },
-		func(e *port.Event) { e.OpenSeconds = seconds(1e-9) },
-		func(e *port.Event) { e.OpenSeconds = seconds(-1.5e-10) },
-		func(e *port.Event) { e.OpenSeconds = seconds(1e22) },
-		func(e *port.Event) { e.Address = netip.MustParseAddr("fe80::1%a\"b") },
-		func(e *port.Event) { e.Address = netip.MustParseAddr("::ffff:1.2.3.4") },
-		func(e *port.Event) { e.Protocol, e.Container, e.IPv6Only, e.Transient = 99, nil, true, true },
-		func(e *port.Event) { e.Time = e.Time.In(time.FixedZone("", -3600)) },
+		func(e *model.Event) { e.OpenSeconds, e.OpenedAt = seconds(0), time.Unix(0, 1).UTC() },
+		func(e *model.Event) { e.OpenSeconds = seconds(1e-9) },
+		func(e *model.Event) { e.OpenSeconds = seconds(-1.5e-10) },
+		func(e *model.Event) { e.OpenSeconds = seconds(1e22) },
+		func(e *model.Event) { e.Address = netip.MustParseAddr("fe80::1%a\"b") },
+		func(e *model.Event) { e.Address = netip.MustParseAddr("::ffff:1.2.3.4") },
+		func(e *model.Event) { e.Protocol, e.Container, e.IPv6Only, e.Transient = 99, nil, true, true },
+		func(e *model.Event) { e.Time = e.Time.In(time.FixedZone("", -3600)) },
 	} {
 		e := opened
 		change(&e)
@@ -77,24 +77,24 @@ func FuzzAppendJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, address string, number uint64, nanoseconds int64, duration float64, portNumber uint16, protocol, set uint8) {
 		has := func(bit int) bool { return set>>bit&1 != 0 }
 		at := time.Unix(0, nanoseconds).UTC()
-		e := port.Event{ID: number, Time: at, Type: port.Type(text), Transient: has(0), Reason: text, Lost: number >> 60}
-		e.Host, e.Port, e.Protocol, e.IPv6Only = text, portNumber, port.Protocol(protocol), has(1)
+		e := model.Event{ID: number, Time: at, Type: model.Type(text), Transient: has(0), Reason: text, Lost: number >> 60}
+		e.Host, e.Port, e.Protocol, e.IPv6Only = text, portNumber, model.Protocol(protocol), has(1)
 		e.Address, _ = netip.ParseAddr(address) // an invalid one is left out
 		if has(2) {
-			e.Container = &port.ContainerRef{ID: text, Name: text, Image: text, Project: text, Service: text}
+			e.Container = &model.ContainerRef{ID: text, Name: text, Image: text, Project: text, Service: text}
 		}
 		if has(3) {
 			user := uint32(number)
-			e.Processes = []port.Process{{PID: int(number), Name: text, UID: &user}, {ContainerPID: int(portNumber), Executable: text}}
+			e.Processes = []model.Process{{PID: int(number), Name: text, UID: &user}, {ContainerPID: int(portNumber), Executable: text}}
 		}
 		if has(4) {
-			e.Published, e.Exposure, e.Source = []string{text, address}, port.Exposure(text), port.Source(text)
+			e.Published, e.Exposure, e.Source = []string{text, address}, model.Exposure(text), model.Source(text)
 		}
 		if has(5) && !math.IsNaN(duration) && !math.IsInf(duration, 0) {
 			e.OpenedAt, e.OpenSeconds = at, &duration
 		}
 		if has(6) {
-			e.Burst = &port.Burst{Opened: number, Closed: uint64(portNumber), First: at, Last: at, PortCount: int(portNumber)}
+			e.Burst = &model.Burst{Opened: number, Closed: uint64(portNumber), First: at, Last: at, PortCount: int(portNumber)}
 			e.Burst.Ports = slices.Repeat([]uint16{portNumber}, int(protocol))
 		}
 		sameJSON(t, &e)

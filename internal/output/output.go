@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // timeLayout is RFC 3339 with milliseconds.
@@ -28,13 +28,13 @@ const (
 )
 
 // WriteEvent writes one event as one line.
-func WriteEvent(w io.Writer, format Format, e *port.Event) error {
+func WriteEvent(w io.Writer, format Format, e *model.Event) error {
 	_, err := w.Write(AppendEvent(nil, format, e))
 	return err
 }
 
 // AppendEvent appends one event as one line.
-func AppendEvent(dst []byte, format Format, e *port.Event) []byte {
+func AppendEvent(dst []byte, format Format, e *model.Event) []byte {
 	if format == JSON {
 		dst = AppendJSON(dst, e)
 	} else {
@@ -44,7 +44,7 @@ func AppendEvent(dst []byte, format Format, e *port.Event) []byte {
 }
 
 // EventText describes an event in one line, without the line's end.
-func EventText(e *port.Event) string {
+func EventText(e *model.Event) string {
 	var b strings.Builder
 	b.WriteString(e.Time.UTC().Format(timeLayout) + " ")
 	if e.Container != nil {
@@ -52,20 +52,20 @@ func EventText(e *port.Event) string {
 	}
 	place := fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, AddressText(&e.Listener))
 	switch e.Type {
-	case port.Opened:
+	case model.Opened:
 		b.WriteString("New port opened: " + place + processesText(" (pids: ", e.Processes))
 		b.WriteString(exposureText(&e.Listener))
-	case port.Closed:
+	case model.Closed:
 		b.WriteString("Port closed: " + place + processesText(" (last pids: ", e.Processes))
 		if e.OpenSeconds != nil {
 			b.WriteString(" after " + DurationText(*e.OpenSeconds))
 		}
-	case port.Changed:
+	case model.Changed:
 		b.WriteString("Port changed owner: " + place + processesText(" (pids: ", e.Processes))
 		b.WriteString(exposureText(&e.Listener))
-	case port.Bursts:
+	case model.Bursts:
 		b.WriteString("Burst: " + BurstText(e) + processesText(" (pids: ", e.Processes))
-	case port.Gap:
+	case model.Gap:
 		b.WriteString("Gap: " + GapText(e))
 	default:
 		b.WriteString(string(e.Type) + ": " + place)
@@ -78,7 +78,7 @@ func EventText(e *port.Event) string {
 
 // AddressText is where something listens, "::" where that takes IPv4 too or it
 // is not known whether, else ":: (IPv6 only)".
-func AddressText(l *port.Listener) string {
+func AddressText(l *model.Listener) string {
 	text := Printable(l.Address.String()) // a zone is free text
 	if l.IPv6Only {
 		text += " (IPv6 only)"
@@ -86,7 +86,7 @@ func AddressText(l *port.Listener) string {
 	return text
 }
 
-func processesText(before string, processes []port.Process) string {
+func processesText(before string, processes []model.Process) string {
 	if len(processes) == 0 {
 		return ""
 	}
@@ -95,7 +95,7 @@ func processesText(before string, processes []port.Process) string {
 
 // ProcessList names up to most processes, "1827 nginx, 1830 nginx", and counts
 // the others.
-func ProcessList(processes []port.Process, most int) string {
+func ProcessList(processes []model.Process, most int) string {
 	var b strings.Builder
 	for i, p := range processes {
 		if i == most {
@@ -113,13 +113,13 @@ func ProcessList(processes []port.Process, most int) string {
 	return b.String()
 }
 
-func exposureText(l *port.Listener) string {
+func exposureText(l *model.Listener) string {
 	switch l.Exposure {
-	case port.Published:
+	case model.Published:
 		return " published at " + strings.Join(l.Published, ", ")
-	case port.Loopback:
+	case model.Loopback:
 		return " loopback only"
-	case port.Host:
+	case model.Host:
 		return " on the host's network"
 	}
 	return ""

@@ -8,21 +8,21 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func uid(n uint32) *uint32 { return &n }
 
 func seconds(s float64) *float64 { return &s }
 
-var opened = port.Event{
-	ID: 42, Time: time.Date(2026, 11, 22, 18, 36, 28, 123456789, time.UTC), Type: port.Opened,
-	Listener: port.Listener{
+var opened = model.Event{
+	ID: 42, Time: time.Date(2026, 11, 22, 18, 36, 28, 123456789, time.UTC), Type: model.Opened,
+	Listener: model.Listener{
 		Host:      "node1",
-		Container: &port.ContainerRef{ID: strings.Repeat("8f", 32), Name: "web", Image: "nginx:1.27", Project: "shop", Service: "web"},
-		Protocol:  port.TCP, Address: netip.MustParseAddr("0.0.0.0"), Port: 80,
-		Processes: []port.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: uid(0)}},
-		Exposure:  port.Published, Published: []string{"0.0.0.0:8080", "[::]:8080"}, Source: port.SourceEBPF,
+		Container: &model.ContainerRef{ID: strings.Repeat("8f", 32), Name: "web", Image: "nginx:1.27", Project: "shop", Service: "web"},
+		Protocol:  model.TCP, Address: netip.MustParseAddr("0.0.0.0"), Port: 80,
+		Processes: []model.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: uid(0)}},
+		Exposure:  model.Published, Published: []string{"0.0.0.0:8080", "[::]:8080"}, Source: model.SourceEBPF,
 	},
 }
 
@@ -30,13 +30,13 @@ var opened = port.Event{
 // fields.
 func TestEventJSON(t *testing.T) {
 	closed := opened
-	closed.ID, closed.Type, closed.OpenedAt, closed.OpenSeconds = 43, port.Closed, opened.Time, seconds(12.5)
-	closed.Processes, closed.Published, closed.Exposure, closed.Source = nil, nil, port.Loopback, port.SourceEngine
-	closed.Container = &port.ContainerRef{ID: "x", Name: "db"}
-	ipv6Only := port.Event{ID: 45, Time: opened.Time, Type: port.Opened, Listener: port.Listener{
-		Protocol: port.TCP, Address: netip.IPv6Unspecified(), IPv6Only: true, Port: 80}}
+	closed.ID, closed.Type, closed.OpenedAt, closed.OpenSeconds = 43, model.Closed, opened.Time, seconds(12.5)
+	closed.Processes, closed.Published, closed.Exposure, closed.Source = nil, nil, model.Loopback, model.SourceEngine
+	closed.Container = &model.ContainerRef{ID: "x", Name: "db"}
+	ipv6Only := model.Event{ID: 45, Time: opened.Time, Type: model.Opened, Listener: model.Listener{
+		Protocol: model.TCP, Address: netip.IPv6Unspecified(), IPv6Only: true, Port: 80}}
 	for _, test := range []struct {
-		event port.Event
+		event model.Event
 		want  string
 	}{
 		{opened, `{"id":42,"time":"2026-11-22T18:36:28.123456789Z","type":"opened","host":"node1",` +
@@ -51,9 +51,9 @@ func TestEventJSON(t *testing.T) {
 		{burst, `{"id":46,"time":"2026-11-22T18:36:40.456Z","type":"burst","host":"node1","container":{"id":"x","name":"web"},` +
 			`"protocol":"tcp","address":"127.0.0.1","port":20000,"processes":[{"pid":1827,"name":"storm"}],"source":"ebpf","transient":false,` +
 			`"opened":31245,"closed":31244,"first":"2026-11-22T18:36:39.456Z","last":"2026-11-22T18:36:40.456Z","ports":[20000],"port_count":1}`},
-		{port.Event{ID: 47, Time: opened.Time, Type: port.Gap, Reason: "an overrun", Lost: 128},
+		{model.Event{ID: 47, Time: opened.Time, Type: model.Gap, Reason: "an overrun", Lost: 128},
 			`{"id":47,"time":"2026-11-22T18:36:28.123456789Z","type":"gap","transient":false,"reason":"an overrun","lost":128}`},
-		{port.Event{ID: 44, Time: opened.Time, Type: port.Gap, Reason: "7 events were dropped"},
+		{model.Event{ID: 44, Time: opened.Time, Type: model.Gap, Reason: "7 events were dropped"},
 			`{"id":44,"time":"2026-11-22T18:36:28.123456789Z","type":"gap","transient":false,"reason":"7 events were dropped"}`},
 	} {
 		var b bytes.Buffer
@@ -67,36 +67,36 @@ func TestEventJSON(t *testing.T) {
 }
 
 func TestEventText(t *testing.T) {
-	with := func(change func(e *port.Event)) *port.Event {
+	with := func(change func(e *model.Event)) *model.Event {
 		e := opened
 		change(&e)
 		return &e
 	}
 	for _, test := range []struct {
 		name  string
-		event *port.Event
+		event *model.Event
 		want  string
 	}{
 		{"opened", &opened, "2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 (pids: 1827 nginx) published at 0.0.0.0:8080, [::]:8080"},
-		{"closed", with(func(e *port.Event) { e.Type, e.OpenSeconds = port.Closed, seconds(12.34) }),
+		{"closed", with(func(e *model.Event) { e.Type, e.OpenSeconds = model.Closed, seconds(12.34) }),
 			"2026-11-22T18:36:28.123Z web: Port closed: 80/tcp on 0.0.0.0 (last pids: 1827 nginx) after 12.3s"},
-		{"changed", with(func(e *port.Event) { e.Type, e.Exposure = port.Changed, port.Network }),
+		{"changed", with(func(e *model.Event) { e.Type, e.Exposure = model.Changed, model.Network }),
 			"2026-11-22T18:36:28.123Z web: Port changed owner: 80/tcp on 0.0.0.0 (pids: 1827 nginx)"},
-		{"IPv6 only", with(func(e *port.Event) { e.Address, e.IPv6Only, e.Exposure = netip.IPv6Unspecified(), true, port.Network }),
+		{"IPv6 only", with(func(e *model.Event) { e.Address, e.IPv6Only, e.Exposure = netip.IPv6Unspecified(), true, model.Network }),
 			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on :: (IPv6 only) (pids: 1827 nginx)"},
-		{"dual stack", with(func(e *port.Event) { e.Address, e.Exposure = netip.IPv6Unspecified(), port.Network }),
+		{"dual stack", with(func(e *model.Event) { e.Address, e.Exposure = netip.IPv6Unspecified(), model.Network }),
 			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on :: (pids: 1827 nginx)"},
-		{"gap", with(func(e *port.Event) { e.Type, e.Container, e.Reason = port.Gap, nil, "overrun" }),
+		{"gap", with(func(e *model.Event) { e.Type, e.Container, e.Reason = model.Gap, nil, "overrun" }),
 			"2026-11-22T18:36:28.123Z Gap: overrun"},
-		{"gap with a number", with(func(e *port.Event) { e.Type, e.Reason, e.Lost = port.Gap, "overrun", 128 }),
+		{"gap with a number", with(func(e *model.Event) { e.Type, e.Reason, e.Lost = model.Gap, "overrun", 128 }),
 			"2026-11-22T18:36:28.123Z web: Gap: overrun (lost 128 openings and closings)"},
 		{"burst of one port", &burst,
 			"2026-11-22T18:36:40.456Z web: Burst: 31245 ports opened and 31244 closed within 1.0s: 20000/tcp on 127.0.0.1 (pids: 1827 storm)"},
-		{"transient without processes", with(func(e *port.Event) { e.Transient, e.Processes, e.Exposure = true, nil, port.Loopback }),
+		{"transient without processes", with(func(e *model.Event) { e.Transient, e.Processes, e.Exposure = true, nil, model.Loopback }),
 			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 loopback only [transient]"},
-		{"control characters", with(func(e *port.Event) {
-			e.Processes = []port.Process{{PID: 1, Name: "a\x1b[2Jb\nc"}, {PID: 2}}
-			e.Exposure = port.Host
+		{"control characters", with(func(e *model.Event) {
+			e.Processes = []model.Process{{PID: 1, Name: "a\x1b[2Jb\nc"}, {PID: 2}}
+			e.Exposure = model.Host
 		}), "2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 (pids: 1 a?[2Jb?c, 2) on the host's network"},
 	} {
 		if got := EventText(test.event); got != test.want {
@@ -107,22 +107,24 @@ func TestEventText(t *testing.T) {
 
 func TestBurstText(t *testing.T) {
 	for _, test := range []struct {
-		change func(e *port.Event, b *port.Burst)
+		change func(e *model.Event, b *model.Burst)
 		want   string
 	}{
-		{func(e *port.Event, b *port.Burst) { e.Port, b.Ports, b.PortCount = 0, []uint16{20000, 20003, 20911}, 3 },
+		{func(e *model.Event, b *model.Burst) {
+			e.Port, b.Ports, b.PortCount = 0, []uint16{20000, 20003, 20911}, 3
+		},
 			"31245 ports opened and 31244 closed within 1.0s: 3 ports, 20000 to 20911, tcp on 127.0.0.1"},
-		{func(e *port.Event, b *port.Burst) { e.Port, b.Ports, b.PortCount = 0, []uint16{20000, 20911}, 64 },
+		{func(e *model.Event, b *model.Burst) { e.Port, b.Ports, b.PortCount = 0, []uint16{20000, 20911}, 64 },
 			"31245 ports opened and 31244 closed within 1.0s: 64 ports or more, among them 20000 to 20911, tcp on 127.0.0.1"},
-		{func(e *port.Event, b *port.Burst) {
+		{func(e *model.Event, b *model.Burst) {
 			e.Port, e.Protocol, e.Address, b.Ports = 0, 0, netip.Addr{}, nil
 			b.PortCount, b.Opened, b.First = 5, 1, b.Last
 		}, "1 port opened and 31244 closed within less than 0.1ms: 5 ports or more"},
-		{func(e *port.Event, b *port.Burst) { e.Protocol = 0 }, "31245 ports opened and 31244 closed within 1.0s: 20000 on 127.0.0.1"},
-		{func(e *port.Event, b *port.Burst) { e.Port, b.Ports, b.PortCount = 0, nil, 0 },
+		{func(e *model.Event, b *model.Burst) { e.Protocol = 0 }, "31245 ports opened and 31244 closed within 1.0s: 20000 on 127.0.0.1"},
+		{func(e *model.Event, b *model.Burst) { e.Port, b.Ports, b.PortCount = 0, nil, 0 },
 			"31245 ports opened and 31244 closed within 1.0s: tcp on 127.0.0.1"},
-		{func(e *port.Event, b *port.Burst) { *e, *b = port.Event{}, port.Burst{} }, "ports opened and closed"},
-		{func(e *port.Event, b *port.Burst) { *e, *b = port.Event{Burst: b}, port.Burst{} }, "0 ports opened and 0 closed"},
+		{func(e *model.Event, b *model.Burst) { *e, *b = model.Event{}, model.Burst{} }, "ports opened and closed"},
+		{func(e *model.Event, b *model.Burst) { *e, *b = model.Event{Burst: b}, model.Burst{} }, "0 ports opened and 0 closed"},
 	} {
 		e, counts := burst, *burst.Burst
 		e.Burst = &counts
@@ -131,7 +133,7 @@ func TestBurstText(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, test.want)
 		}
 	}
-	if got, want := GapText(&port.Event{Reason: "overrun\n", Lost: 1}), "overrun? (lost 1 opening or closing)"; got != want {
+	if got, want := GapText(&model.Event{Reason: "overrun\n", Lost: 1}), "overrun? (lost 1 opening or closing)"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -144,26 +146,26 @@ func TestDurationText(t *testing.T) {
 	}
 }
 
-func open(name string, number uint16, address string, exposure port.Exposure, pids ...int) port.Open {
-	o := port.Open{Time: opened.Time, OpenedAt: opened.Time, Listener: port.Listener{
-		Container: &port.ContainerRef{ID: name, Name: name}, Protocol: port.TCP, Address: netip.MustParseAddr(address), Port: number, Exposure: exposure,
+func open(name string, number uint16, address string, exposure model.Exposure, pids ...int) model.Open {
+	o := model.Open{Time: opened.Time, OpenedAt: opened.Time, Listener: model.Listener{
+		Container: &model.ContainerRef{ID: name, Name: name}, Protocol: model.TCP, Address: netip.MustParseAddr(address), Port: number, Exposure: exposure,
 	}}
 	for _, pid := range pids {
-		o.Processes = append(o.Processes, port.Process{PID: pid, Name: "p"})
+		o.Processes = append(o.Processes, model.Process{PID: pid, Name: "p"})
 	}
-	if exposure == port.Published {
+	if exposure == model.Published {
 		o.Published = []string{"0.0.0.0:8080"}
 	}
 	return o
 }
 
 func TestTable(t *testing.T) {
-	list := []port.Open{
-		open("db", 5432, "127.0.0.1", port.Loopback, 7),
-		open("web", 80, "0.0.0.0", port.Published, 1, 2),
-		open("web", 80, "::", port.Network, 2, 3, 4, 5),
-		open("web", 443, "::", port.Network),
-		open("web", 8443, "::", port.Network),
+	list := []model.Open{
+		open("db", 5432, "127.0.0.1", model.Loopback, 7),
+		open("web", 80, "0.0.0.0", model.Published, 1, 2),
+		open("web", 80, "::", model.Network, 2, 3, 4, 5),
+		open("web", 443, "::", model.Network),
+		open("web", 8443, "::", model.Network),
 	}
 	list[2].IPv6Only, list[4].IPv6Only = true, true
 	var b bytes.Buffer
@@ -184,7 +186,7 @@ web        8443/tcp  :: (IPv6 only)  network                 -
 	if err := WriteOpen(&b, JSON, list); err != nil {
 		t.Fatal(err)
 	}
-	var back []port.Open
+	var back []model.Open
 	if err := json.Unmarshal(b.Bytes(), &back); err != nil || len(back) != 5 || back[2].Address != list[2].Address || !back[4].IPv6Only || back[3].IPv6Only {
 		t.Errorf("JSON keeps all %d rows apart: %v, error %v", len(back), back, err)
 	}

@@ -9,17 +9,17 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // processesInTable bounds a row's width; JSON has all of them.
 const processesInTable = 3
 
 // WriteOpen writes a list of open endpoints: an array, or a table for people.
-func WriteOpen(w io.Writer, format Format, open []port.Open) error {
+func WriteOpen(w io.Writer, format Format, open []model.Open) error {
 	if format == JSON {
 		if open == nil {
-			open = []port.Open{}
+			open = []model.Open{}
 		}
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
@@ -36,13 +36,13 @@ func WriteOpen(w io.Writer, format Format, open []port.Open) error {
 }
 
 type row struct {
-	port.Listener
+	model.Listener
 	addresses string
 }
 
 // mergeWildcards makes one row of the IPv4 and the IPv6 wildcard of one port.
 // The list is ordered by container and port, so they stand close together.
-func mergeWildcards(open []port.Open) []row {
+func mergeWildcards(open []model.Open) []row {
 	var rows []row
 	for _, o := range open {
 		r := row{Listener: o.Listener, addresses: AddressText(&o.Listener)}
@@ -53,7 +53,7 @@ func mergeWildcards(open []port.Open) []row {
 		}
 		first := &rows[i]
 		first.addresses += ", " + r.Address.String() // both families: "IPv6 only" would tell nothing
-		if first.Exposure != port.Published && r.Exposure == port.Published {
+		if first.Exposure != model.Published && r.Exposure == model.Published {
 			first.Exposure, first.Published = r.Exposure, r.Published
 		}
 		first.Processes = mergeProcesses(first.Processes, r.Processes)
@@ -61,25 +61,25 @@ func mergeWildcards(open []port.Open) []row {
 	return rows
 }
 
-func mergeable(a, b *port.Listener) bool {
+func mergeable(a, b *model.Listener) bool {
 	return a.Container.ID == b.Container.ID && a.Port == b.Port && a.Protocol == b.Protocol &&
 		a.Address == netip.IPv4Unspecified() && b.Address == netip.IPv6Unspecified()
 }
 
-func mergeProcesses(a, b []port.Process) []port.Process {
+func mergeProcesses(a, b []model.Process) []model.Process {
 	all := slices.Concat(a, b)
-	slices.SortStableFunc(all, func(p, q port.Process) int { return p.PID - q.PID })
-	return slices.CompactFunc(all, func(p, q port.Process) bool { return p.PID == q.PID })
+	slices.SortStableFunc(all, func(p, q model.Process) int { return p.PID - q.PID })
+	return slices.CompactFunc(all, func(p, q model.Process) bool { return p.PID == q.PID })
 }
 
-func exposureCell(l *port.Listener) string {
-	if l.Exposure == port.Published {
+func exposureCell(l *model.Listener) string {
+	if l.Exposure == model.Published {
 		return "published " + strings.Join(l.Published, ", ")
 	}
 	return string(l.Exposure)
 }
 
-func processesCell(processes []port.Process) string {
+func processesCell(processes []model.Process) string {
 	if len(processes) == 0 {
 		return "-"
 	}

@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // State is how a check ended.
@@ -36,7 +36,7 @@ type Result struct {
 // Engine is the part of the Docker Engine's API that the checks use.
 type Engine interface {
 	Info(ctx context.Context) (engine.Info, error)
-	List(ctx context.Context) ([]*port.Container, error)
+	List(ctx context.Context) ([]*model.Container, error)
 }
 
 // Options configure the checks.

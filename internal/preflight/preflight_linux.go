@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/process"
 )
 
 // capability is one that portwatcher uses.
@@ -99,7 +99,7 @@ func containers(ctx context.Context, e Engine, o Options) []Result {
 			failed = fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
-	pids = visible(len(all), gone, process.HostProcesses(o.ProcRoot))
+	pids = visible(len(all), gone, attribute.HostProcesses(o.ProcRoot))
 	if pids.State != OK || len(all) == 0 {
 		return []Result{pids}
 	}
@@ -172,10 +172,10 @@ func namespaces() Result {
 
 func cgroups(o Options) Result {
 	r := Result{Name: "cgroups", State: OK}
-	c, err := process.OpenCgroups(o.CgroupRoot)
+	c, err := attribute.OpenCgroups(o.CgroupRoot)
 	if err != nil {
 		r.State, r.Detail = Degraded, err.Error()
-		if errors.Is(err, process.ErrNoCgroup2) { // without the remedy that it names
+		if errors.Is(err, attribute.ErrNoCgroup2) { // without the remedy that it names
 			r.Detail = "no cgroup v2 hierarchy is at " + o.CgroupRoot + ": containers that share a network namespace are distinguished by their processes alone"
 		}
 		r.Remedy = "mount the host's /sys/fs/cgroup read-only at " + o.CgroupRoot

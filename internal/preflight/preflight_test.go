@@ -8,12 +8,12 @@ import (
 	"testing"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
 type fakeEngine struct {
-	containers []*port.Container
+	containers []*model.Container
 	err        error
 }
 
@@ -21,7 +21,7 @@ func (e fakeEngine) Info(context.Context) (engine.Info, error) {
 	return engine.Info{Name: "node1", Version: "20.10"}, e.err
 }
 
-func (e fakeEngine) List(context.Context) ([]*port.Container, error) { return e.containers, e.err }
+func (e fakeEngine) List(context.Context) ([]*model.Container, error) { return e.containers, e.err }
 
 var options = Options{ProcRoot: "/proc", CgroupRoot: "/sys/fs/cgroup", Source: "auto"}
 
@@ -37,7 +37,7 @@ func find(t *testing.T, results []Result, name string) Result {
 }
 
 func TestEveryProblemHasARemedy(t *testing.T) {
-	for _, e := range []fakeEngine{{}, {err: errors.New("connection refused")}, {containers: []*port.Container{{PID: 1 << 30}}}} {
+	for _, e := range []fakeEngine{{}, {err: errors.New("connection refused")}, {containers: []*model.Container{{PID: 1 << 30}}}} {
 		for _, r := range All(t.Context(), e, Options{ProcRoot: "/proc", CgroupRoot: t.TempDir(), Source: "auto"}) {
 			if (r.State == OK) != (r.Remedy == "") || r.Detail == "" {
 				t.Errorf("%+v: a detail always, a remedy where it is not ok", r)
@@ -80,7 +80,7 @@ func TestNoProcessCanBeSeen(t *testing.T) {
 func TestProcRoot(t *testing.T) {
 	elsewhere := Options{ProcRoot: t.TempDir(), CgroupRoot: "/sys/fs/cgroup", Source: "auto"}
 	for name, results := range map[string][]Result{
-		"host": Host(elsewhere), "all": All(t.Context(), fakeEngine{containers: []*port.Container{{Name: "a", PID: 1 << 30}}}, elsewhere),
+		"host": Host(elsewhere), "all": All(t.Context(), fakeEngine{containers: []*model.Container{{Name: "a", PID: 1 << 30}}}, elsewhere),
 	} {
 		err := Failure(results)
 		if err == nil || !strings.Contains(err.Error(), "--proc-root "+elsewhere.ProcRoot) || !strings.Contains(err.Error(), "mount the host's /proc") {
@@ -126,8 +126,8 @@ func TestRemedyStandsOnce(t *testing.T) {
 }
 
 func TestContainersCanBeEntered(t *testing.T) {
-	child := kerneltest.Isolated(t)
-	e := fakeEngine{containers: []*port.Container{{Name: "a", PID: child.Process.Pid}, {Name: "just ended", PID: 1 << 30}}}
+	child := kernel.Isolated(t)
+	e := fakeEngine{containers: []*model.Container{{Name: "a", PID: child.Process.Pid}, {Name: "just ended", PID: 1 << 30}}}
 	results := All(t.Context(), e, options)
 	if err := Failure(results); err != nil {
 		t.Error(err)
@@ -152,7 +152,7 @@ func TestWithoutCapabilities(t *testing.T) {
 		}
 		return
 	}
-	child := kerneltest.Unprivileged(t, "-test.run", "^TestWithoutCapabilities$")
+	child := kernel.Unprivileged(t, "-test.run", "^TestWithoutCapabilities$")
 	child.Env = []string{"PORTWATCHER_TEST_UNPRIVILEGED=1"}
 	if out, err := child.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)

@@ -89,7 +89,7 @@ func ebpf(o Options) Result {
 	return ebpfResult(o, err, thisKernel())
 }
 
-func ebpfResult(o Options, err error, k kernel) Result {
+func ebpfResult(o Options, err error, k runningKernel) Result {
 	r := Result{Name: nameEBPF, State: OK, Detail: "the kernel reports openings and closes, with the process"}
 	if err == nil {
 		return r
@@ -108,15 +108,15 @@ func ebpfResult(o Options, err error, k kernel) Result {
 	return r
 }
 
-// kernel is what the checks use of the running kernel and its limits.
-type kernel struct {
+// runningKernel is what the checks use of the running kernel and its limits.
+type runningKernel struct {
 	release      string // "5.10.0-28-amd64"
 	major, minor int    // 0 where the release cannot be parsed
 	lockable     uint64 // RLIMIT_MEMLOCK in bytes, RLIM_INFINITY without a limit
 }
 
-func thisKernel() kernel {
-	k := kernel{lockable: unix.RLIM_INFINITY}
+func thisKernel() runningKernel {
+	k := runningKernel{lockable: unix.RLIM_INFINITY}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		k.release = unix.ByteSliceToString(name.Release[:])
@@ -129,21 +129,21 @@ func thisKernel() kernel {
 	return k
 }
 
-func (k *kernel) parse() {
+func (k *runningKernel) parse() {
 	if n, _ := fmt.Sscanf(k.release, "%d.%d", &k.major, &k.minor); n != 2 {
 		k.major, k.minor = 0, 0
 	}
 }
 
 // older returns whether the kernel is known to be older than a version.
-func (k *kernel) older(major, minor int) bool {
+func (k *runningKernel) older(major, minor int) bool {
 	return k.major > 0 && (k.major < major || k.major == major && k.minor < minor)
 }
 
 // explain makes the kernel's age the reason why the programs do not work. Before
 // 5.11 the kernel counts eBPF maps against the limit of locked memory, and answers
 // EPERM where that is reached: it is no matter of capabilities.
-func (k *kernel) explain(r *Result) {
+func (k *runningKernel) explain(r *Result) {
 	r.Detail = fmt.Sprintf("Linux %s is too old: the programs need Linux 5.14 or later (%s)", k.release, r.Detail)
 	r.Remedy = "use Linux 5.14 or later"
 	if k.older(5, 11) && k.lockable != unix.RLIM_INFINITY {

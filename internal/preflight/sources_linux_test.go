@@ -56,7 +56,7 @@ func TestEBPFOnOldKernels(t *testing.T) {
 		{"6.12.1", 64 << 10, refused, false, false, true},
 		{"unknown", 64 << 10, refused, false, false, true},
 	} {
-		k := kernel{release: test.release, lockable: test.lockable}
+		k := runningKernel{release: test.release, lockable: test.lockable}
 		k.parse()
 		r := ebpfResult(Options{Source: "auto"}, test.err, k)
 		old, memory := strings.Contains(r.Detail, test.release+" is too old"), strings.Contains(r.Detail+r.Remedy, "memlock")
@@ -70,7 +70,7 @@ func TestEBPFOnOldKernels(t *testing.T) {
 			t.Errorf("%s with --source ebpf: %+v", test.release, r)
 		}
 	}
-	if r := ebpfResult(Options{}, nil, kernel{release: "5.10", major: 5, minor: 10}); r.State != OK || r.Remedy != "" {
+	if r := ebpfResult(Options{}, nil, runningKernel{release: "5.10", major: 5, minor: 10}); r.State != OK || r.Remedy != "" {
 		t.Errorf("what works: %+v", r)
 	}
 	if k := thisKernel(); k.major < 4 || k.release == "" {

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // collector keeps the events of one namespace.
@@ -118,7 +118,7 @@ func (c *collector) quietHere(s *space) {
 	s.listen(fd)
 	s.close(fd)
 	for _, e := range c.next(2) {
-		if e.Socket.Port != 65432 || e.Socket.Protocol != port.TCP {
+		if e.Socket.Port != 65432 || e.Socket.Protocol != model.TCP {
 			panic(fmt.Sprintf("unexpected event %+v", e))
 		}
 	}

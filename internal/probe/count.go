@@ -5,7 +5,7 @@ import (
 	"net/netip"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Count is what the programs counted, since the last [Probe.Counts], of one
@@ -25,7 +25,7 @@ type Count struct {
 	// counted; the others are of the socket opened last. Where nothing was opened
 	// Cookie is 0. Cgroup is the same as above. Port is 0 also where a TCP
 	// socket listened without bind.
-	Socket port.Socket
+	Socket model.Socket
 	// PID and Name are the process that opened last, as in [Event]; 0 and empty
 	// where nothing was opened.
 	PID  int
@@ -65,9 +65,9 @@ func parseCount(key, value []byte, count *Count, names names) error {
 	word := func(at int) uint64 { return binary.NativeEndian.Uint64(value[at:]) }
 	half := func(at int) uint32 { return binary.NativeEndian.Uint32(value[at:]) }
 
-	protocol, family, flags, several := port.Protocol(key[34]), key[35], value[92], value[93]
-	if protocol != port.TCP && protocol != port.UDP {
-		return malformed("protocol %d of a count, want %d or %d", protocol, port.TCP, port.UDP)
+	protocol, family, flags, several := model.Protocol(key[34]), key[35], value[92], value[93]
+	if protocol != model.TCP && protocol != model.UDP {
+		return malformed("protocol %d of a count, want %d or %d", protocol, model.TCP, model.UDP)
 	}
 	if flags&^knownFlags != 0 {
 		return malformed("flags %#x of a count, known are %#x", flags, knownFlags)
@@ -87,7 +87,7 @@ func parseCount(key, value []byte, count *Count, names names) error {
 		NetnsCookie: binary.NativeEndian.Uint64(key[8:]),
 		Cgroup:      binary.NativeEndian.Uint64(key),
 		TaskCgroup:  word(56),
-		Socket: port.Socket{
+		Socket: model.Socket{
 			Cookie: word(48), Protocol: protocol, Address: address,
 			Port:     binary.NativeEndian.Uint16(key[32:]),
 			IPv6Only: flags&flagIPv6Only != 0, AutoBound: flags&flagAutoBound != 0,

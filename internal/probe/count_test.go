@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // sampleCount is the entry of 10.1.2.3:8080, with a different number in each
@@ -33,8 +33,8 @@ func sampleCount() (key, value []byte) {
 func wantCount() Count {
 	return Count{
 		NetnsCookie: 12, Cgroup: 13, TaskCgroup: 14,
-		Socket: port.Socket{
-			Cookie: 11, Protocol: port.TCP, Address: netip.MustParseAddr("10.1.2.3"), Port: 8080,
+		Socket: model.Socket{
+			Cookie: 11, Protocol: model.TCP, Address: netip.MustParseAddr("10.1.2.3"), Port: 8080,
 			AutoBound: true, Cgroup: 13, Inode: 15, UID: 16,
 		},
 		PID: 17, Name: "nginx", SameProcess: true,

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // sum adds up what was seen of a key.
@@ -23,7 +23,7 @@ func (a sum) plus(b sum) sum {
 }
 
 // addEvents and addCounts add to the sums of the keys that key gives.
-func addEvents[K comparable](sums map[K]sum, events []Event, key func(port.Socket, uint64) K) {
+func addEvents[K comparable](sums map[K]sum, events []Event, key func(model.Socket, uint64) K) {
 	for _, e := range events {
 		k := key(e.Socket, e.NetnsCookie)
 		if e.Kind == Opened {
@@ -34,7 +34,7 @@ func addEvents[K comparable](sums map[K]sum, events []Event, key func(port.Socke
 	}
 }
 
-func addCounts[K comparable](sums map[K]sum, counts []Count, key func(port.Socket, uint64) K) {
+func addCounts[K comparable](sums map[K]sum, counts []Count, key func(model.Socket, uint64) K) {
 	for _, c := range counts {
 		k := key(c.Socket, c.NetnsCookie)
 		sums[k] = sums[k].plus(sum{c.Opened, c.Closed, c.Missed})
@@ -67,15 +67,15 @@ func TestCountsOfEachKey(t *testing.T) {
 	}
 	got := take(t, p, s)
 	type key struct {
-		protocol port.Protocol
+		protocol model.Protocol
 		port     uint16
 	}
 	sums := map[key]sum{}
-	of := func(s port.Socket, _ uint64) key { return key{s.Protocol, s.Port} }
+	of := func(s model.Socket, _ uint64) key { return key{s.Protocol, s.Port} }
 	addEvents(sums, got.events, of)
 	addCounts(sums, got.counts, of)
 	for n := range ports {
-		for _, protocol := range []port.Protocol{port.TCP, port.UDP} {
+		for _, protocol := range []model.Protocol{model.TCP, model.UDP} {
 			// A closing that was missed is counted as that alone.
 			if have := sums[key{protocol, uint16(3000 + n)}]; have.opened != rounds || have.closed+have.missed != rounds {
 				t.Errorf("%s %d: %+v, want %d each", protocol, 3000+n, have, rounds)
@@ -168,7 +168,7 @@ func TestRest(t *testing.T) {
 				total += count(c)
 				if c.Rest {
 					rests++
-					if c.Socket.Port != 0 || c.Socket.Address.IsValid() || c.Socket.Protocol != port.TCP || c.Cgroup == 0 {
+					if c.Socket.Port != 0 || c.Socket.Address.IsValid() || c.Socket.Protocol != model.TCP || c.Cgroup == 0 {
 						t.Errorf("%s: the rest is %+v", what, c)
 					}
 				}
@@ -186,7 +186,7 @@ func TestRest(t *testing.T) {
 		check("closed", closings, func(c Count) uint64 { return c.Closed })
 		// The closings went where the openings went.
 		sums := map[uint16]sum{}
-		of := func(s port.Socket, _ uint64) uint16 { return s.Port }
+		of := func(s model.Socket, _ uint64) uint16 { return s.Port }
 		addCounts(sums, openings, of)
 		addCounts(sums, closings, of)
 		for number, have := range sums {
@@ -244,7 +244,7 @@ func TestHandOver(t *testing.T) {
 		})
 	}
 	sums := map[uint64]sum{}
-	of := func(_ port.Socket, netns uint64) uint64 { return netns }
+	of := func(_ model.Socket, netns uint64) uint64 { return netns }
 	var events, counted sum
 	handOvers := 0 // calls of Counts that brought some
 	takeAll := func() {
@@ -256,8 +256,8 @@ func TestHandOver(t *testing.T) {
 		}
 		addCounts(sums, counts, of)
 		all := map[bool]sum{}
-		addEvents(all, read, func(port.Socket, uint64) bool { return false })
-		addCounts(all, counts, func(port.Socket, uint64) bool { return true })
+		addEvents(all, read, func(model.Socket, uint64) bool { return false })
+		addCounts(all, counts, func(model.Socket, uint64) bool { return true })
 		events, counted = events.plus(all[false]), counted.plus(all[true])
 		if len(counts) != 0 {
 			handOvers++
@@ -274,7 +274,7 @@ func TestHandOver(t *testing.T) {
 		}
 	}
 	// Others of the machine may open between the taking and the reading.
-	kerneltest.Await(t, "Stats agree with what was taken", func() string {
+	kernel.Await(t, "Stats agree with what was taken", func() string {
 		takeAll()
 		stats := p.Stats()
 		want := Stats{events.opened, events.closed, counted.opened, counted.closed, counted.missed, 0}
@@ -303,20 +303,20 @@ func TestNeighbours(t *testing.T) {
 		stormy.do(func() { storms = append(storms, stormy.spawn(mode, inCgroup(dir))) })
 	}
 	storm("storm-held")
-	kerneltest.Eventually(t, "closings fill the ring", func() bool { return p.Stats().Missed > 500 })
+	kernel.Eventually(t, "closings fill the ring", func() bool { return p.Stats().Missed > 500 })
 	storm("storm")
-	kerneltest.Eventually(t, "the storms go on", func() bool { return p.Stats().CountedOpened > 10_000 })
+	kernel.Eventually(t, "the storms go on", func() bool { return p.Stats().CountedOpened > 10_000 })
 	dir, _ := newCgroup(t, "quiet")
 	quiet.do(func() {
 		// It opens the ports 8000 to 8011, closes them, and says so.
-		kerneltest.End(t, quiet.spawn("quiet", inCgroup(dir)))
+		kernel.End(t, quiet.spawn("quiet", inCgroup(dir)))
 	})
 	for _, storm := range storms {
-		kerneltest.End(t, storm)
+		kernel.End(t, storm)
 	}
 	got := take(t, p, quiet)
 	sums := map[uint16]sum{}
-	addEvents(sums, got.events, func(s port.Socket, _ uint64) uint16 { return s.Port })
+	addEvents(sums, got.events, func(s model.Socket, _ uint64) uint16 { return s.Port })
 	for n := range cycles {
 		if have := sums[uint16(8000+n)]; have != (sum{opened: 1, closed: 1}) {
 			t.Errorf("port %d: events %+v, want one of each", 8000+n, have)

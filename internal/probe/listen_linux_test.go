@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // TestEitherHook: both ways of watching TCP tell the same. Where the kernel
@@ -27,7 +27,7 @@ func TestEitherHook(t *testing.T) {
 		})
 		var kinds []Kind
 		for _, e := range c.next(4) {
-			if e.Socket.Port != 9400 || e.Socket.Protocol != port.TCP {
+			if e.Socket.Port != 9400 || e.Socket.Protocol != model.TCP {
 				t.Errorf("got %+v, want port 9400", e)
 			}
 			kinds = append(kinds, e.Kind)

@@ -96,7 +96,7 @@ import (
 	"fmt"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // DefaultRingBytes is the ring buffer's size where Options leave it 0. A record
@@ -139,7 +139,7 @@ type Event struct {
 	// the process that created it, also where a child or another process that
 	// was handed the socket listens on it. Of a close with Connected set only
 	// Cookie, Protocol, Address, Port and AutoBound are known.
-	Socket port.Socket
+	Socket model.Socket
 	// NetnsCookie identifies the network namespace, see [NetnsCookie].
 	NetnsCookie uint64
 

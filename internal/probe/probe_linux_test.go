@@ -12,7 +12,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/kernel"
 )
 
 func mustOpen(t testing.TB, options Options) *Probe {
@@ -109,11 +109,11 @@ func TestNothingLeft(t *testing.T) {
 		}
 	}
 	round()
-	before := kerneltest.Descriptors(t)
+	before := kernel.Descriptors(t)
 	for range 5 {
 		round()
 	}
-	if after := kerneltest.Descriptors(t); after != before {
+	if after := kernel.Descriptors(t); after != before {
 		t.Errorf("%d descriptors after, %d before", after, before)
 	}
 }
@@ -124,7 +124,7 @@ func TestUnsupported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inside, _ := kerneltest.Cgroup(t, root, "portwatcher-test-"+strings.ToLower(t.Name()))
+	inside, _ := kernel.Cgroup(t, root, "portwatcher-test-"+strings.ToLower(t.Name()))
 	for name, dir := range map[string]string{
 		"no cgroup2":              t.TempDir(),
 		"not there":               filepath.Join(t.TempDir(), "none"),
@@ -176,7 +176,7 @@ func TestAttachFails(t *testing.T) {
 }
 
 func TestWithoutRights(t *testing.T) {
-	command := kerneltest.Unprivileged(t)
+	command := kernel.Unprivileged(t)
 	command.Env = []string{helperVariable + "=unsupported"}
 	output, err := command.CombinedOutput()
 	if err != nil {

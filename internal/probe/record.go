@@ -6,7 +6,7 @@ import (
 	"net/netip"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // recordSize is the size of struct record in bpf/sockets.bpf.c; the offsets
@@ -76,12 +76,12 @@ func parseRecord(raw []byte, event *Event, names names) error {
 	word := func(at int) uint64 { return binary.NativeEndian.Uint64(raw[at:]) }
 	half := func(at int) uint32 { return binary.NativeEndian.Uint32(raw[at:]) }
 
-	kind, protocol, flags := Kind(raw[54]), port.Protocol(raw[55]), raw[57]
+	kind, protocol, flags := Kind(raw[54]), model.Protocol(raw[55]), raw[57]
 	if kind != Opened && kind != Closed {
 		return malformed("kind %d, want %d or %d", kind, Opened, Closed)
 	}
-	if protocol != port.TCP && protocol != port.UDP {
-		return malformed("protocol %d, want %d or %d", protocol, port.TCP, port.UDP)
+	if protocol != model.TCP && protocol != model.UDP {
+		return malformed("protocol %d, want %d or %d", protocol, model.TCP, model.UDP)
 	}
 	if flags&^knownFlags != 0 {
 		return malformed("flags %#x, known are %#x", flags, knownFlags)
@@ -97,7 +97,7 @@ func parseRecord(raw []byte, event *Event, names names) error {
 
 	*event = Event{
 		Kind: kind, Time: clock.Instant(word(0)),
-		Socket: port.Socket{
+		Socket: model.Socket{
 			Cookie: cookie, Protocol: protocol, Address: address,
 			Port:     binary.NativeEndian.Uint16(raw[52:]),
 			IPv6Only: flags&flagIPv6Only != 0, AutoBound: flags&flagAutoBound != 0,

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // sampleRecord is an open of 10.1.2.3:8080, with a different number in each
@@ -37,8 +37,8 @@ func TestParseRecord(t *testing.T) {
 	}
 	want := Event{
 		Kind: Opened, Time: 1_000_000_007, NetnsCookie: 12, TaskCgroup: 14, PID: 17, Name: "nginx",
-		Socket: port.Socket{
-			Cookie: 11, Protocol: port.TCP, Address: netip.MustParseAddr("10.1.2.3"), Port: 8080,
+		Socket: model.Socket{
+			Cookie: 11, Protocol: model.TCP, Address: netip.MustParseAddr("10.1.2.3"), Port: 8080,
 			AutoBound: true, Cgroup: 13, Inode: 15, UID: 16,
 		},
 	}
@@ -60,7 +60,7 @@ func TestParseRecordVariants(t *testing.T) {
 			func(e Event) bool { return e.Socket.Address == netip.MustParseAddr("192.0.2.1") }},
 		{"UDP about to connect", func(b []byte) { b[54] = 2; b[55] = 17; b[57] = flagConnected },
 			func(e Event) bool {
-				return e.Kind == Closed && e.Socket.Protocol == port.UDP && e.Connected && e.Name == ""
+				return e.Kind == Closed && e.Socket.Protocol == model.UDP && e.Connected && e.Name == ""
 			}},
 		{"name of full length", func(b []byte) { copy(b[80:], "0123456789abcdef") },
 			func(e Event) bool { return e.Name == "0123456789abcdef" }},

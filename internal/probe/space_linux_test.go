@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/sockdiag"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // patience is how long a test waits for what must come.
@@ -24,7 +24,7 @@ const patience = 60 * time.Second
 // requireRoot skips the test unless the kernel can be asked.
 func requireRoot(t testing.TB) {
 	t.Helper()
-	kerneltest.RequireRoot(t, "load eBPF programs and make network namespaces")
+	kernel.RequireRoot(t, "load eBPF programs and make network namespaces")
 }
 
 // space is a network namespace of the test's own: other processes of the machine
@@ -46,7 +46,7 @@ func newSpace(t testing.TB) *space {
 		// Never unlocked: the thread ends with the goroutine, and its namespace
 		// with the thread.
 		runtime.LockOSThread()
-		err := kerneltest.EnterNew()
+		err := kernel.EnterNew()
 		started <- err
 		if err != nil {
 			return
@@ -93,7 +93,7 @@ func (s *space) check(what string, err error) {
 }
 
 // dump returns what sock_diag shows.
-func (s *space) dump() []port.Socket {
+func (s *space) dump() []model.Socket {
 	ns, err := os.Open("/proc/thread-self/ns/net")
 	s.check("open namespace", err)
 	defer ns.Close()
@@ -106,8 +106,8 @@ func (s *space) dump() []port.Socket {
 }
 
 // dumped returns the one socket that a dump shows on a port.
-func (s *space) dumped(number uint16) port.Socket {
-	var found []port.Socket
+func (s *space) dumped(number uint16) model.Socket {
+	var found []model.Socket
 	for _, socket := range s.dump() {
 		if socket.Port == number {
 			found = append(found, socket)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func inet4(number int) *unix.SockaddrInet4 { return &unix.SockaddrInet4{Port: number} }
@@ -85,7 +85,7 @@ func TestListen(t *testing.T) {
 }
 
 // checkClose closes a server that a dump showed, and compares its event.
-func checkClose(t *testing.T, s *space, c *collector, fd int, want port.Socket) {
+func checkClose(t *testing.T, s *space, c *collector, fd int, want model.Socket) {
 	t.Helper()
 	before := clock.Now()
 	s.close(fd)
@@ -239,14 +239,14 @@ func TestProcessDeath(t *testing.T) {
 	if err := helper.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	protocols := map[port.Protocol]uint16{}
+	protocols := map[model.Protocol]uint16{}
 	for _, e := range c.next(2) {
 		if e.Kind != Closed {
 			t.Errorf("got %+v, want a close", e)
 		}
 		protocols[e.Socket.Protocol] = e.Socket.Port
 	}
-	if protocols[port.TCP] != 7001 || protocols[port.UDP] != 7002 {
+	if protocols[model.TCP] != 7001 || protocols[model.UDP] != 7002 {
 		t.Errorf("closed %v, want TCP 7001 and UDP 7002", protocols)
 	}
 	if err := helper.Wait(); err == nil {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func TestBind(t *testing.T) {
@@ -89,8 +89,8 @@ func TestUDPConnect(t *testing.T) {
 				opened := c.one(Opened, number)
 				s.connect(fd, test.to)
 				closed := c.one(Closed, number)
-				want := port.Socket{
-					Cookie: opened.Socket.Cookie, Protocol: port.UDP, Address: opened.Socket.Address,
+				want := model.Socket{
+					Cookie: opened.Socket.Cookie, Protocol: model.UDP, Address: opened.Socket.Address,
 					Port: number, AutoBound: test.auto,
 				}
 				if closed.Socket != want || !closed.Connected || closed.NetnsCookie != s.cookie {
@@ -129,7 +129,7 @@ func TestUDPDissolve(t *testing.T) {
 func TestClosesOfOlderSockets(t *testing.T) {
 	s := newSpace(t)
 	var tcp, udp, client, auto int
-	var want [2]port.Socket
+	var want [2]model.Socket
 	s.do(func() {
 		tcp = s.socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 		s.bind(tcp, inet4(6001))
@@ -141,7 +141,7 @@ func TestClosesOfOlderSockets(t *testing.T) {
 		client = s.socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 		s.bind(client, inet4(6003))
 		s.connect(client, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}})
-		want = [2]port.Socket{s.dumped(6001), s.dumped(6002)}
+		want = [2]model.Socket{s.dumped(6001), s.dumped(6002)}
 	})
 	c := collect(t, s, Options{})
 	s.do(func() {

@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // TestTransients opens and closes sockets as fast as one thread can: none may be
@@ -16,10 +16,10 @@ func TestTransients(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		kind     int
-		protocol port.Protocol
+		protocol model.Protocol
 	}{
-		{"TCP", unix.SOCK_STREAM, port.TCP},
-		{"UDP", unix.SOCK_DGRAM, port.UDP},
+		{"TCP", unix.SOCK_STREAM, model.TCP},
+		{"UDP", unix.SOCK_DGRAM, model.UDP},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := collect(t, s, Options{budget: unlimited})

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // seen is what a probe told of one namespace since it was last asked.
@@ -229,7 +229,7 @@ func TestMissedOfOlderSockets(t *testing.T) {
 		s.close(udp)
 		got := take(t, p, s)
 		c := got.of(61_002).check(t, "TCP", nil, 0, 0, 1)
-		if c.ClosedCookie != cookie || c.Cgroup == 0 || c.Socket.Protocol != port.TCP {
+		if c.ClosedCookie != cookie || c.Cgroup == 0 || c.Socket.Protocol != model.TCP {
 			t.Errorf("missed %+v, want cookie %d", c, cookie)
 		}
 		got.of(61_003).check(t, "UDP", nil, 0, 0, 1)

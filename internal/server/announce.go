@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 const (
@@ -32,7 +32,7 @@ func (s *Server) announce(ctx context.Context) {
 		return
 	}
 	at := address.AddrPort()
-	if s.Namespace == (port.Namespace{}) {
+	if s.Namespace == (model.Namespace{}) {
 		s.warnOpen(at, fmt.Sprintf("; --listen 127.0.0.1:%d serves this host alone", at.Port()))
 		return
 	}
@@ -100,7 +100,7 @@ func (s *Server) awaitPublished(ctx context.Context, number uint16) (published [
 
 // publishedFor lists the addresses of the host that forward to a TCP port of a
 // namespace, and says whether it is a container's, and not the host's.
-func publishedFor(containers []port.ContainerState, namespace port.Namespace, number uint16) (published []netip.AddrPort, found bool) {
+func publishedFor(containers []model.ContainerState, namespace model.Namespace, number uint16) (published []netip.AddrPort, found bool) {
 	for _, c := range containers {
 		if c.Namespace != namespace {
 			continue
@@ -110,7 +110,7 @@ func publishedFor(containers []port.ContainerState, namespace port.Namespace, nu
 		}
 		found = true
 		for _, p := range c.Ports {
-			if p.Protocol == port.TCP && p.Port == number && p.Host.Port() != 0 {
+			if p.Protocol == model.TCP && p.Port == number && p.Host.Port() != 0 {
 				published = append(published, p.Host)
 			}
 		}

@@ -8,38 +8,38 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // lateCapture knows its containers when it is told to.
 type lateCapture struct {
 	*fakeCapture
-	late  []port.ContainerState
+	late  []model.ContainerState
 	known atomic.Bool
 }
 
-func (c *lateCapture) View() *port.View {
+func (c *lateCapture) View() *model.View {
 	if c.known.Load() {
-		return &port.View{Containers: c.late}
+		return &model.View{Containers: c.late}
 	}
-	return &port.View{}
+	return &model.View{}
 }
 
 // Whoever can be read from by everybody is warned, and nobody else.
 func TestWhoReachesIsTold(t *testing.T) {
-	own := port.Namespace{Device: 4, Inode: 7}
-	at := func(hosts ...string) (all []port.PublishedPort) {
+	own := model.Namespace{Device: 4, Inode: 7}
+	at := func(hosts ...string) (all []model.PublishedPort) {
 		for _, host := range hosts {
-			all = append(all, port.PublishedPort{Protocol: port.TCP, Port: 1, Host: netip.MustParseAddrPort(host)})
+			all = append(all, model.PublishedPort{Protocol: model.TCP, Port: 1, Host: netip.MustParseAddrPort(host)})
 		}
 		return all
 	}
 	token := writeFile(t, filepath.Join(t.TempDir(), "token"), "secret")
 	for name, test := range map[string]struct {
 		listen    string
-		namespace port.Namespace
-		published []port.PublishedPort
+		namespace model.Namespace
+		published []model.PublishedPort
 		token     string
 		mode      string
 		says      []string // with the level
@@ -52,7 +52,7 @@ func TestWhoReachesIsTold(t *testing.T) {
 		"in the host's": {
 			listen: "0.0.0.0:0", namespace: own, mode: "host", says: []string{"warning Everybody who reaches"},
 		},
-		"in no container's": {listen: "0.0.0.0:0", namespace: port.Namespace{Inode: 9}, says: []string{"warning Everybody who reaches"}},
+		"in no container's": {listen: "0.0.0.0:0", namespace: model.Namespace{Inode: 9}, says: []string{"warning Everybody who reaches"}},
 		"not published":     {listen: "0.0.0.0:0", namespace: own, says: []string{"info Port", "published nowhere"}, silent: "warning"},
 		"published to all": {
 			listen: "0.0.0.0:0", namespace: own, published: at("[::1]:80", "0.0.0.0:9888", "[::]:9888"),
@@ -69,9 +69,9 @@ func TestWhoReachesIsTold(t *testing.T) {
 			for i := range test.published {
 				test.published[i].Port = number
 			}
-			capture.late = []port.ContainerState{
-				{Container: &port.Container{Name: "other", Ports: []port.PublishedPort{{Protocol: port.TCP, Port: number, Host: netip.MustParseAddrPort("0.0.0.0:1")}}}, Namespace: port.Namespace{Inode: 8}},
-				{Container: &port.Container{Name: "self", NetworkMode: test.mode, Ports: test.published}, Namespace: own},
+			capture.late = []model.ContainerState{
+				{Container: &model.Container{Name: "other", Ports: []model.PublishedPort{{Protocol: model.TCP, Port: number, Host: netip.MustParseAddrPort("0.0.0.0:1")}}}, Namespace: model.Namespace{Inode: 8}},
+				{Container: &model.Container{Name: "self", NetworkMode: test.mode, Ports: test.published}, Namespace: own},
 			}
 			capture.known.Store(true)
 			capture.set(func(f *fakeCapture) { f.notReady = nil })
@@ -82,7 +82,7 @@ func TestWhoReachesIsTold(t *testing.T) {
 				}
 				return lines.String()
 			}
-			kerneltest.Eventually(t, "it is told", func() bool {
+			kernel.Eventually(t, "it is told", func() bool {
 				for _, want := range append(test.says, "info Serving the page") {
 					if !strings.Contains(told(), want) {
 						return false

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/kernel"
 )
 
 func TestCompression(t *testing.T) {
@@ -127,7 +127,7 @@ func TestWhoTakesNothingGivesWay(t *testing.T) {
 			t.Errorf("%d bytes", len(body))
 		}
 	}
-	kerneltest.Eventually(t, "no more is held than allowed", func() bool {
+	kernel.Eventually(t, "no more is held than allowed", func() bool {
 		s.memory.mutex.Lock()
 		defer s.memory.mutex.Unlock()
 		return s.memory.used <= s.memory.most

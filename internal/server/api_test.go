@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
+	"portwatcher/internal/testutil/kernel"
 )
 
 func TestPorts(t *testing.T) {
@@ -57,7 +57,7 @@ func TestPorts(t *testing.T) {
 
 func TestPortsAtATime(t *testing.T) {
 	s := start(t, nil)
-	s.history.past = []port.Open{openPort(db, port.TCP, "0.0.0.0", 5432, port.Network), openPort(web, port.TCP, "0.0.0.0", 80, port.Published)}
+	s.history.past = []model.Open{openPort(db, model.TCP, "0.0.0.0", 5432, model.Network), openPort(web, model.TCP, "0.0.0.0", 80, model.Published)}
 	answer := decode[api.Ports](t, s, "/api/v1/ports?at=2026-01-02T03:04:05%2B01:00&container=db")
 	if len(answer.Ports) != 1 || answer.Watching == nil || *answer.Watching || !answer.Time.Equal(time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC)) {
 		t.Errorf("%+v", answer)
@@ -80,18 +80,18 @@ func TestWaitAnswersWhenThePortOpens(t *testing.T) {
 	}
 	answers := make(chan api.Ports, 1)
 	go func() { answers <- decode[api.Ports](t, s, "/api/v1/ports?container=web&port=81/tcp&wait=15s") }()
-	kerneltest.Eventually(t, "the request waits", func() bool { return len(s.waits) == 1 })
-	late := &port.ContainerRef{ID: strings.Repeat("c", 64), Name: "web"}
-	opened := openPort(late, port.TCP, "0.0.0.0", 81, port.Network)
+	kernel.Eventually(t, "the request waits", func() bool { return len(s.waits) == 1 })
+	late := &model.ContainerRef{ID: strings.Repeat("c", 64), Name: "web"}
+	opened := openPort(late, model.TCP, "0.0.0.0", 81, model.Network)
 	// Another port does not end it, nor does the event without the port.
-	s.Event(event(port.Opened, openPort(db, port.TCP, "0.0.0.0", 1, port.Network)))
-	s.Event(event(port.Opened, opened))
+	s.Event(event(model.Opened, openPort(db, model.TCP, "0.0.0.0", 1, model.Network)))
+	s.Event(event(model.Opened, opened))
 	s.capture.set(func(c *fakeCapture) { c.open = append(c.open, opened) })
-	s.Event(event(port.Opened, opened))
+	s.Event(event(model.Opened, opened))
 	if got := <-answers; len(got.Ports) != 1 || got.Ports[0].Port != 81 {
 		t.Errorf("%+v", got)
 	}
-	kerneltest.Eventually(t, "nobody waits", func() bool { return len(s.waits) == 0 && s.waiters.count() == 0 })
+	kernel.Eventually(t, "nobody waits", func() bool { return len(s.waits) == 0 && s.waiters.count() == 0 })
 }
 
 func TestWaitEndsAfterItsTime(t *testing.T) {
@@ -108,7 +108,7 @@ func TestWaitEndsAfterItsTime(t *testing.T) {
 		response, body := s.get(t, "/api/v1/ports?port=1&wait=10m")
 		waiting <- result{response, body}
 	}()
-	kerneltest.Eventually(t, "the request waits", func() bool { return len(s.waits) == 1 })
+	kernel.Eventually(t, "the request waits", func() bool { return len(s.waits) == 1 })
 	response, body := s.get(t, "/api/v1/ports?port=1&wait=1s")
 	asProblem(t, http.StatusServiceUnavailable, response, body)
 	if response.Header.Get("Retry-After") == "" {
@@ -129,14 +129,14 @@ func TestWaitEndsWithItsClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		kerneltest.Eventually(t, "the request waits", func() bool { return len(s.waits) == 1 })
+		kernel.Eventually(t, "the request waits", func() bool { return len(s.waits) == 1 })
 		cancel()
 	}()
 	if response, err := s.client.Do(request); err == nil {
 		response.Body.Close()
 		t.Errorf("answered with %s", response.Status)
 	}
-	kerneltest.Eventually(t, "nobody waits", func() bool { return len(s.waits) == 0 })
+	kernel.Eventually(t, "nobody waits", func() bool { return len(s.waits) == 0 })
 }
 
 func TestContainers(t *testing.T) {
@@ -146,9 +146,9 @@ func TestContainers(t *testing.T) {
 		t.Fatalf("%+v", all)
 	}
 	wantDeclared := []api.Declared{
-		{Protocol: port.TCP, Port: 80, Published: []string{"0.0.0.0:8080", "[::]:8080"}, Exposed: true, Listening: true},
-		{Protocol: port.TCP, Port: 443, Published: []string{"0.0.0.0:8443"}},
-		{Protocol: port.UDP, Port: 443, Published: []string{}, Exposed: true},
+		{Protocol: model.TCP, Port: 80, Published: []string{"0.0.0.0:8080", "[::]:8080"}, Exposed: true, Listening: true},
+		{Protocol: model.TCP, Port: 443, Published: []string{"0.0.0.0:8443"}},
+		{Protocol: model.UDP, Port: 443, Published: []string{}, Exposed: true},
 	}
 	if !reflect.DeepEqual(all[1].Declared, wantDeclared) {
 		t.Errorf("%+v", all[1].Declared)
@@ -170,7 +170,7 @@ func TestWhatOneContainerPublishesAnotherMayServe(t *testing.T) {
 	capture := realisticCapture()
 	// web publishes 443, and db, which shares its network namespace, listens there.
 	capture.containers[1].Namespace = capture.containers[0].Namespace
-	capture.open = append(capture.open, openPort(db, port.TCP, "0.0.0.0", 443, port.Published))
+	capture.open = append(capture.open, openPort(db, model.TCP, "0.0.0.0", 443, model.Published))
 	all := inventory(capture.containers, capture.open)
 	if !all[1].Declared[1].Listening {
 		t.Errorf("nobody is said to serve 443: %+v", all[1].Declared)
@@ -184,7 +184,7 @@ func TestWhatOneContainerPublishesAnotherMayServe(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	s := start(t, nil)
-	s.history.record(event(port.Opened, s.capture.open[0]), gap())
+	s.history.record(event(model.Opened, s.capture.open[0]), gap())
 	status := decode[api.Status](t, s, "/api/v1/status")
 	if !status.Ready || status.Version != "1.2.3" || status.Namespaces != 2 || status.Containers != 2 || status.Ports != 5 ||
 		status.Journal.FirstID != 1 || status.Journal.LastID != 2 || status.Engine.Version != "20.10.24" || status.Streams.Most != 1000 {
@@ -215,8 +215,8 @@ func TestEventPages(t *testing.T) {
 		t.Errorf("an empty journal: %+v", got)
 	}
 	for i := range 25 {
-		o := openPort([]*port.ContainerRef{web, db}[i%2], port.TCP, "0.0.0.0", uint16(i+1), port.Network)
-		s.history.record(event(port.Opened, o))
+		o := openPort([]*model.ContainerRef{web, db}[i%2], model.TCP, "0.0.0.0", uint16(i+1), model.Network)
+		s.history.record(event(model.Opened, o))
 	}
 	for _, test := range []struct {
 		query       string

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // benchmark asks for a path over loopback with 3,000 open ports, and reports
@@ -132,7 +132,7 @@ func cpuTime(b *testing.B) time.Duration {
 // BenchmarkEventWithoutReaders is what the capture pays for each event.
 func BenchmarkEventWithoutReaders(b *testing.B) {
 	s := start(b, nil)
-	e := event(port.Opened, openPort(web, port.TCP, "0.0.0.0", 80, port.Published))
+	e := event(model.Opened, openPort(web, model.TCP, "0.0.0.0", 80, model.Published))
 	b.ReportAllocs()
 	for b.Loop() {
 		s.Event(e)

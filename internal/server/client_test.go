@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
-	"portwatcher/internal/server/client"
+	"portwatcher/internal/client"
+	"portwatcher/internal/model"
 )
 
 // TestTheClient uses everything of the client with a server that has token and
@@ -52,7 +52,7 @@ func TestTheClient(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0] != 2 || got[1] != 3 {
 		t.Errorf("%v, %v", got, err)
 	}
-	if events, err := c.Events(t.Context(), url.Values{"type": {string(port.Opened)}}); err != nil || len(events.Events) != 3 {
+	if events, err := c.Events(t.Context(), url.Values{"type": {string(model.Opened)}}); err != nil || len(events.Events) != 3 {
 		t.Errorf("%+v, %v", events, err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
 
@@ -20,7 +20,7 @@ func (s *Server) getContainers(w http.ResponseWriter, r *http.Request, p *parame
 		all := inventory(view.Containers, view.Open)
 		compiled := filter.compile()
 		wanted := slices.DeleteFunc(all, func(c api.Container) bool {
-			return !compiled.container(&port.ContainerRef{ID: c.ID, Name: c.Name, Project: c.Project, Service: c.Service})
+			return !compiled.container(&model.ContainerRef{ID: c.ID, Name: c.Name, Project: c.Project, Service: c.Service})
 		})
 		return asJSON(r, api.Containers{Containers: wanted})
 	})
@@ -29,15 +29,15 @@ func (s *Server) getContainers(w http.ResponseWriter, r *http.Request, p *parame
 // place is a port of a container or of a namespace.
 type place struct {
 	owner    any // a container's id, or a port.Namespace
-	protocol port.Protocol
+	protocol model.Protocol
 	port     uint16
 }
 
 // inventory sets what containers declare beside what listens, sorted by
 // project, name and id. Containers that share a network namespace share what
 // listens there: a port that one publishes may be served by the other.
-func inventory(states []port.ContainerState, open []port.Open) []api.Container {
-	byContainer := map[string][]*port.Open{}
+func inventory(states []model.ContainerState, open []model.Open) []api.Container {
+	byContainer := map[string][]*model.Open{}
 	for i := range open {
 		if o := &open[i]; o.Container != nil {
 			byContainer[o.Container.ID] = append(byContainer[o.Container.ID], o)
@@ -48,7 +48,7 @@ func inventory(states []port.ContainerState, open []port.Open) []api.Container {
 	for i := range states {
 		c := &states[i]
 		for _, o := range byContainer[c.ID] {
-			if o.Exposure != port.Loopback {
+			if o.Exposure != model.Loopback {
 				reachable[placeOf(c, o.Protocol, o.Port)] = true
 			}
 		}
@@ -73,14 +73,14 @@ func inventory(states []port.ContainerState, open []port.Open) []api.Container {
 	return containers
 }
 
-func placeOf(c *port.ContainerState, protocol port.Protocol, number uint16) place {
-	if c.Namespace == (port.Namespace{}) {
+func placeOf(c *model.ContainerState, protocol model.Protocol, number uint16) place {
+	if c.Namespace == (model.Namespace{}) {
 		return place{c.ID, protocol, number}
 	}
 	return place{c.Namespace, protocol, number}
 }
 
-func describe(c *port.ContainerState) api.Container {
+func describe(c *model.ContainerState) api.Container {
 	ref := c.Ref()
 	one := api.Container{
 		ID: ref.ID, Name: ref.Name, Image: ref.Image, Project: ref.Project, Service: ref.Service,
@@ -88,17 +88,17 @@ func describe(c *port.ContainerState) api.Container {
 		Addresses: append([]netip.Addr{}, c.Addresses...),
 		Source:    c.Source, LastScanAt: c.LastScan, Stale: c.Stale,
 	}
-	if c.Namespace != (port.Namespace{}) {
+	if c.Namespace != (model.Namespace{}) {
 		one.Namespace = c.Namespace.String()
 	}
 	return one
 }
 
 // declaredPorts joins what is exposed and what is published, by port.
-func declaredPorts(c *port.ContainerState, reachable map[place]bool) []api.Declared {
-	found := map[port.ExposedPort]*api.Declared{}
-	at := func(protocol port.Protocol, number uint16) *api.Declared {
-		key := port.ExposedPort{Protocol: protocol, Port: number}
+func declaredPorts(c *model.ContainerState, reachable map[place]bool) []api.Declared {
+	found := map[model.ExposedPort]*api.Declared{}
+	at := func(protocol model.Protocol, number uint16) *api.Declared {
+		key := model.ExposedPort{Protocol: protocol, Port: number}
 		if found[key] == nil {
 			found[key] = &api.Declared{
 				Protocol: protocol, Port: number, Published: []string{},
@@ -126,7 +126,7 @@ func declaredPorts(c *port.ContainerState, reachable map[place]bool) []api.Decla
 }
 
 // undeclaredPorts takes endpoints sorted by port, protocol and address.
-func undeclaredPorts(c *port.ContainerState, open []*port.Open, declared map[place]bool) []api.Undeclared {
+func undeclaredPorts(c *model.ContainerState, open []*model.Open, declared map[place]bool) []api.Undeclared {
 	undeclared := []api.Undeclared{}
 	for _, o := range open {
 		if declared[placeOf(c, o.Protocol, o.Port)] {

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 	"portwatcher/internal/server/api"
 )
 
@@ -26,7 +26,7 @@ func plainly(t testing.TB, value any) string {
 }
 
 // fill sets every field to something, so that none is left out: a field that is
-// added to [port.Open] has to be added to output.AppendOpen.
+// added to [model.Open] has to be added to output.AppendOpen.
 func fill(v reflect.Value) {
 	switch v.Type() {
 	case reflect.TypeFor[time.Time]():
@@ -35,8 +35,8 @@ func fill(v reflect.Value) {
 	case reflect.TypeFor[netip.Addr]():
 		v.Set(reflect.ValueOf(netip.MustParseAddr("fe80::1%eth0")))
 		return
-	case reflect.TypeFor[port.Protocol]():
-		v.Set(reflect.ValueOf(port.UDP))
+	case reflect.TypeFor[model.Protocol]():
+		v.Set(reflect.ValueOf(model.UDP))
 		return
 	}
 	switch v.Kind() {
@@ -63,9 +63,9 @@ func fill(v reflect.Value) {
 }
 
 func TestEveryFieldIsEncoded(t *testing.T) {
-	var o port.Open
+	var o model.Open
 	fill(reflect.ValueOf(&o).Elem())
-	for _, o := range []port.Open{o, {}, {Listener: port.Listener{Container: web}}} {
+	for _, o := range []model.Open{o, {}, {Listener: model.Listener{Container: web}}} {
 		if got, want := string(output.AppendOpen(nil, &o))+"\n", plainly(t, o); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
@@ -79,11 +79,11 @@ func FuzzEncoding(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name, executable, address string, number uint16, nanoseconds int64, only bool) {
 		uid := uint32(number)
 		ip, _ := netip.ParseAddr(address)
-		o := port.Open{Time: time.Unix(0, nanoseconds).UTC(), OpenedAt: time.Unix(nanoseconds%1e9, 0).UTC(), Listener: port.Listener{
-			Host: name, Container: &port.ContainerRef{ID: name, Name: executable, Image: name, Project: executable, Service: name},
-			Protocol: port.TCP, Address: ip, Port: number, IPv6Only: only,
-			Processes: []port.Process{{PID: int(number), Name: name, Executable: executable, UID: &uid}, {ContainerPID: 1}},
-			Exposure:  port.Exposure(name), Published: []string{name, executable}, Source: port.Source(executable),
+		o := model.Open{Time: time.Unix(0, nanoseconds).UTC(), OpenedAt: time.Unix(nanoseconds%1e9, 0).UTC(), Listener: model.Listener{
+			Host: name, Container: &model.ContainerRef{ID: name, Name: executable, Image: name, Project: executable, Service: name},
+			Protocol: model.TCP, Address: ip, Port: number, IPv6Only: only,
+			Processes: []model.Process{{PID: int(number), Name: name, Executable: executable, UID: &uid}, {ContainerPID: 1}},
+			Exposure:  model.Exposure(name), Published: []string{name, executable}, Source: model.Source(executable),
 		}}
 		if got, want := string(output.AppendOpen(nil, &o))+"\n", plainly(t, o); got != want {
 			t.Errorf("%q, want %q", got, want)
@@ -94,21 +94,21 @@ func FuzzEncoding(f *testing.F) {
 // TestTheListIsMadeOnce asks for the list of views that share what is open, and of
 // others.
 func TestTheListIsMadeOnce(t *testing.T) {
-	view := &port.View{Version: 1, Open: manyPorts(30)}
+	view := &model.View{Version: 1, Open: manyPorts(30)}
 	var list portList
 	first := list.of(view)
 	var decoded api.Ports
 	if err := json.Unmarshal(first.plain.content, &decoded); err != nil || plainly(t, decoded) != string(first.plain.content) || len(decoded.Ports) != 30 {
 		t.Errorf("%d ports, %v", len(decoded.Ports), err)
 	}
-	if list.of(&port.View{Version: 2, Open: view.Open}) != first {
+	if list.of(&model.View{Version: 2, Open: view.Open}) != first {
 		t.Error("it is made again for another view of the same")
 	}
-	if list.of(&port.View{Version: 3, Open: view.Open[:29]}) == first || list.of(&port.View{Version: 4, Open: manyPorts(30)}) == first {
+	if list.of(&model.View{Version: 3, Open: view.Open[:29]}) == first || list.of(&model.View{Version: 4, Open: manyPorts(30)}) == first {
 		t.Error("it is not made again for another list")
 	}
 	list.made = list.made.Add(-2 * listAge)
-	if list.of(&port.View{Version: 4, Open: view.Open}) == first {
+	if list.of(&model.View{Version: 4, Open: view.Open}) == first {
 		t.Error("it is not made again after its time")
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
 
@@ -230,7 +230,7 @@ func (p *page) read(ctx context.Context) error {
 	return nil
 }
 
-func (p *page) add(event *port.Event) error {
+func (p *page) add(event *model.Event) error {
 	if p.written {
 		p.chunk.WriteByte(',')
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
 
@@ -94,9 +94,9 @@ type interrupted struct {
 	damaged uint64 // the id of an event
 }
 
-func (h *interrupted) Events(ctx context.Context, q journal.Query) iter.Seq2[*port.Event, error] {
+func (h *interrupted) Events(ctx context.Context, q journal.Query) iter.Seq2[*model.Event, error] {
 	h.queries++
-	return func(yield func(*port.Event, error) bool) {
+	return func(yield func(*model.Event, error) bool) {
 		if err := h.between(h.queries); err != nil {
 			yield(nil, err)
 			return

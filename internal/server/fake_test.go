@@ -19,31 +19,31 @@ import (
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/port"
+	"portwatcher/internal/metrics"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
-	"portwatcher/internal/server/metrics"
 )
 
 // fakeCapture holds what a test says is so.
 type fakeCapture struct {
 	mutex      sync.Mutex
-	open       []port.Open
-	containers []port.ContainerState
-	status     port.CaptureStatus
-	counters   port.Counters
+	open       []model.Open
+	containers []model.ContainerState
+	status     model.CaptureStatus
+	counters   model.Counters
 	notReady   error
 
 	version uint64
-	view    *port.View // nil after a change
+	view    *model.View // nil after a change
 }
 
 // View returns the same view until set changes something.
-func (f *fakeCapture) View() *port.View {
+func (f *fakeCapture) View() *model.View {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if f.view == nil {
 		f.version++
-		f.view = &port.View{
+		f.view = &model.View{
 			Version: f.version, Time: time.Now().UTC(), Open: slices.Clone(f.open), Containers: f.containers,
 			Status: f.status, Counters: f.counters,
 		}
@@ -67,19 +67,19 @@ func (f *fakeCapture) set(change func(*fakeCapture)) {
 // fakeHistory is a journal in a slice.
 type fakeHistory struct {
 	mutex     sync.Mutex
-	events    []*port.Event
+	events    []*model.Event
 	last      uint64
 	committed chan struct{}
 	failure   error // of reading and writing
 	queries   int
-	past      []port.Open
+	past      []model.Open
 	watching  bool
 }
 
 func newFakeHistory() *fakeHistory { return &fakeHistory{committed: make(chan struct{})} }
 
 // record takes events as one commit, and gives those without an id the next.
-func (f *fakeHistory) record(events ...*port.Event) {
+func (f *fakeHistory) record(events ...*model.Event) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	for _, e := range events {
@@ -97,7 +97,7 @@ func (f *fakeHistory) record(events ...*port.Event) {
 func (f *fakeHistory) forget(upTo uint64) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	f.events = slices.DeleteFunc(slices.Clone(f.events), func(e *port.Event) bool { return e.ID <= upTo })
+	f.events = slices.DeleteFunc(slices.Clone(f.events), func(e *model.Event) bool { return e.ID <= upTo })
 }
 
 func (f *fakeHistory) fail(err error) {
@@ -106,8 +106,8 @@ func (f *fakeHistory) fail(err error) {
 	f.failure = err
 }
 
-func (f *fakeHistory) Events(ctx context.Context, q journal.Query) iter.Seq2[*port.Event, error] {
-	return func(yield func(*port.Event, error) bool) {
+func (f *fakeHistory) Events(ctx context.Context, q journal.Query) iter.Seq2[*model.Event, error] {
+	return func(yield func(*model.Event, error) bool) {
 		f.mutex.Lock()
 		f.queries++
 		events, err := f.events, f.failure
@@ -119,8 +119,8 @@ func (f *fakeHistory) Events(ctx context.Context, q journal.Query) iter.Seq2[*po
 		all := Filter{Containers: q.Containers, Project: q.Project, Protocols: q.Protocols, Ports: q.Ports,
 			Exposures: q.Exposures, Types: q.Types, Transient: q.Transient}
 		filter := all.compile()
-		first, _ := slices.BinarySearchFunc(events, q.AfterID+1, func(e *port.Event, id uint64) int { return int(int64(e.ID) - int64(id)) })
-		var wanted []*port.Event
+		first, _ := slices.BinarySearchFunc(events, q.AfterID+1, func(e *model.Event, id uint64) int { return int(int64(e.ID) - int64(id)) })
+		var wanted []*model.Event
 		for _, e := range events[first:] {
 			if (q.BeforeID == 0 || e.ID < q.BeforeID) && !e.Time.Before(q.Since) && (q.Until.IsZero() || e.Time.Before(q.Until)) && filter.event(e) {
 				wanted = append(wanted, e)
@@ -140,7 +140,7 @@ func (f *fakeHistory) Events(ctx context.Context, q journal.Query) iter.Seq2[*po
 	}
 }
 
-func (f *fakeHistory) At(_ context.Context, t time.Time) ([]port.Open, bool, error) {
+func (f *fakeHistory) At(_ context.Context, t time.Time) ([]model.Open, bool, error) {
 	if t.After(time.Now()) {
 		return nil, false, newProblem(http.StatusNotFound, "the future")
 	}
@@ -182,83 +182,83 @@ func (f *fakeHistory) Stats() api.Journal {
 
 // The words of the tests.
 var (
-	web = &port.ContainerRef{ID: strings.Repeat("a", 64), Name: "shop_web_1", Image: "nginx:1.27", Project: "shop", Service: "web"}
-	db  = &port.ContainerRef{ID: strings.Repeat("b", 64), Name: "db", Image: "postgres:17"}
+	web = &model.ContainerRef{ID: strings.Repeat("a", 64), Name: "shop_web_1", Image: "nginx:1.27", Project: "shop", Service: "web"}
+	db  = &model.ContainerRef{ID: strings.Repeat("b", 64), Name: "db", Image: "postgres:17"}
 )
 
 var testTime = time.Date(2026, 11, 22, 18, 36, 28, 123456789, time.UTC)
 
-func openPort(c *port.ContainerRef, protocol port.Protocol, address string, number uint16, exposure port.Exposure) port.Open {
+func openPort(c *model.ContainerRef, protocol model.Protocol, address string, number uint16, exposure model.Exposure) model.Open {
 	uid := uint32(0)
-	o := port.Open{Time: testTime.Add(time.Minute), OpenedAt: testTime, Listener: port.Listener{
+	o := model.Open{Time: testTime.Add(time.Minute), OpenedAt: testTime, Listener: model.Listener{
 		Host: "node1", Container: c, Protocol: protocol, Address: netip.MustParseAddr(address), Port: number,
-		Processes: []port.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid}},
-		Exposure:  exposure, Source: port.SourceEBPF,
+		Processes: []model.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid}},
+		Exposure:  exposure, Source: model.SourceEBPF,
 	}}
-	if exposure == port.Published {
+	if exposure == model.Published {
 		o.Published = []string{"0.0.0.0:8080", "[::]:8080"}
 	}
 	return o
 }
 
-func event(kind port.Type, o port.Open) *port.Event {
-	e := &port.Event{Time: o.OpenedAt, Type: kind, Listener: o.Listener}
-	if kind == port.Closed {
+func event(kind model.Type, o model.Open) *model.Event {
+	e := &model.Event{Time: o.OpenedAt, Type: kind, Listener: o.Listener}
+	if kind == model.Closed {
 		seconds := 1.5
 		e.OpenedAt, e.OpenSeconds = o.OpenedAt, &seconds
 	}
 	return e
 }
 
-func gap() *port.Event {
-	return &port.Event{Time: testTime, Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "the kernel had more to tell than was read in time"}
+func gap() *model.Event {
+	return &model.Event{Time: testTime, Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "the kernel had more to tell than was read in time"}
 }
 
 // manyPorts are open endpoints of containers of 15 each.
-func manyPorts(count int) []port.Open {
-	var open []port.Open
+func manyPorts(count int) []model.Open {
+	var open []model.Open
 	for i := range count {
 		name := fmt.Sprintf("shop_web_%d", i/15)
-		c := &port.ContainerRef{ID: fmt.Sprintf("%064x", i/15), Name: name, Image: "nginx:1.27", Project: "shop", Service: "web"}
-		open = append(open, openPort(c, port.TCP, "0.0.0.0", uint16(1000+i%15), port.Network))
+		c := &model.ContainerRef{ID: fmt.Sprintf("%064x", i/15), Name: name, Image: "nginx:1.27", Project: "shop", Service: "web"}
+		open = append(open, openPort(c, model.TCP, "0.0.0.0", uint16(1000+i%15), model.Network))
 	}
 	return open
 }
 
 func realisticCapture() *fakeCapture {
-	state := func(ref *port.ContainerRef) port.ContainerState {
+	state := func(ref *model.ContainerRef) model.ContainerState {
 		labels := map[string]string{}
 		if ref.Project != "" {
-			labels[port.LabelProject], labels[port.LabelService] = ref.Project, ref.Service
+			labels[model.LabelProject], labels[model.LabelService] = ref.Project, ref.Service
 		}
-		return port.ContainerState{
-			Container: &port.Container{ID: ref.ID, Name: ref.Name, Image: ref.Image, Labels: labels, NetworkMode: "bridge",
+		return model.ContainerState{
+			Container: &model.Container{ID: ref.ID, Name: ref.Name, Image: ref.Image, Labels: labels, NetworkMode: "bridge",
 				Addresses: []netip.Addr{netip.MustParseAddr("172.18.0.2")}},
-			Monitored: true, Namespace: port.Namespace{Device: 4, Inode: 4026532201}, Source: port.SourceEBPF, LastScan: testTime,
+			Monitored: true, Namespace: model.Namespace{Device: 4, Inode: 4026532201}, Source: model.SourceEBPF, LastScan: testTime,
 		}
 	}
 	first, second := state(web), state(db)
 	second.Namespace.Inode++
-	first.Ports = []port.PublishedPort{
-		{Protocol: port.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")},
-		{Protocol: port.TCP, Port: 80, Host: netip.MustParseAddrPort("[::]:8080")},
-		{Protocol: port.TCP, Port: 443, Host: netip.MustParseAddrPort("0.0.0.0:8443")},
+	first.Ports = []model.PublishedPort{
+		{Protocol: model.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")},
+		{Protocol: model.TCP, Port: 80, Host: netip.MustParseAddrPort("[::]:8080")},
+		{Protocol: model.TCP, Port: 443, Host: netip.MustParseAddrPort("0.0.0.0:8443")},
 	}
-	first.Exposed = []port.ExposedPort{{Protocol: port.TCP, Port: 80}, {Protocol: port.UDP, Port: 443}}
+	first.Exposed = []model.ExposedPort{{Protocol: model.TCP, Port: 80}, {Protocol: model.UDP, Port: 443}}
 	return &fakeCapture{
-		open: []port.Open{
-			openPort(web, port.TCP, "0.0.0.0", 80, port.Published), openPort(web, port.TCP, "::", 80, port.Published),
-			openPort(web, port.TCP, "127.0.0.1", 9000, port.Loopback), openPort(db, port.TCP, "0.0.0.0", 5432, port.Network),
-			openPort(db, port.UDP, "0.0.0.0", 5353, port.Network),
+		open: []model.Open{
+			openPort(web, model.TCP, "0.0.0.0", 80, model.Published), openPort(web, model.TCP, "::", 80, model.Published),
+			openPort(web, model.TCP, "127.0.0.1", 9000, model.Loopback), openPort(db, model.TCP, "0.0.0.0", 5432, model.Network),
+			openPort(db, model.UDP, "0.0.0.0", 5353, model.Network),
 		},
-		containers: []port.ContainerState{first, second},
-		status: port.CaptureStatus{
+		containers: []model.ContainerState{first, second},
+		status: model.CaptureStatus{
 			Host: "node1", StartedAt: testTime,
-			Engine:   port.EngineStatus{Connected: true, Since: testTime, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Reconnects: 2},
-			Source:   port.SourceStatus{Wanted: "auto", EBPF: true},
-			Watchers: []port.WatcherStatus{{Name: "net:[4026532201]", Source: port.SourceEBPF, LastScan: testTime, Containers: []string{"shop_web_1"}}, {Name: "net:[4026532202]", Source: port.SourceEBPF, Stale: true, Containers: []string{"db"}}},
+			Engine:   model.EngineStatus{Connected: true, Since: testTime, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Reconnects: 2},
+			Source:   model.SourceStatus{Wanted: "auto", EBPF: true},
+			Watchers: []model.WatcherStatus{{Name: "net:[4026532201]", Source: model.SourceEBPF, LastScan: testTime, Containers: []string{"shop_web_1"}}, {Name: "net:[4026532202]", Source: model.SourceEBPF, Stale: true, Containers: []string{"db"}}},
 			Gaps:     1, Overruns: 2, Lost: 3,
-			Queues: []port.QueueStatus{{Name: "output", Length: 1, Capacity: 131072, Dropped: 4}},
+			Queues: []model.QueueStatus{{Name: "output", Length: 1, Capacity: 131072, Dropped: 4}},
 		},
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/journal"
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 // feed reads the journal once for all streams: it keeps the last events in
@@ -37,7 +37,7 @@ type feed struct {
 
 // item is an event and its bytes in a stream. Both are immutable.
 type item struct {
-	event *port.Event
+	event *model.Event
 	frame []byte
 }
 
@@ -185,7 +185,7 @@ func (f *feed) add(position uint64, all found) {
 
 // eventFrame appends an event as the stream has it.
 // Source: https://html.spec.whatwg.org/multipage/server-sent-events.html.
-func eventFrame(into []byte, e *port.Event) []byte {
+func eventFrame(into []byte, e *model.Event) []byte {
 	into = strconv.AppendUint(append(into, "id: "...), e.ID, 10)
 	into = append(append(into, "\nevent: "...), e.Type...)
 	into = output.AppendJSON(append(into, "\ndata: "...), e) // without line breaks

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Filter says which endpoints and events are wanted: those that match one
@@ -21,11 +21,11 @@ type Filter struct {
 	Containers []string
 	// Project is the name of a Compose project; empty wants all.
 	Project   string
-	Protocols []port.Protocol
+	Protocols []model.Protocol
 	Ports     []journal.PortRange
-	Exposures []port.Exposure
+	Exposures []model.Exposure
 	// Types and Transient are about events only.
-	Types     []port.Type
+	Types     []model.Type
 	Transient *bool
 }
 
@@ -43,13 +43,13 @@ func (f *Filter) all() bool {
 }
 
 // Event says whether an event is wanted.
-func (f *Filter) Event(e *port.Event) bool { return f.compile().event(e) }
+func (f *Filter) Event(e *model.Event) bool { return f.compile().event(e) }
 
 // Listener says whether an endpoint is wanted.
-func (f *Filter) Listener(l *port.Listener) bool { return f.compile().listener(l) }
+func (f *Filter) Listener(l *model.Listener) bool { return f.compile().listener(l) }
 
 // Container says whether a container is wanted; nil is none.
-func (f *Filter) Container(c *port.ContainerRef) bool { return f.compile().container(c) }
+func (f *Filter) Container(c *model.ContainerRef) bool { return f.compile().container(c) }
 
 // compiled is a filter whose patterns are prepared once. It is used by one
 // goroutine at a time.
@@ -58,7 +58,7 @@ type compiled struct {
 	patterns []pattern
 	// last is the container that was compared last, and wanted what came of it:
 	// endpoints and events come by container.
-	last   *port.ContainerRef
+	last   *model.ContainerRef
 	wanted bool
 }
 
@@ -84,7 +84,7 @@ func (f *Filter) compile() *compiled {
 
 // matches takes patterns that were checked by parseContainer: they have no special
 // character but *, and names have no slash.
-func (p *pattern) matches(c *port.ContainerRef) bool {
+func (p *pattern) matches(c *model.ContainerRef) bool {
 	switch {
 	case p.both:
 		return c.Project != "" && c.Service != "" && p.equal(p.project, c.Project) && p.equal(p.name, c.Service)
@@ -102,25 +102,25 @@ func (p *pattern) equal(pattern, name string) bool {
 	return err == nil && matched
 }
 
-func (c *compiled) event(e *port.Event) bool {
+func (c *compiled) event(e *model.Event) bool {
 	return wants(c.Types, e.Type) && (c.Transient == nil || *c.Transient == e.Transient) &&
-		(c.listener(&e.Listener) || e.Type == port.Bursts && c.burst(&e.Listener))
+		(c.listener(&e.Listener) || e.Type == model.Bursts && c.burst(&e.Listener))
 }
 
 // burst says whether a burst of several ports or protocols is wanted: whichever is asked
 // for may be among them.
-func (c *compiled) burst(l *port.Listener) bool {
+func (c *compiled) burst(l *model.Listener) bool {
 	return (l.Protocol == 0 || wants(c.Protocols, l.Protocol)) && wants(c.Exposures, l.Exposure) && c.container(l.Container) &&
 		(len(c.Ports) == 0 || slices.ContainsFunc(c.Ports, func(r journal.PortRange) bool {
 			return (l.Port == 0 || l.Port >= r.First && l.Port <= r.Last) && (r.Protocol == 0 || l.Protocol == 0 || l.Protocol == r.Protocol)
 		}))
 }
 
-func (c *compiled) listener(l *port.Listener) bool {
+func (c *compiled) listener(l *model.Listener) bool {
 	return wants(c.Protocols, l.Protocol) && wants(c.Exposures, l.Exposure) && c.port(l) && c.container(l.Container)
 }
 
-func (c *compiled) container(ref *port.ContainerRef) bool {
+func (c *compiled) container(ref *model.ContainerRef) bool {
 	switch {
 	case len(c.patterns) == 0 && c.Project == "":
 		return true
@@ -135,7 +135,7 @@ func (c *compiled) container(ref *port.ContainerRef) bool {
 	return c.wanted
 }
 
-func (f *Filter) port(l *port.Listener) bool {
+func (f *Filter) port(l *model.Listener) bool {
 	return len(f.Ports) == 0 || slices.ContainsFunc(f.Ports, func(r journal.PortRange) bool {
 		return l.Port >= r.First && l.Port <= r.Last && (r.Protocol == 0 || r.Protocol == l.Protocol)
 	})
@@ -164,8 +164,8 @@ func parseContainer(word string) (string, bool) {
 	return word, names.MatchString(project) && (!both || names.MatchString(service))
 }
 
-func parseProtocol(word string) (port.Protocol, bool) {
-	var p port.Protocol
+func parseProtocol(word string) (model.Protocol, bool) {
+	var p model.Protocol
 	err := p.UnmarshalText([]byte(word))
 	return p, err == nil
 }
@@ -195,6 +195,6 @@ func oneOf[T ~string](words []T) func(string) (T, bool) {
 }
 
 var (
-	exposures = []port.Exposure{port.Loopback, port.Network, port.Published, port.Host}
-	types     = []port.Type{port.Opened, port.Closed, port.Changed, port.Bursts, port.Gap}
+	exposures = []model.Exposure{model.Loopback, model.Network, model.Published, model.Host}
+	types     = []model.Type{model.Opened, model.Closed, model.Changed, model.Bursts, model.Gap}
 )

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
 
@@ -16,7 +16,7 @@ import (
 func FuzzParameters(f *testing.F) {
 	logger, _ := quietLogger()
 	capture, history := realisticCapture(), newFakeHistory()
-	history.record(event(port.Opened, capture.open[0]), gap(), event(port.Closed, capture.open[0]))
+	history.record(event(model.Opened, capture.open[0]), gap(), event(model.Closed, capture.open[0]))
 	s, err := newServer(Options{Listen: "127.0.0.1:0", Capture: capture, History: history, Logger: logger}, defaultLimits)
 	if err != nil {
 		f.Fatal(err)

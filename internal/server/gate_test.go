@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/server/api"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // from returns a client with an address of the loopback of its own.
@@ -138,7 +138,7 @@ func TestOneAddressCannotTakeAll(t *testing.T) {
 	for _, one := range readers {
 		one.close()
 	}
-	kerneltest.Eventually(t, "the streams end", func() bool { return len(s.streams) == 7 })
+	kernel.Eventually(t, "the streams end", func() bool { return len(s.streams) == 7 })
 	s.client.CloseIdleConnections()
 	decode[api.Ports](t, s, "/api/v1/ports")
 }

@@ -7,17 +7,17 @@ import (
 	"time"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
 
 // History is the record of events. Its methods are safe for concurrent use.
 type History interface {
 	// Events returns what matches, by rising id.
-	Events(ctx context.Context, q journal.Query) iter.Seq2[*port.Event, error]
+	Events(ctx context.Context, q journal.Query) iter.Seq2[*model.Event, error]
 	// At returns what was open at a time, and whether portwatcher ran then. A time
 	// that it does not know is an [*api.Problem].
-	At(ctx context.Context, t time.Time) (open []port.Open, watching bool, err error)
+	At(ctx context.Context, t time.Time) (open []model.Open, watching bool, err error)
 	// FirstID is the lowest id that is kept; 0 where there is none.
 	FirstID(ctx context.Context) (uint64, error)
 	// LastID is the id of the last event that is recorded, and Committed a channel
@@ -32,7 +32,7 @@ type History interface {
 
 // found is what a query returned.
 type found struct {
-	events []*port.Event
+	events []*model.Event
 	// last is the id up to which the journal was read, and count how many events
 	// there were, with those that are damaged.
 	last  uint64

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
 
@@ -20,7 +20,7 @@ type recorded struct {
 }
 
 // At implements [History].
-func (h recorded) At(ctx context.Context, t time.Time) ([]port.Open, bool, error) {
+func (h recorded) At(ctx context.Context, t time.Time) ([]model.Open, bool, error) {
 	open, watching, err := h.Reader.At(ctx, t)
 	if unknown, ok := errors.AsType[*journal.UnknownTimeError](err); ok {
 		p := newProblem(http.StatusNotFound, unknown.Error())

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/server/api"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // TestTheRealJournal reads by pages, by stream and at a time what a journal
@@ -50,7 +50,7 @@ func TestTheRealJournal(t *testing.T) {
 		}
 	}
 	offer(300)
-	kerneltest.Eventually(t, "300 events are recorded", func() bool { return record.LastID() == next-1 })
+	kernel.Eventually(t, "300 events are recorded", func() bool { return record.LastID() == next-1 })
 
 	one, filtered := s.stream(t, "after=0"), s.stream(t, "after=0&container=db")
 	expect[api.Hello](one, api.StreamHello)

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
 	"portwatcher/internal/server/api"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // TestManyReaders has 200 readers of 2,000 events a second, of which 50 take
@@ -37,7 +37,7 @@ func TestManyReaders(t *testing.T) {
 		readers[i] = s.stream(t, "")
 		expect[api.Hello](readers[i], api.StreamHello)
 	}
-	kerneltest.Eventually(t, "all read", func() bool { return len(s.streams) == fast+slow })
+	kernel.Eventually(t, "all read", func() bool { return len(s.streams) == fast+slow })
 
 	memory := watchMemory()
 	var reading sync.WaitGroup
@@ -60,7 +60,7 @@ func TestManyReaders(t *testing.T) {
 	began := time.Now()
 	reading.Wait()
 	t.Logf("all had everything %s after the last commit; the slowest commit took %s", time.Since(began), slowest)
-	kerneltest.Eventually(t, "those that read nothing are cut off", func() bool { return s.cutOff.Load() == slow && len(s.streams) == fast })
+	kernel.Eventually(t, "those that read nothing are cut off", func() bool { return s.cutOff.Load() == slow && len(s.streams) == fast })
 	if used := memory(); used > 256<<20 {
 		t.Errorf("%d MiB more were in use", used>>20)
 	}

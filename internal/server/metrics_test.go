@@ -10,7 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // TestAScrapeThatBreaksOffCostsOneLine resets connections in the middle of the
@@ -33,7 +33,7 @@ func TestAScrapeThatBreaksOffCostsOneLine(t *testing.T) {
 		}
 		conn.Close()
 	}
-	kerneltest.Eventually(t, "all have ended", func() bool {
+	kernel.Eventually(t, "all have ended", func() bool {
 		s.reservedMemory.mutex.Lock()
 		defer s.reservedMemory.mutex.Unlock()
 		return s.reservedMemory.used == 0

@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 	"portwatcher/internal/server/api"
 )
 
@@ -44,15 +44,15 @@ func (s *Server) openAt(ctx context.Context, filter *Filter, at time.Time) (answ
 	wanted := filter.compile()
 	err = s.query(ctx, func(ctx context.Context) error {
 		open, watching, err := s.History.At(ctx, at)
-		open = slices.DeleteFunc(open, func(o port.Open) bool { return !wanted.listener(&o.Listener) })
-		answer = api.Ports{Time: at, Ports: append([]port.Open{}, open...), Watching: &watching}
+		open = slices.DeleteFunc(open, func(o model.Open) bool { return !wanted.listener(&o.Listener) })
+		answer = api.Ports{Time: at, Ports: append([]model.Open{}, open...), Watching: &watching}
 		return err
 	})
 	return answer, err
 }
 
 // sendPorts answers with what is open in a view and wanted, as an [api.Ports].
-func (s *Server) sendPorts(w http.ResponseWriter, r *http.Request, filter *Filter, view *port.View) error {
+func (s *Server) sendPorts(w http.ResponseWriter, r *http.Request, filter *Filter, view *model.View) error {
 	return s.answer(w, r, s.requests, func() (*whole, error) {
 		if filter.all() {
 			return s.portList.of(view).form(r)
@@ -68,7 +68,7 @@ func (s *Server) sendPorts(w http.ResponseWriter, r *http.Request, filter *Filte
 // ask while it is the same. The zero value is ready.
 type portList struct {
 	mutex sync.Mutex
-	view  *port.View
+	view  *model.View
 	made  time.Time
 	list  *rendered
 }
@@ -76,7 +76,7 @@ type portList struct {
 // listAge bounds how old Time of an answer is.
 const listAge = time.Second
 
-func (l *portList) of(view *port.View) *rendered {
+func (l *portList) of(view *model.View) *rendered {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	if l.view == nil || !sameOpen(l.view, view) || time.Since(l.made) > listAge {
@@ -92,12 +92,12 @@ func (l *portList) of(view *port.View) *rendered {
 
 // sameOpen says whether two views have the same list of what is open: views that
 // differ in something else share it.
-func sameOpen(a, b *port.View) bool {
+func sameOpen(a, b *model.View) bool {
 	return a.Version == b.Version || len(a.Open) == len(b.Open) && (len(a.Open) == 0 || &a.Open[0] == &b.Open[0])
 }
 
 // appendPorts appends an [api.Ports] as JSON.
-func appendPorts(dst []byte, view *port.View, wanted *compiled) []byte {
+func appendPorts(dst []byte, view *model.View, wanted *compiled) []byte {
 	dst = time.Now().UTC().AppendFormat(append(dst, `{"time":"`...), time.RFC3339Nano)
 	dst = append(dst, `","ports":[`...)
 	first := true

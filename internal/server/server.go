@@ -35,8 +35,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/port"
-	"portwatcher/internal/server/metrics"
+	"portwatcher/internal/metrics"
+	"portwatcher/internal/model"
 )
 
 // Capture is what is known at this moment. Its methods are safe for concurrent
@@ -44,7 +44,7 @@ import (
 type Capture interface {
 	// View returns what is known at this moment. It is immutable and shared, and
 	// returns within milliseconds.
-	View() *port.View
+	View() *model.View
 	// Ready returns nil while everything that was asked for is watched; the error
 	// says what is in the way.
 	Ready() error
@@ -64,7 +64,7 @@ type Options struct {
 
 	// Namespace is the network namespace of this process; zero where it is not
 	// known, or is known to be the host's.
-	Namespace port.Namespace
+	Namespace model.Namespace
 
 	Capture Capture
 	History History
@@ -191,7 +191,7 @@ func newServer(o Options, l limits) (*Server, error) {
 		s.hosts[strings.ToLower(name)] = true
 	}
 	s.feed = newFeed(o.History, s.log, l)
-	s.waiters = newWaiters(func() *port.View { return s.Capture.View() })
+	s.waiters = newWaiters(func() *model.View { return s.Capture.View() })
 	s.handler = s.routes()
 	if o.Metrics != nil {
 		o.Metrics.Watch(state{s})
@@ -201,9 +201,9 @@ func newServer(o Options, l limits) (*Server, error) {
 
 // Event takes an event, in order, after a view has it. It does not block, and
 // costs the same however many clients wait.
-func (s *Server) Event(e *port.Event) {
+func (s *Server) Event(e *model.Event) {
 	switch e.Type {
-	case port.Closed, port.Bursts: // nothing that opened stays open by it
+	case model.Closed, model.Bursts: // nothing that opened stays open by it
 	default:
 		s.waiters.wake()
 	}

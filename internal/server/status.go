@@ -6,9 +6,9 @@ import (
 	"errors"
 	"net/http"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/metrics"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
-	"portwatcher/internal/server/metrics"
 )
 
 func (s *Server) getStatus(w http.ResponseWriter, r *http.Request, _ *parameters) error {
@@ -29,10 +29,10 @@ func (s *Server) getStatus(w http.ResponseWriter, r *http.Request, _ *parameters
 		}
 		status.Ready = status.NotReady == ""
 		if status.Watchers == nil {
-			status.Watchers = []port.WatcherStatus{}
+			status.Watchers = []model.WatcherStatus{}
 		}
 		if status.Queues == nil {
-			status.Queues = []port.QueueStatus{}
+			status.Queues = []model.QueueStatus{}
 		}
 		first, err := s.firstID(r.Context())
 		if err != nil {
@@ -69,10 +69,10 @@ func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) {
 // state is what the metrics read.
 type state struct{ *Server }
 
-func (s state) View() *port.View { return s.Capture.View() }
-func (s state) Ready() error     { return s.ready() }
+func (s state) View() *model.View { return s.Capture.View() }
+func (s state) Ready() error      { return s.ready() }
 
-func (s state) Published(view *port.View) (published []metrics.Published) {
+func (s state) Published(view *model.View) (published []metrics.Published) {
 	for _, c := range inventory(view.Containers, view.Open) {
 		for _, d := range c.Declared {
 			if c.Monitored && len(d.Published) > 0 {

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
 
@@ -167,7 +167,7 @@ func (s *stream) collect(ctx context.Context) (more <-chan struct{}, err error) 
 	return more, nil
 }
 
-func (s *stream) wants(e *port.Event) bool {
+func (s *stream) wants(e *model.Event) bool {
 	return s.filter.event(e) && !e.Time.Before(s.since)
 }
 

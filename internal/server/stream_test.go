@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // frame is one block of a stream.
@@ -113,12 +113,12 @@ func (r *reader) expectID(id uint64) frame {
 	return f
 }
 
-func numbered(i int) *port.Event {
-	return event(port.Opened, openPort([]*port.ContainerRef{web, db}[i%2], port.TCP, "0.0.0.0", uint16(i%65535+1), port.Network))
+func numbered(i int) *model.Event {
+	return event(model.Opened, openPort([]*model.ContainerRef{web, db}[i%2], model.TCP, "0.0.0.0", uint16(i%65535+1), model.Network))
 }
 
 func (f *fakeHistory) recordMany(count int) {
-	events := make([]*port.Event, count)
+	events := make([]*model.Event, count)
 	for i := range events {
 		events[i] = numbered(i)
 	}
@@ -149,7 +149,7 @@ func TestStreamTellsWhatComes(t *testing.T) {
 		t.Errorf("%+v, want %s", f, data)
 	}
 	s.history.record(gap())
-	if got := expect[port.Event](one, "gap"); got.ID != 12 || got.Reason == "" {
+	if got := expect[model.Event](one, "gap"); got.ID != 12 || got.Reason == "" {
 		t.Errorf("%+v", got)
 	}
 }
@@ -249,7 +249,7 @@ func TestStreamEndsWithTheServer(t *testing.T) {
 	one := s.stream(t, "container=nobody")
 	expect[api.Hello](one, api.StreamHello)
 	s.history.recordMany(5)
-	kerneltest.Eventually(t, "the feed has read", func() bool { last, _ := s.feed.position(); return last == 10 })
+	kernel.Eventually(t, "the feed has read", func() bool { last, _ := s.feed.position(); return last == 10 })
 	began := time.Now()
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
@@ -277,7 +277,7 @@ func TestStreamsAreBounded(t *testing.T) {
 		t.Error("no Retry-After")
 	}
 	first.close()
-	kerneltest.Eventually(t, "one has left", func() bool { return len(s.streams) == 1 })
+	kernel.Eventually(t, "one has left", func() bool { return len(s.streams) == 1 })
 	expect[api.Hello](s.stream(t, ""), api.StreamHello)
 }
 
@@ -306,7 +306,7 @@ func TestStreamOutlivesAJournalThatCannotBeRead(t *testing.T) {
 	expect[api.Hello](one, api.StreamHello)
 	s.history.fail(errors.New("no disk"))
 	s.history.recordMany(1)
-	kerneltest.Eventually(t, "it is logged", func() bool { return logged(s, "cannot be read for the event streams") == 1 })
+	kernel.Eventually(t, "it is logged", func() bool { return logged(s, "cannot be read for the event streams") == 1 })
 	s.history.fail(nil)
 	one.expectID(1)
 	s.history.recordMany(1)
@@ -332,7 +332,7 @@ func TestNobodyReadsTheJournalForNobody(t *testing.T) {
 	s.history.recordMany(1)
 	one.expectID(1)
 	one.close()
-	kerneltest.Eventually(t, "the reader has left", func() bool { _, wanted := s.feed.position(); return !wanted })
+	kernel.Eventually(t, "the reader has left", func() bool { _, wanted := s.feed.position(); return !wanted })
 	before := s.queriesMade()
 	for range 10 {
 		s.history.recordMany(1)

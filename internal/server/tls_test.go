@@ -8,18 +8,18 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/certtest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
+	"portwatcher/internal/testutil/cert"
 )
 
 // issue writes a new self-signed pair for localhost, and returns its pool.
 func issue(t testing.TB, serial int64, certFile, keyFile string) *x509.CertPool {
 	t.Helper()
-	cert, key := certtest.SelfSigned(t, serial, "localhost", "127.0.0.1")
-	writeFile(t, certFile, string(cert))
+	pair, key := cert.SelfSigned(t, serial, "localhost", "127.0.0.1")
+	writeFile(t, certFile, string(pair))
 	writeFile(t, keyFile, string(key))
-	return certtest.Pool(t, cert)
+	return cert.Pool(t, pair)
 }
 
 func TestTLS(t *testing.T) {
@@ -57,7 +57,7 @@ func TestTLS(t *testing.T) {
 	s.problem(t, http.StatusRequestTimeout, "/api/v1/ports?port=1&wait=700ms")
 	s.history.recordMany(1)
 	one.expectID(1)
-	s.capture.set(func(c *fakeCapture) { c.open = append(c.open, openPort(db, port.TCP, "::", 1, port.Network)) })
+	s.capture.set(func(c *fakeCapture) { c.open = append(c.open, openPort(db, model.TCP, "::", 1, model.Network)) })
 
 	second := issue(t, 2, certFile, keyFile)
 	expire(s.pair)

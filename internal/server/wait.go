@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 const (
@@ -24,7 +24,7 @@ const (
 )
 
 // await returns a view in which something open is wanted, as soon as there is one.
-func (s *Server) await(ctx context.Context, filter *Filter, wait time.Duration) (*port.View, error) {
+func (s *Server) await(ctx context.Context, filter *Filter, wait time.Duration) (*model.View, error) {
 	if !s.waits.tryEnter() {
 		return nil, newProblem(http.StatusServiceUnavailable, fmt.Sprintf("%d requests wait already", cap(s.waits)))
 	}
@@ -33,7 +33,7 @@ func (s *Server) await(ctx context.Context, filter *Filter, wait time.Duration) 
 	defer s.waiters.leave(one)
 	// What opens from now on is compared by the waiters.
 	view, compiled := s.Capture.View(), filter.compile()
-	if slices.ContainsFunc(view.Open, func(o port.Open) bool { return compiled.listener(&o.Listener) }) {
+	if slices.ContainsFunc(view.Open, func(o model.Open) bool { return compiled.listener(&o.Listener) }) {
 		return view, nil
 	}
 	timer := time.NewTimer(wait)
@@ -55,13 +55,13 @@ func (s *Server) await(ctx context.Context, filter *Filter, wait time.Duration) 
 // once for all that wait for the same. An event costs one send to a channel,
 // however many wait.
 type waiters struct {
-	view    func() *port.View
+	view    func() *model.View
 	changed chan struct{} // has room for one: something may have opened
 
 	mutex   sync.Mutex
 	waiting map[string]*waiter // by what they wait for
 	// last is the view up to which was compared; nil while nobody waits.
-	last *port.View
+	last *model.View
 }
 
 // waiter is what one or more requests wait for.
@@ -70,10 +70,10 @@ type waiter struct {
 	filter   *compiled
 	requests int           // guarded by waiters.mutex
 	found    chan struct{} // closed when it is open
-	view     *port.View    // in which it is open; set before found is closed
+	view     *model.View   // in which it is open; set before found is closed
 }
 
-func newWaiters(view func() *port.View) *waiters {
+func newWaiters(view func() *model.View) *waiters {
 	return &waiters{view: view, changed: make(chan struct{}, 1), waiting: map[string]*waiter{}}
 }
 
@@ -156,13 +156,13 @@ func (w *waiters) compare() {
 	}
 	opened := opened(last.Open, view.Open)
 	for _, one := range waiting {
-		if slices.ContainsFunc(opened, func(o *port.Open) bool { return one.filter.listener(&o.Listener) }) {
+		if slices.ContainsFunc(opened, func(o *model.Open) bool { return one.filter.listener(&o.Listener) }) {
 			w.found(one, view)
 		}
 	}
 }
 
-func (w *waiters) found(one *waiter, view *port.View) {
+func (w *waiters) found(one *waiter, view *model.View) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	if w.waiting[one.key] == one { // nobody joins it from now on
@@ -176,9 +176,9 @@ func (w *waiters) found(one *waiter, view *port.View) {
 }
 
 // opened returns what is in now and was not in before, or was different in what a
-// filter compares. Both are in the order of [port.View.Open]; where they are not,
+// filter compares. Both are in the order of [model.View.Open]; where they are not,
 // more is returned.
-func opened(before, now []port.Open) (opened []*port.Open) {
+func opened(before, now []model.Open) (opened []*model.Open) {
 	i := 0
 	for j := range now {
 		for i < len(before) && order(&before[i].Listener, &now[j].Listener) < 0 {
@@ -193,8 +193,8 @@ func opened(before, now []port.Open) (opened []*port.Open) {
 	return opened
 }
 
-// order is that of [port.View.Open].
-func order(a, b *port.Listener) int {
+// order is that of [model.View.Open].
+func order(a, b *model.Listener) int {
 	return cmp.Or(
 		cmp.Compare(containerName(a), containerName(b)), cmp.Compare(a.Port, b.Port),
 		cmp.Compare(a.Protocol, b.Protocol), a.Address.Compare(b.Address),
@@ -202,14 +202,14 @@ func order(a, b *port.Listener) int {
 }
 
 // alike says whether two are the same to every [Filter].
-func alike(a, b *port.Listener) bool {
+func alike(a, b *model.Listener) bool {
 	if a.Container != b.Container && (a.Container == nil || b.Container == nil || *a.Container != *b.Container) {
 		return false
 	}
 	return a.Port == b.Port && a.Protocol == b.Protocol && a.Address == b.Address && a.Exposure == b.Exposure
 }
 
-func containerName(l *port.Listener) string {
+func containerName(l *model.Listener) string {
 	if l.Container == nil {
 		return ""
 	}

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // expensive is a filter with as many patterns as are allowed, of which none matches.
@@ -35,7 +35,7 @@ func TestAnEventCostsTheSameForManyThatWait(t *testing.T) {
 		defer s.waiters.leave(s.waiters.join(expensive(i)))
 	}
 	const events = 10_000
-	opened := event(port.Opened, openPort(web, port.TCP, "0.0.0.0", 80, port.Network))
+	opened := event(model.Opened, openPort(web, model.TCP, "0.0.0.0", 80, model.Network))
 	began := time.Now()
 	for range events {
 		s.Event(opened)
@@ -58,9 +58,9 @@ func TestMatchingIsBounded(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	views := 0
-	w := newWaiters(func() *port.View {
+	w := newWaiters(func() *model.View {
 		views++
-		return &port.View{Version: uint64(views), Open: manyPorts(100 + views%2)}
+		return &model.View{Version: uint64(views), Open: manyPorts(100 + views%2)}
 	})
 	defer w.leave(w.join(expensive(0)))
 	compared.Go(func() { w.run(ctx) })
@@ -88,14 +88,14 @@ func TestEqualFiltersAreComparedOnce(t *testing.T) {
 		path := paths[i%len(paths)]
 		go func() { answers <- result{decode[api.Ports](t, s, path), path} }()
 	}
-	kerneltest.Eventually(t, "all wait", func() bool { return len(s.waits) == requests })
-	kerneltest.Eventually(t, "they wait for two things", func() bool { return s.waiters.count() == len(paths) })
-	late := &port.ContainerRef{ID: strings.Repeat("c", 64), Name: "late"}
-	for _, o := range []port.Open{
-		openPort(late, port.TCP, "0.0.0.0", 81, port.Network), openPort(late, port.TCP, "0.0.0.0", 82, port.Loopback),
+	kernel.Eventually(t, "all wait", func() bool { return len(s.waits) == requests })
+	kernel.Eventually(t, "they wait for two things", func() bool { return s.waiters.count() == len(paths) })
+	late := &model.ContainerRef{ID: strings.Repeat("c", 64), Name: "late"}
+	for _, o := range []model.Open{
+		openPort(late, model.TCP, "0.0.0.0", 81, model.Network), openPort(late, model.TCP, "0.0.0.0", 82, model.Loopback),
 	} {
 		s.capture.set(func(c *fakeCapture) { c.open = append(slices.Clone(c.open), o) })
-		s.Event(event(port.Opened, o))
+		s.Event(event(model.Opened, o))
 	}
 	for range requests / len(paths) {
 		if got := <-answers; got.path != paths[0] || len(got.ports.Ports) != 1 || got.ports.Ports[0].Port != 81 {
@@ -105,15 +105,15 @@ func TestEqualFiltersAreComparedOnce(t *testing.T) {
 	// The other can be reached from now on, of which an event of another type tells.
 	s.capture.set(func(c *fakeCapture) {
 		c.open = slices.Clone(c.open)
-		c.open[len(c.open)-1].Exposure = port.Network
+		c.open[len(c.open)-1].Exposure = model.Network
 	})
-	s.Event(event(port.Changed, s.capture.open[0]))
+	s.Event(event(model.Changed, s.capture.open[0]))
 	for range requests / len(paths) {
 		if got := <-answers; got.path != paths[1] || len(got.ports.Ports) != 1 || got.ports.Ports[0].Port != 82 {
 			t.Errorf("%+v", got)
 		}
 	}
-	kerneltest.Eventually(t, "nobody waits", func() bool { return s.waiters.count() == 0 && len(s.waits) == 0 })
+	kernel.Eventually(t, "nobody waits", func() bool { return s.waiters.count() == 0 && len(s.waits) == 0 })
 }
 
 // TestMissedEventsWake opens a port of which no event tells.
@@ -121,8 +121,8 @@ func TestMissedEventsWake(t *testing.T) {
 	s := start(t, nil)
 	answers := make(chan api.Ports)
 	go func() { answers <- decode[api.Ports](t, s, "/api/v1/ports?port=81&wait=5m") }()
-	kerneltest.Eventually(t, "the request waits", func() bool { return s.waiters.count() == 1 })
-	opened := openPort(web, port.TCP, "0.0.0.0", 81, port.Network)
+	kernel.Eventually(t, "the request waits", func() bool { return s.waiters.count() == 1 })
+	opened := openPort(web, model.TCP, "0.0.0.0", 81, model.Network)
 	s.Missed(5)
 	// The view may come after what tells of it.
 	s.capture.set(func(c *fakeCapture) { c.open = append(slices.Clone(c.open), opened) })
@@ -137,7 +137,7 @@ func TestTheAnswerHasWhatWasFound(t *testing.T) {
 	s := start(t, nil)
 	filter := &Filter{}
 	filter.Ports = []journal.PortRange{{First: 81, Last: 81}}
-	views := make(chan *port.View)
+	views := make(chan *model.View)
 	go func() {
 		view, err := s.await(t.Context(), filter, time.Hour)
 		if err != nil {
@@ -145,13 +145,13 @@ func TestTheAnswerHasWhatWasFound(t *testing.T) {
 		}
 		views <- view
 	}()
-	kerneltest.Eventually(t, "it waits", func() bool { return s.waiters.count() == 1 })
-	o := openPort(web, port.TCP, "0.0.0.0", 81, port.Network)
+	kernel.Eventually(t, "it waits", func() bool { return s.waiters.count() == 1 })
+	o := openPort(web, model.TCP, "0.0.0.0", 81, model.Network)
 	s.capture.set(func(c *fakeCapture) { c.open = append(slices.Clone(c.open), o) })
-	s.Event(event(port.Opened, o))
-	kerneltest.Eventually(t, "it is found", func() bool { return s.waiters.count() == 0 })
+	s.Event(event(model.Opened, o))
+	kernel.Eventually(t, "it is found", func() bool { return s.waiters.count() == 0 })
 	s.capture.set(func(c *fakeCapture) { c.open = nil })
-	if view := <-views; !slices.ContainsFunc(view.Open, func(o port.Open) bool { return filter.Listener(&o.Listener) }) {
+	if view := <-views; !slices.ContainsFunc(view.Open, func(o model.Open) bool { return filter.Listener(&o.Listener) }) {
 		t.Errorf("%d ports are open", len(view.Open))
 	}
 }
@@ -172,14 +172,14 @@ func TestPatternsAreBounded(t *testing.T) {
 func TestOpened(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	all := manyPorts(60)
-	slices.SortFunc(all, func(a, b port.Open) int { return order(&a.Listener, &b.Listener) })
-	pick := func() (some []port.Open) {
+	slices.SortFunc(all, func(a, b model.Open) int { return order(&a.Listener, &b.Listener) })
+	pick := func() (some []model.Open) {
 		for _, o := range all {
 			if random.IntN(2) == 0 {
 				continue
 			}
 			if random.IntN(4) == 0 {
-				o.Exposure = port.Published
+				o.Exposure = model.Published
 			}
 			some = append(some, o)
 		}
@@ -187,9 +187,9 @@ func TestOpened(t *testing.T) {
 	}
 	for range 1000 {
 		before, now := pick(), pick()
-		var want []*port.Open
+		var want []*model.Open
 		for i := range now {
-			if !slices.ContainsFunc(before, func(o port.Open) bool { return alike(&o.Listener, &now[i].Listener) }) {
+			if !slices.ContainsFunc(before, func(o model.Open) bool { return alike(&o.Listener, &now[i].Listener) }) {
 				want = append(want, &now[i])
 			}
 		}
@@ -200,7 +200,7 @@ func TestOpened(t *testing.T) {
 		random.Shuffle(len(now), func(i, j int) { now[i], now[j] = now[j], now[i] })
 		found := opened(before, now)
 		for i := range now {
-			isNew := !slices.ContainsFunc(before, func(o port.Open) bool { return alike(&o.Listener, &now[i].Listener) })
+			isNew := !slices.ContainsFunc(before, func(o model.Open) bool { return alike(&o.Listener, &now[i].Listener) })
 			if isNew && !slices.Contains(found, &now[i]) {
 				t.Fatal("one is missed")
 			}

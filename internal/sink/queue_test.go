@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// model is what a queue does, without a thought for its cost.
-type model struct {
+// reference is what a queue does, without a thought for its cost.
+type reference struct {
 	capacity, share  int
 	waiting          []value
 	full             bool
@@ -23,11 +23,11 @@ type value struct {
 	number int
 }
 
-func newModel(capacity, share int) *model {
-	return &model{capacity: capacity, share: share, crowded: map[string]bool{}, refused: map[string]bool{}}
+func newReference(capacity, share int) *reference {
+	return &reference{capacity: capacity, share: share, crowded: map[string]bool{}, refused: map[string]bool{}}
 }
 
-func (m *model) of(key string) (n int) {
+func (m *reference) of(key string) (n int) {
 	for _, v := range m.waiting {
 		if v.key == key {
 			n++
@@ -36,9 +36,9 @@ func (m *model) of(key string) (n int) {
 	return n
 }
 
-func (m *model) open() int { return m.capacity - m.capacity/16 }
+func (m *reference) open() int { return m.capacity - m.capacity/16 }
 
-func (m *model) offer(v value) bool {
+func (m *reference) offer(v value) bool {
 	m.full = m.full || len(m.waiting) >= m.open()
 	if m.of(v.key) >= m.share && len(m.waiting) >= m.capacity/2 {
 		m.refused[v.key] = true
@@ -51,7 +51,7 @@ func (m *model) offer(v value) bool {
 	return true
 }
 
-func (m *model) force(v value) bool {
+func (m *reference) force(v value) bool {
 	if len(m.waiting) >= m.capacity {
 		return false
 	}
@@ -59,7 +59,7 @@ func (m *model) force(v value) bool {
 	return true
 }
 
-func (m *model) put(v value) {
+func (m *reference) put(v value) {
 	m.waiting = append(m.waiting, v)
 	m.taken++
 	if m.of(v.key) >= m.share {
@@ -67,11 +67,11 @@ func (m *model) put(v value) {
 	}
 }
 
-func (m *model) room(key string) bool {
+func (m *reference) room(key string) bool {
 	return !m.full && len(m.waiting) < m.open() && !m.crowded[key] && !m.refused[key]
 }
 
-func (m *model) take(limit int) []value {
+func (m *reference) take(limit int) []value {
 	n := min(limit, len(m.waiting))
 	out := slices.Clone(m.waiting[:n])
 	m.waiting = m.waiting[n:]
@@ -95,7 +95,7 @@ func TestQueueDoesAsItsModel(t *testing.T) {
 		keys := 1 + random.IntN(6)
 		loud := random.IntN(2) == 0
 		t.Run(fmt.Sprintf("seed %d, capacity %d, share %d, %d keys", seed, capacity, share, keys), func(t *testing.T) {
-			q, m := NewQueue[value]("test", capacity, share), newModel(capacity, share)
+			q, m := NewQueue[value]("test", capacity, share), newReference(capacity, share)
 			for number := range 6000 {
 				v := value{key: strings.Repeat("k", random.IntN(keys)), number: number}
 				if loud && random.IntN(2) == 0 {

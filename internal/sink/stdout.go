@@ -6,8 +6,8 @@ import (
 	"io"
 	"time"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 const (
@@ -24,7 +24,7 @@ const DrainTime = 500 * time.Millisecond
 
 // Writer writes events to standard output, behind a [Queue] of its own.
 type Writer struct {
-	*Queue[*port.Event]
+	*Queue[*model.Event]
 	w      io.Writer
 	format output.Format
 	lines  []byte // not written yet
@@ -37,7 +37,7 @@ func NewWriter(w io.Writer, format output.Format) *Writer {
 }
 
 func newWriter(w io.Writer, format output.Format, capacity, share int) *Writer {
-	return &Writer{Queue: NewQueue[*port.Event]("output", capacity, share), w: w, format: format}
+	return &Writer{Queue: NewQueue[*model.Event]("output", capacity, share), w: w, format: format}
 }
 
 // Run writes events as they come until ctx ends, and then those that wait. It
@@ -58,7 +58,7 @@ func (w *Writer) Run(ctx context.Context) error {
 
 // writeWaiting writes all that waits.
 func (w *Writer) writeWaiting() error {
-	var batch [outputBatch]*port.Event
+	var batch [outputBatch]*model.Event
 	for {
 		events := w.Take(batch[:0], outputBatch)
 		for _, e := range events {

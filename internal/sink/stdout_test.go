@@ -10,16 +10,16 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
+	"portwatcher/internal/testutil/kernel"
 )
 
-var opened = port.Event{
-	Time: time.Date(2026, 11, 22, 18, 36, 28, 0, time.UTC), Type: port.Opened,
-	Listener: port.Listener{
-		Container: &port.ContainerRef{ID: "x", Name: "web"},
-		Protocol:  port.TCP, Address: netip.MustParseAddr("0.0.0.0"), Port: 80,
+var opened = model.Event{
+	Time: time.Date(2026, 11, 22, 18, 36, 28, 0, time.UTC), Type: model.Opened,
+	Listener: model.Listener{
+		Container: &model.ContainerRef{ID: "x", Name: "web"},
+		Protocol:  model.TCP, Address: netip.MustParseAddr("0.0.0.0"), Port: 80,
 	},
 }
 
@@ -56,14 +56,14 @@ func TestWriterNeverBlocksTheCapture(t *testing.T) {
 		t.Errorf("it took %d events, want a queue full", offered)
 	}
 	close(out.release)
-	kerneltest.Eventually(t, "it takes events again", offer)
+	kernel.Eventually(t, "it takes events again", offer)
 	cancel()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
 	decoder := json.NewDecoder(&out.Buffer)
 	for n := range offered {
-		var e port.Event
+		var e model.Event
 		if err := decoder.Decode(&e); err != nil || e.ID != uint64(n+1) {
 			t.Fatalf("event %d of %d is %d, error %v", n+1, offered, e.ID, err)
 		}

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/freelist"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // attempts bounds how often an interrupted dump is repeated.
@@ -104,11 +104,11 @@ func newConn(conn socket, options Options) (*Conn, error) {
 	c.receive, c.send = c.receiveOnce, c.sendOnce
 	c.tables = append(c.tables, listeners())
 	for _, family := range []uint8{familyIPv4, familyIPv6} {
-		c.tables = append(c.tables, newTable(family, port.UDP, userChosen))
+		c.tables = append(c.tables, newTable(family, model.UDP, userChosen))
 		if options.UDPClients {
-			c.tables = append(c.tables, newTable(family, port.UDP, kernelChosen))
+			c.tables = append(c.tables, newTable(family, model.UDP, kernelChosen))
 		}
-		c.autoListeners = append(c.autoListeners, newTable(family, port.TCP, kernelChosen))
+		c.autoListeners = append(c.autoListeners, newTable(family, model.TCP, kernelChosen))
 	}
 	return c, nil
 }
@@ -131,7 +131,7 @@ func (c *Conn) FD(f func(fd int)) error {
 //
 // Errors are the kernel's errno, [ErrInterrupted], [*MalformedError],
 // [*UnsupportedError], os.ErrDeadlineExceeded and os.ErrClosed, wrapped.
-func (c *Conn) Dump(dst []port.Socket) ([]port.Socket, error) {
+func (c *Conn) Dump(dst []model.Socket) ([]model.Socket, error) {
 	for i := range c.tables {
 		var err error
 		if dst, err = c.dumpTable(dst, &c.tables[i]); err != nil {
@@ -142,10 +142,10 @@ func (c *Conn) Dump(dst []port.Socket) ([]port.Socket, error) {
 }
 
 // markAutoBound sets AutoBound on the listeners.
-func (c *Conn) markAutoBound(sockets []port.Socket) ([]port.Socket, error) {
+func (c *Conn) markAutoBound(sockets []model.Socket) ([]model.Socket, error) {
 	listeners, unknown := 0, false
 	for i := range sockets {
-		if sockets[i].Protocol != port.TCP {
+		if sockets[i].Protocol != model.TCP {
 			continue
 		}
 		listeners++
@@ -173,7 +173,7 @@ func (c *Conn) markAutoBound(sockets []port.Socket) ([]port.Socket, error) {
 	}
 	sockets = sockets[:length]
 	for i := range sockets {
-		if sockets[i].Protocol == port.TCP {
+		if sockets[i].Protocol == model.TCP {
 			sockets[i].AutoBound = c.auto[sockets[i].Cookie]
 		}
 	}
@@ -181,10 +181,10 @@ func (c *Conn) markAutoBound(sockets []port.Socket) ([]port.Socket, error) {
 	return sockets, nil
 }
 
-func (c *Conn) rememberListeners(sockets []port.Socket) {
+func (c *Conn) rememberListeners(sockets []model.Socket) {
 	clear(c.auto)
 	for i := range sockets {
-		if sockets[i].Protocol == port.TCP {
+		if sockets[i].Protocol == model.TCP {
 			c.auto[sockets[i].Cookie] = sockets[i].AutoBound
 		}
 	}
@@ -192,7 +192,7 @@ func (c *Conn) rememberListeners(sockets []port.Socket) {
 
 // dumpTable appends one table's sockets to dst, and begins again where the
 // kernel reports that the table changed meanwhile.
-func (c *Conn) dumpTable(dst []port.Socket, t *table) ([]port.Socket, error) {
+func (c *Conn) dumpTable(dst []model.Socket, t *table) ([]model.Socket, error) {
 	c.buffer = buffers.Take()
 	defer func() {
 		buffers.Give(c.buffer)
@@ -215,7 +215,7 @@ func (c *Conn) dumpTable(dst []port.Socket, t *table) ([]port.Socket, error) {
 	return dst, fmt.Errorf("dump %s: %w", t.name, ErrInterrupted)
 }
 
-func (c *Conn) dumpOnce(dst []port.Socket, t *table) (_ []port.Socket, interrupted bool, err error) {
+func (c *Conn) dumpOnce(dst []model.Socket, t *table) (_ []model.Socket, interrupted bool, err error) {
 	c.sequence++
 	binary.NativeEndian.PutUint32(t.request[8:], c.sequence)
 	c.request = t.request

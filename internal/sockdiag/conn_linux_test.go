@@ -10,11 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
-func dial(t testing.TB, ns *kerneltest.Namespace, options Options) *Conn {
+func dial(t testing.TB, ns *kernel.Namespace, options Options) *Conn {
 	t.Helper()
 	c, err := Dial(ns.FD(), options)
 	if err != nil {
@@ -32,7 +32,7 @@ type testSocket struct {
 }
 
 // open makes a socket in the namespace; it is listening if it is TCP.
-func open(t testing.TB, ns *kerneltest.Namespace, family, kind int, address unix.Sockaddr, options ...int) *testSocket {
+func open(t testing.TB, ns *kernel.Namespace, family, kind int, address unix.Sockaddr, options ...int) *testSocket {
 	t.Helper()
 	fd := -1
 	ns.Do(t, func() (err error) {
@@ -78,13 +78,13 @@ func identity(t testing.TB, s *testSocket) (cookie uint64, inode uint32) {
 	return cookie, uint32(st.Ino)
 }
 
-func dump(t testing.TB, c *Conn) map[uint64]port.Socket {
+func dump(t testing.TB, c *Conn) map[uint64]model.Socket {
 	t.Helper()
 	sockets, err := c.Dump(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	byCookie := map[uint64]port.Socket{}
+	byCookie := map[uint64]model.Socket{}
 	for _, s := range sockets {
 		if other, ok := byCookie[s.Cookie]; ok {
 			t.Errorf("%+v and %+v have the same cookie", other, s)
@@ -95,7 +95,7 @@ func dump(t testing.TB, c *Conn) map[uint64]port.Socket {
 }
 
 func TestDump(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	loopback4 := [4]byte{127, 0, 0, 1}
 	for _, test := range []struct {
 		name    string
@@ -103,27 +103,27 @@ func TestDump(t *testing.T) {
 		kind    int
 		address unix.Sockaddr
 		options []int
-		want    port.Socket
+		want    model.Socket
 		absent  bool // unless clients are asked for
 	}{
 		{"TCP", unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 80, Addr: loopback4}, nil,
-			port.Socket{Protocol: port.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 80}, false},
+			model.Socket{Protocol: model.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 80}, false},
 		{"port 1", unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 1}, nil,
-			port.Socket{Protocol: port.TCP, Address: netip.IPv4Unspecified(), Port: 1}, false},
+			model.Socket{Protocol: model.TCP, Address: netip.IPv4Unspecified(), Port: 1}, false},
 		{"port 65535", unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 65535}, nil,
-			port.Socket{Protocol: port.UDP, Address: netip.IPv4Unspecified(), Port: 65535}, false},
+			model.Socket{Protocol: model.UDP, Address: netip.IPv4Unspecified(), Port: 65535}, false},
 		{"dual stack", unix.AF_INET6, unix.SOCK_STREAM, &unix.SockaddrInet6{Port: 81}, nil,
-			port.Socket{Protocol: port.TCP, Address: netip.IPv6Unspecified(), Port: 81}, false},
+			model.Socket{Protocol: model.TCP, Address: netip.IPv6Unspecified(), Port: 81}, false},
 		{"IPv6 only", unix.AF_INET6, unix.SOCK_STREAM, &unix.SockaddrInet6{Port: 82}, []int{unix.IPV6_V6ONLY},
-			port.Socket{Protocol: port.TCP, Address: netip.IPv6Unspecified(), Port: 82, IPv6Only: true}, false},
+			model.Socket{Protocol: model.TCP, Address: netip.IPv6Unspecified(), Port: 82, IPv6Only: true}, false},
 		{"listen without bind", unix.AF_INET, unix.SOCK_STREAM, nil, nil,
-			port.Socket{Protocol: port.TCP, Address: netip.IPv4Unspecified(), AutoBound: true}, false},
+			model.Socket{Protocol: model.TCP, Address: netip.IPv4Unspecified(), AutoBound: true}, false},
 		{"bind to port 0", unix.AF_INET6, unix.SOCK_STREAM, &unix.SockaddrInet6{}, nil,
-			port.Socket{Protocol: port.TCP, Address: netip.IPv6Unspecified(), AutoBound: true}, false},
+			model.Socket{Protocol: model.TCP, Address: netip.IPv6Unspecified(), AutoBound: true}, false},
 		{"UDP on a high port", unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 51820}, nil,
-			port.Socket{Protocol: port.UDP, Address: netip.IPv4Unspecified(), Port: 51820}, false},
+			model.Socket{Protocol: model.UDP, Address: netip.IPv4Unspecified(), Port: 51820}, false},
 		{"UDP client", unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{}, nil,
-			port.Socket{Protocol: port.UDP, Address: netip.IPv4Unspecified(), AutoBound: true}, true},
+			model.Socket{Protocol: model.UDP, Address: netip.IPv4Unspecified(), AutoBound: true}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			fd := open(t, ns, test.family, test.kind, test.address, test.options...)
@@ -151,7 +151,7 @@ func TestDump(t *testing.T) {
 }
 
 func TestDumpLeavesOutConnections(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	server := open(t, ns, unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{127, 0, 0, 1}})
 	open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, nil) // never bound
 	connected := open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 53})
@@ -175,7 +175,7 @@ func TestDumpLeavesOutConnections(t *testing.T) {
 // A listener that comes after the first dump is asked about once more, one that
 // goes is forgotten.
 func TestDumpAutoBoundOverTime(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	c := dial(t, ns, Options{})
 	chosen := open(t, ns, unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 80})
 	dump(t, c)
@@ -195,7 +195,7 @@ func TestDumpAutoBoundOverTime(t *testing.T) {
 }
 
 func TestDumpOfManySockets(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	const count = 2000 // far more than one datagram holds
 	want := map[uint64]bool{}
 	for i := range count {
@@ -212,7 +212,7 @@ func TestDumpOfManySockets(t *testing.T) {
 }
 
 func TestDumpAllocatesNothing(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	for i := range 20 {
 		open(t, ns, unix.AF_INET6, unix.SOCK_STREAM, &unix.SockaddrInet6{Port: 8000 + i})
 		open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 8000 + i})
@@ -233,7 +233,7 @@ func TestDumpAllocatesNothing(t *testing.T) {
 }
 
 func TestCloseEndsDump(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	c := dial(t, ns, Options{Timeout: time.Hour})
 	ended := make(chan error, 1)
 	go func() {
@@ -258,7 +258,7 @@ func TestCloseEndsDump(t *testing.T) {
 }
 
 func BenchmarkDump(b *testing.B) {
-	ns := kerneltest.NewNamespace(b)
+	ns := kernel.NewNamespace(b)
 	for i := range 20 {
 		open(b, ns, unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 8000 + i})
 	}
@@ -266,7 +266,7 @@ func BenchmarkDump(b *testing.B) {
 		open(b, ns, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 8000 + i})
 	}
 	c := dial(b, ns, Options{})
-	var sockets []port.Socket
+	var sockets []model.Socket
 	b.ReportAllocs()
 	for b.Loop() {
 		var err error

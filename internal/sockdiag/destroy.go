@@ -3,14 +3,14 @@ package sockdiag
 import (
 	"encoding/binary"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Destroyed is a socket that went away, as far as the kernel's message describes it:
 // inode, user, cgroup and process are not in it.
 type Destroyed struct {
 	// Socket has cookie, protocol, address and port.
-	Socket port.Socket
+	Socket model.Socket
 	// Client is true for what was certainly no listener: an outgoing connection
 	// attempt that failed.
 	Client bool
@@ -56,13 +56,13 @@ func parseDestroyed(d *Destroyed, b []byte) error {
 			if len(value) < 1 {
 				return malformed("INET_DIAG_PROTOCOL is empty")
 			}
-			d.Socket.Protocol = port.Protocol(value[0])
+			d.Socket.Protocol = model.Protocol(value[0])
 		case attributeInfo:
 			d.Client = connected(value)
 		}
 		rest = rest[min(align(length), len(rest)):]
 	}
-	if d.Socket.Protocol != port.TCP && d.Socket.Protocol != port.UDP {
+	if d.Socket.Protocol != model.TCP && d.Socket.Protocol != model.UDP {
 		return malformed("%s among destroy notifications of TCP and UDP", d.Socket.Protocol)
 	}
 	return nil

@@ -4,18 +4,18 @@ import (
 	"strings"
 	"syscall"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // table is one of the kernel's tables and how to ask for it.
 type table struct {
-	protocol  port.Protocol
+	protocol  model.Protocol
 	autoBound bool // every socket of this dump has a port that the kernel chose
 	request   []byte
 	name      string
 }
 
-func newTable(family uint8, protocol port.Protocol, ports choice) table {
+func newTable(family uint8, protocol model.Protocol, ports choice) table {
 	name := protocol.String() + " sockets of IPv4"
 	if family == familyIPv6 {
 		name = protocol.String() + " sockets of IPv6"
@@ -28,12 +28,12 @@ func newTable(family uint8, protocol port.Protocol, ports choice) table {
 
 // listeners asks for the TCP listeners of both families.
 func listeners() table {
-	return table{protocol: port.TCP, name: "tcp sockets", request: appendBothRequest(nil)}
+	return table{protocol: model.TCP, name: "tcp sockets", request: appendBothRequest(nil)}
 }
 
 // parseDump appends the sockets of one datagram to dst. done is true at the end of
 // the dump, interrupted where its table changed meanwhile.
-func parseDump(dst []port.Socket, b []byte, sequence uint32, t *table) (_ []port.Socket, done, interrupted bool, err error) {
+func parseDump(dst []model.Socket, b []byte, sequence uint32, t *table) (_ []model.Socket, done, interrupted bool, err error) {
 	for len(b) > 0 {
 		h, payload, rest, err := nextMessage(b)
 		if err != nil {
@@ -49,7 +49,7 @@ func parseDump(dst []port.Socket, b []byte, sequence uint32, t *table) (_ []port
 		case typeDone, typeError:
 			return dst, true, interrupted, kernelError(payload, t)
 		case typeSockDiagFamily, typeTCPDiag:
-			dst = append(dst, port.Socket{})
+			dst = append(dst, model.Socket{})
 			s := &dst[len(dst)-1]
 			if err := parseSocket(s, payload, t.protocol); err != nil {
 				return dst[:len(dst)-1], false, interrupted, err

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // answer is what the fake kernel sends to one request: a part of the dump for
@@ -98,7 +98,7 @@ func datagram(cookies []uint64, sequence uint32, end, marked bool) (b []byte) {
 	return b
 }
 
-func cookiesOf(sockets []port.Socket) (cookies []uint64) {
+func cookiesOf(sockets []model.Socket) (cookies []uint64) {
 	for _, s := range sockets {
 		cookies = append(cookies, s.Cookie)
 	}
@@ -122,7 +122,7 @@ func TestInterruptedDumpIsRepeated(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, end := fakeKernel(t, test.answers...)
-			sockets, err := c.dumpTable([]port.Socket{{Cookie: 1}}, &c.tables[0])
+			sockets, err := c.dumpTable([]model.Socket{{Cookie: 1}}, &c.tables[0])
 			if err != nil {
 				t.Fatal(err)
 			}

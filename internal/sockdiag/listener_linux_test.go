@@ -9,11 +9,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
-func listenIn(t testing.TB, ns *kerneltest.Namespace) *Listener {
+func listenIn(t testing.TB, ns *kernel.Namespace) *Listener {
 	t.Helper()
 	l, err := Listen(ns.FD(), Options{})
 	if err != nil {
@@ -42,23 +42,23 @@ func receiveBatch(t testing.TB, l *Listener, dst []Destroyed) (int, error) {
 }
 
 func TestDestroyed(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	l := listenIn(t, ns)
 	for _, test := range []struct {
 		name    string
 		family  int
 		kind    int
 		address unix.Sockaddr
-		want    port.Socket
+		want    model.Socket
 	}{
 		{"TCP", unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{127, 0, 0, 1}},
-			port.Socket{Protocol: port.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 80}},
+			model.Socket{Protocol: model.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 80}},
 		{"TCP of IPv6", unix.AF_INET6, unix.SOCK_STREAM, &unix.SockaddrInet6{Port: 81},
-			port.Socket{Protocol: port.TCP, Address: netip.IPv6Unspecified(), Port: 81}},
+			model.Socket{Protocol: model.TCP, Address: netip.IPv6Unspecified(), Port: 81}},
 		{"UDP", unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 53},
-			port.Socket{Protocol: port.UDP, Address: netip.IPv4Unspecified(), Port: 53}},
+			model.Socket{Protocol: model.UDP, Address: netip.IPv4Unspecified(), Port: 53}},
 		{"UDP of IPv6", unix.AF_INET6, unix.SOCK_DGRAM, &unix.SockaddrInet6{Port: 54},
-			port.Socket{Protocol: port.UDP, Address: netip.IPv6Unspecified(), Port: 54}},
+			model.Socket{Protocol: model.UDP, Address: netip.IPv6Unspecified(), Port: 54}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			fd := open(t, ns, test.family, test.kind, test.address)
@@ -75,7 +75,7 @@ func TestDestroyed(t *testing.T) {
 // Nothing but what may have been a listener comes through: connections, refused
 // or reset ones too, and sockets without a port are dropped in the kernel.
 func TestDestroyedClients(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	server := open(t, ns, unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{127, 0, 0, 1}})
 	l := listenIn(t, ns)
 	unbound := open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, nil)
@@ -120,7 +120,7 @@ func TestDestroyedClients(t *testing.T) {
 }
 
 func TestCloseEndsReceive(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	l := listenIn(t, ns)
 	ended := make(chan error, 1)
 	go func() {
@@ -146,7 +146,7 @@ func FuzzParseDestroyed(f *testing.F) {
 	f.Add(fixture(f, "destroyed-tcp.bin"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var d Destroyed
-		if err := parseDestroyed(&d, b); err == nil && (d.Socket.Protocol != port.TCP && d.Socket.Protocol != port.UDP || !d.Socket.Address.IsValid()) {
+		if err := parseDestroyed(&d, b); err == nil && (d.Socket.Protocol != model.TCP && d.Socket.Protocol != model.UDP || !d.Socket.Address.IsValid()) {
 			t.Errorf("%+v without an error", d)
 		}
 	})

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Numbers and sizes of the kernel's headers, spelled out here so that parsing
@@ -58,14 +58,14 @@ const (
 
 // appendRequest appends one dump request for the sockets of a family and
 // protocol that can be spoken to.
-func appendRequest(b []byte, family uint8, protocol port.Protocol, ports choice) []byte {
+func appendRequest(b []byte, family uint8, protocol model.Protocol, ports choice) []byte {
 	filter := bytecode(ports)
 	length := requestLength
 	if len(filter) > 0 {
 		length += attributeHeader + len(filter)
 	}
 	state := uint32(1) << stateListen
-	if protocol == port.UDP {
+	if protocol == model.UDP {
 		state = 1 << stateClose
 	}
 	b = appendHeader(b, typeSockDiagFamily, length)
@@ -157,11 +157,11 @@ func errorCode(payload []byte) (int, error) {
 }
 
 // parseSocket reads an inet_diag_msg with its attributes into s.
-func parseSocket(s *port.Socket, payload []byte, protocol port.Protocol) error {
+func parseSocket(s *model.Socket, payload []byte, protocol model.Protocol) error {
 	if len(payload) < messageLength {
 		return malformed("%d bytes where an inet_diag_msg takes %d", len(payload), messageLength)
 	}
-	*s = port.Socket{
+	*s = model.Socket{
 		Protocol: protocol,
 		Port:     binary.BigEndian.Uint16(payload[offsetSourcePort:]),
 		Cookie: uint64(binary.NativeEndian.Uint32(payload[offsetCookie:])) |
@@ -181,7 +181,7 @@ func parseSocket(s *port.Socket, payload []byte, protocol port.Protocol) error {
 	return parseAttributes(s, payload[messageLength:])
 }
 
-func parseAttributes(s *port.Socket, b []byte) error {
+func parseAttributes(s *model.Socket, b []byte) error {
 	for len(b) > 0 {
 		if len(b) < attributeHeader {
 			return malformed("%d bytes left where an attribute header takes %d", len(b), attributeHeader)

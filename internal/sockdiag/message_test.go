@@ -11,8 +11,8 @@ import (
 	"syscall"
 	"testing"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // The files in testdata are datagrams of a 6.18 kernel (amd64, little-endian),
@@ -22,7 +22,7 @@ const captured = 7
 func fixture(t testing.TB, name string) []byte {
 	t.Helper()
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		kerneltest.Skip(t, "the fixtures are those of a little-endian machine")
+		kernel.Skip(t, "the fixtures are those of a little-endian machine")
 	}
 	b, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
@@ -31,7 +31,7 @@ func fixture(t testing.TB, name string) []byte {
 	return b
 }
 
-func tableOf(family uint8, protocol port.Protocol) *table {
+func tableOf(family uint8, protocol model.Protocol) *table {
 	t := newTable(family, protocol, anyPort)
 	return &t
 }
@@ -40,12 +40,12 @@ func TestParseDumpOfARealKernel(t *testing.T) {
 	for _, test := range []struct {
 		file  string
 		table *table
-		want  port.Socket
+		want  model.Socket
 	}{
-		{"tcp-ipv4-0.bin", tableOf(familyIPv4, port.TCP), port.Socket{Protocol: port.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 4567}},
-		{"tcp-ipv6-0.bin", tableOf(familyIPv6, port.TCP), port.Socket{Protocol: port.TCP, Address: netip.MustParseAddr("::1"), Port: 4568, IPv6Only: true}},
-		{"udp-ipv4-0.bin", tableOf(familyIPv4, port.UDP), port.Socket{Protocol: port.UDP, Address: netip.MustParseAddr("0.0.0.0"), Port: 5353}},
-		{"udp-ipv6-0.bin", tableOf(familyIPv6, port.UDP), port.Socket{Protocol: port.UDP, Address: netip.MustParseAddr("::"), Port: 5354, IPv6Only: true}},
+		{"tcp-ipv4-0.bin", tableOf(familyIPv4, model.TCP), model.Socket{Protocol: model.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 4567}},
+		{"tcp-ipv6-0.bin", tableOf(familyIPv6, model.TCP), model.Socket{Protocol: model.TCP, Address: netip.MustParseAddr("::1"), Port: 4568, IPv6Only: true}},
+		{"udp-ipv4-0.bin", tableOf(familyIPv4, model.UDP), model.Socket{Protocol: model.UDP, Address: netip.MustParseAddr("0.0.0.0"), Port: 5353}},
+		{"udp-ipv6-0.bin", tableOf(familyIPv6, model.UDP), model.Socket{Protocol: model.UDP, Address: netip.MustParseAddr("::"), Port: 5354, IPv6Only: true}},
 	} {
 		t.Run(test.file, func(t *testing.T) {
 			sockets, done, interrupted, err := parseDump(nil, fixture(t, test.file), captured, test.table)
@@ -98,7 +98,7 @@ func TestParseDumpRefusesDamage(t *testing.T) {
 		{"short error", "2 bytes where an error code takes 4", edit(fixture(t, "tcp-ipv4-1.bin"), func(b []byte) { b[0] = 18 })[:18]},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, _, _, err := parseDump(nil, test.datagram, captured, tableOf(familyIPv6, port.TCP))
+			_, _, _, err := parseDump(nil, test.datagram, captured, tableOf(familyIPv6, model.TCP))
 			var bad *MalformedError
 			if !errors.As(err, &bad) || !strings.Contains(bad.What, test.want) {
 				t.Errorf("error %v; want a MalformedError with %q", err, test.want)
@@ -114,7 +114,7 @@ func TestParseDumpKernelErrors(t *testing.T) {
 			binary.NativeEndian.PutUint32(b[headerLength:], uint32(code))
 		})
 	}
-	_, done, _, err := parseDump(nil, failure(-int32(syscall.ENOBUFS)), captured, tableOf(familyIPv4, port.TCP))
+	_, done, _, err := parseDump(nil, failure(-int32(syscall.ENOBUFS)), captured, tableOf(familyIPv4, model.TCP))
 	if !done || !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("done %v, error %v; want ENOBUFS", done, err)
 	}
@@ -124,7 +124,7 @@ func TestParseDumpKernelErrors(t *testing.T) {
 		feature, remedy string
 	}{
 		// No handler for the protocol, and none for TCPDIAG_GETSOCK.
-		{syscall.ENOENT, *tableOf(familyIPv6, port.UDP), "udp sockets of IPv6", "modprobe -a inet_diag udp_diag and"},
+		{syscall.ENOENT, *tableOf(familyIPv6, model.UDP), "udp sockets of IPv6", "modprobe -a inet_diag udp_diag and"},
 		{syscall.EOPNOTSUPP, listeners(), "tcp sockets", "modprobe -a inet_diag tcp_diag and"},
 		{syscall.EOPNOTSUPP, listeners(), "tcp sockets", "CONFIG_INET_TCP_DIAG"},
 	} {
@@ -138,7 +138,7 @@ func TestParseDumpKernelErrors(t *testing.T) {
 
 func TestParseDumpNoticesInterruption(t *testing.T) {
 	cut := edit(fixture(t, "udp-ipv4-0.bin"), func(b []byte) { b[6] |= flagDumpInterrupt })
-	if _, _, interrupted, err := parseDump(nil, cut, captured, tableOf(familyIPv4, port.UDP)); !interrupted || err != nil {
+	if _, _, interrupted, err := parseDump(nil, cut, captured, tableOf(familyIPv4, model.UDP)); !interrupted || err != nil {
 		t.Errorf("interrupted %v, error %v; want an interrupted dump without an error", interrupted, err)
 	}
 }
@@ -147,7 +147,7 @@ func TestParseDumpUnmapsIPv4(t *testing.T) {
 	mapped := edit(fixture(t, "tcp-ipv6-0.bin"), func(b []byte) {
 		copy(b[headerLength+offsetSourceAddress:], netip.MustParseAddr("::ffff:10.1.2.3").AsSlice())
 	})
-	sockets, _, _, err := parseDump(nil, mapped, captured, tableOf(familyIPv6, port.TCP))
+	sockets, _, _, err := parseDump(nil, mapped, captured, tableOf(familyIPv6, model.TCP))
 	if err != nil || sockets[0].Address != netip.MustParseAddr("10.1.2.3") {
 		t.Errorf("%v, error %v; want 10.1.2.3", sockets, err)
 	}
@@ -158,7 +158,7 @@ func FuzzParseDump(f *testing.F) {
 		f.Add(fixture(f, name))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		sockets, _, _, err := parseDump(nil, b, captured, tableOf(familyIPv6, port.TCP))
+		sockets, _, _, err := parseDump(nil, b, captured, tableOf(familyIPv6, model.TCP))
 		for _, s := range sockets {
 			if s.Port == 0 || !s.Address.IsValid() {
 				t.Errorf("socket %+v, error %v; want a port and an address", s, err)

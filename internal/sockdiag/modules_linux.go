@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // explainDial adds the remedy to an error of opening a netlink socket.
@@ -38,7 +38,7 @@ func LoadModules() error {
 		return err
 	}
 	var errs []error
-	for _, t := range []table{listeners(), newTable(familyIPv4, port.UDP, userChosen)} {
+	for _, t := range []table{listeners(), newTable(familyIPv4, model.UDP, userChosen)} {
 		_, err := conn.dumpTable(nil, &t)
 		errs = append(errs, err)
 		if _, missing := errors.AsType[*UnsupportedError](err); err != nil && !missing {

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // lastPort is where a storm binds its last socket.
@@ -20,7 +20,7 @@ const lastPort = 5000
 
 // storm binds and closes so many sockets in a namespace, one after the other; those of
 // TCP listen between.
-func storm(ns *kerneltest.Namespace, t testing.TB, count int, kind int) {
+func storm(ns *kernel.Namespace, t testing.TB, count int, kind int) {
 	t.Helper()
 	ns.Do(t, func() error {
 		for range count {
@@ -81,7 +81,7 @@ func TestStormIsAccountedFor(t *testing.T) {
 		{"UDP with a small buffer", unix.SOCK_DGRAM, 256 << 10, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ns := kerneltest.NewNamespace(t)
+			ns := kernel.NewNamespace(t)
 			l, err := Listen(ns.FD(), Options{Buffer: test.buffer})
 			if err != nil {
 				t.Fatal(err)
@@ -95,7 +95,7 @@ func TestStormIsAccountedFor(t *testing.T) {
 				storming.Go(func() { storm(ns, t, count, test.kind) })
 			} else {
 				storm(ns, t, count, test.kind)
-				kerneltest.Eventually(t, "messages are dropped", func() bool {
+				kernel.Eventually(t, "messages are dropped", func() bool {
 					dropped, err := l.Dropped()
 					return dropped > 0 || err != nil
 				})
@@ -124,9 +124,9 @@ func TestFence(t *testing.T) {
 		if err := busy.Start(); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { kerneltest.End(t, busy) })
+		t.Cleanup(func() { kernel.End(t, busy) })
 	}
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	const storms, each = 4, 1000
 	// Room for all, of which more than half is used.
 	l, err := Listen(ns.FD(), Options{Buffer: storms * each * 1280 * 4 / 3})
@@ -170,7 +170,7 @@ func TestFence(t *testing.T) {
 
 // A buffer can be made smaller and larger at any time.
 func TestSetBuffer(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	l, err := Listen(ns.FD(), Options{Buffer: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestSetBuffer(t *testing.T) {
 	const count = 100
 	storm(ns, t, count, unix.SOCK_DGRAM)
 	each := 0
-	kerneltest.Eventually(t, "all messages are queued", func() bool {
+	kernel.Eventually(t, "all messages are queued", func() bool {
 		queued, err := l.Queued()
 		if err != nil {
 			t.Fatal(err)
@@ -206,7 +206,7 @@ func TestSetBuffer(t *testing.T) {
 	}
 	expect(10 * each)
 	storm(ns, t, count, unix.SOCK_DGRAM)
-	kerneltest.Eventually(t, "the second storm is dropped, the first one waits", func() bool {
+	kernel.Eventually(t, "the second storm is dropped, the first one waits", func() bool {
 		dropped, err := l.Dropped()
 		queued, queuedErr := l.Queued()
 		if err = errors.Join(err, queuedErr); err != nil {
@@ -224,7 +224,7 @@ func TestSetBuffer(t *testing.T) {
 }
 
 func TestReadDeadline(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	l := listenIn(t, ns)
 	dst := make([]Destroyed, 4)
 	for _, deadline := range []time.Time{time.Now().Add(10 * time.Millisecond), time.Now().Add(-time.Hour)} {
@@ -251,7 +251,7 @@ func TestReadDeadline(t *testing.T) {
 }
 
 func TestReceiveBatchAllocatesNothing(t *testing.T) {
-	ns := kerneltest.NewNamespace(t)
+	ns := kernel.NewNamespace(t)
 	l := listenIn(t, ns)
 	const count = 2000
 	storm(ns, t, count, unix.SOCK_DGRAM)
@@ -271,7 +271,7 @@ func TestReceiveBatchAllocatesNothing(t *testing.T) {
 
 func TestLoadModules(t *testing.T) {
 	if err := LoadModules(); err != nil {
-		kerneltest.Skip(t, err.Error())
+		kernel.Skip(t, err.Error())
 	}
 }
 
@@ -279,7 +279,7 @@ func TestLoadModules(t *testing.T) {
 func BenchmarkReceive(b *testing.B) {
 	for _, size := range []int{1, 64} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			ns := kerneltest.NewNamespace(b)
+			ns := kernel.NewNamespace(b)
 			l := listenIn(b, ns)
 			dst := make([]Destroyed, size)
 			const count = 4096
@@ -287,7 +287,7 @@ func BenchmarkReceive(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				storm(ns, b, count, unix.SOCK_DGRAM)
-				kerneltest.Eventually(b, "all messages are queued", func() bool {
+				kernel.Eventually(b, "all messages are queued", func() bool {
 					queued, _ := l.Queued()
 					return queued >= count*512 && queued%count == 0
 				})

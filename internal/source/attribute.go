@@ -3,14 +3,14 @@ package source
 import (
 	"fmt"
 
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
+	"portwatcher/internal/attribute"
+	"portwatcher/internal/model"
 	"portwatcher/internal/tracker"
 )
 
 // attribute resolves the owners of sockets, and returns them by the indices that
 // stand at the same place in indices.
-func (e *Env) attribute(sockets []port.Socket, indices []int, members process.Members) map[int]tracker.Owner {
+func (e *Env) attribute(sockets []model.Socket, indices []int, members attribute.Members) map[int]tracker.Owner {
 	owners, denied, err := e.Attributor.Attribute(sockets, members)
 	e.reportTrouble(denied, err)
 	result := make(map[int]tracker.Owner, len(owners))

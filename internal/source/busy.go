@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/procnet"
+	"portwatcher/internal/procfs"
 )
 
 // The kernel makes a destroy notification of every connection that closes in a namespace
@@ -37,7 +37,7 @@ func (w *Watcher) measureConnections() error {
 	if len(pids) == 0 {
 		return nil
 	}
-	sum, err := procnet.Connections(w.env.ProcRoot, pids[0])
+	sum, err := procfs.Connections(w.env.ProcRoot, pids[0])
 	if err != nil {
 		b.at = 0
 		return nil // its watcher ends, or notifications stay as they are

@@ -7,11 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
 )
 
 const (
@@ -29,7 +29,7 @@ const (
 // Engine knows the containers; see [engine.Engine].
 type Engine interface {
 	Info(ctx context.Context) (engine.Info, error)
-	List(ctx context.Context) ([]*port.Container, error)
+	List(ctx context.Context) ([]*model.Container, error)
 	Follow(ctx context.Context, changes chan<- engine.Change) error
 }
 
@@ -41,11 +41,11 @@ type Containers struct {
 	// Address is the engine's, for messages.
 	Address string
 	// Prove returns nil if a container's first process is the one that ProcRoot shows;
-	// see [process.Prove].
-	Prove func(procRoot string, container *port.Container) error
+	// see [attribute.Prove].
+	Prove func(procRoot string, container *model.Container) error
 
 	// hostNamespace is the host's own, zero until it is known.
-	hostNamespace port.Namespace
+	hostNamespace model.Namespace
 	// ending are the containers whose end waits until the kernel's reports of before
 	// are sent, with what the engine reported of them since.
 	ending map[string][]engine.Change
@@ -167,7 +167,7 @@ func (c *Containers) Inspect(change engine.Change) *ContainerChange {
 // proven to be the container's: the pid may be that of another machine, or of another
 // process by now, and that process's ports would be taken for the container's. The
 // errors are those of [netns.Identify], or say so.
-func (c *Containers) identify(container *port.Container) (id port.Namespace, err error) {
+func (c *Containers) identify(container *model.Container) (id model.Namespace, err error) {
 	root := c.Env.ProcRoot
 	err = netns.Hold(root, container.PID, func() error {
 		if err := c.Prove(root, container); err != nil {
@@ -177,7 +177,7 @@ func (c *Containers) identify(container *port.Container) (id port.Namespace, err
 		id, err = netns.Identify(root, container.PID)
 		return err
 	})
-	if stranger, ok := errors.AsType[*process.StrangerError](err); ok {
+	if stranger, ok := errors.AsType[*attribute.StrangerError](err); ok {
 		err = fmt.Errorf("the engine at %s says that process %d is container %s's, but it is not: is that engine on this machine? "+
 			"portwatcher watches the containers of its own machine, and needs the host's pid namespace (docker run --pid host; in Compose, pid: host): %w",
 			c.Address, container.PID, container.Name, stranger)
@@ -188,11 +188,11 @@ func (c *Containers) identify(container *port.Container) (id port.Namespace, err
 // isHost reports whether a namespace is the host's: that of the host's first process, or
 // of a container whose network mode is host. Others can be there by another network mode,
 // container:x, when x has ended since.
-func (c *Containers) isHost(id port.Namespace, container *port.Container) bool {
+func (c *Containers) isHost(id model.Namespace, container *model.Container) bool {
 	if container.NetworkMode == "host" {
 		c.hostNamespace = id
-	} else if c.hostNamespace == (port.Namespace{}) {
-		host, err := process.HostNamespace(c.Env.ProcRoot)
+	} else if c.hostNamespace == (model.Namespace{}) {
+		host, err := attribute.HostNamespace(c.Env.ProcRoot)
 		if err != nil {
 			c.Env.Logger.WithError(err).Debug("The host's network namespace is not known yet.")
 			return false

@@ -8,17 +8,17 @@ import (
 	"testing"
 
 	"portwatcher/internal/engine"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
-func believe(string, *port.Container) error { return nil }
+func believe(string, *model.Container) error { return nil }
 
 // TestHostNamespaceBySight: what shares the host's namespace is found by reading it,
 // since the engine's description need not say so: network_mode: container:x, and x has
 // ended.
 func TestHostNamespaceBySight(t *testing.T) {
-	host, other := kerneltest.NewBox(t), kerneltest.NewBox(t)
+	host, other := kernel.NewBox(t), kernel.NewBox(t)
 	// A /proc in which the first process is in the host's namespace.
 	root := t.TempDir()
 	for name, pid := range map[string]int{
@@ -30,15 +30,15 @@ func TestHostNamespaceBySight(t *testing.T) {
 	}
 	r, _ := newRig(t, nil)
 	r.ProcRoot = root
-	inspect := func(c *Containers, container *port.Container) *ContainerChange {
+	inspect := func(c *Containers, container *model.Container) *ContainerChange {
 		change := c.Inspect(engine.Change{Kind: engine.Started, Container: container})
-		if change.Err != nil || change.Namespace == (port.Namespace{}) {
+		if change.Err != nil || change.Namespace == (model.Namespace{}) {
 			t.Fatalf("%+v", change)
 		}
 		return change
 	}
-	mate := &port.Container{ID: "mate", PID: host.Process.Pid, NetworkMode: "container:x"}
-	boxed := &port.Container{ID: "boxed", PID: other.Process.Pid}
+	mate := &model.Container{ID: "mate", PID: host.Process.Pid, NetworkMode: "container:x"}
+	boxed := &model.Container{ID: "boxed", PID: other.Process.Pid}
 	c := &Containers{Env: r.Env, Prove: believe}
 	if !inspect(c, mate).Host || inspect(c, boxed).Host {
 		t.Error("the host's namespace is not the one of the first process")
@@ -51,7 +51,7 @@ func TestHostNamespaceBySight(t *testing.T) {
 	if inspect(c, mate).Host {
 		t.Error("the host's namespace is known, from nothing")
 	}
-	says := &port.Container{ID: "says", PID: host.Process.Pid, NetworkMode: "host"}
+	says := &model.Container{ID: "says", PID: host.Process.Pid, NetworkMode: "host"}
 	if !inspect(c, says).Host || !inspect(c, mate).Host || inspect(c, boxed).Host {
 		t.Error("the host's namespace is not the one of the container that says so")
 	}
@@ -61,7 +61,7 @@ func TestHostNamespaceBySight(t *testing.T) {
 func TestInspectEnded(t *testing.T) {
 	r, _ := newRig(t, nil)
 	c := &Containers{Env: r.Env, Prove: believe}
-	change := c.Inspect(engine.Change{Kind: engine.Started, Container: &port.Container{ID: "x", PID: 1 << 29}})
+	change := c.Inspect(engine.Change{Kind: engine.Started, Container: &model.Container{ID: "x", PID: 1 << 29}})
 	if !change.Ended || change.Err == nil {
 		t.Errorf("%+v, want that its process has ended", change)
 	}
@@ -70,8 +70,8 @@ func TestInspectEnded(t *testing.T) {
 // scriptedEngine reports changes and ends with an error.
 type scriptedEngine struct{ changes []engine.Change }
 
-func (e *scriptedEngine) Info(context.Context) (engine.Info, error)       { return engine.Info{}, nil }
-func (e *scriptedEngine) List(context.Context) ([]*port.Container, error) { return nil, nil }
+func (e *scriptedEngine) Info(context.Context) (engine.Info, error)        { return engine.Info{}, nil }
+func (e *scriptedEngine) List(context.Context) ([]*model.Container, error) { return nil, nil }
 func (e *scriptedEngine) Follow(ctx context.Context, to chan<- engine.Change) error {
 	for _, change := range e.changes {
 		to <- change
@@ -83,7 +83,7 @@ func (e *scriptedEngine) Follow(ctx context.Context, to chan<- engine.Change) er
 // What the engine reports of a container after its end waits for that, in order.
 func TestChangesAfterAnEnd(t *testing.T) {
 	r, _ := newRig(t, nil)
-	web := &port.Container{ID: "web", PID: 1 << 29}
+	web := &model.Container{ID: "web", PID: 1 << 29}
 	kinds := []engine.Kind{engine.Started, engine.Stopped, engine.Started, engine.Stopped, engine.Passed, engine.Started}
 	e := &scriptedEngine{}
 	for _, kind := range kinds {
@@ -97,7 +97,7 @@ func TestChangesAfterAnEnd(t *testing.T) {
 		(&Containers{Env: r.Env, Engine: e, Prove: believe}).Run(ctx)
 	}()
 	var got []engine.Kind
-	kerneltest.Await(t, "all changes", func() string {
+	kernel.Await(t, "all changes", func() string {
 		got = nil
 		r.mutex.Lock()
 		defer r.mutex.Unlock()

@@ -3,24 +3,24 @@ package source
 import (
 	"slices"
 
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
+	"portwatcher/internal/attribute"
+	"portwatcher/internal/model"
 )
 
 // Directory is which containers run, and which of them share a network namespace.
 // It is immutable: a change makes a new one.
 type Directory struct {
 	// Containers are all running ones, by id.
-	Containers map[string]*port.Container
+	Containers map[string]*model.Container
 	// Namespaces are those that could be identified.
-	Namespaces map[port.Namespace]*Members
+	Namespaces map[model.Namespace]*Members
 	// Forms are those in which cgroup paths name this engine's containers.
-	Forms *process.Forms
+	Forms *attribute.Forms
 }
 
 // Members are the containers of a network namespace. A value is immutable.
 type Members struct {
-	Containers []*port.Container
+	Containers []*model.Container
 	// Names lists the monitored ones, for messages.
 	Names string
 	// Host means that the namespace is the host's.
@@ -30,7 +30,7 @@ type Members struct {
 }
 
 // Lookup returns a running container by its id, nil if there is none.
-func (d *Directory) Lookup(id string) *port.Container {
+func (d *Directory) Lookup(id string) *model.Container {
 	if d == nil {
 		return nil
 	}
@@ -38,7 +38,7 @@ func (d *Directory) Lookup(id string) *port.Container {
 }
 
 // members returns the containers of a namespace; none where it is not known.
-func (e *Env) members(id port.Namespace) *Members {
+func (e *Env) members(id model.Namespace) *Members {
 	if d := e.Directory.Load(); d != nil && d.Namespaces[id] != nil {
 		return d.Namespaces[id]
 	}
@@ -46,8 +46,8 @@ func (e *Env) members(id port.Namespace) *Members {
 }
 
 // ownership is what attribution needs to know of the members.
-func (m *Members) ownership(d *Directory) process.Members {
-	return process.Members{Lookup: d.Lookup, Namespace: m.Containers, Host: m.Host, Forms: d.Forms}
+func (m *Members) ownership(d *Directory) attribute.Members {
+	return attribute.Members{Lookup: d.Lookup, Namespace: m.Containers, Host: m.Host, Forms: d.Forms}
 }
 
 // pids are the first processes of the members: any of them leads into the

@@ -11,10 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
-	"portwatcher/internal/process"
 )
 
 const (
@@ -74,7 +74,7 @@ type Reader struct {
 	flushes flushes
 
 	// Of the resolving goroutine.
-	processes *process.Cache
+	processes *attribute.Cache
 	cgroups   *CgroupPaths
 }
 
@@ -114,7 +114,7 @@ func (e *Env) RunProbe(ctx context.Context, first Probe, open func() (Probe, err
 func (e *Env) newReader(p Probe) *Reader {
 	return &Reader{
 		env: e, probe: p, chunks: make(chan chunk, maxChunks), events: make(chan []probe.Event, 4), counts: make(chan chan struct{}),
-		free: make(chan *Facts, maxChunks), stopped: make(chan struct{}), processes: process.NewCache(e.Finder),
+		free: make(chan *Facts, maxChunks), stopped: make(chan struct{}), processes: attribute.NewCache(e.Finder),
 		cgroups: &CgroupPaths{},
 	}
 }
@@ -324,7 +324,7 @@ func sum(s probe.Stats) uint64 { return s.CountedOpened + s.CountedClosed + s.Mi
 // otherwise in intervals while the kernel goes on to count. With a burst limit the kernel
 // may begin to count after the last record of a second: that second is awaited.
 func (r *Reader) count(ctx context.Context) error {
-	c := counter{Reader: r, cgroups: &CgroupPaths{}, processes: process.NewCache(r.env.Finder)}
+	c := counter{Reader: r, cgroups: &CgroupPaths{}, processes: attribute.NewCache(r.env.Finder)}
 	due := stoppedTimer()
 	defer due.Stop()
 	set := false
@@ -365,7 +365,7 @@ type counter struct {
 	last      probe.Stats // of the last taking
 	list      []probe.Count
 	cgroups   *CgroupPaths
-	processes *process.Cache
+	processes *attribute.Cache
 }
 
 // take sends what was counted and lost since the last time. A probe that is closed has
@@ -400,7 +400,7 @@ func (c *counter) take() (err error) {
 }
 
 // countedProcesses describes the process of the last opening.
-func countedProcesses(cache *process.Cache, c *probe.Count) []port.Process {
+func countedProcesses(cache *attribute.Cache, c *probe.Count) []model.Process {
 	if c.PID == 0 {
 		return nil
 	}

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"time"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
+	"portwatcher/internal/model"
 	"portwatcher/internal/tracker"
 )
 
@@ -30,7 +30,7 @@ const (
 // second look-up. It belongs to the goroutine of Run.
 type HolderCheck struct {
 	env      *Env
-	lives    *process.Lives
+	lives    *attribute.Lives
 	query    Holders
 	holdings Holdings
 	rounds   int
@@ -43,7 +43,7 @@ type HolderCheck struct {
 // NewHolderCheck returns a check of what the capture of env knows.
 func NewHolderCheck(env *Env) *HolderCheck {
 	return &HolderCheck{
-		env: env, lives: process.NewLives(env.ProcRoot), gone: map[int]struct{}{},
+		env: env, lives: attribute.NewLives(env.ProcRoot), gone: map[int]struct{}{},
 		nextWhole: time.Now().Add(wholeLookup),
 	}
 }
@@ -121,7 +121,7 @@ func (h *HolderCheck) findGone() bool {
 
 // lookUp finds out who holds sockets now. The error was logged.
 func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
-	held := &Held{Lookup: tracker.Lookup{Began: clock.Now(), Source: port.SourceProc}}
+	held := &Held{Lookup: tracker.Lookup{Began: clock.Now(), Source: model.SourceProc}}
 	var inodes []uint32
 	for i := range holdings {
 		if holdings[i].Inode != 0 {
@@ -149,26 +149,26 @@ func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
 				held.Ending = map[string]bool{}
 			}
 			if _, checked := held.Ending[c.ID]; !checked {
-				held.Ending[c.ID] = process.Ending(e.ProcRoot, c.PID)
+				held.Ending[c.ID] = attribute.Ending(e.ProcRoot, c.PID)
 			}
 		}
 	}
 	held.Lookup.Time = clock.Now()
 	// eBPF reports the host's pids.
-	held.Lookup.Incomparable = e.Prober.Load() != nil && !process.HostProcesses(e.ProcRoot)
+	held.Lookup.Incomparable = e.Prober.Load() != nil && !attribute.HostProcesses(e.ProcRoot)
 	return held, nil
 }
 
 // sharesProcess reports whether a process is in both lists, or one of them is empty.
-func sharesProcess(a, b []port.Process) bool {
-	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(p port.Process) bool {
-		return slices.ContainsFunc(b, func(q port.Process) bool { return p.PID == q.PID })
+func sharesProcess(a, b []model.Process) bool {
+	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(p model.Process) bool {
+		return slices.ContainsFunc(b, func(q model.Process) bool { return p.PID == q.PID })
 	})
 }
 
 // withHidden adds to those who were found the processes that were known and whose open
 // files could not be listed: they may still hold the socket.
-func withHidden(found, known []port.Process, denied []int) []port.Process {
+func withHidden(found, known []model.Process, denied []int) []model.Process {
 	if len(denied) == 0 {
 		return found
 	}
@@ -178,7 +178,7 @@ func withHidden(found, known []port.Process, denied []int) []port.Process {
 			all = append(all, p)
 		}
 	}
-	slices.SortFunc(all, func(a, b port.Process) int { return a.PID - b.PID })
+	slices.SortFunc(all, func(a, b model.Process) int { return a.PID - b.PID })
 	return all
 }
 

@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
+	"portwatcher/internal/attribute"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 	"portwatcher/internal/tracker"
 )
 
@@ -35,9 +35,9 @@ func inherit(t *testing.T, fd int, command ...string) *exec.Cmd {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { kerneltest.End(t, child) })
-	kerneltest.Eventually(t, "the child is "+command[0], func() bool {
-		return process.NewFinder("/proc").Describe(child.Process.Pid).Name == command[0]
+	t.Cleanup(func() { kernel.End(t, child) })
+	kernel.Eventually(t, "the child is "+command[0], func() bool {
+		return attribute.NewFinder("/proc").Describe(child.Process.Pid).Name == command[0]
 	})
 	return child
 }
@@ -71,7 +71,7 @@ func sleeps(children ...*exec.Cmd) string {
 // held watches port 80 of a box, which children hold, and checks its holders.
 type held struct {
 	*rig
-	box   *kerneltest.Box
+	box   *kernel.Box
 	w     *Watcher
 	check *HolderCheck
 	fd    int
@@ -83,7 +83,7 @@ const opened80 = "opened 80/tcp sock_diag"
 // hold opens port 80 for some children and not for this process.
 func hold(t *testing.T, proc string, children int) (h *held, all []*exec.Cmd) {
 	t.Helper()
-	h = &held{box: kerneltest.NewBox(t)}
+	h = &held{box: kernel.NewBox(t)}
 	h.fd, h.close = h.box.Socket(unix.SOCK_STREAM, func(fd int) error {
 		if err := unix.Bind(fd, &unix.SockaddrInet4{Port: 80}); err != nil {
 			return err
@@ -97,7 +97,7 @@ func hold(t *testing.T, proc string, children int) (h *held, all []*exec.Cmd) {
 		h.close()
 	}
 	h.w, h.rig = manual(t, h.box)
-	h.Finder = process.NewFinder(proc)
+	h.Finder = attribute.NewFinder(proc)
 	h.check = NewHolderCheck(h.Env)
 	if err := h.w.scan(t.Context()); err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func (h *held) now() string {
 // refresh checks the holders, without the pause after a look-up, until they are right.
 func (h *held) refresh(whole bool, want string) {
 	h.t.Helper()
-	kerneltest.Await(h.t, "the processes are "+want, func() string {
+	kernel.Await(h.t, "the processes are "+want, func() string {
 		h.check.next = time.Time{}
 		if whole {
 			h.check.nextWhole = time.Time{}
@@ -144,7 +144,7 @@ func TestHoldersChange(t *testing.T) {
 	third := passOn(t, c[1])
 	h.refresh(false, sleeps(c[1], third))
 	h.await(opened80)
-	kerneltest.End(t, c[1])
+	kernel.End(t, c[1])
 	h.refresh(false, sleeps(third))
 	h.await(opened80, "changed 80/tcp proc")
 }
@@ -169,7 +169,7 @@ func TestHolderExecs(t *testing.T) {
 	}
 	child := inherit(t, fd, "sh", "-c", "read line < /proc/"+fmt.Sprint(os.Getpid(), "/fd/", begin.Fd())+"; exec sleep 600")
 	unix.Close(fd)
-	kerneltest.End(t, c[0])
+	kernel.End(t, c[0])
 	h.refresh(false, fmt.Sprint(child.Process.Pid, ":sh"))
 	h.await(opened80, "changed 80/tcp proc")
 	if _, err := gate.WriteString("go\n"); err != nil {
@@ -187,10 +187,10 @@ func TestHolderOfEndingContainer(t *testing.T) {
 	if err := h.box.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	kerneltest.Eventually(t, "the container's first process has ended", func() bool {
-		return process.Ending("/proc", h.box.Process.Pid)
+	kernel.Eventually(t, "the container's first process has ended", func() bool {
+		return attribute.Ending("/proc", h.box.Process.Pid)
 	})
-	kerneltest.End(t, c[0])
+	kernel.End(t, c[0])
 	h.refresh(false, sleeps(last))
 	if n := h.number(func(o Observation) bool { held, is := o.(*Held); return is && held.Ending[strings.Repeat("1", 64)] }); n == 0 {
 		t.Error("it is not said that the container ends")
@@ -230,8 +230,8 @@ func TestHoldersCannotBeAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := passOn(t, c[0])
-	kerneltest.End(t, c[0])
-	kerneltest.Eventually(t, "the failure is in the log", func() bool {
+	kernel.End(t, c[0])
+	kernel.Eventually(t, "the failure is in the log", func() bool {
 		h.check.next = time.Time{}
 		h.check.Check(t.Context())
 		return h.logged("Owners of sockets could not be read") == 1
@@ -245,17 +245,17 @@ func TestHoldersCannotBeAsked(t *testing.T) {
 }
 
 func TestWithHidden(t *testing.T) {
-	of := func(pids ...int) (all []port.Process) {
+	of := func(pids ...int) (all []model.Process) {
 		for _, pid := range pids {
-			all = append(all, port.Process{PID: pid})
+			all = append(all, model.Process{PID: pid})
 		}
 		return all
 	}
 	for _, test := range []struct {
 		name         string
-		found, known []port.Process
+		found, known []model.Process
 		denied       []int
-		wants        []port.Process
+		wants        []model.Process
 	}{
 		{"all could be looked into", of(20), of(10), nil, of(20)},
 		{"the known could not", of(20), of(10), []int{10}, of(10, 20)},
@@ -274,13 +274,13 @@ func BenchmarkCheckHolders(b *testing.B) {
 	t := &testing.T{}
 	r, _ := newRig(t, nil)
 	defer close(r.Closed)
-	id := port.Namespace{Inode: 1}
-	web := &port.Container{ID: "web", Name: "web", PID: os.Getpid()}
+	id := model.Namespace{Inode: 1}
+	web := &model.Container{ID: "web", Name: "web", PID: os.Getpid()}
 	s := tracker.Snapshot{New: map[int]tracker.Owner{}}
-	self := process.NewFinder("/proc").Describe(os.Getpid())
+	self := attribute.NewFinder("/proc").Describe(os.Getpid())
 	for number := range 1000 {
-		s.Sockets = append(s.Sockets, port.Socket{Cookie: uint64(number + 1), Inode: uint32(number + 1), Protocol: port.TCP, Port: uint16(number + 1)})
-		s.New[number] = tracker.Owner{Container: web, Processes: []port.Process{self}}
+		s.Sockets = append(s.Sockets, model.Socket{Cookie: uint64(number + 1), Inode: uint32(number + 1), Protocol: model.TCP, Port: uint16(number + 1)})
+		s.New[number] = tracker.Owner{Container: web, Processes: []model.Process{self}}
 	}
 	r.tracker.OpenNamespace(id)
 	r.tracker.Snapshot(nil, id, s)

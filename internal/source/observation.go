@@ -1,11 +1,11 @@
 package source
 
 import (
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
-	"portwatcher/internal/process"
 	"portwatcher/internal/tracker"
 )
 
@@ -16,7 +16,7 @@ type Observation interface{ observation() }
 type SessionOpened struct {
 	Watcher *Watcher
 	// Source is that of its snapshots.
-	Source port.Source
+	Source model.Source
 	// NetnsCookie is the namespace's in eBPF's events; 0 where it is not known.
 	NetnsCookie uint64
 	// Destroy means that destroy notifications are received. WithoutDestroy is why they are
@@ -70,7 +70,7 @@ type Closes struct {
 // Close is a socket that was destroyed.
 type Close struct {
 	// Socket has cookie, protocol, address and port.
-	Socket port.Socket
+	Socket model.Socket
 	// Server means that it may have been one: a message does not distinguish a port
 	// that a client used from one that it served on in all cases; see [listened].
 	Server bool
@@ -79,7 +79,7 @@ type Close struct {
 // Fact is what eBPF reported of a socket, with its process as it was at once after.
 type Fact struct {
 	probe.Event
-	Processes []port.Process
+	Processes []model.Process
 }
 
 // Facts are what eBPF reported, in the order in which it happened. The capture gives
@@ -101,7 +101,7 @@ type Counts struct {
 // Count is one entry of what eBPF counted, with the process of the last opening.
 type Count struct {
 	probe.Count
-	Processes []port.Process
+	Processes []model.Process
 }
 
 // Loss is a number of openings and closings that eBPF could neither record nor
@@ -123,7 +123,7 @@ type ContainerChange struct {
 	engine.Change
 	// Namespace is the network namespace of a Started or Updated container; zero where
 	// Err reports why it is not known.
-	Namespace port.Namespace
+	Namespace model.Namespace
 	// Host means that it is the host's own.
 	Host bool
 	// Ended means that the process is not there: the container is about to be stopped.
@@ -162,7 +162,7 @@ type Fresh struct {
 // Holders asks for the processes that hold open endpoints.
 type Holders struct {
 	reply
-	Recorded []process.Recorded
+	Recorded []attribute.Recorded
 }
 
 // Holdings asks for all sockets of the endpoints that one of PIDs holds; of all

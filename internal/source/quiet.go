@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
-	"portwatcher/internal/procnet"
+	"portwatcher/internal/procfs"
 )
 
 // The longest times between dumps of a namespace in which nothing seems to open. A
@@ -29,26 +29,26 @@ const (
 // The kernel sends a notification from a work queue, some time after the close: a
 // port that opens in the moment after another closed may be found one scan later.
 type quiet struct {
-	counter *procnet.Counter // nil where sockets cannot be counted
-	longest time.Duration    // fullScan or fullScanExact
+	counter *procfs.Counter // nil where sockets cannot be counted
+	longest time.Duration   // fullScan or fullScanExact
 
 	// The last dump; its sockets are counted in sockets.
 	at      clock.Instant
-	sockets procnet.InUse
+	sockets procfs.InUse
 	facts   uint64 // Watcher.facts when it began
 	epoch   uint64 // Members.Epoch
 	settled bool   // all its sockets were known already
 }
 
 // dumped remembers a dump that began at a moment, when there had been as many facts.
-func (q *quiet) dumped(at clock.Instant, facts, epoch uint64, sockets []port.Socket, settled bool) {
+func (q *quiet) dumped(at clock.Instant, facts, epoch uint64, sockets []model.Socket, settled bool) {
 	if q.counter == nil {
 		return
 	}
 	q.at, q.facts, q.epoch, q.settled = at, facts, epoch, settled
-	q.sockets = procnet.InUse{}
+	q.sockets = procfs.InUse{}
 	for i := range sockets {
-		if sockets[i].Protocol == port.TCP {
+		if sockets[i].Protocol == model.TCP {
 			q.sockets.TCP++
 		} else {
 			q.sockets.UDP++
@@ -73,11 +73,11 @@ func (w *Watcher) unchanged() bool {
 }
 
 // count opens the counter of a namespace, nil where that is not possible.
-func (e *Env) count(id port.Namespace, pid int) *procnet.Counter {
-	counter, err := procnet.OpenCounter(e.ProcRoot, pid)
+func (e *Env) count(id model.Namespace, pid int) *procfs.Counter {
+	counter, err := procfs.OpenCounter(e.ProcRoot, pid)
 	if err == nil {
 		// The pid may be another's by now.
-		var found port.Namespace
+		var found model.Namespace
 		if found, err = netns.Identify(e.ProcRoot, pid); err == nil && found != id {
 			err = fmt.Errorf("process %d is in network namespace %s, not %s: %w", pid, found, id, netns.ErrProcessGone)
 		}

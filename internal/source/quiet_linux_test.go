@@ -11,21 +11,21 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
-	"portwatcher/internal/procnet"
+	"portwatcher/internal/model"
+	"portwatcher/internal/procfs"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // stopwatch counts scans.
 type stopwatch struct{ scans atomic.Int64 }
 
-func (s *stopwatch) ObserveScan(port.Source, time.Duration) { s.scans.Add(1) }
+func (s *stopwatch) ObserveScan(model.Source, time.Duration) { s.scans.Add(1) }
 
 // TestQuietNamespaceIsNotDumped: where nothing opens, only counting goes on, and what
 // opens is found all the same.
 func TestQuietNamespaceIsNotDumped(t *testing.T) {
-	b := kerneltest.NewBox(t)
-	b.Do(kerneltest.LoopbackUp)
+	b := kernel.NewBox(t)
+	b.Do(kernel.LoopbackUp)
 	b.Listen(80)
 	r, id := newRig(t, b)
 	watch := &stopwatch{}
@@ -43,7 +43,7 @@ func TestQuietNamespaceIsNotDumped(t *testing.T) {
 	rounds := func() int64 {
 		before, last := watch.scans.Load(), w.LastScan()
 		for range 100 {
-			kerneltest.Eventually(t, "the namespace is read", func() bool {
+			kernel.Eventually(t, "the namespace is read", func() bool {
 				now := w.LastScan()
 				read := now.After(last)
 				last = now
@@ -53,10 +53,10 @@ func TestQuietNamespaceIsNotDumped(t *testing.T) {
 		return watch.scans.Load() - before
 	}
 	// A slow machine may meet a full scan, or the one that settles an opening.
-	kerneltest.Eventually(t, "dumps end", func() bool { return rounds() <= 2 })
+	kernel.Eventually(t, "dumps end", func() bool { return rounds() <= 2 })
 	closeIt := b.Listen(81)
 	r.await("opened 80/tcp sock_diag", "opened 81/tcp sock_diag")
-	kerneltest.Eventually(t, "dumps end again", func() bool { return rounds() <= 2 })
+	kernel.Eventually(t, "dumps end again", func() bool { return rounds() <= 2 })
 	closeIt()
 	b.Listen(82) // as many as before
 	r.await("opened 80/tcp sock_diag", "opened 81/tcp sock_diag", "closed 81/tcp sock_diag", "opened 82/tcp sock_diag")
@@ -65,14 +65,14 @@ func TestQuietNamespaceIsNotDumped(t *testing.T) {
 	b.Socket(unix.SOCK_DGRAM, func(fd int) error {
 		return unix.Connect(fd, &unix.SockaddrInet4{Port: 53, Addr: [4]byte{127, 0, 0, 1}})
 	})
-	kerneltest.Eventually(t, "each round is a dump", func() bool { return rounds() >= 90 })
+	kernel.Eventually(t, "each round is a dump", func() bool { return rounds() >= 90 })
 }
 
 // TestUnchangedIsTrue does what programs do to sockets, at random, and compares with a
 // dump: nothing new may be there when a watcher reports that there is not.
 func TestUnchangedIsTrue(t *testing.T) {
-	b := kerneltest.NewBox(t)
-	b.Do(kerneltest.LoopbackUp)
+	b := kernel.NewBox(t)
+	b.Do(kernel.LoopbackUp)
 	w, r := manual(t, b)
 	if err := w.scan(t.Context()); err != nil {
 		t.Fatal(err)
@@ -110,7 +110,7 @@ func TestUnchangedIsTrue(t *testing.T) {
 // sockets are those of the random test.
 type sockets struct {
 	t      *testing.T
-	b      *kerneltest.Box
+	b      *kernel.Box
 	w      *Watcher
 	random *rand.Rand
 
@@ -176,7 +176,7 @@ func (m *sockets) end(some []func(), notified bool) []func() {
 	some[i]()
 	some[i] = some[len(some)-1]
 	if notified {
-		kerneltest.Eventually(m.t, "the close is received", func() bool {
+		kernel.Eventually(m.t, "the close is received", func() bool {
 			if err := m.w.receive(); err != nil {
 				m.t.Fatal(err)
 			}
@@ -189,9 +189,9 @@ func (m *sockets) end(some []func(), notified bool) []func() {
 // TestUncountable: where sockets cannot be counted each scan is a dump, which the log
 // reports once.
 func TestUncountable(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	w, r := manual(t, b)
-	if counter := r.Env.count(port.Namespace{Inode: 1}, os.Getpid()); counter != nil {
+	if counter := r.Env.count(model.Namespace{Inode: 1}, os.Getpid()); counter != nil {
 		t.Error("counts another namespace than was asked for")
 	}
 	folder := filepath.Join(t.TempDir(), "1", "net")
@@ -204,7 +204,7 @@ func TestUncountable(t *testing.T) {
 	counter := w.session.quiet.counter
 	defer func() { w.session.quiet.counter = counter }()
 	for range 2 {
-		damaged, err := procnet.OpenCounter(filepath.Dir(filepath.Dir(folder)), 1)
+		damaged, err := procfs.OpenCounter(filepath.Dir(filepath.Dir(folder)), 1)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,11 +9,11 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
-	"portwatcher/internal/procnet"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/sockdiag"
 )
 
@@ -41,7 +41,7 @@ const (
 type receiver struct {
 	listener  *sockdiag.Listener
 	handle    *netns.Handle // for fences
-	ephemeral procnet.Range
+	ephemeral procfs.Range
 	ready     chan struct{} // something waits in the kernel, or the listener has failed
 	resume    chan struct{} // wait again
 	waiting   sync.WaitGroup
@@ -214,11 +214,11 @@ func (r *receiver) lost() (lost uint64, known bool) {
 // from listeners, so they are left out too.
 func (w *Watcher) listened(d *sockdiag.Destroyed) bool {
 	switch s := &d.Socket; {
-	case d.Client, s.Address == process.EngineResolver:
+	case d.Client, s.Address == attribute.EngineResolver:
 		return false
 	case !w.receiver.ephemeral.Holds(s.Port):
 		return true
-	case s.Protocol == port.UDP:
+	case s.Protocol == model.UDP:
 		return w.env.Settings.Load().UDPClients
 	default:
 		return !d.IPv6 || !s.Address.IsLoopback()

@@ -11,10 +11,10 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/attribute"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
+	"portwatcher/internal/testutil/kernel"
 	"portwatcher/internal/tracker"
 )
 
@@ -35,14 +35,14 @@ type rig struct {
 
 // newRig returns an environment whose inbox is read until the test ends. Directory is
 // that of one container, whose first process is the box's.
-func newRig(t *testing.T, b *kerneltest.Box) (r *rig, id port.Namespace) {
+func newRig(t *testing.T, b *kernel.Box) (r *rig, id model.Namespace) {
 	t.Helper()
 	logger, hook := logtest.NewNullLogger()
 	logger.SetLevel(logrus.DebugLevel)
-	finder := process.NewFinder("/proc")
+	finder := attribute.NewFinder("/proc")
 	r = &rig{t: t, logs: hook, tracker: tracker.New(0), over: make(chan struct{})}
 	r.Env = &Env{
-		ProcRoot: "/proc", Logger: logger, Mode: Netlink, Finder: finder, Attributor: process.NewAttributor(finder, nil),
+		ProcRoot: "/proc", Logger: logger, Mode: Netlink, Finder: finder, Attributor: attribute.NewAttributor(finder, nil),
 		Inbox: make(chan Observation), Closed: make(chan struct{}),
 	}
 	r.Settings.Store(&Settings{ScanInterval: time.Hour})
@@ -51,10 +51,10 @@ func newRig(t *testing.T, b *kerneltest.Box) (r *rig, id port.Namespace) {
 		if id, err = netns.Identify("/proc", b.Process.Pid); err != nil {
 			t.Fatal(err)
 		}
-		web := &port.Container{ID: strings.Repeat("1", 64), Name: "web", PID: b.Process.Pid}
+		web := &model.Container{ID: strings.Repeat("1", 64), Name: "web", PID: b.Process.Pid}
 		r.Directory.Store(&Directory{
-			Containers: map[string]*port.Container{web.ID: web},
-			Namespaces: map[port.Namespace]*Members{id: {Containers: []*port.Container{web}, Names: "web"}},
+			Containers: map[string]*model.Container{web.ID: web},
+			Namespaces: map[model.Namespace]*Members{id: {Containers: []*model.Container{web}, Names: "web"}},
 		})
 		r.tracker.OpenNamespace(id)
 	}
@@ -94,12 +94,12 @@ func (r *rig) take(o Observation) {
 	case *Closes:
 		r.closes += len(o.List)
 		for i := range o.List {
-			r.changes, _ = r.tracker.Closed(r.changes, o.Watcher.id, o.List[i].Socket.Cookie, o.Time, port.SourceSockDiag)
+			r.changes, _ = r.tracker.Closed(r.changes, o.Watcher.id, o.List[i].Socket.Cookie, o.Time, model.SourceSockDiag)
 		}
 		o.Answer()
 	case *Holders:
-		r.tracker.Holders(func(p *port.Process) {
-			o.Recorded = append(o.Recorded, process.Recorded{PID: p.PID, Name: p.Name})
+		r.tracker.Holders(func(p *model.Process) {
+			o.Recorded = append(o.Recorded, attribute.Recorded{PID: p.PID, Name: p.Name})
 		})
 		o.Answer()
 	case *Holdings:
@@ -134,7 +134,7 @@ func (r *rig) lines() (lines []string) {
 
 func (r *rig) await(want ...string) {
 	r.t.Helper()
-	kerneltest.Await(r.t, "the changes", func() string {
+	kernel.Await(r.t, "the changes", func() string {
 		if got := r.lines(); !slices.Equal(got, want) {
 			return fmt.Sprintf("got %q, want %q", got, want)
 		}
@@ -171,7 +171,7 @@ func (r *rig) logged(part string) (count int) {
 
 // manual returns a watcher of a box that does nothing by itself, but for receiving
 // closes.
-func manual(t *testing.T, b *kerneltest.Box) (*Watcher, *rig) {
+func manual(t *testing.T, b *kernel.Box) (*Watcher, *rig) {
 	t.Helper()
 	r, id := newRig(t, b)
 	w := NewWatcher(r.Env, id)

@@ -8,17 +8,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
 	"portwatcher/internal/probe"
-	"portwatcher/internal/procnet"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/sockdiag"
 )
 
 // session is an open way into a namespace.
 type session struct {
-	source   port.Source // of its snapshots
-	dump     func([]port.Socket) ([]port.Socket, error)
+	source   model.Source // of its snapshots
+	dump     func([]model.Socket) ([]model.Socket, error)
 	notified bool // by destroy notifications
 	exact    bool // by eBPF
 	quiet    quiet
@@ -46,7 +46,7 @@ func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{source: port.SourceSockDiag, settings: settings}
+	s := &session{source: model.SourceSockDiag, settings: settings}
 	switch {
 	case settings.Exact, w.busyness.without:
 		w.endReceiver()
@@ -98,7 +98,7 @@ func netnsCookie(conn *sockdiag.Conn) (cookie uint64, err error) {
 
 // openNamespace opens a namespace through the first member that leads there, and
 // returns that member's pid too.
-func (e *Env) openNamespace(id port.Namespace) (*netns.Handle, int, error) {
+func (e *Env) openNamespace(id model.Namespace) (*netns.Handle, int, error) {
 	err := error(netns.ErrProcessGone)
 	for _, pid := range e.members(id).pids() {
 		var handle *netns.Handle
@@ -124,8 +124,8 @@ func (w *Watcher) openProc(settings *Settings) (*session, error) {
 	ephemeral := w.env.ephemeralPorts(pids[0])
 	known := w.servers()
 	s := &session{
-		source: port.SourceProc, settings: settings, close: func() {},
-		dump: func(dst []port.Socket) ([]port.Socket, error) {
+		source: model.SourceProc, settings: settings, close: func() {},
+		dump: func(dst []model.Socket) ([]model.Socket, error) {
 			dst, err := w.readProc(dst, ephemeral)
 			if err == nil && !settings.UDPClients {
 				dst = known.withoutClients(dst)
@@ -144,7 +144,7 @@ func (w *Watcher) openProc(settings *Settings) (*session, error) {
 }
 
 // cookieOf returns the cookie of a namespace, by a socket that is made in it for that.
-func (e *Env) cookieOf(id port.Namespace) (cookie uint64, err error) {
+func (e *Env) cookieOf(id model.Namespace) (cookie uint64, err error) {
 	handle, _, err := e.openNamespace(id)
 	if err != nil {
 		return 0, err
@@ -169,7 +169,7 @@ type servers map[netip.AddrPort]bool
 func (w *Watcher) servers() servers {
 	s := servers{}
 	for i := range w.sockets {
-		if socket := &w.sockets[i]; socket.Protocol == port.UDP {
+		if socket := &w.sockets[i]; socket.Protocol == model.UDP {
 			s[netip.AddrPortFrom(socket.Address, socket.Port)] = true
 		}
 	}
@@ -177,14 +177,14 @@ func (w *Watcher) servers() servers {
 }
 
 // withoutClients leaves out what may be a client and was never seen as a server.
-func (s servers) withoutClients(sockets []port.Socket) []port.Socket {
+func (s servers) withoutClients(sockets []model.Socket) []model.Socket {
 	kept, there := sockets[:0], servers{}
 	for _, socket := range sockets {
 		at := netip.AddrPortFrom(socket.Address, socket.Port)
-		if socket.Protocol == port.UDP && socket.AutoBound && !s[at] {
+		if socket.Protocol == model.UDP && socket.AutoBound && !s[at] {
 			continue
 		}
-		if socket.Protocol == port.UDP && s[at] {
+		if socket.Protocol == model.UDP && s[at] {
 			there[at] = true
 		}
 		kept = append(kept, socket)
@@ -198,11 +198,11 @@ func (s servers) withoutClients(sockets []port.Socket) []port.Socket {
 }
 
 // readProc reads through the first member that is still there.
-func (w *Watcher) readProc(dst []port.Socket, ephemeral procnet.Range) ([]port.Socket, error) {
+func (w *Watcher) readProc(dst []model.Socket, ephemeral procfs.Range) ([]model.Socket, error) {
 	err := error(netns.ErrProcessGone)
 	for _, pid := range w.env.members(w.id).pids() {
-		var sockets []port.Socket
-		sockets, err = procnet.Read(dst, w.env.ProcRoot, pid, ephemeral)
+		var sockets []model.Socket
+		sockets, err = procfs.Read(dst, w.env.ProcRoot, pid, ephemeral)
 		switch {
 		case err == nil:
 			return sockets, nil
@@ -215,8 +215,8 @@ func (w *Watcher) readProc(dst []port.Socket, ephemeral procnet.Range) ([]port.S
 
 // ephemeralPorts reads from which ports the kernel serves clients, in the namespace
 // of a process. Where it cannot be read, the usual range is assumed.
-func (e *Env) ephemeralPorts(pid int) procnet.Range {
-	ports, err := procnet.EphemeralPorts(e.ProcRoot, pid)
+func (e *Env) ephemeralPorts(pid int) procfs.Range {
+	ports, err := procfs.EphemeralPorts(e.ProcRoot, pid)
 	if err == nil {
 		return ports
 	}
@@ -228,4 +228,4 @@ func (e *Env) ephemeralPorts(pid int) procnet.Range {
 
 // defaultEphemeral is the kernel's default of ip_local_port_range. Source:
 // Documentation/networking/ip-sysctl.rst.
-var defaultEphemeral = procnet.Range{First: 32768, Last: 60999}
+var defaultEphemeral = procfs.Range{First: 32768, Last: 60999}

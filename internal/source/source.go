@@ -25,8 +25,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/port"
-	"portwatcher/internal/process"
+	"portwatcher/internal/attribute"
+	"portwatcher/internal/model"
 )
 
 // Mode reports which sources are used.
@@ -46,7 +46,7 @@ const (
 // Observer receives durations. It must not block, and is called from any goroutine.
 type Observer interface {
 	// ObserveScan receives the duration of each dump of a namespace.
-	ObserveScan(source port.Source, took time.Duration)
+	ObserveScan(source model.Source, took time.Duration)
 }
 
 // Settings are those that may change while sources run. A value is immutable.
@@ -80,8 +80,8 @@ type Env struct {
 	ProcRoot   string
 	Logger     logrus.FieldLogger
 	Mode       Mode
-	Finder     *process.Finder
-	Attributor *process.Attributor
+	Finder     *attribute.Finder
+	Attributor *attribute.Attributor
 	// Observer is nil where nobody measures.
 	Observer Observer
 	// Inbox receives the observations until Closed is closed.

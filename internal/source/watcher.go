@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/port"
 	"portwatcher/internal/sockdiag"
 )
 
@@ -40,7 +40,7 @@ var errRetune = errors.New("the sources have changed")
 // Drain.
 type Watcher struct {
 	env    *Env
-	id     port.Namespace
+	id     model.Namespace
 	cancel context.CancelFunc
 	runs   bool // it was started
 
@@ -60,7 +60,7 @@ type Watcher struct {
 	session  *session
 	receiver *receiver // outlives a session
 	busyness busy
-	sockets  []port.Socket // reused, as question, closes, batch and fresh
+	sockets  []model.Socket // reused, as question, closes, batch and fresh
 	question Scan
 	closes   Closes
 	batch    []sockdiag.Destroyed
@@ -75,7 +75,7 @@ type Watcher struct {
 }
 
 // NewWatcher returns a watcher of a namespace that does not run.
-func NewWatcher(env *Env, id port.Namespace) *Watcher {
+func NewWatcher(env *Env, id model.Namespace) *Watcher {
 	return &Watcher{
 		env: env, id: id, started: clock.Now(), cancel: func() {},
 		poke: make(chan struct{}, 1), soon: make(chan struct{}, 1), retune: make(chan struct{}, 1), openings: make(chan struct{}, 1),
@@ -85,7 +85,7 @@ func NewWatcher(env *Env, id port.Namespace) *Watcher {
 }
 
 // Start starts a watcher of a namespace. It ends, with a [WatcherEnded], after Stop.
-func Start(env *Env, id port.Namespace) *Watcher {
+func Start(env *Env, id model.Namespace) *Watcher {
 	w := NewWatcher(env, id)
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel, w.runs = cancel, true
@@ -101,7 +101,7 @@ func Start(env *Env, id port.Namespace) *Watcher {
 func (w *Watcher) Stop() { w.cancel() }
 
 // Namespace returns the identity of the namespace.
-func (w *Watcher) Namespace() port.Namespace { return w.id }
+func (w *Watcher) Namespace() model.Namespace { return w.id }
 
 // Poke has the namespace scanned now.
 func (w *Watcher) Poke() { signal(w.poke) }
@@ -259,7 +259,7 @@ func (w *Watcher) loop(ctx context.Context) error {
 		bursts = 1
 	}
 	var measure <-chan time.Time
-	if w.session.source == port.SourceSockDiag && !w.session.exact {
+	if w.session.source == model.SourceSockDiag && !w.session.exact {
 		ticker := time.NewTicker(busyInterval)
 		defer ticker.Stop()
 		measure = ticker.C
@@ -272,7 +272,7 @@ func (w *Watcher) loop(ctx context.Context) error {
 	defer scan.Stop()
 	retry := stoppedTimer()
 	defer retry.Stop()
-	if w.session.source == port.SourceProc && w.env.Mode != Proc {
+	if w.session.source == model.SourceProc && w.env.Mode != Proc {
 		retry.Reset(procRetry)
 	}
 	err := w.scan(ctx)
@@ -415,7 +415,7 @@ func (w *Watcher) attribute(q *Scan) {
 	defer w.idle()
 	directory := w.env.Directory.Load()
 	members := w.env.members(w.id)
-	fresh := make([]port.Socket, len(q.Unknown))
+	fresh := make([]model.Socket, len(q.Unknown))
 	for i, index := range q.Unknown {
 		fresh[i] = q.Snapshot.Sockets[index]
 	}
@@ -426,7 +426,7 @@ func (w *Watcher) attribute(q *Scan) {
 
 // ScanOnce reads a namespace one time, and resolves the owners of all its sockets. It
 // reads /proc where sock_diag cannot be used and the mode allows that.
-func ScanOnce(env *Env, id port.Namespace) (scan Scan, err error) {
+func ScanOnce(env *Env, id model.Namespace) (scan Scan, err error) {
 	w := NewWatcher(env, id)
 	for range 2 { // once more through /proc where sock_diag fails
 		if w.session, err = w.open(env.Settings.Load()); err == nil {

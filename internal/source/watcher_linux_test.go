@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // The hot loop: nothing opened, nothing closed, nothing allocated. That the capture's
 // answer allocates nothing either, a test of the capture proves.
 func TestSteadyScanAllocatesNothing(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	for number := range 20 {
 		b.Listen(8000 + number)
 	}
@@ -33,11 +33,11 @@ func TestSteadyScanAllocatesNothing(t *testing.T) {
 	if n := len(r.open()); n != 20 {
 		t.Fatalf("%d ports are open, want 20", n)
 	}
-	kerneltest.Eventually(t, "a scan that allocates nothing", func() bool { return testing.AllocsPerRun(20, scan) < 1 })
+	kernel.Eventually(t, "a scan that allocates nothing", func() bool { return testing.AllocsPerRun(20, scan) < 1 })
 }
 
 // started returns a watcher that runs until the test ends.
-func started(t *testing.T, r *rig, id port.Namespace) *Watcher {
+func started(t *testing.T, r *rig, id model.Namespace) *Watcher {
 	t.Helper()
 	w := Start(r.Env, id)
 	t.Cleanup(func() {
@@ -51,7 +51,7 @@ func isFailure(o Observation) bool { _, is := o.(Failed); return is }
 
 // A watcher that fails is started again, and what is known stays.
 func TestWatcherFailure(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	b.Listen(80)
 	r, id := newRig(t, b)
 	r.Settings.Store(&Settings{ScanInterval: 10 * time.Millisecond})
@@ -64,7 +64,7 @@ func TestWatcherFailure(t *testing.T) {
 	w := started(t, r, id)
 	r.await("opened 80/tcp sock_diag")
 	w.Poke()
-	kerneltest.Eventually(t, "the failure is sent", func() bool { return r.number(isFailure) == 1 })
+	kernel.Eventually(t, "the failure is sent", func() bool { return r.number(isFailure) == 1 })
 	b.Listen(81)
 	r.await("opened 80/tcp sock_diag", "opened 81/tcp sock_diag")
 	if n := r.number(func(o Observation) bool {
@@ -77,18 +77,18 @@ func TestWatcherFailure(t *testing.T) {
 
 type observer func()
 
-func (o observer) ObserveScan(port.Source, time.Duration) { o() }
+func (o observer) ObserveScan(model.Source, time.Duration) { o() }
 
 // While a watcher waits to try again, nobody waits for it.
 func TestDrainOfAWatcherThatFails(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	r, id := newRig(t, b)
 	r.Directory.Store(&Directory{}) // there is no way into the namespace
 	w := started(t, r, id)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for failures := 1; failures < 6; failures++ {
-		kerneltest.Eventually(t, "another failure", func() bool { return r.number(isFailure) >= failures })
+		kernel.Eventually(t, "another failure", func() bool { return r.number(isFailure) >= failures })
 		w.Drain(ctx)
 	}
 	if ctx.Err() != nil {
@@ -97,19 +97,19 @@ func TestDrainOfAWatcherThatFails(t *testing.T) {
 	w.Stop()
 	<-w.ended
 	w.Drain(ctx) // ends at once
-	kerneltest.Eventually(t, "its end is sent", func() bool {
+	kernel.Eventually(t, "its end is sent", func() bool {
 		return r.number(func(o Observation) bool { e, is := o.(WatcherEnded); return is && e.Watcher == w }) == 1
 	})
 }
 
 // Notifications that came before Drain are sent when it returns.
 func TestDrain(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	r, id := newRig(t, b)
 	w := started(t, r, id)
-	kerneltest.Eventually(t, "the first scan", func() bool { return !w.LastScan().IsZero() })
+	kernel.Eventually(t, "the first scan", func() bool { return !w.LastScan().IsZero() })
 	// The kernel sends a notification some time after the close.
-	kerneltest.Eventually(t, "the close is received", func() bool {
+	kernel.Eventually(t, "the close is received", func() bool {
 		b.Listen(80)()
 		w.Drain(t.Context())
 		r.mutex.Lock()
@@ -125,7 +125,7 @@ func TestPhases(t *testing.T) {
 	r, _ := newRig(t, nil)
 	at := map[time.Duration]int{}
 	for inode := range uint64(10 * phases) {
-		w := NewWatcher(r.Env, port.Namespace{Inode: 4026531840 + inode})
+		w := NewWatcher(r.Env, model.Namespace{Inode: 4026531840 + inode})
 		before := clock.Now()
 		wait := w.untilTick(interval)
 		after := clock.Now()
@@ -150,7 +150,7 @@ func TestPhases(t *testing.T) {
 // TestServersStay: /proc cannot distinguish a UDP server in the range of clients' ports
 // from a client, but one that is known from before stays, as long as it is there.
 func TestServersStay(t *testing.T) {
-	b := kerneltest.NewBox(t)
+	b := kernel.NewBox(t)
 	bind := func() (closeIt func()) {
 		const number = 51820 // WireGuard's, in the kernel's default range
 		_, closeIt = b.Socket(unix.SOCK_DGRAM, func(fd int) error { return unix.Bind(fd, &unix.SockaddrInet4{Port: number}) })
@@ -199,7 +199,7 @@ func TestFallBack(t *testing.T) {
 	for mode, falls := range map[Mode]bool{Auto: true, Netlink: false, Proc: false} {
 		r, _ := newRig(t, nil)
 		r.Mode = mode
-		w := NewWatcher(r.Env, port.Namespace{Inode: 1})
+		w := NewWatcher(r.Env, model.Namespace{Inode: 1})
 		if got := w.fallBack(failure); got != falls {
 			t.Errorf("%s: falls back is %v", mode, got)
 		}

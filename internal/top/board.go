@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 const (
@@ -29,9 +29,9 @@ type Board struct {
 
 	mutex    sync.Mutex
 	revision uint64 // rises with each change
-	rows     map[port.Endpoint]*row
+	rows     map[model.Endpoint]*row
 	known    bool // rows are what is open; false until the first list
-	events   []*port.Event
+	events   []*model.Event
 	journal  uint64 // rises when the events' ids begin to mean others
 	status   Status
 	link     link
@@ -39,7 +39,7 @@ type Board struct {
 	// behind is how far the source's clock is behind this one.
 	behind time.Duration
 	// waiting are the events since Begin; nil while no list is asked for.
-	waiting []*port.Event
+	waiting []*model.Event
 }
 
 // link is the connection to where the data comes from.
@@ -56,7 +56,7 @@ type note struct {
 
 // NewBoard returns a board that knows nothing yet.
 func NewBoard() *Board {
-	b := &Board{now: time.Now, rows: map[port.Endpoint]*row{}}
+	b := &Board{now: time.Now, rows: map[model.Endpoint]*row{}}
 	b.link.since = b.now()
 	return b
 }
@@ -66,13 +66,13 @@ func NewBoard() *Board {
 func (b *Board) Begin() {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	b.waiting = make([]*port.Event, 0, 64)
+	b.waiting = make([]*model.Event, 0, 64)
 }
 
 // Replace takes over a list of what was open at a time of the source's clock. It
 // returns false where so much happened since [Board.Begin] that another list is
 // needed.
-func (b *Board) Replace(open []port.Open, at time.Time) bool {
+func (b *Board) Replace(open []model.Open, at time.Time) bool {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	waiting := b.waiting
@@ -86,7 +86,7 @@ func (b *Board) Replace(open []port.Open, at time.Time) bool {
 		b.behind = 0
 	}
 	old := b.rows
-	b.rows = make(map[port.Endpoint]*row, len(open))
+	b.rows = make(map[model.Endpoint]*row, len(open))
 	for i := range open {
 		r := newRow(&open[i].Listener, open[i].OpenedAt)
 		if before := old[r.key]; before != nil {
@@ -106,7 +106,7 @@ func (b *Board) Replace(open []port.Open, at time.Time) bool {
 
 // Event takes over an event. Events come in the order of their ids; one that is
 // known already changes nothing.
-func (b *Board) Event(e *port.Event) {
+func (b *Board) Event(e *model.Event) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	if b.waiting != nil && len(b.waiting) < maxWaiting {
@@ -116,14 +116,14 @@ func (b *Board) Event(e *port.Event) {
 	if len(b.events) == 0 || e.ID > b.events[len(b.events)-1].ID {
 		b.events = append(b.events, e)
 		if len(b.events) >= 2*maxEvents { // moved once in a while, not each time
-			b.events = append([]*port.Event(nil), b.events[len(b.events)-maxEvents:]...)
+			b.events = append([]*model.Event(nil), b.events[len(b.events)-maxEvents:]...)
 		}
 	}
 	b.revision++
 }
 
 // apply changes the list of what is open. The caller holds the lock.
-func (b *Board) apply(e *port.Event) {
+func (b *Board) apply(e *model.Event) {
 	if e.Container == nil || e.Transient {
 		return
 	}
@@ -131,17 +131,17 @@ func (b *Board) apply(e *port.Event) {
 	before := b.rows[key]
 	openedAt := e.Time
 	switch e.Type {
-	case port.Closed:
+	case model.Closed:
 		// One that opened again since then is known from a newer list.
 		if before != nil && (e.OpenedAt.IsZero() || !before.openedAt.After(e.OpenedAt)) {
 			delete(b.rows, key)
 		}
 		return
-	case port.Opened:
+	case model.Opened:
 		if before != nil && before.openedAt.After(e.Time) {
 			return
 		}
-	case port.Changed:
+	case model.Changed:
 		openedAt = time.Time{} // not known
 		if before != nil {
 			openedAt = before.openedAt
@@ -163,7 +163,7 @@ func (b *Board) Journal() uint64 {
 
 // Past adds events from before the board knew, in any order. Those of another
 // journal than the present one are passed over.
-func (b *Board) Past(journal uint64, events []*port.Event) {
+func (b *Board) Past(journal uint64, events []*model.Event) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	if journal != b.journal {
@@ -174,10 +174,10 @@ func (b *Board) Past(journal uint64, events []*port.Event) {
 }
 
 // merge returns the events of both, each once, by rising id.
-func merge(a, b []*port.Event) []*port.Event {
+func merge(a, b []*model.Event) []*model.Event {
 	all := slices.Concat(a, b)
-	slices.SortStableFunc(all, func(x, y *port.Event) int { return cmp.Compare(x.ID, y.ID) })
-	all = slices.CompactFunc(all, func(x, y *port.Event) bool { return x.ID == y.ID })
+	slices.SortStableFunc(all, func(x, y *model.Event) int { return cmp.Compare(x.ID, y.ID) })
+	all = slices.CompactFunc(all, func(x, y *model.Event) bool { return x.ID == y.ID })
 	return all[max(0, len(all)-maxEvents):]
 }
 
@@ -230,10 +230,10 @@ func (b *Board) Note(format string, arguments ...any) {
 }
 
 // history returns the kept events of one port of a container, oldest first.
-func (b *Board) history(of *port.Listener) []*port.Event {
+func (b *Board) history(of *model.Listener) []*model.Event {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	var found []*port.Event
+	var found []*model.Event
 	for _, e := range b.events {
 		if concerns(e, of) {
 			found = append(found, e)
@@ -248,7 +248,7 @@ type snapshot struct {
 	revision uint64
 	rows     []*row // in no order
 	known    bool
-	events   []*port.Event // oldest first
+	events   []*model.Event // oldest first
 	status   Status
 	link     link
 	note     note

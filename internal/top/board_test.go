@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // A list that was asked for before an event, and comes after it, does not undo
@@ -12,9 +12,9 @@ import (
 func TestListDoesNotUndoEvents(t *testing.T) {
 	b := NewBoard()
 	b.Begin()
-	b.Event(event(1, port.Closed, web))
-	b.Event(event(2, port.Opened, db))
-	if !b.Replace([]port.Open{openAt(web, begin)}, begin) {
+	b.Event(event(1, model.Closed, web))
+	b.Event(event(2, model.Opened, db))
+	if !b.Replace([]model.Open{openAt(web, begin)}, begin) {
 		t.Fatal("the list is refused")
 	}
 	s, _ := b.look(0)
@@ -31,16 +31,16 @@ func TestOldEventsAfterANewerList(t *testing.T) {
 	b := NewBoard()
 	b.Begin()
 	again := begin.Add(time.Hour)
-	b.Replace([]port.Open{openAt(web, again)}, again)
-	closed := event(2, port.Closed, web)
+	b.Replace([]model.Open{openAt(web, again)}, again)
+	closed := event(2, model.Closed, web)
 	closed.OpenedAt = begin
-	b.Event(event(1, port.Opened, web))
+	b.Event(event(1, model.Opened, web))
 	b.Event(closed)
 	s, _ := b.look(0)
 	if len(s.rows) != 1 || !s.rows[0].openedAt.Equal(again) {
 		t.Errorf("rows %v, want the one of the list", s.rows)
 	}
-	closed = event(3, port.Closed, web)
+	closed = event(3, model.Closed, web)
 	closed.OpenedAt = again
 	b.Event(closed)
 	if s, _ = b.look(0); len(s.rows) != 0 {
@@ -52,7 +52,7 @@ func TestListIsRefusedAfterAStorm(t *testing.T) {
 	b := NewBoard()
 	b.Begin()
 	for id := range uint64(maxWaiting) {
-		b.Event(event(id+1, port.Opened, web))
+		b.Event(event(id+1, model.Opened, web))
 	}
 	if b.Replace(nil, begin) {
 		t.Error("the list is taken")
@@ -65,19 +65,19 @@ func TestListIsRefusedAfterAStorm(t *testing.T) {
 func TestEventsAreBoundedAndOnce(t *testing.T) {
 	b := NewBoard()
 	for id := range uint64(5 * maxEvents) {
-		b.Event(event(id+1, port.Opened, web))
+		b.Event(event(id+1, model.Opened, web))
 	}
-	b.Event(event(5, port.Opened, web))
-	b.Past(b.Journal(), []*port.Event{event(4999, port.Opened, web), event(1, port.Opened, web)})
+	b.Event(event(5, model.Opened, web))
+	b.Past(b.Journal(), []*model.Event{event(4999, model.Opened, web), event(1, model.Opened, web)})
 	s, _ := b.look(0)
 	if len(s.events) != maxEvents || s.events[0].ID != 4001 || s.events[maxEvents-1].ID != 5000 {
 		t.Errorf("%d events from %d; want %d from 4001", len(s.events), s.events[0].ID, maxEvents)
 	}
 	before := b.Journal()
 	b.Forget()
-	b.Past(before, []*port.Event{event(9, port.Opened, web)}) // asked for too early
-	b.Past(b.Journal(), []*port.Event{event(2, port.Opened, web), event(1, port.Opened, web)})
-	b.Event(event(3, port.Opened, web))
+	b.Past(before, []*model.Event{event(9, model.Opened, web)}) // asked for too early
+	b.Past(b.Journal(), []*model.Event{event(2, model.Opened, web), event(1, model.Opened, web)})
+	b.Event(event(3, model.Opened, web))
 	if s, _ = b.look(0); len(s.events) != 3 || s.events[0].ID != 1 || s.events[2].ID != 3 {
 		t.Errorf("events %v; want 1, 2 and 3", s.events)
 	}
@@ -89,7 +89,7 @@ func TestOtherClock(t *testing.T) {
 	for _, behind := range []time.Duration{time.Hour, -time.Hour, 0} {
 		now := v.clock.Add(-behind)
 		v.board.Begin()
-		v.board.Replace([]port.Open{openAt(web, now.Add(-5*time.Minute))}, now)
+		v.board.Replace([]model.Open{openAt(web, now.Add(-5*time.Minute))}, now)
 		v.tick()
 		v.wants("5m00s")
 	}

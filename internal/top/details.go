@@ -9,28 +9,28 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 // details are those of one port.
 type details struct {
 	row    *row
-	events []*port.Event // oldest first
-	asked  bool          // the history has come, or failed
+	events []*model.Event // oldest first
+	asked  bool           // the history has come, or failed
 	failed error
 	back   int // how many lines the history is scrolled back
 }
 
 // history is what a source knows of the past of one port.
 type history struct {
-	of     *port.Listener
-	events []*port.Event
+	of     *model.Listener
+	events []*model.Event
 	err    error
 }
 
 // openDetails shows the row under the cursor, and asks for its history.
-func (m *model) openDetails() tea.Cmd {
+func (m *screen) openDetails() tea.Cmd {
 	if m.cursor >= len(m.rows) || m.rows[m.cursor].listener.Container == nil {
 		return nil
 	}
@@ -44,7 +44,7 @@ func (m *model) openDetails() tea.Cmd {
 	}
 }
 
-func (d *details) is(of *port.Listener) bool { return d.row.listener == of }
+func (d *details) is(of *model.Listener) bool { return d.row.listener == of }
 
 func (d *details) take(h history) {
 	d.asked, d.failed = true, h.err
@@ -52,10 +52,10 @@ func (d *details) take(h history) {
 }
 
 // follow takes over what has happened since.
-func (d *details) follow(events []*port.Event) { d.add(events) }
+func (d *details) follow(events []*model.Event) { d.add(events) }
 
-func (d *details) add(events []*port.Event) {
-	var mine []*port.Event
+func (d *details) add(events []*model.Event) {
+	var mine []*model.Event
 	for _, e := range events {
 		if concerns(e, d.row.listener) {
 			mine = append(mine, e)
@@ -84,7 +84,7 @@ func (d *details) scroll(name string, height int) {
 }
 
 // current returns the row as it is now; open is false where it has closed.
-func (m *model) current() (r *row, open bool) {
+func (m *screen) current() (r *row, open bool) {
 	at := slices.IndexFunc(m.shown.rows, func(r *row) bool { return r.key == m.details.row.key })
 	if at < 0 {
 		return m.details.row, false
@@ -92,7 +92,7 @@ func (m *model) current() (r *row, open bool) {
 	return m.shown.rows[at], true
 }
 
-func (m *model) detailLines() []string {
+func (m *screen) detailLines() []string {
 	r, open := m.current()
 	lines := m.header()
 	title := fmt.Sprintf("%s on %s in %s", r.cells[columnPort], r.cells[columnAddress], r.cells[columnContainer])
@@ -143,7 +143,7 @@ func facts(r *row) [][2]string {
 	return all
 }
 
-func processDetails(p *port.Process) string {
+func processDetails(p *model.Process) string {
 	text := fmt.Sprintf("pid %d %s", p.PID, p.Name)
 	if p.ContainerPID != 0 {
 		text += fmt.Sprintf(", %d in the container", p.ContainerPID)
@@ -164,7 +164,7 @@ func stamp(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05.000 UTC")
 }
 
-func (m *model) historyLines(height int) []string {
+func (m *screen) historyLines(height int) []string {
 	d := m.details
 	var lines []string
 	for _, e := range d.events {
@@ -186,7 +186,7 @@ func (m *model) historyLines(height int) []string {
 	return lines
 }
 
-func (m *model) helpLines() []string {
+func (m *screen) helpLines() []string {
 	lines := append(m.header(), "", m.paint.text(cut("KEYS", m.width), bold))
 	for _, key := range keysHelp {
 		lines = append(lines, cut(fmt.Sprintf("  %-16s  %s", key[0], key[1]), m.width))

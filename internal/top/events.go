@@ -5,13 +5,13 @@ import (
 	"slices"
 	"strings"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 // eventLines are the title of the events and the latest of them, the newest
 // last.
-func (m *model) eventLines(height int) []string {
+func (m *screen) eventLines(height int) []string {
 	lines := append(make([]string, 0, height), m.paint.text(cut("EVENTS (UTC)", m.width), bold))
 	wanted := strings.ToLower(m.filter)
 	var chosen []string
@@ -42,19 +42,19 @@ func (m *model) eventLines(height int) []string {
 }
 
 // isShown leaves the opening of a transient out: its close tells the whole.
-func isShown(e *port.Event) bool { return !e.Transient || e.Type != port.Opened }
+func isShown(e *model.Event) bool { return !e.Transient || e.Type != model.Opened }
 
-func eventStyle(e *port.Event) style {
+func eventStyle(e *model.Event) style {
 	switch {
 	case e.Transient:
 		return cyan
-	case e.Type == port.Opened:
+	case e.Type == model.Opened:
 		return green
-	case e.Type == port.Gap:
+	case e.Type == model.Gap:
 		return red
-	case e.Type == port.Changed:
+	case e.Type == model.Changed:
 		return yellow
-	case e.Type == port.Bursts:
+	case e.Type == model.Bursts:
 		return magenta
 	}
 	return plain
@@ -62,7 +62,7 @@ func eventStyle(e *port.Event) style {
 
 // eventText is an event in one line. The name of its container is left out where
 // it is known from elsewhere.
-func eventText(e *port.Event, named bool) string {
+func eventText(e *model.Event, named bool) string {
 	kind := string(e.Type)
 	if e.Transient {
 		kind = "transient"
@@ -72,9 +72,9 @@ func eventText(e *port.Event, named bool) string {
 		parts = append(parts, output.Printable(e.Container.Name))
 	}
 	switch e.Type {
-	case port.Gap:
+	case model.Gap:
 		return strings.Join(append(parts, output.GapText(e)), " ")
-	case port.Bursts:
+	case model.Bursts:
 		parts = append(parts, output.BurstText(e))
 	default:
 		parts = append(parts, fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, addressText(&e.Listener)))
@@ -82,7 +82,7 @@ func eventText(e *port.Event, named bool) string {
 	if e.OpenSeconds != nil {
 		parts = append(parts, "after "+output.DurationText(*e.OpenSeconds))
 	}
-	if e.Type != port.Closed && e.Exposure != "" {
+	if e.Type != model.Closed && e.Exposure != "" {
 		parts = append(parts, exposureText(&e.Listener))
 	}
 	if len(e.Processes) > 0 {

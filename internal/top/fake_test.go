@@ -12,28 +12,28 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // begin is when the tests' clock starts.
 var begin = time.Date(2026, 11, 22, 18, 36, 28, 123456789, time.UTC)
 
 // listener is a listener of the process "nginx" in a container.
-func listener(container string, number uint16, address string, exposure port.Exposure, published ...string) port.Listener {
-	return port.Listener{
-		Container: &port.ContainerRef{ID: strings.Repeat("8f", 32) + container, Name: container, Image: "nginx:1.27", Project: "shop", Service: container},
-		Protocol:  port.TCP, Address: netip.MustParseAddr(address), Port: number, Exposure: exposure, Published: published,
-		Processes: []port.Process{{PID: 1800 + int(number), ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx"}}, Source: port.SourceEBPF,
+func listener(container string, number uint16, address string, exposure model.Exposure, published ...string) model.Listener {
+	return model.Listener{
+		Container: &model.ContainerRef{ID: strings.Repeat("8f", 32) + container, Name: container, Image: "nginx:1.27", Project: "shop", Service: container},
+		Protocol:  model.TCP, Address: netip.MustParseAddr(address), Port: number, Exposure: exposure, Published: published,
+		Processes: []model.Process{{PID: 1800 + int(number), ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx"}}, Source: model.SourceEBPF,
 	}
 }
 
-func openAt(l port.Listener, at time.Time) port.Open {
-	return port.Open{Time: at, Listener: l, OpenedAt: at}
+func openAt(l model.Listener, at time.Time) model.Open {
+	return model.Open{Time: at, Listener: l, OpenedAt: at}
 }
 
-func event(id uint64, kind port.Type, l port.Listener) *port.Event {
-	e := &port.Event{ID: id, Time: begin.Add(time.Duration(id) * time.Millisecond), Type: kind, Listener: l}
-	if kind == port.Closed {
+func event(id uint64, kind model.Type, l model.Listener) *model.Event {
+	e := &model.Event{ID: id, Time: begin.Add(time.Duration(id) * time.Millisecond), Type: kind, Listener: l}
+	if kind == model.Closed {
 		seconds := 12.34
 		e.OpenSeconds = &seconds
 	}
@@ -42,7 +42,7 @@ func event(id uint64, kind port.Type, l port.Listener) *port.Event {
 
 // fakeSource writes nothing by itself.
 type fakeSource struct {
-	events []*port.Event
+	events []*model.Event
 	err    error
 	run    func(ctx context.Context, b *Board) error
 	panics atomic.Bool // Title, which each frame asks for
@@ -57,7 +57,7 @@ func (s *fakeSource) Run(ctx context.Context, b *Board) error {
 	return nil
 }
 
-func (s *fakeSource) History(context.Context, *port.Listener) ([]*port.Event, error) {
+func (s *fakeSource) History(context.Context, *model.Listener) ([]*model.Event, error) {
 	return s.events, s.err
 }
 
@@ -69,21 +69,21 @@ func (s *fakeSource) Title() string {
 	return "live from the test"
 }
 
-// view is a model without a terminal, and a clock that the test moves.
+// view is a screen without a terminal, and a clock that the test moves.
 type view struct {
-	*model
+	*screen
 	t      *testing.T
 	source *fakeSource
 	clock  time.Time
 }
 
-func newView(t *testing.T, open ...port.Open) *view {
+func newView(t *testing.T, open ...model.Open) *view {
 	t.Helper()
 	v := &view{t: t, source: &fakeSource{}, clock: begin}
 	board := NewBoard()
 	board.now = func() time.Time { return v.clock }
-	v.model = newModel(t.Context(), board, v.source, true)
-	v.model.now = board.now
+	v.screen = newModel(t.Context(), board, v.source, true)
+	v.screen.now = board.now
 	board.Begin()
 	board.Replace(open, begin)
 	v.tick()
@@ -114,14 +114,14 @@ func (v *view) key(names ...string) {
 	}
 }
 
-// screen is what is drawn, without styles.
-func (v *view) screen() string { return ansi.Strip(v.View().Content) }
+// drawn is the screen, without styles.
+func (v *view) drawn() string { return ansi.Strip(v.View().Content) }
 
 func (v *view) wants(texts ...string) {
 	v.t.Helper()
 	for _, text := range texts {
-		if !strings.Contains(v.screen(), text) {
-			v.t.Errorf("want %q on the screen:\n%s", text, v.screen())
+		if !strings.Contains(v.drawn(), text) {
+			v.t.Errorf("want %q on the screen:\n%s", text, v.drawn())
 		}
 	}
 }
@@ -129,8 +129,8 @@ func (v *view) wants(texts ...string) {
 func (v *view) wantsNot(texts ...string) {
 	v.t.Helper()
 	for _, text := range texts {
-		if strings.Contains(v.screen(), text) {
-			v.t.Errorf("want no %q on the screen:\n%s", text, v.screen())
+		if strings.Contains(v.drawn(), text) {
+			v.t.Errorf("want no %q on the screen:\n%s", text, v.drawn())
 		}
 	}
 }
@@ -138,20 +138,20 @@ func (v *view) wantsNot(texts ...string) {
 // order holds the rows on the screen against texts, from the first.
 func (v *view) order(texts ...string) {
 	v.t.Helper()
-	lines := strings.Split(v.screen(), "\n")[3:]
+	lines := strings.Split(v.drawn(), "\n")[3:]
 	for i, text := range texts {
 		if !strings.Contains(lines[i], text) {
-			v.t.Errorf("row %d: want %q in it:\n%s", i, text, v.screen())
+			v.t.Errorf("row %d: want %q in it:\n%s", i, text, v.drawn())
 			return
 		}
 	}
 }
 
 // many is a list of so many endpoints in containers of ten each.
-func many(count int) []port.Open {
-	open := make([]port.Open, count)
+func many(count int) []model.Open {
+	open := make([]model.Open, count)
 	for i := range open {
-		open[i] = openAt(listener(fmt.Sprintf("container-%03d", i/10), uint16(1000+i), "0.0.0.0", port.Network), begin)
+		open[i] = openAt(listener(fmt.Sprintf("container-%03d", i/10), uint16(1000+i), "0.0.0.0", model.Network), begin)
 	}
 	return open
 }

@@ -19,7 +19,7 @@ var keysHelp = [][2]string{
 }
 
 // key handles a key. What it returns is done outside.
-func (m *model) key(key tea.KeyPressMsg) tea.Cmd {
+func (m *screen) key(key tea.KeyPressMsg) tea.Cmd {
 	name := key.String()
 	switch {
 	case name == "ctrl+c":
@@ -41,7 +41,7 @@ func (m *model) key(key tea.KeyPressMsg) tea.Cmd {
 }
 
 // typeKey handles a key while the filter is typed.
-func (m *model) typeKey(name, text string) {
+func (m *screen) typeKey(name, text string) {
 	switch name {
 	case "enter":
 		m.typing = false
@@ -61,7 +61,7 @@ func (m *model) typeKey(name, text string) {
 	}
 }
 
-func (m *model) detailsKey(name string) {
+func (m *screen) detailsKey(name string) {
 	switch name {
 	case "esc", "enter", "left", "h", "backspace":
 		m.details = nil
@@ -74,7 +74,7 @@ func (m *model) detailsKey(name string) {
 	}
 }
 
-func (m *model) tableKey(name string) tea.Cmd {
+func (m *screen) tableKey(name string) tea.Cmd {
 	switch name {
 	case "?":
 		m.help = true
@@ -102,7 +102,7 @@ func (m *model) tableKey(name string) tea.Cmd {
 }
 
 // move moves the cursor, if the key is one that does.
-func (m *model) move(name string) {
+func (m *screen) move(name string) {
 	page := max(1, m.layout().rows-1)
 	to := m.cursor
 	switch name {
@@ -126,7 +126,7 @@ func (m *model) move(name string) {
 }
 
 // pause stops the view, or shows what has happened since.
-func (m *model) pause() {
+func (m *screen) pause() {
 	m.paused = !m.paused
 	if !m.paused {
 		m.look()

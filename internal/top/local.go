@@ -7,15 +7,15 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Capture watches by itself; [portwatcher/internal/capture.Capture] does.
 type Capture interface {
 	Run(ctx context.Context) error
-	Open() []port.Open
-	Containers() []port.ContainerState
-	Status() port.CaptureStatus
+	Open() []model.Open
+	Containers() []model.ContainerState
+	Status() model.CaptureStatus
 	Ready() error
 }
 
@@ -88,6 +88,6 @@ func (l *local) look(b *Board, list bool) {
 }
 
 // History implements Source: nothing is known but what happened since the start.
-func (l *local) History(_ context.Context, of *port.Listener) ([]*port.Event, error) {
+func (l *local) History(_ context.Context, of *model.Listener) ([]*model.Event, error) {
 	return l.board.history(of), nil
 }

@@ -8,8 +8,8 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 // refresh is the time between two looks at the board: often enough to be live,
@@ -19,9 +19,9 @@ const refresh = 200 * time.Millisecond
 // tick asks for the next look at the board.
 type tick struct{}
 
-// model is the state of the view. Its methods are called by one goroutine. It
+// screen is the state of the view. Its methods are called by one goroutine. It
 // implements [tea.Model].
-type model struct {
+type screen struct {
 	ctx    context.Context
 	board  *Board
 	source Source
@@ -45,7 +45,7 @@ type model struct {
 
 	// selected is the endpoint that the cursor follows once it has been moved;
 	// until then it stays at the top.
-	selected port.Endpoint
+	selected model.Endpoint
 	moved    bool
 	cursor   int // its index in rows
 	first    int // index of the first visible row
@@ -54,21 +54,21 @@ type model struct {
 	longest [textColumns]int
 }
 
-func newModel(ctx context.Context, b *Board, s Source, colors bool) *model {
-	m := &model{ctx: ctx, board: b, source: s, now: time.Now, paint: paint{colors: colors}, width: 80, height: 24}
+func newModel(ctx context.Context, b *Board, s Source, colors bool) *screen {
+	m := &screen{ctx: ctx, board: b, source: s, now: time.Now, paint: paint{colors: colors}, width: 80, height: 24}
 	m.look()
 	return m
 }
 
 // Init implements [tea.Model].
-func (m *model) Init() tea.Cmd { return nextTick() }
+func (m *screen) Init() tea.Cmd { return nextTick() }
 
 func nextTick() tea.Cmd {
 	return tea.Tick(refresh, func(time.Time) tea.Msg { return tick{} })
 }
 
 // Update implements [tea.Model].
-func (m *model) Update(message tea.Msg) (tea.Model, tea.Cmd) {
+func (m *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 	switch message := message.(type) {
 	case tick:
 		if !m.paused {
@@ -93,7 +93,7 @@ func (m *model) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 // look takes over what is new on the board.
-func (m *model) look() {
+func (m *screen) look() {
 	m.at = m.now()
 	s, changed := m.board.look(m.shown.revision)
 	if !changed {
@@ -107,7 +107,7 @@ func (m *model) look() {
 }
 
 // arrange chooses and sorts the rows, and keeps the cursor on its endpoint.
-func (m *model) arrange() {
+func (m *screen) arrange() {
 	m.rows = m.rows[:0]
 	wanted := strings.ToLower(m.filter)
 	for _, r := range m.shown.rows {
@@ -134,7 +134,7 @@ func (m *model) arrange() {
 }
 
 // moveTo puts the cursor on a row, or the nearest there is.
-func (m *model) moveTo(index int) {
+func (m *screen) moveTo(index int) {
 	m.cursor = max(0, min(index, len(m.rows)-1))
 	if m.cursor < len(m.rows) {
 		m.selected = m.rows[m.cursor].key
@@ -143,14 +143,14 @@ func (m *model) moveTo(index int) {
 }
 
 // scroll keeps the cursor visible and the screen filled.
-func (m *model) scroll() {
+func (m *screen) scroll() {
 	height := m.layout().rows
 	m.first = min(m.first, m.cursor)
 	m.first = max(m.first, m.cursor-height+1)
 	m.first = max(0, min(m.first, len(m.rows)-height))
 }
 
-func (m *model) setFilter(text string) {
+func (m *screen) setFilter(text string) {
 	m.filter, m.longest = text, [textColumns]int{}
 	m.arrange()
 }
@@ -159,7 +159,7 @@ func (m *model) setFilter(text string) {
 const maxFilter = 100
 
 // type_ adds text to the filter.
-func (m *model) type_(text string) {
+func (m *screen) type_(text string) {
 	all := []rune(m.filter + output.Printable(text))
 	m.setFilter(string(all[:min(len(all), maxFilter)]))
 }

@@ -9,20 +9,20 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 var (
-	web  = listener("web", 80, "0.0.0.0", port.Published, "0.0.0.0:8080", "[::]:8080")
-	db   = listener("db", 5432, "127.0.0.1", port.Loopback)
-	back = listener("api", 9000, "fd00::1234:5678:9abc:def0", port.Network)
+	web  = listener("web", 80, "0.0.0.0", model.Published, "0.0.0.0:8080", "[::]:8080")
+	db   = listener("db", 5432, "127.0.0.1", model.Loopback)
+	back = listener("api", 9000, "fd00::1234:5678:9abc:def0", model.Network)
 )
 
 func three(t *testing.T) *view {
 	t.Helper()
 	v := newView(t, openAt(web, begin.Add(-90*time.Second)), openAt(db, begin.Add(-26*time.Hour)), openAt(back, begin.Add(-5*time.Second)))
-	v.board.SetStatus(newStatus(&port.CaptureStatus{
-		Host: "node1", Gaps: 2, Watchers: []port.WatcherStatus{{Source: port.SourceEBPF}, {Source: port.SourceSockDiag}, {Source: port.SourceEBPF}},
+	v.board.SetStatus(newStatus(&model.CaptureStatus{
+		Host: "node1", Gaps: 2, Watchers: []model.WatcherStatus{{Source: model.SourceEBPF}, {Source: model.SourceSockDiag}, {Source: model.SourceEBPF}},
 	}, 3, ""))
 	v.tick()
 	return v
@@ -62,8 +62,8 @@ func TestSort(t *testing.T) {
 
 func TestFilter(t *testing.T) {
 	v := three(t)
-	v.board.Event(event(1, port.Opened, web))
-	v.board.Event(event(2, port.Opened, db))
+	v.board.Event(event(1, model.Opened, web))
+	v.board.Event(event(2, model.Opened, db))
 	v.tick()
 	v.key("/", "L", "o", "O", "x", "backspace", "p")
 	v.wants("/LoOp_", "1/1", "db")
@@ -89,31 +89,31 @@ func TestFilter(t *testing.T) {
 
 func TestLiveEvents(t *testing.T) {
 	v := three(t)
-	v.board.Event(event(1, port.Closed, db))
-	late := listener("late", 8443, "::", port.Host)
+	v.board.Event(event(1, model.Closed, db))
+	late := listener("late", 8443, "::", model.Host)
 	late.IPv6Only = true
-	v.board.Event(event(2, port.Opened, late))
-	flash := listener("flash", 7, "0.0.0.0", port.Network)
-	opened, closed := event(3, port.Opened, flash), event(4, port.Closed, flash)
+	v.board.Event(event(2, model.Opened, late))
+	flash := listener("flash", 7, "0.0.0.0", model.Network)
+	opened, closed := event(3, model.Opened, flash), event(4, model.Closed, flash)
 	opened.Transient, closed.Transient = true, true
 	v.board.Event(opened)
 	v.board.Event(closed)
 	changed := web
-	changed.Processes = []port.Process{{PID: 77, Name: "caddy"}}
-	v.board.Event(event(5, port.Changed, changed))
-	v.board.Event(&port.Event{ID: 6, Time: begin, Type: port.Gap, Reason: "overrun"})
-	burst := event(7, port.Bursts, listener("flash", 20000, "127.0.0.1", ""))
-	burst.Burst = &port.Burst{Opened: 31245, Closed: 31244, First: begin, Last: begin.Add(time.Second), Ports: []uint16{20000}, PortCount: 1}
+	changed.Processes = []model.Process{{PID: 77, Name: "caddy"}}
+	v.board.Event(event(5, model.Changed, changed))
+	v.board.Event(&model.Event{ID: 6, Time: begin, Type: model.Gap, Reason: "overrun"})
+	burst := event(7, model.Bursts, listener("flash", 20000, "127.0.0.1", ""))
+	burst.Burst = &model.Burst{Opened: 31245, Closed: 31244, First: begin, Last: begin.Add(time.Second), Ports: []uint16{20000}, PortCount: 1}
 	v.board.Event(burst)
-	v.board.Event(&port.Event{ID: 8, Time: begin, Type: port.Gap, Reason: "overrun", Lost: 128})
-	v.board.Event(event(2, port.Opened, db)) // was told before: only the list takes it
+	v.board.Event(&model.Event{ID: 8, Time: begin, Type: model.Gap, Reason: "overrun", Lost: 128})
+	v.board.Event(event(2, model.Opened, db)) // was told before: only the list takes it
 	v.tick()
 	v.order("api", "db", "+late", "+web")
 	v.wants("77 caddy", "18:36:28.124 closed    db 5432/tcp on 127.0.0.1 after 12.3s by 7232 nginx",
 		"opened    late 8443/tcp on :: (IPv6 only) host", "transient flash 7/tcp on 0.0.0.0 after 12.3s", "changed   web 80/tcp", "gap       overrun", "1m30s",
 		"burst     flash 31245 ports opened and 31244 closed within 1.0s:…", "overrun (lost 128 openings and closings)")
-	if count := strings.Count(v.screen(), "transient flash"); count != 1 {
-		t.Errorf("the transient is told %d times, want once:\n%s", count, v.screen())
+	if count := strings.Count(v.drawn(), "transient flash"); count != 1 {
+		t.Errorf("the transient is told %d times, want once:\n%s", count, v.drawn())
 	}
 	v.clock = v.clock.Add(newFor)
 	v.tick()
@@ -125,29 +125,29 @@ func TestLiveEvents(t *testing.T) {
 }
 
 func TestEventsOfAPort(t *testing.T) {
-	other := listener("other", 80, "0.0.0.0", port.Network)
-	several := func(protocol port.Protocol, count int, ports ...uint16) *port.Event {
+	other := listener("other", 80, "0.0.0.0", model.Network)
+	several := func(protocol model.Protocol, count int, ports ...uint16) *model.Event {
 		l := web
 		l.Port, l.Protocol = 0, protocol
-		e := event(1, port.Bursts, l)
-		e.Burst = &port.Burst{Ports: ports, PortCount: count}
+		e := event(1, model.Bursts, l)
+		e.Burst = &model.Burst{Ports: ports, PortCount: count}
 		return e
 	}
-	one := event(1, port.Bursts, web)
-	one.Burst = &port.Burst{Ports: []uint16{80}, PortCount: 1}
+	one := event(1, model.Bursts, web)
+	one.Burst = &model.Burst{Ports: []uint16{80}, PortCount: 1}
 	for name, test := range map[string]struct {
-		event *port.Event
+		event *model.Event
 		want  bool
 	}{
-		"its own":                    {event(1, port.Opened, web), true},
-		"another container's":        {event(1, port.Opened, other), false},
+		"its own":                    {event(1, model.Opened, web), true},
+		"another container's":        {event(1, model.Opened, other), false},
 		"a burst of it alone":        {one, true},
-		"a burst with it":            {several(port.TCP, 2, 79, 80), true},
-		"a burst without it":         {several(port.TCP, 2, 79, 81), false},
-		"a burst of unknown ports":   {several(port.TCP, 3, 79, 81), true},
-		"a burst of the other kind":  {several(port.UDP, 3, 79, 81), false},
+		"a burst with it":            {several(model.TCP, 2, 79, 80), true},
+		"a burst without it":         {several(model.TCP, 2, 79, 81), false},
+		"a burst of unknown ports":   {several(model.TCP, 3, 79, 81), true},
+		"a burst of the other kind":  {several(model.UDP, 3, 79, 81), false},
 		"a burst of both protocols":  {several(0, 3, 79, 81), true},
-		"a burst that counts nobody": {event(1, port.Bursts, other), false},
+		"a burst that counts nobody": {event(1, model.Bursts, other), false},
 	} {
 		if got := concerns(test.event, &web); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
@@ -162,7 +162,7 @@ func TestCursor(t *testing.T) {
 	v.wants("> container-000", "1/100")
 	v.key("down", "j", "k")
 	v.wants("2/100", "1001/tcp")
-	v.board.Event(event(1, port.Opened, listener("a-first", 1, "::", port.Network)))
+	v.board.Event(event(1, model.Opened, listener("a-first", 1, "::", model.Network)))
 	v.tick()
 	v.wants("3/101")
 	if v.selected.Port != 1001 {
@@ -176,7 +176,7 @@ func TestCursor(t *testing.T) {
 	v.wants("101/101")
 	v.key("home", "up")
 	v.wants("1/101", ">+a-first")
-	v.board.Event(event(2, port.Closed, listener("a-first", 1, "::", port.Network)))
+	v.board.Event(event(2, model.Closed, listener("a-first", 1, "::", model.Network)))
 	v.tick()
 	v.wants("1/100", "> container-000  1000/tcp")
 }
@@ -186,7 +186,7 @@ func TestPause(t *testing.T) {
 	v.key("p")
 	v.wants("PAUSED")
 	v.clock = v.clock.Add(time.Minute)
-	v.board.Event(event(1, port.Closed, web))
+	v.board.Event(event(1, model.Closed, web))
 	v.tick()
 	v.wants("web", "1m30s")
 	v.key("p")
@@ -196,16 +196,16 @@ func TestPause(t *testing.T) {
 
 func TestDetails(t *testing.T) {
 	v := three(t)
-	old := event(1, port.Closed, web)
+	old := event(1, model.Closed, web)
 	old.Processes, old.Time = nil, begin.Add(-48*time.Hour)
-	other := event(3, port.Opened, db)
-	v.source.events = []*port.Event{old, event(2, port.Opened, web), other}
+	other := event(3, model.Opened, db)
+	v.source.events = []*model.Event{old, event(2, model.Opened, web), other}
 	v.key("end", "enter")
 	v.wants("80/tcp on 0.0.0.0 in web, open for 1m30s", "web (shop/web) 8f8f8f8f8f8f", "nginx:1.27",
 		"published at 0.0.0.0:8080, [::]:8080", "pid 1880 nginx, 1 in the container, /usr/sbin/nginx",
 		"2026-11-20 18:36:28.123 closed    80/tcp on 0.0.0.0 after 12.3s", "2026-11-22 18:36:28.125 opened")
 	v.wantsNot("5432")
-	v.board.Event(event(9, port.Closed, web))
+	v.board.Event(event(9, model.Closed, web))
 	v.tick()
 	v.wants("not open any more", "18:36:28.132 closed")
 	v.key("esc")
@@ -222,7 +222,7 @@ func TestDetails(t *testing.T) {
 func TestHistoryScrolls(t *testing.T) {
 	v := newView(t, openAt(web, begin))
 	for id := range uint64(100) {
-		v.source.events = append(v.source.events, event(id+1, port.Opened, web))
+		v.source.events = append(v.source.events, event(id+1, model.Opened, web))
 	}
 	v.key("enter")
 	v.wants("28.223")
@@ -244,7 +244,7 @@ func TestConnection(t *testing.T) {
 	v.board.Connected()
 	v.tick()
 	v.wants("live from the test")
-	v.board.SetStatus(newStatus(&port.CaptureStatus{Engine: port.EngineStatus{Error: "no engine"}}, 0, ""))
+	v.board.SetStatus(newStatus(&model.CaptureStatus{Engine: model.EngineStatus{Error: "no engine"}}, 0, ""))
 	v.tick()
 	v.wants("the Docker Engine cannot be reached: no engine")
 	v.board.Note("a remark %d", 1)
@@ -283,7 +283,7 @@ func TestNoColor(t *testing.T) {
 		t.Error("there is no color at all")
 	}
 	v.paint.colors = false
-	v.board.Event(event(1, port.Opened, web))
+	v.board.Event(event(1, model.Opened, web))
 	v.tick()
 	if content := v.View().Content; strings.Contains(content, "\x1b[3") || !strings.Contains(content, "\x1b[7m") {
 		t.Errorf("want no colors, and the cursor's line reversed: %q", content)

@@ -3,7 +3,7 @@ package top
 import (
 	"strings"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // style is how a text looks: parameters of SGR.
@@ -46,13 +46,13 @@ func (p paint) text(s string, as style) string {
 }
 
 // exposureStyle makes clear which of them the outside can reach.
-func exposureStyle(e port.Exposure) style {
+func exposureStyle(e model.Exposure) style {
 	switch e {
-	case port.Published:
+	case model.Published:
 		return yellow
-	case port.Host:
+	case model.Host:
 		return magenta
-	case port.Loopback:
+	case model.Loopback:
 		return faint
 	}
 	return plain

@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/client"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
-	"portwatcher/internal/server/client"
 )
 
 const (
@@ -160,7 +160,7 @@ func (r *remote) keepStatus(ctx context.Context, b *Board) error {
 var containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
 // History implements Source.
-func (r *remote) History(ctx context.Context, of *port.Listener) ([]*port.Event, error) {
+func (r *remote) History(ctx context.Context, of *model.Listener) ([]*model.Event, error) {
 	query := url.Values{
 		"container": {of.Container.ID}, "port": {strconv.Itoa(int(of.Port)) + "/" + of.Protocol.String()},
 		"limit": {strconv.Itoa(historyEvents)},

@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/client"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
-	"portwatcher/internal/server/client"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // fakeInstance speaks the HTTP API as far as the view needs it.
@@ -23,8 +23,8 @@ type fakeInstance struct {
 	server *httptest.Server
 
 	mutex   sync.Mutex
-	open    []port.Open
-	past    []*port.Event
+	open    []model.Open
+	past    []*model.Event
 	refuse  bool // the token is wrong
 	failing int  // how many questions for the list fail
 	lists   int
@@ -55,7 +55,7 @@ func (f *fakeInstance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case f.refuse:
 		f.answer(w, http.StatusUnauthorized, api.Problem{Status: 401, Title: "Unauthorized"})
 	case r.URL.Path == api.PathStatus:
-		f.answer(w, http.StatusOK, api.Status{CaptureStatus: port.CaptureStatus{Host: "node1"}, Containers: 3, Ready: true})
+		f.answer(w, http.StatusOK, api.Status{CaptureStatus: model.CaptureStatus{Host: "node1"}, Containers: 3, Ready: true})
 	case r.URL.Path == api.PathPorts && f.failing > 0:
 		f.failing--
 		f.answer(w, http.StatusServiceUnavailable, api.Problem{Status: 503, Title: "Service Unavailable"})
@@ -63,7 +63,7 @@ func (f *fakeInstance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.lists++
 		f.answer(w, http.StatusOK, api.Ports{Time: time.Now(), Ports: f.open})
 	case r.URL.Path == api.PathEvents:
-		var chosen []*port.Event
+		var chosen []*model.Event
 		for _, e := range f.past {
 			if name := r.URL.Query().Get("container"); name == "" || e.Container.Name == name {
 				chosen = append(chosen, e)
@@ -154,7 +154,7 @@ func (f *fakeInstance) watch() (*Board, Source, <-chan error) {
 // eventually waits until the board is as wanted.
 func eventually(t *testing.T, b *Board, what string, condition func(s *snapshot) bool) {
 	t.Helper()
-	kerneltest.Await(t, what, func() string {
+	kernel.Await(t, what, func() string {
 		s, _ := b.look(^uint64(0))
 		if condition(&s) {
 			return ""
@@ -176,28 +176,28 @@ func has(number uint16) func(s *snapshot) bool {
 
 func TestRemote(t *testing.T) {
 	f := newFakeInstance(t)
-	f.open = []port.Open{openAt(web, begin)}
-	f.past = []*port.Event{event(1, port.Opened, web), event(2, port.Opened, db)}
+	f.open = []model.Open{openAt(web, begin)}
+	f.past = []*model.Event{event(1, model.Opened, web), event(2, model.Opened, db)}
 	f.failing = 1 // which does not end it
 	board, source, _ := f.watch()
 	s := f.nextStream()
 	eventually(t, board, "list, past and status", func(s *snapshot) bool {
 		return has(80)(s) && len(s.events) == 2 && s.status.Host == "node1" && s.status.Containers == 3 && s.link.lost == nil
 	})
-	s.send(t, "opened", event(3, port.Opened, back))
+	s.send(t, "opened", event(3, model.Opened, back))
 	eventually(t, board, "the event", has(9000))
 
-	f.set(func() { f.open = []port.Open{openAt(db, begin)} })
+	f.set(func() { f.open = []model.Open{openAt(db, begin)} })
 	close(s.cut)
 	s = f.nextStream()
 	eventually(t, board, "the list after the connection was lost", func(s *snapshot) bool {
 		return has(5432)(s) && !has(80)(s) && s.link.lost == nil
 	})
 
-	f.set(func() { f.open, f.past = []port.Open{openAt(web, begin)}, []*port.Event{event(1, port.Closed, db)} })
+	f.set(func() { f.open, f.past = []model.Open{openAt(web, begin)}, []*model.Event{event(1, model.Closed, db)} })
 	s.send(t, api.StreamReset, api.Reset{FirstID: 1, LastID: 1})
 	eventually(t, board, "another journal", func(s *snapshot) bool {
-		return has(80)(s) && len(s.events) == 1 && s.events[0].Type == port.Closed
+		return has(80)(s) && len(s.events) == 1 && s.events[0].Type == model.Closed
 	})
 
 	history, err := source.History(t.Context(), &db)
@@ -208,7 +208,7 @@ func TestRemote(t *testing.T) {
 
 func TestRemoteSaysThatItIsAway(t *testing.T) {
 	f := newFakeInstance(t)
-	f.open = []port.Open{openAt(web, begin)}
+	f.open = []model.Open{openAt(web, begin)}
 	board, _, _ := f.watch()
 	s := f.nextStream()
 	eventually(t, board, "the list", has(80))
@@ -235,7 +235,7 @@ func TestRemoteRefused(t *testing.T) {
 
 // fakeCapture is a capture that looks at nothing.
 type fakeCapture struct {
-	open []port.Open
+	open []model.Open
 	err  error
 }
 
@@ -247,27 +247,27 @@ func (c *fakeCapture) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *fakeCapture) Open() []port.Open { return c.open }
+func (c *fakeCapture) Open() []model.Open { return c.open }
 
-func (c *fakeCapture) Containers() []port.ContainerState {
-	return []port.ContainerState{{Monitored: true}, {Monitored: false}}
+func (c *fakeCapture) Containers() []model.ContainerState {
+	return []model.ContainerState{{Monitored: true}, {Monitored: false}}
 }
 
-func (c *fakeCapture) Status() port.CaptureStatus { return port.CaptureStatus{Host: "node1"} }
+func (c *fakeCapture) Status() model.CaptureStatus { return model.CaptureStatus{Host: "node1"} }
 
 func (c *fakeCapture) Ready() error { return errors.New("not yet") }
 
 func TestLocal(t *testing.T) {
 	board := NewBoard()
-	source := Local(&fakeCapture{open: []port.Open{openAt(web, begin)}}, board, "--local")
+	source := Local(&fakeCapture{open: []model.Open{openAt(web, begin)}}, board, "--local")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- source.Run(ctx, board) }()
 	eventually(t, board, "the list", func(s *snapshot) bool {
 		return has(80)(s) && s.status == Status{Host: "node1", Containers: 1, Trouble: "not yet"}
 	})
-	board.Event(event(1, port.Opened, db))
-	board.Event(event(2, port.Closed, web))
+	board.Event(event(1, model.Opened, db))
+	board.Event(event(2, model.Closed, web))
 	if history, err := source.History(ctx, &web); err != nil || len(history) != 1 || history[0].ID != 2 {
 		t.Errorf("history %v, error %v; want the one event", history, err)
 	}

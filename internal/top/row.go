@@ -10,8 +10,8 @@ import (
 
 	"github.com/charmbracelet/x/ansi"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 // column is a column of the table.
@@ -34,8 +34,8 @@ const textColumns = columnAge
 // rows is computed once for each. It is not changed once it is made, but for
 // shown, before others see it.
 type row struct {
-	key      port.Endpoint
-	listener *port.Listener
+	key      model.Endpoint
+	listener *model.Listener
 	openedAt time.Time // of the source's clock
 	cells    [textColumns]string
 	widths   [textColumns]int // in terminal cells
@@ -44,21 +44,21 @@ type row struct {
 	shown time.Time
 }
 
-func endpointOf(l *port.Listener) port.Endpoint {
-	return port.Endpoint{Container: l.Container.ID, Protocol: l.Protocol, Address: l.Address, Port: l.Port}
+func endpointOf(l *model.Listener) model.Endpoint {
+	return model.Endpoint{Container: l.Container.ID, Protocol: l.Protocol, Address: l.Address, Port: l.Port}
 }
 
 // samePort says whether two are of the same port of one container, or of the one
 // that came in its place under the same name.
-func samePort(a, b *port.Listener) bool {
+func samePort(a, b *model.Listener) bool {
 	return a.Container != nil && b.Container != nil && a.Container.Name == b.Container.Name &&
 		a.Port == b.Port && a.Protocol == b.Protocol
 }
 
 // concerns says whether an event is of a port, or of a burst of its container in
 // which it may be: a burst's list of ports may be incomplete.
-func concerns(e *port.Event, of *port.Listener) bool {
-	if e.Type != port.Bursts || e.Burst == nil {
+func concerns(e *model.Event, of *model.Listener) bool {
+	if e.Type != model.Bursts || e.Burst == nil {
 		return samePort(&e.Listener, of)
 	}
 	any := *of // as far as the burst does not say it
@@ -71,8 +71,8 @@ func concerns(e *port.Event, of *port.Listener) bool {
 	return samePort(&e.Listener, &any)
 }
 
-func newRow(l *port.Listener, openedAt time.Time) *row {
-	r := &row{key: port.Endpoint{Protocol: l.Protocol, Address: l.Address, Port: l.Port}, listener: l, openedAt: openedAt}
+func newRow(l *model.Listener, openedAt time.Time) *row {
+	r := &row{key: model.Endpoint{Protocol: l.Protocol, Address: l.Address, Port: l.Port}, listener: l, openedAt: openedAt}
 	var also string // what is found, and not shown in the table
 	if c := l.Container; c != nil {
 		r.key.Container = c.ID
@@ -110,28 +110,28 @@ func (r *row) compare(other *row, by column) int {
 }
 
 // reach orders exposures from the farthest.
-func reach(e port.Exposure) int {
+func reach(e model.Exposure) int {
 	switch e {
-	case port.Published:
+	case model.Published:
 		return 0
-	case port.Host:
+	case model.Host:
 		return 1
-	case port.Network:
+	case model.Network:
 		return 2
-	case port.Loopback:
+	case model.Loopback:
 		return 3
 	}
 	return 4
 }
 
-func processName(l *port.Listener) string {
+func processName(l *model.Listener) string {
 	if len(l.Processes) == 0 {
 		return ""
 	}
 	return l.Processes[0].Name
 }
 
-func addressText(l *port.Listener) string {
+func addressText(l *model.Listener) string {
 	if !l.Address.IsValid() {
 		return "-"
 	}
@@ -140,8 +140,8 @@ func addressText(l *port.Listener) string {
 
 // exposureText names who can reach an endpoint. A wildcard of the host is "*",
 // as other tools write it.
-func exposureText(l *port.Listener) string {
-	if l.Exposure != port.Published {
+func exposureText(l *model.Listener) string {
+	if l.Exposure != model.Published {
 		return output.Printable(cmp.Or(string(l.Exposure), "-"))
 	}
 	var b strings.Builder
@@ -163,7 +163,7 @@ func exposureText(l *port.Listener) string {
 // processesInRow bounds a row's width; the details have all of them.
 const processesInRow = 3
 
-func processText(processes []port.Process) string {
+func processText(processes []model.Process) string {
 	if len(processes) == 0 {
 		return "-"
 	}

@@ -9,17 +9,17 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // hostile is what a container may be named, and what runs in it.
 const hostile = "\x1b]0;title\x07\x1b[2J\u202e界界界\u0301\u009b31m\r\n\t\x00\xff"
 
-func hostileListener() port.Listener {
-	l := listener("x", 81, "fe80::1%"+hostile[:6], port.Exposure(hostile), hostile)
+func hostileListener() model.Listener {
+	l := listener("x", 81, "fe80::1%"+hostile[:6], model.Exposure(hostile), hostile)
 	l.Container.Name, l.Container.Image, l.Container.Project = hostile, hostile, hostile
-	l.Processes = []port.Process{{PID: 1, Name: hostile, Executable: hostile}, {PID: 2, Name: hostile}}
-	l.Source = port.Source(hostile)
+	l.Processes = []model.Process{{PID: 1, Name: hostile, Executable: hostile}, {PID: 2, Name: hostile}}
+	l.Source = model.Source(hostile)
 	return l
 }
 
@@ -40,11 +40,11 @@ func TestFitsEverySize(t *testing.T) {
 		{"paused without events", []string{"p", "e"}},
 	} {
 		v := newView(t, open...)
-		v.board.SetStatus(newStatus(&port.CaptureStatus{Host: hostile, Watchers: []port.WatcherStatus{{Source: port.Source(hostile)}}}, 3, ""))
-		v.board.Event(event(1, port.Opened, hostileListener()))
-		v.board.Event(&port.Event{ID: 2, Time: begin, Type: port.Type(hostile), Listener: hostileListener()})
-		v.board.Event(&port.Event{ID: 3, Time: begin, Type: port.Gap, Reason: hostile})
-		v.source.events = []*port.Event{event(1, port.Opened, hostileListener())}
+		v.board.SetStatus(newStatus(&model.CaptureStatus{Host: hostile, Watchers: []model.WatcherStatus{{Source: model.Source(hostile)}}}, 3, ""))
+		v.board.Event(event(1, model.Opened, hostileListener()))
+		v.board.Event(&model.Event{ID: 2, Time: begin, Type: model.Type(hostile), Listener: hostileListener()})
+		v.board.Event(&model.Event{ID: 3, Time: begin, Type: model.Gap, Reason: hostile})
+		v.source.events = []*model.Event{event(1, model.Opened, hostileListener())}
 		v.tick()
 		v.key(state.keys...)
 		for width := 1; width <= 130; width += 1 + width/10 {
@@ -81,7 +81,7 @@ func checkFits(t *testing.T, v *view, name string, width, height int) {
 
 // At 80 columns nothing of a usual row is lost.
 func TestEightyColumns(t *testing.T) {
-	v := newView(t, openAt(listener("shop_web_1", 8080, "0.0.0.0", port.Published, "0.0.0.0:18080", "[::]:18080"), begin))
+	v := newView(t, openAt(listener("shop_web_1", 8080, "0.0.0.0", model.Published, "0.0.0.0:18080", "[::]:18080"), begin))
 	v.Update(tea.WindowSizeMsg{Width: 80, Height: 24})
 	v.wants("> shop_web_1  8080/tcp   0.0.0.0   published *:18080  9880 nginx  0s")
 	v.Update(tea.WindowSizeMsg{Width: 45, Height: 24})
@@ -115,11 +115,11 @@ func BenchmarkFrame(b *testing.B) {
 	board.Begin()
 	board.Replace(many(3000), begin)
 	m := newModel(b.Context(), board, &fakeSource{}, true)
-	l := listener("x", 1, "::", port.Network)
+	l := listener("x", 1, "::", model.Network)
 	b.ReportAllocs()
 	for id := uint64(1); b.Loop(); id++ {
 		for range 100 { // of 500 events a second
-			board.Event(event(id, port.Opened, l))
+			board.Event(event(id, model.Opened, l))
 		}
 		m.Update(tick{})
 		m.View()

@@ -4,8 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 // Status is how the watching goes. Its texts are safe to show.
@@ -22,7 +22,7 @@ type Status struct {
 }
 
 // newStatus makes a status; notReady is empty while the capture works.
-func newStatus(capture *port.CaptureStatus, containers int, notReady string) Status {
+func newStatus(capture *model.CaptureStatus, containers int, notReady string) Status {
 	s := Status{
 		Host: output.Printable(capture.Host), Containers: containers, Namespaces: len(capture.Watchers),
 		Sources: sources(capture), Gaps: capture.Gaps, Lost: capture.Lost, Trouble: output.Printable(notReady),
@@ -33,7 +33,7 @@ func newStatus(capture *port.CaptureStatus, containers int, notReady string) Sta
 	return s
 }
 
-func sources(capture *port.CaptureStatus) string {
+func sources(capture *model.CaptureStatus) string {
 	var names []string
 	for _, w := range capture.Watchers {
 		if w.Source != "" {

@@ -14,8 +14,8 @@ import (
 	"github.com/hinshun/vt10x"
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // terminal is a pseudo-terminal with the view on it, and somebody who looks.
@@ -44,7 +44,7 @@ func onTerminal(t *testing.T, board *Board, source Source, environment ...string
 	t.Helper()
 	master, tty, err := pty.Open()
 	if err != nil {
-		kerneltest.Skip(t, fmt.Sprintf("needs a pseudo-terminal: %v", err))
+		kernel.Skip(t, fmt.Sprintf("needs a pseudo-terminal: %v", err))
 	}
 	x := &terminal{t: t, master: master, tty: tty, screen: vt10x.New(vt10x.WithSize(80, 24)), ended: make(chan struct{})}
 	if err := pty.Setsize(tty, &pty.Winsize{Rows: 24, Cols: 80}); err != nil {
@@ -133,7 +133,7 @@ func (x *terminal) wants(texts ...string) {
 
 func (x *terminal) until(what string, condition func(screen string) bool) {
 	x.t.Helper()
-	kerneltest.Await(x.t, what, func() string {
+	kernel.Await(x.t, what, func() string {
 		screen := x.screen.String()
 		if condition(screen) {
 			return ""
@@ -162,7 +162,7 @@ func (x *terminal) wantsEnd() error {
 	return x.err
 }
 
-func boardOf(open ...port.Open) *Board {
+func boardOf(open ...model.Open) *Board {
 	b := NewBoard()
 	b.Begin()
 	b.Replace(open, time.Now())
@@ -177,9 +177,9 @@ func TestOnATerminal(t *testing.T) {
 	if x.termios() == x.before {
 		t.Error("the terminal is not in raw mode")
 	}
-	board.Event(event(1, port.Opened, listener("late", 8443, "::", port.Host)))
+	board.Event(event(1, model.Opened, listener("late", 8443, "::", model.Host)))
 	x.wants("late", "5 open ports", "opened    late 8443/tcp")
-	board.Event(event(2, port.Closed, listener("late", 8443, "::", port.Host)))
+	board.Event(event(2, model.Closed, listener("late", 8443, "::", model.Host)))
 	x.wants("4 open ports", "closed    late 8443/tcp")
 	x.press("s")
 	x.wants("PORT↑")
@@ -277,14 +277,14 @@ func TestManyEvents(t *testing.T) {
 	pace := time.NewTicker(lasts / events)
 	defer pace.Stop()
 	for id := range uint64(events) {
-		kind := port.Opened
+		kind := model.Opened
 		if id%2 == 1 {
-			kind = port.Closed
+			kind = model.Closed
 		}
-		board.Event(event(id+1, kind, listener("flapping", uint16(10000+id/2), "::", port.Network)))
+		board.Event(event(id+1, kind, listener("flapping", uint16(10000+id/2), "::", model.Network)))
 		<-pace.C
 	}
-	board.Event(event(events+1, port.Opened, listener("the-last", 1, "::", port.Network)))
+	board.Event(event(events+1, model.Opened, listener("the-last", 1, "::", model.Network)))
 	x.wants("the-last", "3001 open ports")
 	took := time.Since(began)
 	// One frame for each look at the board, and one for what is left.

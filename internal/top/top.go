@@ -21,7 +21,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/term"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Source tells a board what is open and what happens.
@@ -31,7 +31,7 @@ type Source interface {
 	Run(ctx context.Context, b *Board) error
 	// History returns events of one port of a container, oldest first. The
 	// container is not nil.
-	History(ctx context.Context, of *port.Listener) ([]*port.Event, error)
+	History(ctx context.Context, of *model.Listener) ([]*model.Event, error)
 	// Title says where the data comes from.
 	Title() string
 }
@@ -113,21 +113,21 @@ func recovered(what string, fail func(error)) {
 	}
 }
 
-// guarded is a model whose panic ends the view in order.
+// guarded is a screen whose panic ends the view in order.
 type guarded struct {
-	*model
+	*screen
 	fail func(error)
 }
 
 // Update implements [tea.Model].
 func (g guarded) Update(message tea.Msg) (_ tea.Model, command tea.Cmd) {
 	defer recovered("the view", g.fail)
-	_, command = g.model.Update(message)
+	_, command = g.screen.Update(message)
 	return g, command
 }
 
 // View implements [tea.Model].
 func (g guarded) View() tea.View {
 	defer recovered("the view", g.fail)
-	return g.model.View()
+	return g.screen.View()
 }

@@ -22,7 +22,7 @@ type layout struct {
 // chromeLines are those of the header (2), the table's title and the footer.
 const chromeLines = 4
 
-func (m *model) layout() layout {
+func (m *screen) layout() layout {
 	left := max(1, m.height-chromeLines)
 	l := layout{rows: left}
 	const leastEvents = 4
@@ -34,7 +34,7 @@ func (m *model) layout() layout {
 }
 
 // View implements [tea.Model].
-func (m *model) View() tea.View {
+func (m *screen) View() tea.View {
 	lines := m.lines()
 	v := tea.NewView(strings.Join(lines[:min(len(lines), max(1, m.height))], "\n"))
 	v.AltScreen = true
@@ -43,7 +43,7 @@ func (m *model) View() tea.View {
 }
 
 // lines returns the screen, each line no wider than it.
-func (m *model) lines() []string {
+func (m *screen) lines() []string {
 	switch {
 	case m.help:
 		return m.helpLines()
@@ -61,7 +61,7 @@ func (m *model) lines() []string {
 
 // header are two lines: where the data comes from and whether it does, and how
 // the watching goes.
-func (m *model) header() []string {
+func (m *screen) header() []string {
 	s := &m.shown
 	first := "portwatcher"
 	if s.status.Host != "" {
@@ -84,7 +84,7 @@ func (m *model) header() []string {
 	return []string{line, m.paint.text(cut(m.counts(), m.width), faint)}
 }
 
-func (m *model) counts() string {
+func (m *screen) counts() string {
 	s := &m.shown
 	text := "waiting for what is open"
 	if s.known {
@@ -111,7 +111,7 @@ func count(n int, what string) string {
 }
 
 // table is its title and so many lines.
-func (m *model) table(height int) []string {
+func (m *screen) table(height int) []string {
 	c := fitColumns(&m.longest, m.width)
 	lines := append(make([]string, 0, height+1), m.paint.text(m.tableTitle(&c), bold))
 	for i := m.first; i < min(m.first+height, len(m.rows)); i++ {
@@ -126,7 +126,7 @@ func (m *model) table(height int) []string {
 	return lines
 }
 
-func (m *model) emptiness() string {
+func (m *screen) emptiness() string {
 	switch {
 	case !m.shown.known:
 		return "Nothing is known yet."
@@ -136,7 +136,7 @@ func (m *model) emptiness() string {
 	return "No port is open."
 }
 
-func (m *model) tableTitle(c *columns) string {
+func (m *screen) tableTitle(c *columns) string {
 	line := strings.Repeat(" ", gutter)
 	for n, i := range c.shown {
 		title := titles[i]
@@ -155,7 +155,7 @@ func separator(n int) string {
 	return strings.Repeat(" ", gap)
 }
 
-func (m *model) row(c *columns, r *row, selected bool) string {
+func (m *screen) row(c *columns, r *row, selected bool) string {
 	mark, as := " ", plain
 	if !r.shown.IsZero() && m.at.Sub(r.shown) < newFor {
 		mark, as = "+", green
@@ -189,7 +189,7 @@ func (m *model) row(c *columns, r *row, selected bool) string {
 	return line.String()
 }
 
-func (m *model) cell(r *row, i column) string {
+func (m *screen) cell(r *row, i column) string {
 	if i == columnAge {
 		return m.age(r.openedAt)
 	}
@@ -197,7 +197,7 @@ func (m *model) cell(r *row, i column) string {
 }
 
 // age is how long ago a moment of the source's clock was.
-func (m *model) age(since time.Time) string {
+func (m *screen) age(since time.Time) string {
 	if since.IsZero() {
 		return "-"
 	}
@@ -205,7 +205,7 @@ func (m *model) age(since time.Time) string {
 }
 
 // footer tells of the filter, a remark, or the keys.
-func (m *model) footer() string {
+func (m *screen) footer() string {
 	var text string
 	var as = faint
 	switch {

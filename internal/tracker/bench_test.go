@@ -5,17 +5,17 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // crowd has a number of endpoints of each of some containers.
-func crowd(containers, each int, grace time.Duration) (*Tracker, []*port.Container) {
+func crowd(containers, each int, grace time.Duration) (*Tracker, []*model.Container) {
 	tr := New(grace)
 	tr.OpenNamespace(ns1)
-	var all []*port.Container
-	s := Snapshot{Began: at(1), Time: at(1), Source: port.SourceSockDiag, New: map[int]Owner{}}
+	var all []*model.Container
+	s := Snapshot{Began: at(1), Time: at(1), Source: model.SourceSockDiag, New: map[int]Owner{}}
 	for i := range containers {
-		all = append(all, &port.Container{ID: fmt.Sprintf("container%d", i)})
+		all = append(all, &model.Container{ID: fmt.Sprintf("container%d", i)})
 		for range each {
 			n := len(s.Sockets)
 			s.New[n] = Owner{Container: all[i]}
@@ -31,7 +31,7 @@ func crowd(containers, each int, grace time.Duration) (*Tracker, []*port.Contain
 func BenchmarkOpenedClosed(b *testing.B) {
 	tr, all := crowd(1, 20_000, time.Hour)
 	for cookie := range uint64(10_000) {
-		tr.Closed(nil, ns1, cookie+1, at(2), port.SourceEBPF)
+		tr.Closed(nil, ns1, cookie+1, at(2), model.SourceEBPF)
 	}
 	var changes []Change
 	now := at(3)
@@ -40,8 +40,8 @@ func BenchmarkOpenedClosed(b *testing.B) {
 	for b.Loop() {
 		cookie++
 		now = now.Add(time.Microsecond)
-		changes = tr.Opened(changes[:0], ns1, tcp(cookie, 9), Owner{Container: all[0]}, now, port.SourceEBPF)
-		changes, _ = tr.Closed(changes[:0], ns1, cookie, now, port.SourceEBPF)
+		changes = tr.Opened(changes[:0], ns1, tcp(cookie, 9), Owner{Container: all[0]}, now, model.SourceEBPF)
+		changes, _ = tr.Closed(changes[:0], ns1, cookie, now, model.SourceEBPF)
 	}
 }
 
@@ -49,7 +49,7 @@ func BenchmarkOpenedClosed(b *testing.B) {
 func BenchmarkExpire(b *testing.B) {
 	tr, _ := crowd(1, 20_000, time.Hour)
 	for cookie := range uint64(20_000) {
-		tr.Closed(nil, ns1, cookie+1, at(2).Add(time.Duration(cookie)), port.SourceEBPF)
+		tr.Closed(nil, ns1, cookie+1, at(2).Add(time.Duration(cookie)), model.SourceEBPF)
 	}
 	var changes []Change
 	b.ReportAllocs()
@@ -74,7 +74,7 @@ func BenchmarkOpenOf(b *testing.B) {
 func BenchmarkCounted(b *testing.B) {
 	tr, all := crowd(1000, 20, 0)
 	var changes []Change
-	c := Counted{Socket: tcp(1e6, 70), Owner: Owner{Container: all[0]}, Opened: 100, Closed: 100, Source: port.SourceEBPF}
+	c := Counted{Socket: tcp(1e6, 70), Owner: Owner{Container: all[0]}, Opened: 100, Closed: 100, Source: model.SourceEBPF}
 	now := at(3)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -91,7 +91,7 @@ func BenchmarkExpireOne(b *testing.B) {
 	var changes []Change
 	cookie := uint64(1e6)
 	for waiting := range uint64(20_000) {
-		tr.Closed(nil, ns1, waiting+1, at(2).Add(time.Duration(waiting)*50*time.Microsecond), port.SourceEBPF)
+		tr.Closed(nil, ns1, waiting+1, at(2).Add(time.Duration(waiting)*50*time.Microsecond), model.SourceEBPF)
 	}
 	now := at(3)
 	b.ReportAllocs()
@@ -99,7 +99,7 @@ func BenchmarkExpireOne(b *testing.B) {
 		cookie++
 		now = now.Add(50 * time.Microsecond)
 		changes = tr.Expire(changes[:0], now)
-		changes = tr.Opened(changes[:0], ns1, tcp(cookie, uint16(cookie%20_000)+1), Owner{Container: all[0]}, now, port.SourceEBPF)
-		changes, _ = tr.Closed(changes[:0], ns1, cookie, now, port.SourceEBPF)
+		changes = tr.Opened(changes[:0], ns1, tcp(cookie, uint16(cookie%20_000)+1), Owner{Container: all[0]}, now, model.SourceEBPF)
+		changes, _ = tr.Closed(changes[:0], ns1, cookie, now, model.SourceEBPF)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"maps"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // container is the index of one container's endpoints.
@@ -34,7 +34,7 @@ func (t *Tracker) RevisionOf(containerID string) uint64 {
 
 // UpdateContainer replaces the description of a container (renamed, other
 // networks) for the changes to come.
-func (t *Tracker) UpdateContainer(c *port.Container) {
+func (t *Tracker) UpdateContainer(c *model.Container) {
 	known := t.containers[c.ID]
 	if known == nil {
 		return
@@ -46,7 +46,7 @@ func (t *Tracker) UpdateContainer(c *port.Container) {
 }
 
 // CloseContainer closes the endpoints of a container that has ended.
-func (t *Tracker) CloseContainer(dst []Change, id string, at clock.Instant, source port.Source) []Change {
+func (t *Tracker) CloseContainer(dst []Change, id string, at clock.Instant, source model.Source) []Change {
 	if c := t.containers[id]; c != nil {
 		for e := range c.endpoints {
 			for len(e.sockets) > 0 {
@@ -59,7 +59,7 @@ func (t *Tracker) CloseContainer(dst []Change, id string, at clock.Instant, sour
 
 // Drop forgets endpoints without a change: they are not to be reported any
 // more. Their sockets are of no interest until [Tracker.Reconsider].
-func (t *Tracker) Drop(which func(port.Endpoint) bool) {
+func (t *Tracker) Drop(which func(model.Endpoint) bool) {
 	for key, e := range t.endpoints {
 		if which(key) {
 			t.drop(e)
@@ -68,7 +68,7 @@ func (t *Tracker) Drop(which func(port.Endpoint) bool) {
 }
 
 // DropOf is Drop for the endpoints of one container.
-func (t *Tracker) DropOf(containerID string, which func(port.Endpoint) bool) {
+func (t *Tracker) DropOf(containerID string, which func(model.Endpoint) bool) {
 	c := t.containers[containerID]
 	if c == nil {
 		return

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func TestOpenOf(t *testing.T) {
@@ -14,9 +14,9 @@ func TestOpenOf(t *testing.T) {
 	expect(t, describe(tr.OpenOf("web")), "1 opened web:22 [] sock_diag", "1 opened web:80 [] sock_diag")
 	expect(t, describe(tr.OpenOf("db")), "1 opened db:5432 [] sock_diag")
 	expect(t, describe(tr.OpenOf("none")))
-	tr.DropOf("web", func(e port.Endpoint) bool { return e.Port == 22 })
+	tr.DropOf("web", func(e model.Endpoint) bool { return e.Port == 22 })
 	expect(t, describe(tr.OpenOf("web")), "1 opened web:80 [] sock_diag")
-	expect(t, describe(tr.CloseContainer(nil, "web", at(2), port.SourceEngine)), "2 closed web:80 [] engine since 1")
+	expect(t, describe(tr.CloseContainer(nil, "web", at(2), model.SourceEngine)), "2 closed web:80 [] engine since 1")
 	expect(t, describe(tr.OpenOf("web")))
 	if len(tr.containers) != 1 {
 		t.Errorf("%d containers are indexed, want db alone", len(tr.containers))
@@ -39,10 +39,10 @@ func TestRevisionOf(t *testing.T) {
 		{"the same process is found", func() { held(tr, ns1, 3, of(1, 10)) }, false},
 		{"another takes it over", func() { held(tr, ns1, 4, of(1, 11)) }, true},
 		{"a snapshot", func() { dump(tr, ns1, 5, seen{1, 80, web, nil}, seen{9, 5432, db, nil}) }, false},
-		{"renamed", func() { tr.UpdateContainer(&port.Container{ID: "web", Name: "front"}) }, true},
+		{"renamed", func() { tr.UpdateContainer(&model.Container{ID: "web", Name: "front"}) }, true},
 		{"waits", func() { ends(tr, 6, 1) }, true},
 		{"comes back", func() { exactly(tr, 7, 2, 80) }, true},
-		{"dropped", func() { tr.DropOf("web", func(port.Endpoint) bool { return true }) }, true},
+		{"dropped", func() { tr.DropOf("web", func(model.Endpoint) bool { return true }) }, true},
 		{"opened anew", func() { exactly(tr, 8, 3, 80) }, true},
 		{"waits again", func() { ends(tr, 9, 3) }, true},
 	} {
@@ -69,7 +69,7 @@ func TestEndpointMovesBetweenNamespaces(t *testing.T) {
 	dump(tr, ns2, 2, seen{1, 80, web, nil})
 	expect(t, describe(tr.OpenIn(ns1)))
 	expect(t, describe(tr.OpenIn(ns2)), "1 opened web:80 [] sock_diag")
-	expect(t, describe(tr.CloseNamespace(nil, ns2, at(3), port.SourceEngine)))
+	expect(t, describe(tr.CloseNamespace(nil, ns2, at(3), model.SourceEngine)))
 	expect(t, describe(tr.OpenIn(ns1)), "1 opened web:80 [] sock_diag")
 	if open := tr.Open(); open[0].Namespace != ns1 {
 		t.Errorf("it is in %v, want %v", open[0].Namespace, ns1)
@@ -83,7 +83,7 @@ func TestClosedNamespace(t *testing.T) {
 	dump(tr, ns1, 1, seen{1, 80, web, nil})
 	state := states(tr)[0]
 	tr.OpenNamespace(ns1) // open already
-	expect(t, describe(tr.CloseNamespace(nil, ns1, at(2), port.SourceEngine)), "2 closed web:80 [] engine since 1")
+	expect(t, describe(tr.CloseNamespace(nil, ns1, at(2), model.SourceEngine)), "2 closed web:80 [] engine since 1")
 	if tr.HasNamespace(ns1) || !tr.HasNamespace(ns2) {
 		t.Error("the first namespace is closed, the second is open")
 	}
@@ -91,10 +91,10 @@ func TestClosedNamespace(t *testing.T) {
 	expect(t, exactly(tr, 3, 2, 81))
 	expect(t, ends(tr, 3, 1))
 	expect(t, counts(tr, tally{opened: 1, last: 1, lastAt: 3}))
-	if changes, reported := tr.Transient(nil, ns1, tcp(4, 80), Owner{Container: web}, at(3), port.SourceDestroy); reported || len(changes) > 0 {
+	if changes, reported := tr.Transient(nil, ns1, tcp(4, 80), Owner{Container: web}, at(3), model.SourceDestroy); reported || len(changes) > 0 {
 		t.Errorf("a transient led to %v", describe(changes))
 	}
-	if tr.Failed(ns1) || tr.Stale(ns1) || tr.Restore(web, &state, at(1)) || len(tr.Unknown(nil, ns1, []port.Socket{tcp(1, 80)})) > 0 {
+	if tr.Failed(ns1) || tr.Stale(ns1) || tr.Restore(web, &state, at(1)) || len(tr.Unknown(nil, ns1, []model.Socket{tcp(1, 80)})) > 0 {
 		t.Error("a namespace that is closed fails, is restored or has unknown sockets")
 	}
 	expect(t, held(tr, ns1, 4, of(1, 10)))
@@ -117,8 +117,8 @@ func TestExpiryOrder(t *testing.T) {
 	for number := range uint64(4) {
 		ends(tr, 2+float64(number), number+1)
 	}
-	tr.Transient(nil, ns1, tcp(9, 80), Owner{Container: web}, at(6), port.SourceDestroy) // 80 was open again
-	exactly(tr, 6, 11, 81)                                                               // and 81 is
+	tr.Transient(nil, ns1, tcp(9, 80), Owner{Container: web}, at(6), model.SourceDestroy) // 80 was open again
+	exactly(tr, 6, 11, 81)                                                                // and 81 is
 	for _, step := range []struct {
 		next float64
 		want []string
@@ -159,8 +159,8 @@ func TestRestoreFromAnEarlierBoot(t *testing.T) {
 	if !tr.Restore(web, &states(old)[0], clock.Instant(-5*time.Second)) {
 		t.Fatal("it was not restored")
 	}
-	expect(t, resume(tr, ns1, 2, port.SourceSockDiag, seen{1, 80, web, nil}))
-	changes, _ := tr.Closed(nil, ns1, 1, at(3), port.SourceDestroy)
+	expect(t, resume(tr, ns1, 2, model.SourceSockDiag, seen{1, 80, web, nil}))
+	changes, _ := tr.Closed(nil, ns1, 1, at(3), model.SourceDestroy)
 	if len(changes) != 1 || changes[0].OpenedAt != clock.Instant(-5*time.Second) {
 		t.Errorf("%+v; want one close, with the moment of before", changes)
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Counted is what a source counted of the sockets of one endpoint since its last
@@ -13,7 +13,7 @@ import (
 type Counted struct {
 	// Socket has protocol, address and port; cookie and inode are of the last one
 	// that opened.
-	Socket port.Socket
+	Socket model.Socket
 	Owner  Owner
 	// Opened and Closed are of sockets whose opening was counted, in this or an
 	// earlier count. Missed are the closings of sockets whose opening was a fact.
@@ -27,7 +27,7 @@ type Counted struct {
 	// NotBefore is the time of the last change that the container's facts made. A change
 	// that the count leads to gets no earlier time: counts arrive later than facts.
 	NotBefore clock.Instant
-	Source    port.Source
+	Source    model.Source
 }
 
 // count is what is known of the counted sockets at one place.
@@ -51,7 +51,7 @@ type count struct {
 //
 // A count is to be given before the facts of the same endpoint that happened
 // after it was taken: a fact that opens beside a counted socket is no change.
-func (t *Tracker) Counted(dst []Change, id port.Namespace, c Counted) []Change {
+func (t *Tracker) Counted(dst []Change, id model.Namespace, c Counted) []Change {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return dst
@@ -185,7 +185,7 @@ func (t *Tracker) prolong(key place, c *Counted) {
 }
 
 // passOver records that a snapshot has a socket that it does not add.
-func (ns *namespace) passOver(s *port.Socket) {
+func (ns *namespace) passOver(s *model.Socket) {
 	if n := ns.counts[placeOf(s)]; n != nil {
 		n.generation = ns.generation
 	}
@@ -217,7 +217,7 @@ func (t *Tracker) reviewCounts(ns *namespace, s *Snapshot) {
 // Beside reports whether a counted socket stands for the endpoint of another socket,
 // and whether that other one is known. A fact of a socket beside a stand-in is no
 // change, and not in the count either: the caller counts it.
-func (t *Tracker) Beside(id port.Namespace, s *port.Socket) (counted, known bool) {
+func (t *Tracker) Beside(id model.Namespace, s *model.Socket) (counted, known bool) {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return false, false
@@ -232,7 +232,7 @@ func (t *Tracker) Beside(id port.Namespace, s *port.Socket) (counted, known bool
 
 // ContainerOf returns the container that a known socket belongs to; nil where the
 // socket is not known, or is of no interest.
-func (t *Tracker) ContainerOf(id port.Namespace, cookie uint64) *port.Container {
+func (t *Tracker) ContainerOf(id model.Namespace, cookie uint64) *model.Container {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return nil

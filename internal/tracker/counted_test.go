@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // tally is a count of web:80, with the last socket that opened and the last that
@@ -22,7 +22,7 @@ type tally struct {
 func (c tally) counted() Counted {
 	one := Counted{
 		Socket: tcp(c.last, 80), Owner: Owner{web, processes([]int{10})},
-		Opened: c.opened, Closed: c.closed, Missed: c.missed, ClosedCookie: c.ended, Source: port.SourceEBPF,
+		Opened: c.opened, Closed: c.closed, Missed: c.missed, ClosedCookie: c.ended, Source: model.SourceEBPF,
 	}
 	if c.opened > 0 {
 		one.LastOpened = at(c.lastAt)
@@ -42,7 +42,7 @@ func counts(t *Tracker, c tally) []string { return describe(t.Counted(nil, ns1, 
 func expectSockets(t *testing.T, tr *Tracker, want ...uint64) {
 	t.Helper()
 	var got []uint64
-	if sockets := tr.Sockets(port.Endpoint{Container: "web", Protocol: port.TCP, Address: wildcard, Port: 80}); sockets != nil {
+	if sockets := tr.Sockets(model.Endpoint{Container: "web", Protocol: model.TCP, Address: wildcard, Port: 80}); sockets != nil {
 		got = slices.Sorted(slices.Values(sockets.Cookies))
 	}
 	if !slices.Equal(got, want) {
@@ -157,7 +157,7 @@ func TestLostClosingsAreForgotten(t *testing.T) {
 func TestStandInAndUnattributedSocket(t *testing.T) {
 	tr := tracking(0)
 	counts(tr, tally{opened: 1, last: 1, lastAt: 1})
-	s := Snapshot{Began: at(3), Time: at(3), Source: port.SourceSockDiag, Sockets: []port.Socket{tcp(2, 80)}}
+	s := Snapshot{Began: at(3), Time: at(3), Source: model.SourceSockDiag, Sockets: []model.Socket{tcp(2, 80)}}
 	expect(t, describe(tr.Snapshot(nil, ns1, s)))
 	expect(t, counts(tr, tally{closed: 1, ended: 2, endedAt: 4}), "4 closed web:80 [10] ebpf since 1")
 }

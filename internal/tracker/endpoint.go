@@ -4,16 +4,16 @@ import (
 	"slices"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 type socket struct {
-	port.Socket
+	model.Socket
 	namespace  *namespace
 	endpoint   *endpoint // nil if the socket is of no interest
 	count      *count    // whose stand-in it is; nil if it is none
 	opened     clock.Instant
-	processes  []port.Process
+	processes  []model.Process
 	generation uint64        // of the last snapshot that had it
 	settled    bool          // part of what was reported of its endpoint
 	exact      bool          // opened is the very moment
@@ -24,18 +24,18 @@ type socket struct {
 
 // endpoint has at least one socket, or waits for the end of the close grace.
 type endpoint struct {
-	key       port.Endpoint
+	key       model.Endpoint
 	owner     *container
-	namespace port.Namespace
+	namespace model.Namespace
 	in        *namespace // nil when that is closed
-	container *port.Container
+	container *model.Container
 	sockets   []*socket
 	// processes hold it, as far as is known; reportedProcesses are those of the
 	// last change, or the first known where it had none.
-	processes, reportedProcesses []port.Process
+	processes, reportedProcesses []model.Process
 	left                         bool // a socket has gone since the last settle
 	ipv6Only                     bool
-	source                       port.Source
+	source                       model.Source
 	openedAt                     clock.Instant
 
 	reported bool // an opened change has been made
@@ -45,11 +45,11 @@ type endpoint struct {
 	// closedAt and closedBy are of the last socket while the close grace runs;
 	// expiry is then the position in Tracker.waiting plus one, else 0.
 	closedAt clock.Instant
-	closedBy port.Source
+	closedBy model.Source
 	expiry   int
 }
 
-func (t *Tracker) addSocket(ns *namespace, observed port.Socket, owner Owner, at clock.Instant) *socket {
+func (t *Tracker) addSocket(ns *namespace, observed model.Socket, owner Owner, at clock.Instant) *socket {
 	s := &socket{Socket: observed, namespace: ns, opened: at, processes: owner.Processes, fresh: true}
 	ns.sockets[s.Cookie] = s
 	if owner.Container == nil {
@@ -93,7 +93,7 @@ func (t *Tracker) touch(e *endpoint) {
 
 // settle compares each endpoint that was touched with what was last reported
 // of it, and appends the changes in the order of endpoints.
-func (t *Tracker) settle(dst []Change, at clock.Instant, source port.Source) []Change {
+func (t *Tracker) settle(dst []Change, at clock.Instant, source model.Source) []Change {
 	slices.SortFunc(t.dirty, func(a, b *endpoint) int { return a.key.Compare(b.key) })
 	for _, e := range t.dirty {
 		e.dirty = false
@@ -104,7 +104,7 @@ func (t *Tracker) settle(dst []Change, at clock.Instant, source port.Source) []C
 	return dst
 }
 
-func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at clock.Instant, source port.Source) []Change {
+func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at clock.Instant, source model.Source) []Change {
 	if e.unconfirmed() {
 		return dst // the first snapshot shows whether it has been open all the time
 	}
@@ -116,7 +116,7 @@ func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at clock.Instant, so
 	opened := at
 	if e.reported && !e.isWaiting() && e.replaced() && t.grace == 0 {
 		closed := max(at, e.openedAt)
-		dst = append(dst, e.change(port.Closed, closed, source))
+		dst = append(dst, e.change(model.Closed, closed, source))
 		e.reported = false
 		opened = max(closed, e.firstOpened())
 	}
@@ -125,19 +125,19 @@ func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at clock.Instant, so
 	switch {
 	case !e.reported:
 		e.reported, e.openedAt, e.source, e.reportedProcesses = true, opened, source, e.processes
-		return append(dst, e.change(port.Opened, opened, source))
+		return append(dst, e.change(model.Opened, opened, source))
 	case len(e.reportedProcesses) == 0, left:
 		e.reportedProcesses = e.processes
 	case e.takenOver():
 		e.source, e.reportedProcesses = source, e.processes
-		return append(dst, e.change(port.Changed, at, source))
+		return append(dst, e.change(model.Changed, at, source))
 	}
 	return dst
 }
 
 // close ends an endpoint that has no socket any more. An endpoint that a snapshot saw does
 // not close before that, however exact the fact.
-func (t *Tracker) close(dst []Change, e *endpoint, at clock.Instant, source port.Source) []Change {
+func (t *Tracker) close(dst []Change, e *endpoint, at clock.Instant, source model.Source) []Change {
 	at = max(at, e.openedAt)
 	switch {
 	case !e.reported: // opened and gone within one observation
@@ -146,13 +146,13 @@ func (t *Tracker) close(dst []Change, e *endpoint, at clock.Instant, source port
 	case t.grace > 0:
 		t.wait(e, at, source)
 	default:
-		dst = append(dst, e.change(port.Closed, at, source))
+		dst = append(dst, e.change(model.Closed, at, source))
 		t.forget(e)
 	}
 	return dst
 }
 
-func (e *endpoint) change(kind port.Type, at clock.Instant, source port.Source) Change {
+func (e *endpoint) change(kind model.Type, at clock.Instant, source model.Source) Change {
 	return Change{
 		Type: kind, Time: at, Source: source, Endpoint: e.key, Namespace: e.namespace,
 		Container: e.container, Processes: e.processes, IPv6Only: e.ipv6Only, OpenedAt: e.openedAt,

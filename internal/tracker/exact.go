@@ -4,12 +4,12 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Opened takes an exact fact: a socket opened at this moment. If the socket is
 // known it fills in what was missing and changes nothing else.
-func (t *Tracker) Opened(dst []Change, id port.Namespace, s port.Socket, owner Owner, at clock.Instant, source port.Source) []Change {
+func (t *Tracker) Opened(dst []Change, id model.Namespace, s model.Socket, owner Owner, at clock.Instant, source model.Source) []Change {
 	ns := t.namespaces[id]
 	if ns == nil || ns.ended.late(s.Cookie, at) {
 		return dst
@@ -35,7 +35,7 @@ func (t *Tracker) Opened(dst []Change, id port.Namespace, s port.Socket, owner O
 // Closed takes an exact fact: a socket closed at this moment. known is false
 // where the tracker had not seen the socket, nor closed it just before; the fact
 // is remembered all the same, so that no snapshot under way opens it.
-func (t *Tracker) Closed(dst []Change, id port.Namespace, cookie uint64, at clock.Instant, source port.Source) (_ []Change, known bool) {
+func (t *Tracker) Closed(dst []Change, id model.Namespace, cookie uint64, at clock.Instant, source model.Source) (_ []Change, known bool) {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return dst, false
@@ -78,7 +78,7 @@ func (t *Tracker) closeSocket(s *socket, at clock.Instant) {
 // before, the opening that was reported then was this one's: the endpoint closes and
 // opens again. reported is false, and nothing changes, where the endpoint is open
 // otherwise, and where the socket is of no interest.
-func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owner Owner, at clock.Instant, source port.Source) (_ []Change, reported bool) {
+func (t *Tracker) Transient(dst []Change, id model.Namespace, s model.Socket, owner Owner, at clock.Instant, source model.Source) (_ []Change, reported bool) {
 	if owner.Container == nil || t.namespaces[id] == nil {
 		return dst, false
 	}
@@ -97,11 +97,11 @@ func (t *Tracker) Transient(dst []Change, id port.Namespace, s port.Socket, owne
 		return dst, false
 	}
 	change := Change{
-		Type: port.Opened, Time: at, Source: source, Endpoint: key, Namespace: id,
+		Type: model.Opened, Time: at, Source: source, Endpoint: key, Namespace: id,
 		Container: owner.Container, Processes: owner.Processes, IPv6Only: s.IPv6Only, Transient: true,
 	}
 	dst = append(dst, change)
-	change.Type = port.Closed
+	change.Type = model.Closed
 	return append(dst, change), true
 }
 

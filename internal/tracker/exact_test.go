@@ -6,19 +6,19 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
-func tcp(cookie uint64, number uint16) port.Socket {
-	return port.Socket{Cookie: cookie, Protocol: port.TCP, Address: wildcard, Port: number, Inode: uint32(cookie) + 1000}
+func tcp(cookie uint64, number uint16) model.Socket {
+	return model.Socket{Cookie: cookie, Protocol: model.TCP, Address: wildcard, Port: number, Inode: uint32(cookie) + 1000}
 }
 
 func exactly(t *Tracker, second float64, cookie uint64, number uint16, pids ...int) []string {
-	return describe(t.Opened(nil, ns1, tcp(cookie, number), Owner{web, processes(pids)}, at(second), port.SourceEBPF))
+	return describe(t.Opened(nil, ns1, tcp(cookie, number), Owner{web, processes(pids)}, at(second), model.SourceEBPF))
 }
 
 func ends(t *Tracker, second float64, cookie uint64) []string {
-	changes, _ := t.Closed(nil, ns1, cookie, at(second), port.SourceEBPF)
+	changes, _ := t.Closed(nil, ns1, cookie, at(second), model.SourceEBPF)
 	return describe(changes)
 }
 
@@ -58,8 +58,8 @@ func TestSnapshotDoesNotCloseTheNewest(t *testing.T) {
 }
 
 func TestTransient(t *testing.T) {
-	transient := func(tr *Tracker, second float64, cookie uint64, number uint16, c *port.Container) []Change {
-		changes, reported := tr.Transient(nil, ns1, tcp(cookie, number), Owner{Container: c}, at(second), port.SourceDestroy)
+	transient := func(tr *Tracker, second float64, cookie uint64, number uint16, c *model.Container) []Change {
+		changes, reported := tr.Transient(nil, ns1, tcp(cookie, number), Owner{Container: c}, at(second), model.SourceDestroy)
 		if reported != (len(changes) > 0 || tr.grace > 0) {
 			t.Errorf("reported %v with %d changes", reported, len(changes))
 		}
@@ -67,7 +67,7 @@ func TestTransient(t *testing.T) {
 	}
 	tr := tracking(0)
 	changes := transient(tr, 1, 1, 80, web)
-	if len(changes) != 2 || changes[0].Type != port.Opened || changes[1].Type != port.Closed || !changes[0].Transient || !changes[1].Transient || !changes[1].OpenedAt.IsZero() {
+	if len(changes) != 2 || changes[0].Type != model.Opened || changes[1].Type != model.Closed || !changes[0].Transient || !changes[1].Transient || !changes[1].OpenedAt.IsZero() {
 		t.Errorf("%+v; want a transient pair", changes)
 	}
 	expect(t, describe(transient(tr, 1, 2, 80, nil)))
@@ -100,7 +100,7 @@ func TestCloseAfterSnapshotIsKnown(t *testing.T) {
 	dump(tr, ns1, 1, seen{1, 80, web, nil})
 	dump(tr, ns1, 2)
 	for cookie, want := range map[uint64]bool{1: true, 2: false} {
-		if changes, known := tr.Closed(nil, ns1, cookie, at(2.1), port.SourceDestroy); known != want || len(changes) != 0 {
+		if changes, known := tr.Closed(nil, ns1, cookie, at(2.1), model.SourceDestroy); known != want || len(changes) != 0 {
 			t.Errorf("socket %d: known %v, %d changes; want %v and none", cookie, known, len(changes), want)
 		}
 	}
@@ -110,17 +110,17 @@ func TestCloseAfterSnapshotIsKnown(t *testing.T) {
 func TestSourceWithoutCookies(t *testing.T) {
 	tr := tracking(0)
 	fromProc := func(second float64, inodes ...uint32) []string {
-		s := Snapshot{Began: at(second), Time: at(second), Source: port.SourceProc, New: map[int]Owner{}}
+		s := Snapshot{Began: at(second), Time: at(second), Source: model.SourceProc, New: map[int]Owner{}}
 		for i, inode := range inodes {
-			one := tcp(port.MadeUpCookie|uint64(inode), 80+uint16(inode-1001))
+			one := tcp(model.MadeUpCookie|uint64(inode), 80+uint16(inode-1001))
 			one.Inode = inode
 			s.Sockets = append(s.Sockets, one)
 			s.New[i] = Owner{Container: web}
 		}
 		return describe(tr.Snapshot(nil, ns1, s))
 	}
-	netlink := func(second float64, sockets ...port.Socket) []string {
-		s := Snapshot{Began: at(second), Time: at(second), Source: port.SourceSockDiag, Sockets: sockets, New: map[int]Owner{}}
+	netlink := func(second float64, sockets ...model.Socket) []string {
+		s := Snapshot{Began: at(second), Time: at(second), Source: model.SourceSockDiag, Sockets: sockets, New: map[int]Owner{}}
 		for i := range sockets {
 			s.New[i] = Owner{Container: web}
 		}
@@ -138,9 +138,9 @@ func TestSourceWithoutCookies(t *testing.T) {
 func TestFactsBesideASourceWithoutCookies(t *testing.T) {
 	tr := tracking(0)
 	fromProc := func(second float64, inodes ...uint32) []string {
-		s := Snapshot{Began: at(second), Time: at(second), Source: port.SourceProc, New: map[int]Owner{}}
+		s := Snapshot{Began: at(second), Time: at(second), Source: model.SourceProc, New: map[int]Owner{}}
 		for i, inode := range inodes {
-			one := tcp(port.MadeUpCookie|uint64(inode), 80+uint16(inode-1001))
+			one := tcp(model.MadeUpCookie|uint64(inode), 80+uint16(inode-1001))
 			one.Inode = inode
 			s.Sockets = append(s.Sockets, one)
 			s.New[i] = Owner{Container: web}
@@ -153,7 +153,7 @@ func TestFactsBesideASourceWithoutCookies(t *testing.T) {
 	opens := func(second float64, inode uint32) []string {
 		one := tcp(uint64(inode-1000), 80+uint16(inode-1001))
 		one.Inode = inode
-		return describe(tr.Opened(nil, ns1, one, Owner{Container: web}, at(second), port.SourceEBPF))
+		return describe(tr.Opened(nil, ns1, one, Owner{Container: web}, at(second), model.SourceEBPF))
 	}
 	expect(t, fromProc(1, 1001), "1 opened web:80 [] proc")
 	expect(t, opens(2, 1001)) // its opening, late: the same socket
@@ -234,7 +234,7 @@ func simulate(t *testing.T, random *rand.Rand, seed uint64) {
 	count := func(changes []Change) {
 		for _, c := range changes {
 			n := counts[c.Endpoint.Port]
-			if c.Type == port.Opened {
+			if c.Type == model.Opened {
 				n[0]++
 			} else {
 				n[1]++
@@ -250,9 +250,9 @@ func simulate(t *testing.T, random *rand.Rand, seed uint64) {
 			f := facts[0]
 			facts = facts[1:]
 			if f.opened {
-				count(tr.Opened(nil, ns1, tcp(f.cookie, uint16(f.cookie+1)), Owner{Container: web}, at(f.at), port.SourceEBPF))
+				count(tr.Opened(nil, ns1, tcp(f.cookie, uint16(f.cookie+1)), Owner{Container: web}, at(f.at), model.SourceEBPF))
 			} else {
-				changes, _ := tr.Closed(nil, ns1, f.cookie, at(f.at), port.SourceEBPF)
+				changes, _ := tr.Closed(nil, ns1, f.cookie, at(f.at), model.SourceEBPF)
 				count(changes)
 			}
 		}
@@ -260,7 +260,7 @@ func simulate(t *testing.T, random *rand.Rand, seed uint64) {
 	for began := 0.0; began < 40; {
 		ended := began + random.Float64()*0.2
 		deliver(began)
-		s := Snapshot{Began: at(began), Time: at(ended), Source: port.SourceSockDiag, New: map[int]Owner{}}
+		s := Snapshot{Began: at(began), Time: at(ended), Source: model.SourceSockDiag, New: map[int]Owner{}}
 		for cookie, l := range lives {
 			reads := began + random.Float64()*(ended-began) // when the dump passes this place
 			if l.enters <= reads && reads < l.leaves {

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // SetGrace changes the close grace, also for endpoints that wait for its end.
@@ -18,7 +18,7 @@ func (t *Tracker) Expire(dst []Change, now clock.Instant) []Change {
 	length := len(dst)
 	for len(t.waiting) > 0 && now.Sub(t.waiting[0].closedAt) >= t.grace {
 		e := t.waiting[0]
-		dst = append(dst, e.change(port.Closed, e.closedAt, e.closedBy))
+		dst = append(dst, e.change(model.Closed, e.closedAt, e.closedBy))
 		t.forget(e)
 	}
 	slices.SortFunc(dst[length:], func(a, b Change) int { return a.Endpoint.Compare(b.Endpoint) })
@@ -35,7 +35,7 @@ func (t *Tracker) NextExpiry() (clock.Instant, bool) {
 }
 
 // wait has the close grace of an endpoint run from a moment on.
-func (t *Tracker) wait(e *endpoint, at clock.Instant, source port.Source) {
+func (t *Tracker) wait(e *endpoint, at clock.Instant, source model.Source) {
 	e.closedAt, e.closedBy = at, source
 	if e.expiry == 0 {
 		heap.Push(&t.waiting, e)

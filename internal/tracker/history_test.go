@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // choices decide what happens in a history, and in which order it is observed: by
@@ -40,7 +40,7 @@ func (c *choices) within(limit time.Duration) time.Duration {
 // life is a socket from its opening to its close. A socket that listens again has
 // two lives.
 type life struct {
-	port.Socket
+	model.Socket
 	site           *site
 	opened, closed clock.Instant // closed is endless where it is open to the end
 	enters, leaves clock.Instant // the table that a dump reads
@@ -62,15 +62,15 @@ const endless = clock.Instant(1) << 60
 
 // site is a place that a container listens at.
 type site struct {
-	namespace port.Namespace
-	container *port.Container
+	namespace model.Namespace
+	container *model.Container
 	number    uint16
 	group     bool // SO_REUSEPORT: sockets overlap
 	lives     []*life
 }
 
-func (s *site) endpoint() port.Endpoint {
-	return port.Endpoint{Container: s.container.ID, Protocol: port.TCP, Address: wildcard, Port: s.number}
+func (s *site) endpoint() model.Endpoint {
+	return model.Endpoint{Container: s.container.ID, Protocol: model.TCP, Address: wildcard, Port: s.number}
 }
 
 func sites() []*site {
@@ -158,8 +158,8 @@ func (s *site) observations(c *choices) []observation {
 			return
 		}
 		one := counted
-		one.Owner, one.Source = Owner{Container: s.container}, port.SourceEBPF
-		one.Socket.Protocol, one.Socket.Address, one.Socket.Port = port.TCP, wildcard, s.number
+		one.Owner, one.Source = Owner{Container: s.container}, model.SourceEBPF
+		one.Socket.Protocol, one.Socket.Address, one.Socket.Port = model.TCP, wildcard, s.number
 		all = append(all, observation{moment: moment, after: append(sockets, s), give: func(r *run) { r.counted(s, one) }})
 		counted, sockets = Counted{}, nil
 	}
@@ -195,12 +195,12 @@ func (s *site) observations(c *choices) []observation {
 }
 
 // snapshots dumps a namespace a few times.
-func snapshots(c *choices, id port.Namespace, all []*site) []observation {
+func snapshots(c *choices, id model.Namespace, all []*site) []observation {
 	var observations []observation
 	began := at(0)
 	for range c.below(6) {
 		began = began.Add(1 + c.within(4*time.Second))
-		s := Snapshot{Began: began, Time: began.Add(c.within(500 * time.Millisecond)), Source: port.SourceSockDiag}
+		s := Snapshot{Began: began, Time: began.Add(c.within(500 * time.Millisecond)), Source: model.SourceSockDiag}
 		s.Sockets = table(id, all, func() clock.Instant { return began.Add(c.within(s.Time.Sub(began))) })
 		observations = append(observations, observation{moment: s.Time, after: []any{id}, give: func(r *run) { r.snapshot(id, s) }})
 		began = s.Time
@@ -209,8 +209,8 @@ func snapshots(c *choices, id port.Namespace, all []*site) []observation {
 }
 
 // table returns the sockets of a namespace; read is when the dump passes one.
-func table(id port.Namespace, all []*site, read func() clock.Instant) []port.Socket {
-	var sockets []port.Socket
+func table(id model.Namespace, all []*site, read func() clock.Instant) []model.Socket {
+	var sockets []model.Socket
 	for _, s := range all {
 		for _, l := range s.lives {
 			if moment := read(); s.namespace == id && !moment.Before(l.enters) && moment.Before(l.leaves) {

@@ -4,23 +4,23 @@ import (
 	"slices"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Holding is a socket of an endpoint, with the processes that hold it.
 type Holding struct {
-	Namespace port.Namespace
-	Container *port.Container // of the endpoint
+	Namespace model.Namespace
+	Container *model.Container // of the endpoint
 	Cookie    uint64
 	Inode     uint32 // 0 where it is not known: then no process can be found by it
-	Processes []port.Process
+	Processes []model.Process
 }
 
 // Lookup is an answer to the question who holds sockets now.
 type Lookup struct {
 	// Began is when it was asked for, Time when the answer was there.
 	Began, Time clock.Instant
-	Source      port.Source
+	Source      model.Source
 	// Incomparable says that the processes are numbered otherwise than those of
 	// exact facts: they replace what is known, and no change is reported.
 	Incomparable bool
@@ -32,7 +32,7 @@ type Lookup struct {
 // Fresh appends to dst the sockets that opened up to a moment and were not in an
 // answer before: their processes should be looked up a second time. more reports
 // that there are younger ones, to be asked for later.
-func (t *Tracker) Fresh(dst []Holding, id port.Namespace, until clock.Instant) (_ []Holding, more bool) {
+func (t *Tracker) Fresh(dst []Holding, id model.Namespace, until clock.Instant) (_ []Holding, more bool) {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return dst, false
@@ -51,7 +51,7 @@ func (t *Tracker) Fresh(dst []Holding, id port.Namespace, until clock.Instant) (
 }
 
 // Holders calls f for each process of each endpoint that is open.
-func (t *Tracker) Holders(f func(*port.Process)) {
+func (t *Tracker) Holders(f func(*model.Process)) {
 	for _, e := range t.endpoints {
 		if len(e.sockets) == 0 {
 			continue
@@ -67,7 +67,7 @@ func (t *Tracker) Holders(f func(*port.Process)) {
 // none.
 func (t *Tracker) Holdings(dst []Holding, held func(pid int) bool) []Holding {
 	for _, e := range t.endpoints {
-		by := func(p port.Process) bool { return held(p.PID) }
+		by := func(p model.Process) bool { return held(p.PID) }
 		if held != nil && !slices.ContainsFunc(e.processes, by) {
 			continue
 		}
@@ -94,7 +94,7 @@ func (t *Tracker) Held(dst []Change, l Lookup) []Change {
 	for _, recalled := range []bool{true, false} {
 		source := l.Source
 		if recalled {
-			source = port.SourceRestart
+			source = model.SourceRestart
 		}
 		for i := range l.Holdings {
 			s := t.socketOf(&l.Holdings[i])
@@ -126,7 +126,7 @@ func (t *Tracker) socketOf(h *Holding) *socket {
 }
 
 // learn replaces what is known of the processes that hold a socket.
-func (t *Tracker) learn(s *socket, processes []port.Process) {
+func (t *Tracker) learn(s *socket, processes []model.Process) {
 	if len(processes) == 0 || slices.EqualFunc(s.processes, processes, sameProcess) {
 		return
 	}
@@ -136,14 +136,14 @@ func (t *Tracker) learn(s *socket, processes []port.Process) {
 	}
 }
 
-func sameProcess(a, b port.Process) bool {
+func sameProcess(a, b model.Process) bool {
 	sameUser := a.UID == b.UID || a.UID != nil && b.UID != nil && *a.UID == *b.UID
 	a.UID, b.UID = nil, nil
 	return sameUser && a == b
 }
 
 // holders is the union of the sockets' processes, ordered by pid.
-func (e *endpoint) holders() []port.Process {
+func (e *endpoint) holders() []model.Process {
 	first := e.sockets[0].processes
 	same := func(s *socket) bool {
 		return len(s.processes) == len(first) && (len(first) == 0 || &s.processes[0] == &first[0])
@@ -151,12 +151,12 @@ func (e *endpoint) holders() []port.Process {
 	if !slices.ContainsFunc(e.sockets, func(s *socket) bool { return !same(s) }) {
 		return first
 	}
-	var all []port.Process
+	var all []model.Process
 	for _, s := range e.sockets {
 		all = append(all, s.processes...)
 	}
-	slices.SortStableFunc(all, func(a, b port.Process) int { return a.PID - b.PID })
-	return slices.CompactFunc(all, func(a, b port.Process) bool { return a.PID == b.PID })
+	slices.SortStableFunc(all, func(a, b model.Process) int { return a.PID - b.PID })
+	return slices.CompactFunc(all, func(a, b model.Process) bool { return a.PID == b.PID })
 }
 
 // takenOver reports that the endpoint certainly has another owner than was
@@ -167,7 +167,7 @@ func (e *endpoint) takenOver() bool {
 	if len(e.reportedProcesses) == 0 || slices.ContainsFunc(e.sockets, unknown) {
 		return false
 	}
-	return !slices.ContainsFunc(e.processes, func(p port.Process) bool {
-		return slices.ContainsFunc(e.reportedProcesses, func(q port.Process) bool { return p.PID == q.PID })
+	return !slices.ContainsFunc(e.processes, func(p model.Process) bool {
+		return slices.ContainsFunc(e.reportedProcesses, func(q model.Process) bool { return p.PID == q.PID })
 	})
 }

@@ -6,16 +6,16 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // held gives the tracker the answer to a lookup of who holds sockets now.
-func held(tr *Tracker, ns port.Namespace, second float64, sockets ...seen) []string {
+func held(tr *Tracker, ns model.Namespace, second float64, sockets ...seen) []string {
 	return describe(tr.Held(nil, answer(ns, second, second, sockets...)))
 }
 
-func answer(ns port.Namespace, began, ended float64, sockets ...seen) Lookup {
-	l := Lookup{Began: at(began), Time: at(ended), Source: port.SourceProc}
+func answer(ns model.Namespace, began, ended float64, sockets ...seen) Lookup {
+	l := Lookup{Began: at(began), Time: at(ended), Source: model.SourceProc}
 	for _, s := range sockets {
 		l.Holdings = append(l.Holdings, Holding{Namespace: ns, Cookie: s.cookie, Processes: processes(s.pids)})
 	}
@@ -141,7 +141,7 @@ func TestHeldAfterRestart(t *testing.T) {
 	old := tracking(0)
 	dump(old, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 81, web, []int{10}})
 	tr := restarted(t, old)
-	resume(tr, ns1, 60, port.SourceSockDiag, seen{1, 80, web, nil}, seen{2, 81, web, nil})
+	resume(tr, ns1, 60, model.SourceSockDiag, seen{1, 80, web, nil}, seen{2, 81, web, nil})
 	fresh, _ := tr.Fresh(nil, ns1, at(60))
 	if len(fresh) != 2 {
 		t.Fatalf("%+v; want both sockets to be looked up again", fresh)
@@ -179,7 +179,7 @@ func TestHoldings(t *testing.T) {
 		t.Errorf("all sockets: %v, want 1, 2 and 3", got)
 	}
 	var pids []int
-	tr.Holders(func(p *port.Process) { pids = append(pids, p.PID) })
+	tr.Holders(func(p *model.Process) { pids = append(pids, p.PID) })
 	slices.Sort(pids)
 	if !slices.Equal(pids, []int{10, 20, 30}) {
 		t.Errorf("holders %v, want 10, 20 and 30", pids)

@@ -8,13 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
-// model is the tracker's specification, written for clearness alone: it keeps
+// reference is the tracker's specification, written for clearness alone: it keeps
 // the sockets of the last snapshot of each namespace, and finds the changes of an
 // endpoint by comparing the sets of its sockets before and after.
-type model struct {
+type reference struct {
 	grace float64
 	world map[socketKey]seen
 	// open has what was last reported of each endpoint; pending the moment
@@ -24,7 +24,7 @@ type model struct {
 }
 
 type socketKey struct {
-	ns     port.Namespace
+	ns     model.Namespace
 	cookie uint64
 }
 
@@ -36,7 +36,7 @@ type reported struct {
 
 type pendingClose struct {
 	second float64
-	source port.Source
+	source model.Source
 }
 
 func (s seen) endpoint() string { return fmt.Sprintf("%s:%d", s.container.ID, s.port) }
@@ -89,7 +89,7 @@ func left(old, now map[socketKey]seen) bool {
 	return gone && stayed
 }
 
-func (m *model) dump(ns port.Namespace, second float64, sockets []seen) []string {
+func (m *reference) dump(ns model.Namespace, second float64, sockets []seen) []string {
 	next := maps.Clone(m.world)
 	maps.DeleteFunc(next, func(k socketKey, _ seen) bool { return k.ns == ns })
 	for _, s := range sockets {
@@ -99,12 +99,12 @@ func (m *model) dump(ns port.Namespace, second float64, sockets []seen) []string
 		}
 		next[key] = s
 	}
-	return m.move(next, second, port.SourceSockDiag)
+	return m.move(next, second, model.SourceSockDiag)
 }
 
 // ask looks up who holds the sockets now. Where nobody is found, the last known
 // stay.
-func (m *model) ask(ns port.Namespace, second float64, sockets []seen) []string {
+func (m *reference) ask(ns model.Namespace, second float64, sockets []seen) []string {
 	next := maps.Clone(m.world)
 	for _, s := range sockets {
 		key := socketKey{ns, s.cookie}
@@ -113,24 +113,24 @@ func (m *model) ask(ns port.Namespace, second float64, sockets []seen) []string 
 			next[key] = known
 		}
 	}
-	return m.move(next, second, port.SourceProc)
+	return m.move(next, second, model.SourceProc)
 }
 
 // closes takes the exact close of a socket.
-func (m *model) closes(ns port.Namespace, second float64, cookie uint64) []string {
+func (m *reference) closes(ns model.Namespace, second float64, cookie uint64) []string {
 	next := maps.Clone(m.world)
 	delete(next, socketKey{ns, cookie})
-	return m.move(next, second, port.SourceDestroy)
+	return m.move(next, second, model.SourceDestroy)
 }
 
-func (m *model) end(id string, second float64) []string {
+func (m *reference) end(id string, second float64) []string {
 	next := maps.Clone(m.world)
 	maps.DeleteFunc(next, func(_ socketKey, s seen) bool { return s.container != nil && s.container.ID == id })
-	return m.move(next, second, port.SourceEngine)
+	return m.move(next, second, model.SourceEngine)
 }
 
 // move takes the world to its next state.
-func (m *model) move(next map[socketKey]seen, second float64, source port.Source) []string {
+func (m *reference) move(next map[socketKey]seen, second float64, source model.Source) []string {
 	var lines []string
 	before, after := endpoints(m.world), endpoints(next)
 	keys := map[string]bool{}
@@ -183,7 +183,7 @@ func (m *model) move(next map[socketKey]seen, second float64, source port.Source
 	return lines
 }
 
-func (m *model) expire(second float64) []string {
+func (m *reference) expire(second float64) []string {
 	var lines []string
 	for _, key := range slices.Sorted(maps.Keys(m.pending)) {
 		waiting, last := m.pending[key], m.open[key]
@@ -222,17 +222,17 @@ func FuzzAgainstModel(f *testing.F) {
 func against(t *testing.T, seed uint64, grace float64) bool {
 	random := rand.New(rand.NewPCG(seed, 1))
 	tr := tracking(time.Duration(grace * float64(time.Second)))
-	m := &model{grace: grace, world: map[socketKey]seen{}, open: map[string]reported{}, pending: map[string]pendingClose{}}
-	live := map[port.Namespace][]seen{} // what the kernel has
+	m := &reference{grace: grace, world: map[socketKey]seen{}, open: map[string]reported{}, pending: map[string]pendingClose{}}
+	live := map[model.Namespace][]seen{} // what the kernel has
 	cookie := uint64(0)
 	for second := 1.0; second < 120; second++ {
-		ns := []port.Namespace{ns1, ns2}[random.IntN(2)]
+		ns := []model.Namespace{ns1, ns2}[random.IntN(2)]
 		var got, want []string
 		var did string
 		switch action := random.IntN(14); {
 		case action < 3:
 			cookie++
-			s := seen{cookie, uint16(80 + random.IntN(3)), []*port.Container{web, db, nil}[random.IntN(3)], pick(random)}
+			s := seen{cookie, uint16(80 + random.IntN(3)), []*model.Container{web, db, nil}[random.IntN(3)], pick(random)}
 			live[ns] = append(live[ns], s)
 			continue
 		case action < 5:
@@ -246,10 +246,10 @@ func against(t *testing.T, seed uint64, grace float64) bool {
 			tr.Failed(ns)
 		case action < 7:
 			did = "container web ends"
-			for _, one := range []port.Namespace{ns1, ns2} {
+			for _, one := range []model.Namespace{ns1, ns2} {
 				live[one] = slices.DeleteFunc(live[one], func(s seen) bool { return s.container == web })
 			}
-			got, want = describe(tr.CloseContainer(nil, "web", at(second), port.SourceEngine)), m.end("web", second)
+			got, want = describe(tr.CloseContainer(nil, "web", at(second), model.SourceEngine)), m.end("web", second)
 		case action < 8:
 			did = "expire"
 			got, want = describe(tr.Expire(nil, at(second))), m.expire(second)
@@ -271,7 +271,7 @@ func against(t *testing.T, seed uint64, grace float64) bool {
 			closed := live[ns][i]
 			live[ns] = slices.Delete(live[ns], i, i+1)
 			did = fmt.Sprintf("%v closes in %v", closed, ns)
-			changes, _ := tr.Closed(nil, ns, closed.cookie, at(second), port.SourceDestroy)
+			changes, _ := tr.Closed(nil, ns, closed.cookie, at(second), model.SourceDestroy)
 			got, want = describe(changes), m.closes(ns, second, closed.cookie)
 		default:
 			did = fmt.Sprintf("dump of %v: %v", ns, live[ns])

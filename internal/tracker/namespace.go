@@ -4,11 +4,11 @@ import (
 	"maps"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 type namespace struct {
-	id        port.Namespace
+	id        model.Namespace
 	sockets   map[uint64]*socket
 	endpoints map[*endpoint]struct{} // whose last socket is here
 	counts    map[place]*count       // of counted sockets that are open
@@ -22,21 +22,21 @@ type namespace struct {
 
 // place is where a socket of a namespace can be spoken to.
 type place struct {
-	port.Endpoint // without container
+	model.Endpoint // without container
 }
 
-func placeOf(s *port.Socket) place {
-	return place{port.Endpoint{Protocol: s.Protocol, Address: s.Address, Port: s.Port}}
+func placeOf(s *model.Socket) place {
+	return place{model.Endpoint{Protocol: s.Protocol, Address: s.Address, Port: s.Port}}
 }
 
-func (p place) in(container string) port.Endpoint {
+func (p place) in(container string) model.Endpoint {
 	p.Container = container
 	return p.Endpoint
 }
 
 // OpenNamespace begins to track a namespace; one that is tracked stays as it is.
 // Observations of a namespace that is not open change nothing.
-func (t *Tracker) OpenNamespace(id port.Namespace) {
+func (t *Tracker) OpenNamespace(id model.Namespace) {
 	if t.namespaces[id] == nil {
 		t.namespaces[id] = &namespace{
 			id: id, sockets: map[uint64]*socket{}, endpoints: map[*endpoint]struct{}{}, counts: map[place]*count{},
@@ -45,10 +45,10 @@ func (t *Tracker) OpenNamespace(id port.Namespace) {
 }
 
 // HasNamespace reports whether a namespace is open.
-func (t *Tracker) HasNamespace(id port.Namespace) bool { return t.namespaces[id] != nil }
+func (t *Tracker) HasNamespace(id model.Namespace) bool { return t.namespaces[id] != nil }
 
 // CloseNamespace closes all that is left in a namespace and forgets it.
-func (t *Tracker) CloseNamespace(dst []Change, id port.Namespace, at clock.Instant, source port.Source) []Change {
+func (t *Tracker) CloseNamespace(dst []Change, id model.Namespace, at clock.Instant, source model.Source) []Change {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return dst
@@ -66,7 +66,7 @@ func (t *Tracker) CloseNamespace(dst []Change, id port.Namespace, at clock.Insta
 
 // Failed marks a namespace's state as stale: a snapshot of it failed. It reports
 // whether that is new.
-func (t *Tracker) Failed(id port.Namespace) bool {
+func (t *Tracker) Failed(id model.Namespace) bool {
 	ns := t.namespaces[id]
 	if ns == nil || ns.stale {
 		return false
@@ -76,14 +76,14 @@ func (t *Tracker) Failed(id port.Namespace) bool {
 }
 
 // Stale reports whether the last snapshot of a namespace failed.
-func (t *Tracker) Stale(id port.Namespace) bool {
+func (t *Tracker) Stale(id model.Namespace) bool {
 	ns := t.namespaces[id]
 	return ns != nil && ns.stale
 }
 
 // Reconsider forgets the sockets of a namespace that belonged to nobody, so
 // that their owners are asked for again: the set of containers has changed.
-func (t *Tracker) Reconsider(id port.Namespace) {
+func (t *Tracker) Reconsider(id model.Namespace) {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return
@@ -96,7 +96,7 @@ func (t *Tracker) Reconsider(id port.Namespace) {
 }
 
 // OpenIn is Open for the endpoints of one namespace.
-func (t *Tracker) OpenIn(id port.Namespace) []Change {
+func (t *Tracker) OpenIn(id model.Namespace) []Change {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return nil

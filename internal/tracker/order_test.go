@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // TestAnyOrder lets sockets open and close, observes them by facts, counts,
@@ -65,7 +65,7 @@ func FuzzAnyOrder(f *testing.F) {
 func anyOrder(t *testing.T, data []byte) (balanced int) {
 	c := choose(data)
 	r := &run{
-		t: t, sites: map[port.Endpoint]*siteRun{},
+		t: t, sites: map[model.Endpoint]*siteRun{},
 		grace:  []time.Duration{0, 0, 0, 2 * time.Second}[c.below(4)],
 		inTurn: c.below(2) == 0, silent: c.below(2) == 0,
 	}
@@ -108,7 +108,7 @@ type run struct {
 	inTurn       bool // each endpoint's facts and counts are given in order
 	silent       bool // no snapshots
 	unattributed bool // the owners of what is new are not found
-	sites        map[port.Endpoint]*siteRun
+	sites        map[model.Endpoint]*siteRun
 	log          []string
 }
 
@@ -139,16 +139,16 @@ func (r *run) take(changes []Change) (opened, closed int) {
 		r.note("      %s", line)
 		c := &changes[i]
 		s := r.sites[c.Endpoint]
-		if c.Source == port.SourceSockDiag {
+		if c.Source == model.SourceSockDiag {
 			s.shown = true
 		}
-		if c.Type == port.Changed {
+		if c.Type == model.Changed {
 			continue
 		}
-		if (c.Type == port.Opened) == s.isOpen {
+		if (c.Type == model.Opened) == s.isOpen {
 			r.fail("%s: it was open before: %v", line, s.isOpen)
 		}
-		if s.isOpen = c.Type == port.Opened; s.isOpen {
+		if s.isOpen = c.Type == model.Opened; s.isOpen {
 			s.opened++
 			opened++
 		} else {
@@ -164,7 +164,7 @@ func (r *run) opened(l *life) {
 	s := r.sites[l.site.endpoint()]
 	s.outOfTurn = s.outOfTurn || l.opened.Before(s.lastOpened)
 	s.lastOpened = l.opened
-	r.take(r.tracker.Opened(nil, l.site.namespace, l.Socket, Owner{Container: l.site.container}, l.opened, port.SourceEBPF))
+	r.take(r.tracker.Opened(nil, l.site.namespace, l.Socket, Owner{Container: l.site.container}, l.opened, model.SourceEBPF))
 }
 
 func (r *run) closed(l *life) {
@@ -172,11 +172,11 @@ func (r *run) closed(l *life) {
 	s := r.sites[l.site.endpoint()]
 	s.outOfTurn = s.outOfTurn || l.closed.Before(s.lastClosed)
 	s.lastClosed = l.closed
-	changes, known := r.tracker.Closed(nil, l.site.namespace, l.Cookie, l.closed, port.SourceDestroy)
+	changes, known := r.tracker.Closed(nil, l.site.namespace, l.Cookie, l.closed, model.SourceDestroy)
 	r.take(changes)
 	if l.kind == byDestroy && !known {
 		r.note("transient")
-		changes, _ = r.tracker.Transient(nil, l.site.namespace, l.Socket, Owner{Container: l.site.container}, l.closed, port.SourceDestroy)
+		changes, _ = r.tracker.Transient(nil, l.site.namespace, l.Socket, Owner{Container: l.site.container}, l.closed, model.SourceDestroy)
 		r.take(changes)
 	}
 }
@@ -194,7 +194,7 @@ func (r *run) counted(site *site, c Counted) {
 	s.closed += int(c.Closed+c.Missed) - closed
 }
 
-func (r *run) snapshot(id port.Namespace, s Snapshot) {
+func (r *run) snapshot(id model.Namespace, s Snapshot) {
 	r.note("snapshot of %d, %v to %v: %v", id.Inode, s.Began.Sub(start), s.Time.Sub(start), cookiesOf(s.Sockets))
 	s.New = map[int]Owner{}
 	for _, i := range r.tracker.Unknown(nil, id, s.Sockets) {
@@ -219,7 +219,7 @@ func (r *run) snapshot(id port.Namespace, s Snapshot) {
 }
 
 // cookies returns the sockets by which the tracker has an endpoint open.
-func (r *run) cookies(key port.Endpoint) []uint64 {
+func (r *run) cookies(key model.Endpoint) []uint64 {
 	sockets := r.tracker.Sockets(key)
 	if sockets == nil {
 		return nil
@@ -227,7 +227,7 @@ func (r *run) cookies(key port.Endpoint) []uint64 {
 	return slices.Sorted(slices.Values(sockets.Cookies))
 }
 
-func cookiesOf(sockets []port.Socket) []uint64 {
+func cookiesOf(sockets []model.Socket) []uint64 {
 	var cookies []uint64
 	for i := range sockets {
 		cookies = append(cookies, sockets[i].Cookie)

@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // checkFacts compares the state with the history where all of it was observed.
@@ -48,9 +48,9 @@ func (r *run) checkBalance() (checked int) {
 func (r *run) checkEnd(all []*site) {
 	for second := range 2 {
 		end := at(200 + 10*float64(second))
-		for _, id := range []port.Namespace{ns1, ns2} {
+		for _, id := range []model.Namespace{ns1, ns2} {
 			before := len(r.log)
-			r.snapshot(id, Snapshot{Began: end, Time: end, Source: port.SourceSockDiag, Sockets: table(id, all, func() clock.Instant { return end })})
+			r.snapshot(id, Snapshot{Began: end, Time: end, Source: model.SourceSockDiag, Sockets: table(id, all, func() clock.Instant { return end })})
 			if second > 0 && len(r.log) > before+1 {
 				r.fail("the second of two equal snapshots led to changes")
 			}
@@ -59,7 +59,7 @@ func (r *run) checkEnd(all []*site) {
 	}
 	want := 0
 	for key, s := range r.sites {
-		var open []port.Socket
+		var open []model.Socket
 		for _, l := range s.lives {
 			if l.closed == endless {
 				open = append(open, l.Socket)

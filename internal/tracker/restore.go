@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Restore adds an endpoint that was open when portwatcher last stopped, and since
@@ -12,8 +12,8 @@ import (
 // which shows what became of it: see [Snapshot.Resumed]. It reports whether it did:
 // an endpoint that is known already, whose sockets are not known, or whose
 // namespace is not open, is left as it is.
-func (t *Tracker) Restore(container *port.Container, s *port.State, openedAt clock.Instant) bool {
-	key := port.Endpoint{Container: container.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
+func (t *Tracker) Restore(container *model.Container, s *model.State, openedAt clock.Instant) bool {
+	key := model.Endpoint{Container: container.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
 	if t.endpoints[key] != nil || s.Sockets == nil || len(s.Sockets.Cookies) == 0 {
 		return false
 	}
@@ -30,7 +30,7 @@ func (t *Tracker) Restore(container *port.Container, s *port.State, openedAt clo
 			continue
 		}
 		added := &socket{
-			Socket: port.Socket{
+			Socket: model.Socket{
 				Cookie: cookie, Protocol: s.Protocol, Address: s.Address, Port: s.Port, IPv6Only: s.Sockets.IPv6Only,
 			},
 			namespace: ns, processes: s.Processes, endpoint: e, settled: true, restored: true, fresh: true,
@@ -68,12 +68,12 @@ func (e *endpoint) unconfirmed() bool {
 
 // Sockets returns the sockets of an open endpoint, to be given to
 // [Tracker.Restore] at the next start; nil if it is not open.
-func (t *Tracker) Sockets(key port.Endpoint) *port.Sockets {
+func (t *Tracker) Sockets(key model.Endpoint) *model.Sockets {
 	e := t.endpoints[key]
 	if e == nil || len(e.sockets) == 0 {
 		return nil
 	}
-	s := &port.Sockets{
+	s := &model.Sockets{
 		Namespace: e.namespace, IPv6Only: e.ipv6Only,
 		Cookies: make([]uint64, len(e.sockets)), Inodes: make([]uint32, len(e.sockets)),
 	}

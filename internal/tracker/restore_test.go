@@ -7,14 +7,14 @@ import (
 	"strings"
 	"testing"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // states is what a journal keeps of a tracker.
-func states(t *Tracker) []port.State {
-	var all []port.State
+func states(t *Tracker) []model.State {
+	var all []model.State
 	for _, open := range t.Open() {
-		s := port.State{Sockets: t.Sockets(open.Endpoint)}
+		s := model.State{Sockets: t.Sockets(open.Endpoint)}
 		s.Container, s.Processes, s.Source = open.Container.Ref(), open.Processes, open.Source
 		s.Protocol, s.Address, s.Port = open.Endpoint.Protocol, open.Endpoint.Address, open.Endpoint.Port
 		all = append(all, s)
@@ -28,7 +28,7 @@ func restarted(t *testing.T, old *Tracker) *Tracker {
 	fresh := tracking(old.grace)
 	for i, open := range old.Open() {
 		s := states(old)[i]
-		container := map[string]*port.Container{"web": web, "db": db}[s.Container.ID]
+		container := map[string]*model.Container{"web": web, "db": db}[s.Container.ID]
 		if !fresh.Restore(container, &s, open.OpenedAt) {
 			t.Errorf("%s:%d was not restored", s.Container.ID, s.Port)
 		}
@@ -37,11 +37,11 @@ func restarted(t *testing.T, old *Tracker) *Tracker {
 }
 
 // resume is the first snapshot after a restart.
-func resume(t *Tracker, ns port.Namespace, second float64, source port.Source, sockets ...seen) []string {
+func resume(t *Tracker, ns model.Namespace, second float64, source model.Source, sockets ...seen) []string {
 	s := Snapshot{Began: at(second), Time: at(second), Source: source, Resumed: true, New: map[int]Owner{}}
 	for _, one := range sockets {
-		s.Sockets = append(s.Sockets, port.Socket{
-			Cookie: one.cookie, Protocol: port.TCP, Address: wildcard, Port: one.port, Inode: uint32(one.cookie &^ port.MadeUpCookie % 1000),
+		s.Sockets = append(s.Sockets, model.Socket{
+			Cookie: one.cookie, Protocol: model.TCP, Address: wildcard, Port: one.port, Inode: uint32(one.cookie &^ model.MadeUpCookie % 1000),
 		})
 	}
 	for _, i := range t.Unknown(nil, ns, s.Sockets) {
@@ -72,7 +72,7 @@ func TestRestart(t *testing.T) {
 			old := tracking(0)
 			dump(old, ns1, 1, before...)
 			tr := restarted(t, old)
-			expect(t, resume(tr, ns1, 60, port.SourceSockDiag, test.after...), test.want...)
+			expect(t, resume(tr, ns1, 60, model.SourceSockDiag, test.after...), test.want...)
 			expect(t, dump(tr, ns1, 61, test.after...))
 			if got, want := len(tr.Open()), len(states(tr)); got != want {
 				t.Errorf("%d open, %d states", got, want)
@@ -88,14 +88,14 @@ func TestRestartThenFacts(t *testing.T) {
 	tr := restarted(t, old)
 	tr.Failed(ns1)
 	owner := Owner{Container: web, Processes: processes([]int{12})}
-	socket := port.Socket{Cookie: 9, Protocol: port.TCP, Address: wildcard, Port: 80}
-	expect(t, describe(tr.Opened(nil, ns1, socket, owner, at(59), port.SourceEBPF)))
-	changes, known := tr.Closed(nil, ns1, 2, at(59.5), port.SourceDestroy)
+	socket := model.Socket{Cookie: 9, Protocol: model.TCP, Address: wildcard, Port: 80}
+	expect(t, describe(tr.Opened(nil, ns1, socket, owner, at(59), model.SourceEBPF)))
+	changes, known := tr.Closed(nil, ns1, 2, at(59.5), model.SourceDestroy)
 	if !known {
 		t.Error("the socket of before is not known")
 	}
 	expect(t, describe(changes), "59.5 closed web:443 [10] destroy since 1")
-	expect(t, resume(tr, ns1, 60, port.SourceSockDiag, seen{9, 80, web, []int{12}}),
+	expect(t, resume(tr, ns1, 60, model.SourceSockDiag, seen{9, 80, web, []int{12}}),
 		"60 closed web:80 [10] restart since 1", "60 opened web:80 [12] restart")
 }
 
@@ -103,19 +103,19 @@ func TestRestartAndTheContainerEnds(t *testing.T) {
 	old := tracking(0)
 	dump(old, ns1, 1, seen{1, 80, web, []int{10}})
 	tr := restarted(t, old)
-	expect(t, describe(tr.CloseContainer(nil, "web", at(60), port.SourceEngine)), "60 closed web:80 [10] engine since 1")
-	expect(t, resume(tr, ns1, 61, port.SourceSockDiag))
+	expect(t, describe(tr.CloseContainer(nil, "web", at(60), model.SourceEngine)), "60 closed web:80 [10] engine since 1")
+	expect(t, resume(tr, ns1, 61, model.SourceSockDiag))
 }
 
 // The source before and after the restart may know sockets by other numbers.
 func TestRestartWithAnotherSource(t *testing.T) {
 	const inode = 1
 	for _, test := range []struct {
-		first, then        port.Source
+		first, then        model.Source
 		cookie, thenCookie uint64
 	}{
-		{port.SourceProc, port.SourceSockDiag, port.MadeUpCookie | inode, 1},
-		{port.SourceSockDiag, port.SourceProc, 1, port.MadeUpCookie | inode},
+		{model.SourceProc, model.SourceSockDiag, model.MadeUpCookie | inode, 1},
+		{model.SourceSockDiag, model.SourceProc, 1, model.MadeUpCookie | inode},
 	} {
 		old := tracking(0)
 		resume(old, ns1, 1, test.first, seen{test.cookie, 80, web, []int{10}})
@@ -136,7 +136,7 @@ func TestRestoreOnlyWhatIsNotKnown(t *testing.T) {
 	if tracking(0).Restore(web, &state, at(1)) {
 		t.Error("an endpoint without sockets was restored")
 	}
-	if old.Sockets(port.Endpoint{Container: "db"}) != nil {
+	if old.Sockets(model.Endpoint{Container: "db"}) != nil {
 		t.Error("an endpoint that is not open has sockets")
 	}
 }
@@ -167,7 +167,7 @@ func TestRestartAgainstNoRestart(t *testing.T) {
 		fresh := restarted(t, old)
 		revision := old.Revision()
 		step()
-		got := resume(fresh, ns1, 60, port.SourceSockDiag, live...)
+		got := resume(fresh, ns1, 60, model.SourceSockDiag, live...)
 		want := slices.DeleteFunc(dump(old, ns1, 60, live...), func(line string) bool { return strings.Contains(line, "changed") })
 		if len(want) > 0 && old.Revision() == revision {
 			t.Errorf("seed %d: the revision did not rise", seed)

@@ -2,7 +2,7 @@ package tracker
 
 import (
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Snapshot is all sockets of a namespace at one moment.
@@ -10,10 +10,10 @@ type Snapshot struct {
 	// Began is when the first table was asked for, Time when the last answer
 	// was there.
 	Began, Time clock.Instant
-	Source      port.Source
-	Sockets     []port.Socket
+	Source      model.Source
+	Sockets     []model.Socket
 	// Resumed says that nothing was observed for a while: what differs from the
-	// state happened meanwhile, and has the source [port.SourceRestart].
+	// state happened meanwhile, and has the source [model.SourceRestart].
 	Resumed bool
 	// New has the owners of the sockets that [Tracker.Unknown] named, by index
 	// in Sockets. A new socket that is missing here is passed over until a
@@ -25,7 +25,7 @@ type Snapshot struct {
 // know, and whose owner it needs; none of a namespace that is not open. A socket that
 // is known under another cookie than one made from its inode gets that cookie. It
 // allocates nothing where all are known by their cookies.
-func (t *Tracker) Unknown(dst []int, id port.Namespace, sockets []port.Socket) []int {
+func (t *Tracker) Unknown(dst []int, id model.Namespace, sockets []model.Socket) []int {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return dst
@@ -41,7 +41,7 @@ func (t *Tracker) Unknown(dst []int, id port.Namespace, sockets []port.Socket) [
 
 // Snapshot compares a complete snapshot with the state, and appends what
 // changed to dst. It allocates nothing where nothing did.
-func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change {
+func (t *Tracker) Snapshot(dst []Change, id model.Namespace, s Snapshot) []Change {
 	ns := t.namespaces[id]
 	if ns == nil {
 		return dst
@@ -87,14 +87,14 @@ func (t *Tracker) Snapshot(dst []Change, id port.Namespace, s Snapshot) []Change
 	}
 	source := s.Source
 	if s.Resumed {
-		source = port.SourceRestart
+		source = model.SourceRestart
 	}
 	return t.settle(dst, s.Time, source)
 }
 
 // samePlace reports whether a socket is where it was: a socket that is shut
 // down can listen again elsewhere, under the same cookie.
-func (s *socket) samePlace(other *port.Socket) bool {
+func (s *socket) samePlace(other *model.Socket) bool {
 	return s.Port == other.Port && s.Protocol == other.Protocol && s.Address == other.Address
 }
 
@@ -109,14 +109,14 @@ func (s *socket) settledBefore(began clock.Instant) bool {
 
 // outdates reports whether a snapshot that began at this moment may show a
 // socket that has closed since.
-func (ns *namespace) outdates(s *port.Socket, began clock.Instant) bool {
+func (ns *namespace) outdates(s *model.Socket, began clock.Instant) bool {
 	return ns.ended.outdates(s.Cookie, began) || ns.counted.outdates(placeOf(s), began)
 }
 
 // identify gives each socket of a snapshot the cookie under which it is known, where one
 // of the two was made from the inode: a source without cookies can observe a namespace
 // beside or after one with them.
-func (ns *namespace) identify(sockets []port.Socket) {
+func (ns *namespace) identify(sockets []model.Socket) {
 	var byInode map[uint32]*socket // of the sockets with the kernel's cookies
 	for i := range sockets {
 		observed := &sockets[i]
@@ -140,8 +140,8 @@ func (ns *namespace) identify(sockets []port.Socket) {
 }
 
 // rename gives a socket that is known under a cookie made from its inode the kernel's.
-func (ns *namespace) rename(observed *port.Socket) {
-	known := ns.sockets[port.MadeUpCookie|uint64(observed.Inode)]
+func (ns *namespace) rename(observed *model.Socket) {
+	known := ns.sockets[model.MadeUpCookie|uint64(observed.Inode)]
 	if observed.Inode == 0 || known == nil || !known.samePlace(observed) {
 		return
 	}

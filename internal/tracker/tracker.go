@@ -48,27 +48,27 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Owner is what is known of a socket's owner. A nil Container means that the
 // socket is of no interest: it is remembered and never reported.
 type Owner struct {
-	Container *port.Container
-	Processes []port.Process
+	Container *model.Container
+	Processes []model.Process
 }
 
 // Change is an endpoint that opened, closed or changed its owner.
 type Change struct {
-	Type      port.Type
+	Type      model.Type
 	Time      clock.Instant
-	Source    port.Source
-	Endpoint  port.Endpoint
-	Namespace port.Namespace
-	Container *port.Container
+	Source    model.Source
+	Endpoint  model.Endpoint
+	Namespace model.Namespace
+	Container *model.Container
 	// Processes hold the endpoint's sockets, ordered by pid; of a closed
 	// endpoint, the last known.
-	Processes []port.Process
+	Processes []model.Process
 	// IPv6Only says that no socket of the endpoint takes IPv4 traffic.
 	IPv6Only bool
 	// OpenedAt is zero for a transient: no source saw it open.
@@ -85,8 +85,8 @@ const settleTime = time.Second
 // Tracker holds the state. It is not safe for concurrent use.
 type Tracker struct {
 	grace      time.Duration
-	namespaces map[port.Namespace]*namespace
-	endpoints  map[port.Endpoint]*endpoint
+	namespaces map[model.Namespace]*namespace
+	endpoints  map[model.Endpoint]*endpoint
 	containers map[string]*container
 	waiting    expiries
 	dirty      []*endpoint // touched since the last settle
@@ -99,8 +99,8 @@ type Tracker struct {
 func New(closeGrace time.Duration) *Tracker {
 	return &Tracker{
 		grace:      closeGrace,
-		namespaces: map[port.Namespace]*namespace{},
-		endpoints:  map[port.Endpoint]*endpoint{},
+		namespaces: map[model.Namespace]*namespace{},
+		endpoints:  map[model.Endpoint]*endpoint{},
 		containers: map[string]*container{},
 	}
 }
@@ -123,7 +123,7 @@ func openOf(endpoints iter.Seq[*endpoint]) []Change {
 	slices.SortFunc(open, func(a, b *endpoint) int { return a.key.Compare(b.key) })
 	changes := make([]Change, len(open))
 	for i, e := range open {
-		changes[i] = e.change(port.Opened, e.openedAt, e.source)
+		changes[i] = e.change(model.Opened, e.openedAt, e.source)
 	}
 	return changes
 }

@@ -9,16 +9,16 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 var (
 	start    = clock.Instant(time.Hour)
 	wildcard = netip.IPv4Unspecified()
-	web      = &port.Container{ID: "web", Name: "web"}
-	db       = &port.Container{ID: "db", Name: "db"}
-	ns1      = port.Namespace{Device: 4, Inode: 1}
-	ns2      = port.Namespace{Device: 4, Inode: 2}
+	web      = &model.Container{ID: "web", Name: "web"}
+	db       = &model.Container{ID: "db", Name: "db"}
+	ns1      = model.Namespace{Device: 4, Inode: 1}
+	ns2      = model.Namespace{Device: 4, Inode: 2}
 )
 
 func at(second float64) clock.Instant { return start.Add(time.Duration(second * float64(time.Second))) }
@@ -27,27 +27,27 @@ func at(second float64) clock.Instant { return start.Add(time.Duration(second * 
 type seen struct {
 	cookie    uint64
 	port      uint16
-	container *port.Container
+	container *model.Container
 	pids      []int
 }
 
-func processes(pids []int) []port.Process {
-	var all []port.Process
+func processes(pids []int) []model.Process {
+	var all []model.Process
 	for _, pid := range pids {
-		all = append(all, port.Process{PID: pid})
+		all = append(all, model.Process{PID: pid})
 	}
 	return all
 }
 
 // dump feeds a snapshot as a source does, and returns the changes as text.
-func dump(t *Tracker, ns port.Namespace, second float64, sockets ...seen) []string {
+func dump(t *Tracker, ns model.Namespace, second float64, sockets ...seen) []string {
 	return dumpSince(t, ns, second, second, sockets...)
 }
 
-func dumpSince(t *Tracker, ns port.Namespace, began, ended float64, sockets ...seen) []string {
-	s := Snapshot{Began: at(began), Time: at(ended), Source: port.SourceSockDiag, New: map[int]Owner{}}
+func dumpSince(t *Tracker, ns model.Namespace, began, ended float64, sockets ...seen) []string {
+	s := Snapshot{Began: at(began), Time: at(ended), Source: model.SourceSockDiag, New: map[int]Owner{}}
 	for _, one := range sockets {
-		s.Sockets = append(s.Sockets, port.Socket{Cookie: one.cookie, Protocol: port.TCP, Address: wildcard, Port: one.port})
+		s.Sockets = append(s.Sockets, model.Socket{Cookie: one.cookie, Protocol: model.TCP, Address: wildcard, Port: one.port})
 	}
 	for _, i := range t.Unknown(nil, ns, s.Sockets) {
 		s.New[i] = Owner{Container: sockets[i].container, Processes: processes(sockets[i].pids)}
@@ -64,7 +64,7 @@ func describe(changes []Change) []string {
 			pids = append(pids, fmt.Sprint(p.PID))
 		}
 		line := fmt.Sprintf("%v %s %s:%d [%s] %s", c.Time.Sub(start).Seconds(), c.Type, c.Endpoint.Container, c.Endpoint.Port, strings.Join(pids, " "), c.Source)
-		if c.Type == port.Closed {
+		if c.Type == model.Closed {
 			line += fmt.Sprintf(" since %v", c.OpenedAt.Sub(start).Seconds())
 		}
 		lines = append(lines, line)
@@ -162,8 +162,8 @@ func TestCloseGrace(t *testing.T) {
 func TestCloseGraceOverRestart(t *testing.T) {
 	tr := tracking(5 * time.Second)
 	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
-	expect(t, describe(tr.CloseContainer(nil, "web", at(2), port.SourceEngine)))
-	expect(t, describe(tr.CloseNamespace(nil, ns1, at(2), port.SourceEngine)))
+	expect(t, describe(tr.CloseContainer(nil, "web", at(2), model.SourceEngine)))
+	expect(t, describe(tr.CloseNamespace(nil, ns1, at(2), model.SourceEngine)))
 	expect(t, dump(tr, ns2, 3, seen{1, 80, web, []int{30}}), "3 changed web:80 [30] sock_diag")
 }
 
@@ -190,7 +190,7 @@ func TestFailureKeepsState(t *testing.T) {
 func TestNobodysSockets(t *testing.T) {
 	tr := tracking(0)
 	expect(t, dump(tr, ns1, 1, seen{1, 80, nil, nil}))
-	if unknown := tr.Unknown(nil, ns1, []port.Socket{{Cookie: 1, Protocol: port.TCP, Address: wildcard, Port: 80}}); len(unknown) != 0 {
+	if unknown := tr.Unknown(nil, ns1, []model.Socket{{Cookie: 1, Protocol: model.TCP, Address: wildcard, Port: 80}}); len(unknown) != 0 {
 		t.Errorf("unknown %v; want the socket to be remembered", unknown)
 	}
 	tr.Reconsider(ns1)
@@ -199,7 +199,7 @@ func TestNobodysSockets(t *testing.T) {
 
 func TestNewSocketWithoutOwnerIsPassedOver(t *testing.T) {
 	tr := tracking(0)
-	s := Snapshot{Began: at(1), Time: at(1), Sockets: []port.Socket{{Cookie: 1, Protocol: port.TCP, Address: wildcard, Port: 80}}}
+	s := Snapshot{Began: at(1), Time: at(1), Sockets: []model.Socket{{Cookie: 1, Protocol: model.TCP, Address: wildcard, Port: 80}}}
 	expect(t, describe(tr.Snapshot(nil, ns1, s)))
 	expect(t, dump(tr, ns1, 2, seen{1, 80, web, nil}), "2 opened web:80 [] sock_diag")
 }
@@ -207,19 +207,19 @@ func TestNewSocketWithoutOwnerIsPassedOver(t *testing.T) {
 func TestContainerEnds(t *testing.T) {
 	tr := tracking(0)
 	dump(tr, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 5432, db, []int{20}})
-	expect(t, describe(tr.CloseContainer(nil, "web", at(2), port.SourceEngine)), "2 closed web:80 [10] engine since 1")
-	expect(t, describe(tr.CloseNamespace(nil, ns1, at(3), port.SourceEngine)), "3 closed db:5432 [20] engine since 1")
-	expect(t, describe(tr.CloseNamespace(nil, ns1, at(3), port.SourceEngine)))
+	expect(t, describe(tr.CloseContainer(nil, "web", at(2), model.SourceEngine)), "2 closed web:80 [10] engine since 1")
+	expect(t, describe(tr.CloseNamespace(nil, ns1, at(3), model.SourceEngine)), "3 closed db:5432 [20] engine since 1")
+	expect(t, describe(tr.CloseNamespace(nil, ns1, at(3), model.SourceEngine)))
 }
 
 func TestContainerIsDropped(t *testing.T) {
 	tr := tracking(0)
 	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})
-	tr.Drop(func(e port.Endpoint) bool { return e.Container == "web" })
+	tr.Drop(func(e model.Endpoint) bool { return e.Container == "web" })
 	expect(t, describe(tr.Open()))
 	expect(t, dump(tr, ns1, 2))
 	dump(tr, ns1, 3, seen{2, 80, web, []int{10}})
-	tr.Drop(func(e port.Endpoint) bool { return e.Container == "web" })
+	tr.Drop(func(e model.Endpoint) bool { return e.Container == "web" })
 	tr.Reconsider(ns1)
 	expect(t, dump(tr, ns1, 4, seen{2, 80, web, []int{10}}), "4 opened web:80 [10] sock_diag")
 }
@@ -227,8 +227,8 @@ func TestContainerIsDropped(t *testing.T) {
 func TestContainerIsRenamed(t *testing.T) {
 	tr := tracking(0)
 	dump(tr, ns1, 1, seen{1, 80, web, nil})
-	tr.UpdateContainer(&port.Container{ID: "web", Name: "front"})
-	changes := tr.CloseContainer(nil, "web", at(2), port.SourceEngine)
+	tr.UpdateContainer(&model.Container{ID: "web", Name: "front"})
+	changes := tr.CloseContainer(nil, "web", at(2), model.SourceEngine)
 	if len(changes) != 1 || changes[0].Container.Name != "front" {
 		t.Errorf("%v; want one close under the new name", changes)
 	}
@@ -248,11 +248,11 @@ func TestSteadySnapshotAllocatesNothing(t *testing.T) {
 	}
 }
 
-func steady(count int) (*Tracker, []port.Socket) {
+func steady(count int) (*Tracker, []model.Socket) {
 	tr := tracking(0)
 	s := Snapshot{Began: at(1), Time: at(1), New: map[int]Owner{}}
 	for i := range count {
-		s.Sockets = append(s.Sockets, port.Socket{Cookie: uint64(i), Protocol: port.TCP, Address: wildcard, Port: uint16(i + 1)})
+		s.Sockets = append(s.Sockets, model.Socket{Cookie: uint64(i), Protocol: model.TCP, Address: wildcard, Port: uint16(i + 1)})
 		s.New[i] = Owner{Container: web}
 	}
 	tr.Snapshot(nil, ns1, s)

@@ -5,14 +5,14 @@ import (
 	"sync"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Capture knows what is open, as far as it has looked;
 // [portwatcher/internal/capture.Capture] does.
 type Capture interface {
-	Open() []port.Open
-	Containers() []port.ContainerState
+	Open() []model.Open
+	Containers() []model.ContainerState
 	// Ready returns nil while what it knows is up to date.
 	Ready() error
 }
@@ -60,7 +60,7 @@ func (l *Local) state() (Capture, <-chan struct{}) {
 const lookInterval = time.Second
 
 // Await implements Instance.
-func (l *Local) Await(ctx context.Context, t Target, exposures []port.Exposure, timeout time.Duration) ([]port.Open, error) {
+func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error) {
 	filter := t.filter(exposures)
 	late := time.NewTimer(timeout)
 	defer late.Stop()
@@ -68,7 +68,7 @@ func (l *Local) Await(ctx context.Context, t Target, exposures []port.Exposure, 
 	defer again.Stop()
 	for {
 		capture, changed := l.state() // before the look, so that no event is missed
-		var open []port.Open
+		var open []model.Open
 		for _, o := range capture.Open() {
 			if filter.Listener(&o.Listener) {
 				open = append(open, o)

@@ -6,8 +6,8 @@ import (
 	"net/url"
 	"time"
 
-	"portwatcher/internal/port"
-	"portwatcher/internal/server/client"
+	"portwatcher/internal/client"
+	"portwatcher/internal/model"
 )
 
 // remote is a running instance.
@@ -18,7 +18,7 @@ func Remote(c *client.Client) Instance { return remote{c} }
 
 // Await implements Instance. An instance that cannot be reached may be starting:
 // it is asked again until the timeout.
-func (r remote) Await(ctx context.Context, t Target, exposures []port.Exposure, timeout time.Duration) ([]port.Open, error) {
+func (r remote) Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error) {
 	query := url.Values{"container": {t.Container}, "port": {t.port()}}
 	for _, e := range exposures {
 		query.Add("exposure", string(e))
@@ -52,8 +52,8 @@ func (r remote) Containers(ctx context.Context, t Target) ([]Container, error) {
 }
 
 // openIn returns what is open in one container.
-func openIn(id string, all []port.Open) []port.Open {
-	var mine []port.Open
+func openIn(id string, all []model.Open) []model.Open {
+	var mine []model.Open
 	for _, o := range all {
 		if o.Container != nil && o.Container.ID == id {
 			mine = append(mine, o)

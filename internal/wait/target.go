@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server"
 )
 
@@ -22,7 +22,7 @@ type Target struct {
 	Container string
 	Port      uint16
 	// Protocol is 0 where either counts.
-	Protocol port.Protocol
+	Protocol model.Protocol
 }
 
 // names matches names of containers, projects and services, with *.
@@ -70,7 +70,7 @@ func (t Target) port() string {
 }
 
 // filter selects what is waited for; exposures empty is all.
-func (t Target) filter(exposures []port.Exposure) server.Filter {
+func (t Target) filter(exposures []model.Exposure) server.Filter {
 	return server.Filter{
 		Containers: []string{t.Container}, Exposures: exposures,
 		Ports: []journal.PortRange{{First: t.Port, Last: t.Port, Protocol: t.Protocol}},
@@ -78,9 +78,9 @@ func (t Target) filter(exposures []port.Exposure) server.Filter {
 }
 
 // ParseExposure reads an exposure.
-func ParseExposure(text string) (port.Exposure, error) {
-	switch e := port.Exposure(text); e {
-	case port.Loopback, port.Network, port.Published, port.Host:
+func ParseExposure(text string) (model.Exposure, error) {
+	switch e := model.Exposure(text); e {
+	case model.Loopback, model.Network, model.Published, model.Host:
 		return e, nil
 	}
 	return "", fmt.Errorf("allowed are loopback, network, published, host")

@@ -5,20 +5,20 @@ import (
 	"testing"
 
 	"portwatcher/internal/config"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 func TestParseTarget(t *testing.T) {
 	id := strings.Repeat("0f", 32)
 	for text, want := range map[string]Target{
 		"web:80":             {"web", 80, 0},
-		"web:80/tcp":         {"web", 80, port.TCP},
-		"shop/web:53/udp":    {"shop/web", 53, port.UDP},
+		"web:80/tcp":         {"web", 80, model.TCP},
+		"shop/web:53/udp":    {"shop/web", 53, model.UDP},
 		"shop*/*:65535":      {"shop*/*", 65535, 0},
 		"*:1":                {"*", 1, 0},
 		id + ":443":          {id, 443, 0},
-		"a.b_c-d:8080/tcp":   {"a.b_c-d", 8080, port.TCP},
-		"0f0f0f0f0f0f:9/udp": {"0f0f0f0f0f0f", 9, port.UDP},
+		"a.b_c-d:8080/tcp":   {"a.b_c-d", 8080, model.TCP},
+		"0f0f0f0f0f0f:9/udp": {"0f0f0f0f0f0f", 9, model.UDP},
 	} {
 		got, err := ParseTarget(text)
 		if err != nil || got != want {
@@ -83,7 +83,7 @@ func FuzzParseTarget(f *testing.F) {
 }
 
 func TestParseExposure(t *testing.T) {
-	if e, err := ParseExposure("published"); err != nil || e != port.Published {
+	if e, err := ParseExposure("published"); err != nil || e != model.Published {
 		t.Errorf("%q, error %v", e, err)
 	}
 	if _, err := ParseExposure("public"); err == nil || !strings.Contains(err.Error(), "loopback, network, published, host") {

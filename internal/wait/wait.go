@@ -10,15 +10,15 @@ import (
 	"sync"
 	"time"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/output"
-	"portwatcher/internal/port"
 )
 
 // Instance knows what is open. Its methods are safe for concurrent use.
 type Instance interface {
 	// Await returns what is open at a target as soon as something is. After
 	// timeout it returns [ErrTimeout]; with a timeout of 0 it looks once.
-	Await(ctx context.Context, t Target, exposures []port.Exposure, timeout time.Duration) ([]port.Open, error)
+	Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error)
 	// Containers returns the running containers that a target names, or why they
 	// are not known.
 	Containers(ctx context.Context, t Target) ([]Container, error)
@@ -31,14 +31,14 @@ var ErrTimeout = errors.New("nothing was open in time")
 type Container struct {
 	Name      string
 	Monitored bool
-	Open      []port.Open
+	Open      []model.Open
 }
 
 // Options say how to wait.
 type Options struct {
 	Timeout time.Duration
 	// Exposures are those that count; empty is all.
-	Exposures []port.Exposure
+	Exposures []model.Exposure
 	// Output takes a line for each target when it is open; nil is nowhere.
 	Output io.Writer
 }
@@ -75,7 +75,7 @@ func Run(ctx context.Context, instance Instance, targets []Target, o Options) er
 }
 
 // openLine says where a target is open.
-func openLine(t Target, open []port.Open) string {
+func openLine(t Target, open []model.Open) string {
 	var places []string
 	for _, o := range open {
 		place := fmt.Sprintf("%d/%s on %s", o.Port, o.Protocol, o.Address)
@@ -158,7 +158,7 @@ func openThere(c *Container) string {
 	return "has open " + strings.Join(most(ports), " ")
 }
 
-func joined(exposures []port.Exposure) string {
+func joined(exposures []model.Exposure) string {
 	words := make([]string, len(exposures))
 	for i, e := range exposures {
 		words[i] = string(e)

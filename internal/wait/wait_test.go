@@ -15,43 +15,43 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/client"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
-	"portwatcher/internal/server/client"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // patience is how long what must happen may take.
 const patience = 20 * time.Second
 
-func opened(name string, number uint16, address string, exposure port.Exposure, published ...string) port.Open {
-	return port.Open{Listener: port.Listener{
-		Container: &port.ContainerRef{ID: "id of " + name, Name: name, Project: "shop", Service: strings.TrimPrefix(name, "shop_")},
-		Protocol:  port.TCP, Address: netip.MustParseAddr(address), Port: number, Exposure: exposure, Published: published,
+func opened(name string, number uint16, address string, exposure model.Exposure, published ...string) model.Open {
+	return model.Open{Listener: model.Listener{
+		Container: &model.ContainerRef{ID: "id of " + name, Name: name, Project: "shop", Service: strings.TrimPrefix(name, "shop_")},
+		Protocol:  model.TCP, Address: netip.MustParseAddr(address), Port: number, Exposure: exposure, Published: published,
 	}}
 }
 
 // fakeCapture is a capture that the test changes.
 type fakeCapture struct {
 	mutex      sync.Mutex
-	open       []port.Open
-	containers []port.ContainerState
+	open       []model.Open
+	containers []model.ContainerState
 	ready      error
 	asked      int
 }
 
-func (c *fakeCapture) Open() []port.Open {
+func (c *fakeCapture) Open() []model.Open {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.asked++
-	return append([]port.Open(nil), c.open...)
+	return append([]model.Open(nil), c.open...)
 }
 
-func (c *fakeCapture) Containers() []port.ContainerState { return c.containers }
+func (c *fakeCapture) Containers() []model.ContainerState { return c.containers }
 
 func (c *fakeCapture) Ready() error { return c.ready }
 
-func (c *fakeCapture) add(o port.Open) {
+func (c *fakeCapture) add(o model.Open) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.open = append(c.open, o)
@@ -63,10 +63,10 @@ func (c *fakeCapture) looks() int {
 	return c.asked
 }
 
-func running(name string, monitored bool) port.ContainerState {
-	return port.ContainerState{Monitored: monitored, Container: &port.Container{
+func running(name string, monitored bool) model.ContainerState {
+	return model.ContainerState{Monitored: monitored, Container: &model.Container{
 		ID: "id of " + name, Name: name,
-		Labels: map[string]string{port.LabelProject: "shop", port.LabelService: strings.TrimPrefix(name, "shop_")},
+		Labels: map[string]string{model.LabelProject: "shop", model.LabelService: strings.TrimPrefix(name, "shop_")},
 	}}
 }
 
@@ -81,25 +81,25 @@ func target(t *testing.T, text string) Target {
 
 func TestLocal(t *testing.T) {
 	capture := &fakeCapture{
-		open: []port.Open{
-			opened("shop_web", 80, "0.0.0.0", port.Published, "0.0.0.0:8080"), opened("shop_web", 80, "::", port.Published, "[::]:8080"),
-			opened("shop_web", 9000, "127.0.0.1", port.Loopback),
+		open: []model.Open{
+			opened("shop_web", 80, "0.0.0.0", model.Published, "0.0.0.0:8080"), opened("shop_web", 80, "::", model.Published, "[::]:8080"),
+			opened("shop_web", 9000, "127.0.0.1", model.Loopback),
 		},
-		containers: []port.ContainerState{running("shop_web", true), running("shop_db", true), running("other", false)},
+		containers: []model.ContainerState{running("shop_web", true), running("shop_db", true), running("other", false)},
 	}
 	local := NewLocal()
 	local.Use(capture)
 	for _, test := range []struct {
 		target   string
-		exposure []port.Exposure
+		exposure []model.Exposure
 		want     string // of the output, or of the error
 		open     bool
 	}{
 		{"shop_web:80", nil, "shop_web:80 is open: 80/tcp on 0.0.0.0 published at 0.0.0.0:8080; 80/tcp on :: published at [::]:8080\n", true},
-		{"shop/web:80/tcp", []port.Exposure{port.Published}, "80/tcp on 0.0.0.0 in shop_web", true},
-		{"shop*:9000", []port.Exposure{port.Host, port.Loopback}, "9000/tcp on 127.0.0.1 in shop_web", true},
+		{"shop/web:80/tcp", []model.Exposure{model.Published}, "80/tcp on 0.0.0.0 in shop_web", true},
+		{"shop*:9000", []model.Exposure{model.Host, model.Loopback}, "9000/tcp on 127.0.0.1 in shop_web", true},
 		{"shop_web:80/udp", nil, "shop_web:80/udp is not open: shop_web has open 80/tcp (published) 9000/tcp (loopback)", false},
-		{"shop_web:9000", []port.Exposure{port.Published, port.Host}, "shop_web:9000 is not open as published or host: shop_web has open 80/tcp", false},
+		{"shop_web:9000", []model.Exposure{model.Published, model.Host}, "shop_web:9000 is not open as published or host: shop_web has open 80/tcp", false},
 		{"shop_db:5432", nil, "shop_db has no port open", false},
 		{"shop/*:1", nil, "shop_web has open 80/tcp (published) 9000/tcp (loopback), shop_db has no port open", false},
 		{"other:80", nil, "other is not monitored", false},
@@ -126,8 +126,8 @@ func TestLocalIsWoken(t *testing.T) {
 	go func() {
 		ended <- Run(t.Context(), local, []Target{target(t, "web:80")}, Options{Timeout: time.Hour, Output: &out})
 	}()
-	kerneltest.Eventually(t, "somebody looks", func() bool { return capture.looks() > 0 })
-	capture.add(opened("web", 80, "0.0.0.0", port.Network))
+	kernel.Eventually(t, "somebody looks", func() bool { return capture.looks() > 0 })
+	capture.add(opened("web", 80, "0.0.0.0", model.Network))
 	local.Event()
 	select {
 	case err := <-ended:
@@ -169,7 +169,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }
 
 func TestBrokenOutput(t *testing.T) {
 	local := NewLocal()
-	local.Use(&fakeCapture{open: []port.Open{opened("web", 80, "::", port.Network)}})
+	local.Use(&fakeCapture{open: []model.Open{opened("web", 80, "::", model.Network)}})
 	if err := Run(t.Context(), local, []Target{target(t, "web:80")}, Options{Output: brokenWriter{}}); !errors.Is(err, errBroken) {
 		t.Errorf("error %v, want %v", err, errBroken)
 	}
@@ -219,7 +219,7 @@ func TestRemote(t *testing.T) {
 		if r.Header.Get("Authorization") != "Bearer secret" {
 			return answer{http.StatusUnauthorized, api.Problem{Status: 401, Title: "Unauthorized", Detail: "a token is needed"}}
 		}
-		there := []port.Open{opened("web", 8080, "0.0.0.0", port.Network)}
+		there := []model.Open{opened("web", 8080, "0.0.0.0", model.Network)}
 		switch {
 		case r.URL.Path == api.PathContainers:
 			return answer{http.StatusOK, api.Containers{Containers: []api.Container{{ID: "id of web", Name: "web", Monitored: true}}}}
@@ -233,7 +233,7 @@ func TestRemote(t *testing.T) {
 	run := func(token, text string) (string, error) {
 		var out bytes.Buffer
 		err := Run(t.Context(), remoteAt(t, server.URL, token), []Target{target(t, text)},
-			Options{Exposures: []port.Exposure{port.Network}, Output: &out})
+			Options{Exposures: []model.Exposure{model.Network}, Output: &out})
 		return out.String(), err
 	}
 	if out, err := run("secret", "web:8080/tcp"); err != nil || out != "web:8080/tcp is open: 8080/tcp on 0.0.0.0\n" {
@@ -261,7 +261,7 @@ func TestRemoteUnreachable(t *testing.T) {
 // Each target has its own line, and those that are open are told all the same.
 func TestSeveral(t *testing.T) {
 	local := NewLocal()
-	local.Use(&fakeCapture{open: []port.Open{opened("web", 80, "::", port.Network)}})
+	local.Use(&fakeCapture{open: []model.Open{opened("web", 80, "::", model.Network)}})
 	var out bytes.Buffer
 	err := Run(t.Context(), local, []Target{target(t, "a:1"), target(t, "web:80"), target(t, "b:2")}, Options{Output: &out})
 	if strings.Count(out.String(), "\n") != 1 || err == nil || strings.Count(err.Error(), "\n") != 1 {
@@ -274,8 +274,8 @@ func TestHostileNames(t *testing.T) {
 	name := "web\x1b[2J\n"
 	local := NewLocal()
 	local.Use(&fakeCapture{
-		open:       []port.Open{opened(name, 80, "::", "exp\x1b", "\x1b]0;x\x07")},
-		containers: []port.ContainerState{running(name, true)},
+		open:       []model.Open{opened(name, 80, "::", "exp\x1b", "\x1b]0;x\x07")},
+		containers: []model.ContainerState{running(name, true)},
 	})
 	var out bytes.Buffer
 	err := Run(t.Context(), local, []Target{target(t, "shop/*:80"), target(t, "*:81")}, Options{Output: &out})

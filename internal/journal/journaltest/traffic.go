@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // Traffic makes events as a host with some containers gives them: endpoints
@@ -18,9 +18,9 @@ type Traffic struct {
 	ID         uint64
 	Now        time.Time
 	Step       time.Duration
-	Containers []*port.ContainerRef
+	Containers []*model.ContainerRef
 	// Open are the opened events whose endpoints have not closed.
-	Open []*port.Event
+	Open []*model.Event
 
 	random *rand.Rand
 }
@@ -32,7 +32,7 @@ const maxOpen = 200
 func New(containers int, firstID uint64, start time.Time, step time.Duration) *Traffic {
 	t := &Traffic{ID: firstID - 1, Now: start.UTC(), Step: step, random: rand.New(rand.NewPCG(1, 2))}
 	for i := range containers {
-		t.Containers = append(t.Containers, &port.ContainerRef{
+		t.Containers = append(t.Containers, &model.ContainerRef{
 			ID: fmt.Sprintf("%064x", i+1<<40), Name: fmt.Sprintf("shop_web_%d", i), Image: "nginx:1.27", Project: "shop", Service: "web",
 		})
 	}
@@ -40,10 +40,10 @@ func New(containers int, firstID uint64, start time.Time, step time.Duration) *T
 }
 
 // Next returns the next event.
-func (t *Traffic) Next() *port.Event {
+func (t *Traffic) Next() *model.Event {
 	t.ID++
 	t.Now = t.Now.Add(t.Step)
-	e := &port.Event{ID: t.ID, Time: t.Now}
+	e := &model.Event{ID: t.ID, Time: t.Now}
 	if len(t.Open) > maxOpen || len(t.Open) > 0 && t.random.IntN(2) == 0 {
 		t.close(e)
 	} else {
@@ -52,27 +52,27 @@ func (t *Traffic) Next() *port.Event {
 	return e
 }
 
-func (t *Traffic) close(e *port.Event) {
+func (t *Traffic) close(e *model.Event) {
 	last := len(t.Open) - 1
 	at := t.random.IntN(last + 1)
 	opened := t.Open[at]
 	t.Open[at] = t.Open[last]
 	t.Open = t.Open[:last]
 	seconds := e.Time.Sub(opened.Time).Seconds()
-	e.Type, e.Listener, e.OpenedAt, e.OpenSeconds = port.Closed, opened.Listener, opened.Time, &seconds
+	e.Type, e.Listener, e.OpenedAt, e.OpenSeconds = model.Closed, opened.Listener, opened.Time, &seconds
 }
 
-func (t *Traffic) open(e *port.Event) {
+func (t *Traffic) open(e *model.Event) {
 	uid := uint32(t.random.IntN(1000))
-	e.Type = port.Opened
-	e.Listener = port.Listener{
+	e.Type = model.Opened
+	e.Listener = model.Listener{
 		Host: "node1", Container: t.Containers[t.random.IntN(len(t.Containers))],
-		Protocol: port.TCP, Address: netip.IPv4Unspecified(), Port: uint16(1024 + t.ID%60_000),
-		Processes: []port.Process{{
+		Protocol: model.TCP, Address: netip.IPv4Unspecified(), Port: uint16(1024 + t.ID%60_000),
+		Processes: []model.Process{{
 			PID: 100_000 + t.random.IntN(1<<20), ContainerPID: 1 + t.random.IntN(5000),
 			Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid,
 		}},
-		Exposure: port.Network, Source: port.SourceEBPF,
+		Exposure: model.Network, Source: model.SourceEBPF,
 	}
 	t.Open = append(t.Open, e)
 }

@@ -10,7 +10,7 @@ import (
 	"net/netip"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // The paths of the API.
@@ -27,7 +27,7 @@ type Status struct {
 	Ready   bool   `json:"ready"`
 	// NotReady is why Ready is false.
 	NotReady string `json:"not_ready,omitempty"`
-	port.CaptureStatus
+	model.CaptureStatus
 	// Namespaces is how many are watched, Containers how many are monitored,
 	// Ports how many endpoints are open.
 	Namespaces int     `json:"namespaces"`
@@ -89,16 +89,16 @@ type Container struct {
 	Declared    []Declared   `json:"declared"`
 	Undeclared  []Undeclared `json:"undeclared"`
 	// Namespace is the network namespace as /proc shows it.
-	Namespace  string      `json:"namespace,omitempty"`
-	Source     port.Source `json:"source,omitempty"`
-	LastScanAt time.Time   `json:"last_scan_at,omitzero"`
-	Stale      bool        `json:"stale"`
+	Namespace  string       `json:"namespace,omitempty"`
+	Source     model.Source `json:"source,omitempty"`
+	LastScanAt time.Time    `json:"last_scan_at,omitzero"`
+	Stale      bool         `json:"stale"`
 }
 
 // Declared is a port that a container exposes (EXPOSE) or publishes.
 type Declared struct {
-	Protocol port.Protocol `json:"protocol"`
-	Port     uint16        `json:"port"`
+	Protocol model.Protocol `json:"protocol"`
+	Port     uint16         `json:"port"`
 	// Published are the addresses on the host that forward to it.
 	Published []string `json:"published"`
 	Exposed   bool     `json:"exposed"`
@@ -110,16 +110,16 @@ type Declared struct {
 // Undeclared is a port where something listens and that is neither exposed nor
 // published.
 type Undeclared struct {
-	Protocol  port.Protocol `json:"protocol"`
-	Port      uint16        `json:"port"`
-	Addresses []netip.Addr  `json:"addresses"`
+	Protocol  model.Protocol `json:"protocol"`
+	Port      uint16         `json:"port"`
+	Addresses []netip.Addr   `json:"addresses"`
 }
 
 // Ports is the answer of [PathPorts].
 type Ports struct {
 	// Time is when this was so.
-	Time  time.Time   `json:"time"`
-	Ports []port.Open `json:"ports"`
+	Time  time.Time    `json:"time"`
+	Ports []model.Open `json:"ports"`
 	// Watching belongs to answers about a time in the past: false says that
 	// portwatcher did not run then, so that what was open may differ.
 	Watching *bool `json:"watching,omitempty"`
@@ -128,7 +128,7 @@ type Ports struct {
 // Events is one page of [PathEvents].
 type Events struct {
 	// Events have rising ids.
-	Events []*port.Event `json:"events"`
+	Events []*model.Event `json:"events"`
 	// FirstID and LastID are those of all events that are kept.
 	FirstID uint64 `json:"first_id"`
 	LastID  uint64 `json:"last_id"`

@@ -23,11 +23,11 @@ import (
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/metrics"
+	"portwatcher/internal/model"
 	"portwatcher/internal/server"
 	"portwatcher/internal/server/api"
-	"portwatcher/internal/server/metrics"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // capture has one container with all that can be said of it.
@@ -35,36 +35,36 @@ type capture struct{ blind atomic.Bool }
 
 var (
 	when = time.Now().Add(-time.Minute).UTC()
-	web  = &port.Container{
+	web  = &model.Container{
 		ID: strings.Repeat("a", 64), Name: "web", Image: "nginx:1.27", NetworkMode: "shop_default",
-		Labels:    map[string]string{port.LabelProject: "shop", port.LabelService: "web"},
+		Labels:    map[string]string{model.LabelProject: "shop", model.LabelService: "web"},
 		Addresses: []netip.Addr{netip.MustParseAddr("172.18.0.2")},
-		Ports:     []port.PublishedPort{{Protocol: port.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")}},
-		Exposed:   []port.ExposedPort{{Protocol: port.UDP, Port: 53}},
+		Ports:     []model.PublishedPort{{Protocol: model.TCP, Port: 80, Host: netip.MustParseAddrPort("0.0.0.0:8080")}},
+		Exposed:   []model.ExposedPort{{Protocol: model.UDP, Port: 53}},
 	}
 	uid      = uint32(0)
-	listener = port.Listener{
-		Host: "node1", Container: web.Ref(), Protocol: port.TCP, Address: netip.IPv4Unspecified(), Port: 80,
-		Processes: []port.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid}},
-		Exposure:  port.Published, Published: []string{"0.0.0.0:8080"}, Source: port.SourceEBPF,
+	listener = model.Listener{
+		Host: "node1", Container: web.Ref(), Protocol: model.TCP, Address: netip.IPv4Unspecified(), Port: 80,
+		Processes: []model.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid}},
+		Exposure:  model.Published, Published: []string{"0.0.0.0:8080"}, Source: model.SourceEBPF,
 	}
 )
 
-func (*capture) View() *port.View {
+func (*capture) View() *model.View {
 	other := listener
-	other.Port, other.Exposure, other.Published = 9000, port.Network, nil
-	return &port.View{
+	other.Port, other.Exposure, other.Published = 9000, model.Network, nil
+	return &model.View{
 		Version: 1, Time: time.Now().UTC(),
-		Open: []port.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}},
-		Containers: []port.ContainerState{
-			{Container: web, Monitored: true, Namespace: port.Namespace{Device: 4, Inode: 4026532201}, Source: port.SourceEBPF, LastScan: when},
+		Open: []model.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}},
+		Containers: []model.ContainerState{
+			{Container: web, Monitored: true, Namespace: model.Namespace{Device: 4, Inode: 4026532201}, Source: model.SourceEBPF, LastScan: when},
 		},
-		Status: port.CaptureStatus{
+		Status: model.CaptureStatus{
 			Host: "node1", StartedAt: when,
-			Engine:   port.EngineStatus{Since: when, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Error: "refused"},
-			Source:   port.SourceStatus{Wanted: "auto", EBPF: true},
-			Watchers: []port.WatcherStatus{{Name: "net:[4026532201]", Source: port.SourceEBPF, LastScan: when, Containers: []string{"web"}}},
-			Queues:   []port.QueueStatus{{Name: "output", Capacity: 1}},
+			Engine:   model.EngineStatus{Since: when, Address: "unix:///var/run/docker.sock", Name: "node1", Version: "20.10.24", Error: "refused"},
+			Source:   model.SourceStatus{Wanted: "auto", EBPF: true},
+			Watchers: []model.WatcherStatus{{Name: "net:[4026532201]", Source: model.SourceEBPF, LastScan: when, Containers: []string{"web"}}},
+			Queues:   []model.QueueStatus{{Name: "output", Capacity: 1}},
 		},
 	}
 }
@@ -96,18 +96,18 @@ func begin(t *testing.T) (address string, state *capture) {
 		}
 	})
 	seconds := 1.5
-	for i, e := range []*port.Event{
-		{Type: port.Opened, Listener: listener}, {Type: port.Changed, Listener: listener},
-		{Type: port.Closed, Listener: listener, OpenedAt: when, OpenSeconds: &seconds, Transient: true},
-		{Type: port.Bursts, Listener: listener, Burst: &port.Burst{Opened: 5, Closed: 4, First: when, Last: when, Ports: []uint16{80, 81}, PortCount: 900}},
-		{Type: port.Gap, Listener: port.Listener{Host: "node1"}, Reason: "an overrun", Lost: 128},
+	for i, e := range []*model.Event{
+		{Type: model.Opened, Listener: listener}, {Type: model.Changed, Listener: listener},
+		{Type: model.Closed, Listener: listener, OpenedAt: when, OpenSeconds: &seconds, Transient: true},
+		{Type: model.Bursts, Listener: listener, Burst: &model.Burst{Opened: 5, Closed: 4, First: when, Last: when, Ports: []uint16{80, 81}, PortCount: 900}},
+		{Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "an overrun", Lost: 128},
 	} {
 		e.ID, e.Time = record.NextID()+uint64(i), time.Now().UTC()
 		if !record.Offer(journal.Record{Event: e}) {
 			t.Fatal("the journal refuses an event")
 		}
 	}
-	kerneltest.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+4 })
+	kernel.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+4 })
 	return address, state
 }
 

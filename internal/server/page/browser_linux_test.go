@@ -8,8 +8,8 @@ import (
 	"sync"
 	"testing"
 
-	"portwatcher/internal/browser"
-	"portwatcher/internal/kerneltest"
+	"portwatcher/internal/testutil/browser"
+	"portwatcher/internal/testutil/kernel"
 )
 
 // shared is the one Chromium of all tests of the package.
@@ -39,7 +39,7 @@ func newTab(t testing.TB, width, height int) *tab {
 	t.Helper()
 	path, err := browser.Path()
 	if err != nil {
-		kerneltest.Skip(t, err.Error())
+		kernel.Skip(t, err.Error())
 	}
 	shared.once.Do(func() { shared.browser, shared.err = browser.Start(path) })
 	if shared.err != nil {

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // policy is the content security policy that the real server sends.
@@ -54,9 +54,9 @@ type fake struct {
 	mu         sync.Mutex
 	server     *http.Server
 	changed    chan struct{} // closed and made anew with each change
-	events     []port.Event
+	events     []model.Event
 	firstID    uint64
-	open       map[port.Endpoint]port.Open
+	open       map[model.Endpoint]model.Open
 	containers []container
 	token      string
 	notReady   string
@@ -66,7 +66,7 @@ type fake struct {
 }
 
 func newFake(t testing.TB) *fake {
-	f := &fake{t: t, changed: make(chan struct{}), open: map[port.Endpoint]port.Open{}, firstID: 1, version: "1.0.0"}
+	f := &fake{t: t, changed: make(chan struct{}), open: map[model.Endpoint]model.Open{}, firstID: 1, version: "1.0.0"}
 	f.start("127.0.0.1:0")
 	t.Cleanup(f.stop)
 	return f
@@ -145,7 +145,7 @@ func (f *fake) wake() {
 
 // emit gives the events their ids and times (where they have none), applies
 // and sends them.
-func (f *fake) emit(events ...port.Event) {
+func (f *fake) emit(events ...model.Event) {
 	f.set(func() {
 		for _, e := range events {
 			if len(f.events) > 0 {
@@ -163,23 +163,23 @@ func (f *fake) emit(events ...port.Event) {
 	})
 }
 
-func (f *fake) apply(e *port.Event) {
-	if e.Type == port.Gap || e.Type == port.Bursts || e.Transient {
+func (f *fake) apply(e *model.Event) {
+	if e.Type == model.Gap || e.Type == model.Bursts || e.Transient {
 		return
 	}
-	endpoint := port.Endpoint{Container: e.Container.ID, Protocol: e.Protocol, Address: e.Address, Port: e.Port}
+	endpoint := model.Endpoint{Container: e.Container.ID, Protocol: e.Protocol, Address: e.Address, Port: e.Port}
 	before, was := f.open[endpoint]
 	switch e.Type {
-	case port.Closed:
+	case model.Closed:
 		if was {
 			e.OpenedAt = before.OpenedAt
 			e.OpenSeconds = new(e.Time.Sub(before.OpenedAt).Seconds())
 		}
 		delete(f.open, endpoint)
-	case port.Opened:
-		f.open[endpoint] = port.Open{Time: e.Time, Listener: e.Listener, OpenedAt: e.Time}
-	case port.Changed:
-		f.open[endpoint] = port.Open{Time: e.Time, Listener: e.Listener, OpenedAt: before.OpenedAt}
+	case model.Opened:
+		f.open[endpoint] = model.Open{Time: e.Time, Listener: e.Listener, OpenedAt: e.Time}
+	case model.Changed:
+		f.open[endpoint] = model.Open{Time: e.Time, Listener: e.Listener, OpenedAt: before.OpenedAt}
 	}
 }
 
@@ -207,11 +207,11 @@ func (f *fake) serveContainers(w http.ResponseWriter, _ *http.Request) {
 func (f *fake) servePorts(w http.ResponseWriter, _ *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	list := []port.Open{}
+	list := []model.Open{}
 	for _, open := range f.open {
 		list = append(list, open)
 	}
-	slices.SortFunc(list, func(a, b port.Open) int {
+	slices.SortFunc(list, func(a, b model.Open) int {
 		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), cmp.Compare(a.Port, b.Port), a.Address.Compare(b.Address))
 	})
 	f.answer(w, map[string]any{"time": time.Now().UTC(), "ports": list})
@@ -235,7 +235,7 @@ func (f *fake) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	found := []port.Event{}
+	found := []model.Event{}
 	body := map[string]any{"first_id": f.firstID, "last_id": f.lastID()}
 	for _, e := range slices.Backward(f.events) {
 		if e.ID < f.firstID || e.ID >= before || !matches(&e, query) {
@@ -259,7 +259,7 @@ func (f *fake) lastID() uint64 {
 	return f.events[len(f.events)-1].ID
 }
 
-func matches(e *port.Event, query map[string][]string) bool {
+func matches(e *model.Event, query map[string][]string) bool {
 	one := func(name string, values ...string) bool {
 		wanted := query[name]
 		if len(wanted) == 0 {
@@ -270,13 +270,13 @@ func matches(e *port.Event, query map[string][]string) bool {
 	if !one("type", string(e.Type)) || !one("transient", strconv.FormatBool(e.Transient)) {
 		return false
 	}
-	if e.Type == port.Gap {
+	if e.Type == model.Gap {
 		// As the journal does it; the page asks for gaps by themselves.
 		return len(query["container"])+len(query["project"])+len(query["protocol"])+len(query["exposure"])+len(query["port"]) == 0
 	}
 	number := strconv.Itoa(int(e.Port))
 	// As the journal does it: in a burst of several ports or protocols any of them may be.
-	several := e.Type == port.Bursts
+	several := e.Type == model.Bursts
 	return one("container", e.Container.Name) && one("project", e.Container.Project) && one("exposure", string(e.Exposure)) &&
 		(several && e.Protocol == 0 || one("protocol", e.Protocol.String())) &&
 		(several && e.Port == 0 || one("port", number, number+"/"+e.Protocol.String()))
@@ -308,7 +308,7 @@ func (f *fake) follow(ctx context.Context, w http.ResponseWriter, after uint64, 
 		f.mu.Lock()
 		changed := f.changed
 		var batch strings.Builder
-		from, _ := slices.BinarySearchFunc(f.events, after+1, func(e port.Event, id uint64) int { return cmp.Compare(e.ID, id) })
+		from, _ := slices.BinarySearchFunc(f.events, after+1, func(e model.Event, id uint64) int { return cmp.Compare(e.ID, id) })
 		for _, e := range f.events[from:] {
 			data, err := json.Marshal(e)
 			if err != nil {
@@ -343,13 +343,13 @@ func (f *fake) add(c container) container {
 }
 
 // event makes an event of a container's port; options change it.
-func event(kind port.Type, c container, address string, number int, options ...func(*port.Event)) port.Event {
-	e := port.Event{Type: kind, Listener: port.Listener{
-		Container: &port.ContainerRef{ID: c.ID, Name: c.Name, Image: c.Image, Project: c.Project, Service: c.Service},
-		Protocol:  port.TCP, Address: netip.MustParseAddr(address), Port: uint16(number), Exposure: port.Network, Source: port.SourceEBPF,
+func event(kind model.Type, c container, address string, number int, options ...func(*model.Event)) model.Event {
+	e := model.Event{Type: kind, Listener: model.Listener{
+		Container: &model.ContainerRef{ID: c.ID, Name: c.Name, Image: c.Image, Project: c.Project, Service: c.Service},
+		Protocol:  model.TCP, Address: netip.MustParseAddr(address), Port: uint16(number), Exposure: model.Network, Source: model.SourceEBPF,
 	}}
 	if e.Address.IsLoopback() {
-		e.Exposure = port.Loopback
+		e.Exposure = model.Loopback
 	}
 	for _, option := range options {
 		option(&e)
@@ -357,16 +357,16 @@ func event(kind port.Type, c container, address string, number int, options ...f
 	return e
 }
 
-func by(name string, pid int) func(*port.Event) {
-	return func(e *port.Event) {
-		e.Processes = append(e.Processes, port.Process{PID: pid, ContainerPID: 1, Name: name, Executable: "/usr/sbin/" + name, UID: new(uint32(0))})
+func by(name string, pid int) func(*model.Event) {
+	return func(e *model.Event) {
+		e.Processes = append(e.Processes, model.Process{PID: pid, ContainerPID: 1, Name: name, Executable: "/usr/sbin/" + name, UID: new(uint32(0))})
 	}
 }
 
-func published(at ...string) func(*port.Event) {
-	return func(e *port.Event) { e.Exposure, e.Published = port.Published, at }
+func published(at ...string) func(*model.Event) {
+	return func(e *model.Event) { e.Exposure, e.Published = model.Published, at }
 }
 
-func ago(d time.Duration) func(*port.Event) {
-	return func(e *port.Event) { e.Time = time.Now().UTC().Add(-d) }
+func ago(d time.Duration) func(*model.Event) {
+	return func(e *model.Event) { e.Time = time.Now().UTC().Add(-d) }
 }

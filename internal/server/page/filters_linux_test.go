@@ -7,7 +7,7 @@ import (
 
 	"github.com/chromedp/chromedp/kb"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // shown lists the rows as "container port".
@@ -73,7 +73,7 @@ func TestFiltersAreChangedOnThePage(t *testing.T) {
 	// What nobody saw may have been redis as well.
 	p.waitText("#events li.gap", "217 destroy notifications")
 	// What comes in follows the filter.
-	f.emit(event(port.Opened, web, "0.0.0.0", 7777))
+	f.emit(event(model.Opened, web, "0.0.0.0", 7777))
 	p.waitText("[data-counter=open] .number", "10")
 	if text := p.text("#timeline") + p.text("#groups"); strings.Contains(text, "7777") {
 		t.Errorf("a port of another container is shown: %s", text)
@@ -108,7 +108,7 @@ func TestDetailsHaveTheirOwnURL(t *testing.T) {
 	p.wait("location.search.endsWith('&container=shop_web_1&port=80/tcp')")
 	p.waitText("#detail .processes", "/usr/sbin/nginx")
 	p.waitText("#detail .intervals", "open now")
-	f.emit(event(port.Closed, web, "0.0.0.0", 80, by("nginx", 1827)))
+	f.emit(event(model.Closed, web, "0.0.0.0", 80, by("nginx", 1827)))
 	p.waitText("#detail .intervals", "2 h 5 min")
 	p.wait("document.querySelector('#detail .events li')?.classList.contains('closed')")
 
@@ -132,7 +132,7 @@ func TestTimeLinePausesAndLoadsOlder(t *testing.T) {
 	f := newFake(t)
 	web := f.add(container{Name: "web"})
 	for number := 1; number <= 450; number++ {
-		f.emit(event(port.Opened, web, "127.0.0.1", number))
+		f.emit(event(model.Opened, web, "127.0.0.1", number))
 	}
 	p := newTab(t, 1280, 900)
 	p.live(f, "/?view=events")
@@ -145,7 +145,7 @@ func TestTimeLinePausesAndLoadsOlder(t *testing.T) {
 	p.waitText("#reach", "all that was kept")
 
 	p.click("#pause")
-	f.emit(event(port.Opened, web, "127.0.0.1", 1000), event(port.Opened, web, "127.0.0.1", 1001))
+	f.emit(event(model.Opened, web, "127.0.0.1", 1000), event(model.Opened, web, "127.0.0.1", 1001))
 	p.waitText("#pause", "Resume (2 new)")
 	if n := eval[int](p, items); n != 450 {
 		t.Errorf("%d events are shown while paused; want the 450 of before", n)

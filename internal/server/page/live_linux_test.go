@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/kerneltest"
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/kernel"
 )
 
 const row = "#groups tbody tr"
@@ -18,7 +18,7 @@ func liveWeb(t *testing.T, width, height int) (f *fake, web container, p *tab) {
 	t.Helper()
 	f = newFake(t)
 	web = f.add(container{Name: "web"})
-	f.emit(event(port.Opened, web, "0.0.0.0", 80))
+	f.emit(event(model.Opened, web, "0.0.0.0", 80))
 	p = newTab(t, width, height)
 	p.live(f, "/")
 	return f, web, p
@@ -33,30 +33,30 @@ func TestPortsOpenAndCloseLive(t *testing.T) {
 	p.waitText("#groups", "published, nobody listens")
 	p.waitText("[data-counter=silent] .number", "1")
 
-	f.emit(event(port.Opened, web, "0.0.0.0", 80, by("nginx", 17), published("0.0.0.0:8080", "[::]:8080")))
+	f.emit(event(model.Opened, web, "0.0.0.0", 80, by("nginx", 17), published("0.0.0.0:8080", "[::]:8080")))
 	p.waitText(row+"[data-state=open]", "nginx (17)")
 	p.waitText(row+" .badge.published", "published")
 	p.waitText(row+" .at-host", "*:8080")
 	p.waitText("[data-counter=outside] .number", "1")
 	p.wait(`document.querySelector("#events .subject")?.textContent === "shop_web_1 80/tcp"`)
-	ipv6Only := func(e *port.Event) { e.IPv6Only = true }
-	f.emit(event(port.Opened, web, "::", 80, by("nginx", 17), published("[::]:8080"), ipv6Only))
+	ipv6Only := func(e *model.Event) { e.IPv6Only = true }
+	f.emit(event(model.Opened, web, "::", 80, by("nginx", 17), published("[::]:8080"), ipv6Only))
 	p.wait(`document.querySelector("#groups tbody tr .address")?.textContent === "0.0.0.0, ::"`) // both wildcards are one row
 	if rows := eval[int](p, "document.querySelectorAll('#groups tbody tr').length"); rows != 1 {
 		t.Errorf("%d rows for one port; want 1", rows)
 	}
 
-	f.emit(event(port.Changed, web, "0.0.0.0", 80, by("caddy", 99), published("0.0.0.0:8080", "[::]:8080")))
+	f.emit(event(model.Changed, web, "0.0.0.0", 80, by("caddy", 99), published("0.0.0.0:8080", "[::]:8080")))
 	p.waitText(row+" .process", "caddy (99)")
-	f.emit(event(port.Closed, web, "0.0.0.0", 80), event(port.Closed, web, "::", 80, ipv6Only))
+	f.emit(event(model.Closed, web, "0.0.0.0", 80), event(model.Closed, web, "::", 80, ipv6Only))
 	p.wait(`document.querySelector("#events .at")?.textContent === ":: (IPv6 only)"`)
 	p.waitText("#groups", "published, nobody listens")
 
 	// A port that nothing declares stays for a moment as closed, then goes.
-	f.emit(event(port.Opened, web, "::", 9000, ipv6Only))
+	f.emit(event(model.Opened, web, "::", 9000, ipv6Only))
 	p.waitText("#groups", "not declared")
 	p.waitText("#groups", ":: (IPv6 only)")
-	f.emit(event(port.Closed, web, "::", 9000, ipv6Only))
+	f.emit(event(model.Closed, web, "::", 9000, ipv6Only))
 	p.waitText(row+"[data-state=closed]", "9000/tcp")
 	p.wait("!document.querySelector('#groups').innerText.includes('9000')")
 	if kinds := eval[string](p, "[...document.querySelectorAll('#events .type')].map((e) => e.textContent).join(' ')"); kinds != "closed opened closed closed changed opened opened" {
@@ -72,12 +72,12 @@ func TestContainersComeAndGo(t *testing.T) {
 	// An event of a container that is not listed yet shows at once, and has the
 	// list asked for.
 	second := f.add(container{Name: "second", Image: "nginx:1.27", Project: "shop"})
-	f.emit(event(port.Opened, second, "0.0.0.0", 80))
+	f.emit(event(model.Opened, second, "0.0.0.0", 80))
 	p.waitText("#groups [aria-label='Project shop']", "second")
 	f.set(func() { f.containers = f.containers[:1] })
-	f.emit(event(port.Closed, second, "0.0.0.0", 80))
+	f.emit(event(model.Closed, second, "0.0.0.0", 80))
 	third := container{ID: strings.Repeat("f", 64), Name: "third"}
-	f.emit(event(port.Opened, third, "0.0.0.0", 80)) // never listed: has the list asked for again
+	f.emit(event(model.Opened, third, "0.0.0.0", 80)) // never listed: has the list asked for again
 	p.wait("!document.querySelector('#groups').innerText.includes('second')")
 }
 
@@ -94,7 +94,7 @@ func TestResumesAfterTheServerWasAway(t *testing.T) {
 	p.shoot("away")
 	p.wait("!document.querySelector('#retry').hidden")
 
-	f.emit(event(port.Opened, web, "0.0.0.0", 81), event(port.Closed, web, "0.0.0.0", 80))
+	f.emit(event(model.Opened, web, "0.0.0.0", 81), event(model.Closed, web, "0.0.0.0", 80))
 	f.start(f.address)
 	p.waitText(row+"[data-state=open]", "81/tcp")
 	p.waitText("#connection", "live")
@@ -127,7 +127,7 @@ func TestLoadsAnewAfterAReset(t *testing.T) {
 	f.stop()
 	p.waitText("#connection", "server away since")
 	for number := 1000; number < 1010; number++ {
-		f.emit(event(port.Opened, web, "0.0.0.0", number))
+		f.emit(event(model.Opened, web, "0.0.0.0", number))
 	}
 	f.set(func() { f.firstID = 8 })
 	f.start(f.address)
@@ -150,7 +150,7 @@ func TestTellsWhatItCannotSee(t *testing.T) {
 	p.waitText(".notice.blind", "no connection to the engine")
 	p.waitText("#groups .marks", "stale")
 	p.waitText("#groups .marks", "paused")
-	f.emit(port.Event{Type: port.Gap, Reason: "217 notifications were lost"})
+	f.emit(model.Event{Type: model.Gap, Reason: "217 notifications were lost"})
 	p.waitText("#events li.gap", "217 notifications were lost")
 	p.shoot("blind")
 	f.set(func() { f.notReady = ""; f.version = "1.1.0" })
@@ -162,14 +162,14 @@ func TestTellsWhatItCannotSee(t *testing.T) {
 
 func TestBurstsAreShownAndChangeNothing(t *testing.T) {
 	f, web, p := liveWeb(t, 1280, 900)
-	burst := func(number int, protocol port.Protocol, count int, ports ...uint16) port.Event {
-		return event(port.Bursts, web, "127.0.0.1", number, by("storm", 99), func(e *port.Event) {
+	burst := func(number int, protocol model.Protocol, count int, ports ...uint16) model.Event {
+		return event(model.Bursts, web, "127.0.0.1", number, by("storm", 99), func(e *model.Event) {
 			e.Protocol, e.Exposure = protocol, ""
 			last := time.Date(2026, 11, 22, 18, 36, 40, 0, time.UTC)
-			e.Burst = &port.Burst{Opened: 31245, Closed: 31244, First: last.Add(-1500 * time.Millisecond), Last: last, Ports: ports, PortCount: count}
+			e.Burst = &model.Burst{Opened: 31245, Closed: 31244, First: last.Add(-1500 * time.Millisecond), Last: last, Ports: ports, PortCount: count}
 		})
 	}
-	f.emit(burst(20000, port.TCP, 1, 20000), burst(0, port.TCP, 3, 81, 83, 90), burst(0, 0, 912, 20000, 20911))
+	f.emit(burst(20000, model.TCP, 1, 20000), burst(0, model.TCP, 3, 81, 83, 90), burst(0, 0, 912, 20000, 20911))
 	p.wait("document.querySelectorAll('#events li.burst').length === 3")
 	if texts := eval[string](p, "[...document.querySelectorAll('#events li.burst')].map((e) => [...e.querySelectorAll('.sign, .subject, .type, .counted, .by')].map((part) => part.textContent).join('|')).join('\\n')"); texts !=
 		`±|web|burst|31,245 ports opened and 31,244 closed within 1.5 s: 912 ports or more, among them 20000 to 20911 on 127.0.0.1|storm (99)
@@ -180,7 +180,7 @@ func TestBurstsAreShownAndChangeNothing(t *testing.T) {
 	if rows := eval[string](p, "[...document.querySelectorAll('#groups th.port')].map((e) => e.textContent).join()"); rows != "80/tcp" {
 		t.Errorf("%s are open; want port 80 as before", rows)
 	}
-	f.emit(port.Event{Type: port.Gap, Reason: "an overrun", Lost: 128})
+	f.emit(model.Event{Type: model.Gap, Reason: "an overrun", Lost: 128})
 	p.waitText("#events li.gap", "128 openings and closings were missed: an overrun")
 	for path, want := range map[string]int{
 		"/?type=burst": 3, "/?q=83/tcp": 1, "/?protocol=udp": 1, "/?q=storm": 3, "/?type=opened": 0,
@@ -200,7 +200,7 @@ func TestBurstsAreShownAndChangeNothing(t *testing.T) {
 func TestAsksForTheToken(t *testing.T) {
 	f := newFake(t)
 	web := f.add(container{Name: "web"})
-	f.emit(event(port.Opened, web, "0.0.0.0", 80))
+	f.emit(event(model.Opened, web, "0.0.0.0", 80))
 	f.set(func() { f.token = "s3cret" })
 	p := newTab(t, 1280, 900)
 	p.visit(f.url("/"))
@@ -215,7 +215,7 @@ func TestAsksForTheToken(t *testing.T) {
 	p.keys("s3cret\r")
 	p.waitText(row, "80/tcp")
 	p.wait("!document.querySelector('#login').open && !document.querySelector('#forget').hidden")
-	f.emit(event(port.Opened, web, "0.0.0.0", 81))
+	f.emit(event(model.Opened, web, "0.0.0.0", 81))
 	p.waitText("#groups", "81/tcp")
 	if where := eval[string](p, "location.href + document.cookie + JSON.stringify(localStorage)"); strings.Contains(where, "s3cret") {
 		t.Errorf("the token is in %s", where)
@@ -237,7 +237,7 @@ func TestUntrustedTextStaysText(t *testing.T) {
 	f := newFake(t)
 	evil := `<img src=x onerror=alert(1)><b>bold</b>`
 	web := f.add(container{Name: "web", Image: evil, Project: evil, Service: evil})
-	f.emit(event(port.Opened, web, "0.0.0.0", 80, by(evil, 7)), port.Event{Type: port.Gap, Reason: evil})
+	f.emit(event(model.Opened, web, "0.0.0.0", 80, by(evil, 7)), model.Event{Type: model.Gap, Reason: evil})
 	p := newTab(t, 1280, 900)
 	p.live(f, "/?container=web&port=80/tcp")
 	p.waitText("#detail .processes", evil)
@@ -263,7 +263,7 @@ func TestStreamGivesUpASilentConnection(t *testing.T) {
 		return true;
 	})()`)
 	p.wait("seen.states.includes('waiting: nothing was heard from the server') && seen.states.filter((s) => s === 'live').length >= 2")
-	f.emit(event(port.Opened, web, "0.0.0.0", 81))
+	f.emit(event(model.Opened, web, "0.0.0.0", 81))
 	p.wait("seen.ids.includes(2)")
 	if ids := eval[string](p, "seen.ids.join()"); ids != "1,2" {
 		t.Errorf("events %s were handed on; want each once", ids)
@@ -301,7 +301,7 @@ func TestEventsAndListAgree(t *testing.T) {
 	}
 	p := newTab(t, 1280, 900)
 	p.live(f, "/")
-	kinds := []port.Type{port.Opened, port.Closed, port.Opened, port.Changed}
+	kinds := []model.Type{model.Opened, model.Closed, model.Opened, model.Changed}
 	for i := range 400 {
 		// Any fixed mixture does; it needs no chance.
 		f.emit(event(kinds[i*7%4], all[i*i%5], []string{"0.0.0.0", "::", "127.0.0.1"}[i*3%7%3], 1000+i*11%6))
@@ -316,7 +316,7 @@ func TestEventsAndListAgree(t *testing.T) {
 		want[fmt.Sprintf("%s %d %s", e.Container[60:], e.Port, address)] = true
 	}
 	f.mu.Unlock()
-	kerneltest.Eventually(t, fmt.Sprintf("%d rows are open", len(want)), func() bool {
+	kernel.Eventually(t, fmt.Sprintf("%d rows are open", len(want)), func() bool {
 		return eval[int](p, "document.querySelectorAll('#groups tr[data-state=open]').length") == len(want)
 	})
 	p.wait(fmt.Sprintf("document.querySelector('[data-counter=open] .number').textContent === '%d'", len(want)))

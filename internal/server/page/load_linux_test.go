@@ -5,18 +5,18 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // crowd makes containers, each with as many open ports.
 func crowd(f *fake, containers, ports int) []container {
 	var all []container
-	var opened []port.Event
+	var opened []model.Event
 	for i := range containers {
 		c := f.add(container{Name: fmt.Sprintf("service-%03d", i), Image: "example.com/service:1", Project: fmt.Sprintf("project-%02d", i/10)})
 		all = append(all, c)
 		for n := range ports {
-			opened = append(opened, event(port.Opened, c, "0.0.0.0", 8000+n, by("server", 1000+i), ago(time.Hour)))
+			opened = append(opened, event(model.Opened, c, "0.0.0.0", 8000+n, by("server", 1000+i), ago(time.Hour)))
 		}
 	}
 	f.emit(opened...)
@@ -72,19 +72,19 @@ func TestStaysResponsiveInAStorm(t *testing.T) {
 	ticker := time.NewTicker(time.Second / (500 / perBatch))
 	defer ticker.Stop()
 	for sent := 0; sent < events; sent += perBatch {
-		var batch []port.Event
+		var batch []model.Event
 		for i := range perBatch {
 			n := sent + i
-			kind := port.Opened
+			kind := model.Opened
 			if n/200%2 == 1 {
-				kind = port.Closed
+				kind = model.Closed
 			}
 			batch = append(batch, event(kind, all[n%200], "0.0.0.0", 9000+n/400%7))
 		}
 		f.emit(batch...)
 		<-ticker.C
 	}
-	last := event(port.Opened, all[0], "0.0.0.0", 9999)
+	last := event(model.Opened, all[0], "0.0.0.0", 9999)
 	f.emit(last)
 	p.wait(`document.querySelector("#events .subject")?.textContent === "service-000 9999/tcp"`)
 	p.shoot("storm")

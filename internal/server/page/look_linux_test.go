@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/port"
+	"portwatcher/internal/model"
 )
 
 // shop is what a small host looks like.
@@ -19,34 +19,34 @@ func shop(f *fake) (web, cache, old container) {
 		{Protocol: "tcp", Port: 80, Exposed: true, Published: []string{"0.0.0.0:8081", "[::]:8081"}}, {Protocol: "tcp", Port: 443, Exposed: true}}})
 	agent := f.add(container{Name: "node-exporter", Image: "prom/node-exporter:v1.8.2", NetworkMode: "host", Declared: []declared{{Protocol: "tcp", Port: 9100, Exposed: true}}})
 	several := []uint16{20000, 20001, 20002, 20911}
-	burst := event(port.Bursts, worker, "127.0.0.1", 0, ago(6*time.Minute), by("storm", 5120), func(e *port.Event) {
+	burst := event(model.Bursts, worker, "127.0.0.1", 0, ago(6*time.Minute), by("storm", 5120), func(e *model.Event) {
 		e.Exposure = ""
-		e.Burst = &port.Burst{Opened: 31245, Closed: 31244, First: e.Time.Add(-time.Second), Last: e.Time, Ports: several, PortCount: 912}
+		e.Burst = &model.Burst{Opened: 31245, Closed: 31244, First: e.Time.Add(-time.Second), Last: e.Time, Ports: several, PortCount: 912}
 	})
-	host := func(e *port.Event) { e.Exposure = port.Host }
-	udp := func(e *port.Event) { e.Protocol = port.UDP }
-	transient := func(e *port.Event) { e.Transient = true }
+	host := func(e *model.Event) { e.Exposure = model.Host }
+	udp := func(e *model.Event) { e.Protocol = model.UDP }
+	transient := func(e *model.Event) { e.Transient = true }
 	f.emit(
-		event(port.Opened, database, "0.0.0.0", 5432, ago(99*time.Hour), by("postgres", 2210), published("127.0.0.1:5432")),
-		event(port.Opened, database, "::", 5432, ago(99*time.Hour), by("postgres", 2210)),
-		event(port.Opened, agent, "::", 9100, ago(98*time.Hour), by("node_exporter", 998), host),
-		event(port.Opened, cache, "0.0.0.0", 6379, ago(26*time.Hour), by("redis-server", 2304)),
-		event(port.Opened, cache, "::", 6379, ago(26*time.Hour), by("redis-server", 2304)),
-		event(port.Opened, old, "0.0.0.0", 80, ago(25*time.Hour), by("apache2", 2455), published("0.0.0.0:8081", "[::]:8081")),
-		event(port.Opened, blog, "0.0.0.0", 2368, ago(3*time.Hour), by("node", 3120)),
-		event(port.Opened, blog, "127.0.0.1", 9229, ago(3*time.Hour), by("node", 3120)),
-		event(port.Opened, web, "0.0.0.0", 80, ago(125*time.Minute), by("nginx", 1827), by("nginx", 1840), by("nginx", 1841), published("0.0.0.0:8080", "[::]:8080")),
-		event(port.Opened, web, "::", 80, ago(125*time.Minute), by("nginx", 1827), by("nginx", 1840), published("[::]:8080")),
-		event(port.Opened, web, "0.0.0.0", 9000, ago(20*time.Minute), by("php-fpm8.2", 1902)),
-		event(port.Opened, cache, "172.18.0.3", 40123, ago(14*time.Minute), udp, by("redis-server", 2304)),
-		port.Event{Type: port.Gap, Time: time.Now().UTC().Add(-9 * time.Minute), Reason: "217 destroy notifications were lost: the receive buffer overflowed"},
-		event(port.Closed, old, "0.0.0.0", 80, ago(7*time.Minute), by("apache2", 2455), published("0.0.0.0:8081", "[::]:8081")),
+		event(model.Opened, database, "0.0.0.0", 5432, ago(99*time.Hour), by("postgres", 2210), published("127.0.0.1:5432")),
+		event(model.Opened, database, "::", 5432, ago(99*time.Hour), by("postgres", 2210)),
+		event(model.Opened, agent, "::", 9100, ago(98*time.Hour), by("node_exporter", 998), host),
+		event(model.Opened, cache, "0.0.0.0", 6379, ago(26*time.Hour), by("redis-server", 2304)),
+		event(model.Opened, cache, "::", 6379, ago(26*time.Hour), by("redis-server", 2304)),
+		event(model.Opened, old, "0.0.0.0", 80, ago(25*time.Hour), by("apache2", 2455), published("0.0.0.0:8081", "[::]:8081")),
+		event(model.Opened, blog, "0.0.0.0", 2368, ago(3*time.Hour), by("node", 3120)),
+		event(model.Opened, blog, "127.0.0.1", 9229, ago(3*time.Hour), by("node", 3120)),
+		event(model.Opened, web, "0.0.0.0", 80, ago(125*time.Minute), by("nginx", 1827), by("nginx", 1840), by("nginx", 1841), published("0.0.0.0:8080", "[::]:8080")),
+		event(model.Opened, web, "::", 80, ago(125*time.Minute), by("nginx", 1827), by("nginx", 1840), published("[::]:8080")),
+		event(model.Opened, web, "0.0.0.0", 9000, ago(20*time.Minute), by("php-fpm8.2", 1902)),
+		event(model.Opened, cache, "172.18.0.3", 40123, ago(14*time.Minute), udp, by("redis-server", 2304)),
+		model.Event{Type: model.Gap, Time: time.Now().UTC().Add(-9 * time.Minute), Reason: "217 destroy notifications were lost: the receive buffer overflowed"},
+		event(model.Closed, old, "0.0.0.0", 80, ago(7*time.Minute), by("apache2", 2455), published("0.0.0.0:8081", "[::]:8081")),
 		burst,
-		port.Event{Type: port.Gap, Time: time.Now().UTC().Add(-5 * time.Minute), Listener: burst.Listener, Reason: "more happened than was read in time", Lost: 128},
-		event(port.Opened, blog, "127.0.0.1", 43111, ago(4*time.Minute), transient, by("curl", 4100)),
-		event(port.Closed, blog, "127.0.0.1", 43111, ago(4*time.Minute), transient, by("curl", 4100), func(e *port.Event) { e.OpenSeconds = new(0.0123) }),
-		event(port.Changed, web, "0.0.0.0", 9000, ago(90*time.Second), by("php-fpm8.2", 4410)),
-		event(port.Opened, web, "127.0.0.1", 9001, ago(12*time.Second), by("supervisord", 4421)),
+		model.Event{Type: model.Gap, Time: time.Now().UTC().Add(-5 * time.Minute), Listener: burst.Listener, Reason: "more happened than was read in time", Lost: 128},
+		event(model.Opened, blog, "127.0.0.1", 43111, ago(4*time.Minute), transient, by("curl", 4100)),
+		event(model.Closed, blog, "127.0.0.1", 43111, ago(4*time.Minute), transient, by("curl", 4100), func(e *model.Event) { e.OpenSeconds = new(0.0123) }),
+		event(model.Changed, web, "0.0.0.0", 9000, ago(90*time.Second), by("php-fpm8.2", 4410)),
+		event(model.Opened, web, "127.0.0.1", 9001, ago(12*time.Second), by("supervisord", 4421)),
 	)
 	return web, cache, old
 }

@@ -1,0 +1,100 @@
+package attribute
+
+import (
+	"errors"
+	"net/netip"
+
+	"portwatcher/internal/model"
+)
+
+// EngineResolver is where the Docker Engine's own DNS resolver listens, inside
+// the network namespace of each container on a user-defined network.
+// Source: https://docs.docker.com/engine/network/#dns-services.
+var EngineResolver = netip.AddrFrom4([4]byte{127, 0, 0, 11})
+
+// Attributor finds the owners of sockets. It is safe for concurrent use.
+type Attributor struct {
+	finder  *Finder
+	cgroups *Cgroups // nil where no v2 hierarchy is visible
+}
+
+// NewAttributor returns an attributor over a finder and the v2 hierarchy;
+// cgroups may be nil.
+func NewAttributor(finder *Finder, cgroups *Cgroups) *Attributor {
+	return &Attributor{finder: finder, cgroups: cgroups}
+}
+
+// Attribute returns the owner of each socket, in the order of sockets. The
+// container is the first answer of: the socket's cgroup, the cgroup of a
+// process that holds it, the only container of the namespace.
+//
+// denied counts the processes whose open files could not be listed, where a socket
+// was found with none of the others. The error names what could not be read; the
+// owners are then what could be found without it.
+func (a *Attributor) Attribute(sockets []model.Socket, members Members) (owners []Owner, denied int, err error) {
+	inodes := make([]uint32, 0, len(sockets))
+	for _, s := range sockets {
+		if s.Inode != 0 {
+			inodes = append(inodes, s.Inode)
+		}
+	}
+	var holders Holders
+	if len(inodes) > 0 {
+		holders, err = a.finder.Find(inodes)
+	}
+	owners = make([]Owner, len(sockets))
+	for i, s := range sockets {
+		owners[i].Processes = holders.ByInode[s.Inode]
+		if len(owners[i].Processes) == 0 {
+			denied = len(holders.Denied)
+		}
+		container, problem := a.container(s, owners[i].Processes, members)
+		owners[i].Container = container
+		err = errors.Join(err, problem)
+	}
+	return owners, denied, err
+}
+
+func (a *Attributor) container(s model.Socket, processes []model.Process, members Members) (*model.Container, error) {
+	path, err := a.CgroupPath(s.Cgroup)
+	container, stranger := ContainerIn(members.Forms, members.Lookup, path)
+	if container != nil {
+		return container, err
+	}
+	for _, p := range processes {
+		paths, problem := a.finder.cgroupOf(p.PID)
+		err = errors.Join(err, problem)
+		c, unknown := ContainerIn(members.Forms, members.Lookup, paths)
+		if c != nil {
+			return c, err
+		}
+		stranger += unknown
+	}
+	// A container that the engine has not announced yet owns its sockets
+	// itself, and what belongs to no container of the host's namespace belongs
+	// to the host. The engine's resolver is in the container's namespace, but is no
+	// process of the container.
+	if stranger != "" || members.Host || len(members.Namespace) != 1 || s.Address == EngineResolver {
+		return nil, err
+	}
+	return members.Namespace[0], err
+}
+
+// CgroupPath returns the path of a cgroup, empty if it cannot be found; see
+// [Cgroups.Path].
+func (a *Attributor) CgroupPath(id uint64) (string, error) {
+	if id == 0 || a.cgroups == nil {
+		return "", nil
+	}
+	path, _, err := a.cgroups.Path(id)
+	return path, err
+}
+
+// KnownCgroupPath is CgroupPath without I/O: ok is false where only that can
+// find the path.
+func (a *Attributor) KnownCgroupPath(id uint64) (path string, ok bool) {
+	if id == 0 || a.cgroups == nil {
+		return "", true
+	}
+	return a.cgroups.Known(id)
+}

@@ -1,0 +1,52 @@
+package model
+
+import "net/netip"
+
+// The Compose labels that name a container's project and service.
+// Source: https://docs.docker.com/compose/how-tos/project-name/.
+const (
+	LabelProject = "com.docker.compose.project"
+	LabelService = "com.docker.compose.service"
+)
+
+// Container is a running container as the engine describes it. A Container is
+// immutable once it is handed on: a change makes a new one.
+type Container struct {
+	ID     string
+	Name   string // without the leading slash
+	Image  string // as given when the container was created
+	Labels map[string]string
+	// PID is the first process, in the host's pid namespace.
+	PID int
+	// NetworkMode as the engine gives it: "host", "none", "bridge", the name
+	// of a network, or "container:<id>".
+	NetworkMode string
+	// Addresses are the container's own addresses on its networks.
+	Addresses []netip.Addr
+	// Ports are the published ports.
+	Ports []PublishedPort
+	// Exposed are the ports the image or the configuration declares (EXPOSE).
+	Exposed []ExposedPort
+	Paused  bool
+}
+
+// PublishedPort is a port of the host that forwards to a container's port.
+type PublishedPort struct {
+	Protocol Protocol
+	Port     uint16         // inside the container
+	Host     netip.AddrPort // on the host
+}
+
+// ExposedPort is a port that a container declares.
+type ExposedPort struct {
+	Protocol Protocol
+	Port     uint16
+}
+
+// Ref returns the container's name in an event.
+func (c *Container) Ref() *ContainerRef {
+	return &ContainerRef{
+		ID: c.ID, Name: c.Name, Image: c.Image,
+		Project: c.Labels[LabelProject], Service: c.Labels[LabelService],
+	}
+}

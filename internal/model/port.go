@@ -1,0 +1,255 @@
+// Package model holds the words of portwatcher as Go types: container,
+// network namespace, socket, endpoint, process, exposure and event.
+//
+// It does no I/O and imports nothing of the project, so that every other
+// package can speak the same language. The JSON form of [Event] and [Open] is
+// a contract with users: fields are added, never renamed.
+package model
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Protocol is the transport protocol of a socket.
+type Protocol uint8
+
+// The values are the IANA protocol numbers, as the kernel uses them.
+// Source: https://www.iana.org/assignments/protocol-numbers.
+const (
+	TCP Protocol = 6
+	UDP Protocol = 17
+)
+
+// String returns the lower-case name, as in events.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return "protocol-" + strconv.Itoa(int(p))
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (p *Protocol) UnmarshalText(text []byte) error {
+	for _, known := range []Protocol{TCP, UDP} {
+		if string(text) == known.String() {
+			*p = known
+			return nil
+		}
+	}
+	return fmt.Errorf("protocol %q: want tcp or udp", text)
+}
+
+// Namespace identifies a network namespace on one host, for as long as
+// something keeps it alive: device and inode of /proc/<pid>/ns/net.
+type Namespace struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// String returns the form that /proc shows, "net:[4026531840]".
+func (n Namespace) String() string { return "net:[" + strconv.FormatUint(n.Inode, 10) + "]" }
+
+// Socket is one kernel socket that can be spoken to: TCP in LISTEN, or UDP
+// bound and unconnected.
+type Socket struct {
+	// Cookie is the kernel's 64-bit identity of the socket within its
+	// namespace: the same in a dump, in a destroy message and in eBPF.
+	Cookie   uint64
+	Protocol Protocol
+	// Address is the local address. An IPv4-mapped IPv6 address is unmapped.
+	Address netip.Addr
+	Port    uint16
+	// IPv6Only says that a socket on the IPv6 wildcard takes no IPv4 traffic.
+	IPv6Only bool
+	// AutoBound says that the kernel chose the port (autobind, or bind to 0).
+	AutoBound bool
+	// Inode is the number of the socket's inode as in /proc/<pid>/fd, or 0
+	// where the source does not know it.
+	Inode uint32
+	// UID is the user id of the socket's owner in the initial user namespace.
+	UID uint32
+	// Cgroup is the id of the socket's cgroup in the v2 hierarchy (the inode
+	// of the cgroup's folder), or 0 where the source does not know it.
+	Cgroup uint64
+}
+
+// MadeUpCookie marks the cookie of a socket that was found by a source without
+// cookies: it is this number and the inode's. The kernel's own cookies count up from 1
+// and, rarely, down from 1<<64 - 1 (gen_cookie_next in include/linux/cookie.h): neither
+// gets there.
+const MadeUpCookie = 1 << 63
+
+// HasMadeUpCookie says whether the cookie is made from the inode.
+func (s *Socket) HasMadeUpCookie() bool { return s.Cookie>>32 == MadeUpCookie>>32 }
+
+// Endpoint is where something listens: it is open while at least one of its
+// sockets is (SO_REUSEPORT, forks, MPTCP and dual stack make several).
+type Endpoint struct {
+	// Container is the full id of the container.
+	Container string
+	Protocol  Protocol
+	Address   netip.Addr
+	Port      uint16
+}
+
+// Compare orders endpoints by container, port, protocol and address.
+func (e Endpoint) Compare(other Endpoint) int {
+	return cmp.Or(
+		cmp.Compare(e.Container, other.Container),
+		cmp.Compare(e.Port, other.Port),
+		cmp.Compare(e.Protocol, other.Protocol),
+		e.Address.Compare(other.Address),
+	)
+}
+
+// Process is a process that holds a socket. A value that is not known is
+// absent: zero, or nil for UID.
+type Process struct {
+	// PID is the process id in the host's pid namespace.
+	PID int `json:"pid"`
+	// ContainerPID is the process id inside the container (innermost NSpid).
+	ContainerPID int `json:"container_pid,omitempty"`
+	// Name is the command name (comm), at most 15 bytes.
+	Name string `json:"name,omitempty"`
+	// Executable is the path inside the container's file system.
+	Executable string `json:"executable,omitempty"`
+	// UID is the effective user id in the initial user namespace.
+	UID *uint32 `json:"uid,omitempty"`
+}
+
+// Exposure says who can reach an endpoint.
+type Exposure string
+
+const (
+	// Loopback: only processes in the same network namespace.
+	Loopback Exposure = "loopback"
+	// Network: everything on the container's networks.
+	Network Exposure = "network"
+	// Published: a port of the host forwards to it.
+	Published Exposure = "published"
+	// Host: it listens in the host's own network namespace.
+	Host Exposure = "host"
+)
+
+// Source says what told of an event.
+type Source string
+
+const (
+	SourceEBPF     Source = "ebpf"
+	SourceSockDiag Source = "sock_diag"
+	SourceDestroy  Source = "destroy"
+	SourceProc     Source = "proc"
+	// SourceEngine: the container died.
+	SourceEngine Source = "engine"
+	// SourceRestart: the difference to the state before portwatcher stopped.
+	SourceRestart Source = "restart"
+)
+
+// Type says what an event is.
+type Type string
+
+const (
+	Opened Type = "opened"
+	Closed Type = "closed"
+	// Changed: another process took the endpoint over.
+	Changed Type = "changed"
+	// Bursts: openings and closings of one container that were counted instead of
+	// reported one by one; see [Burst].
+	Bursts Type = "burst"
+	// Gap: something was, or may have been, missed; see Event.Reason and Event.Lost.
+	Gap Type = "gap"
+)
+
+// ContainerRef names a container in an event.
+type ContainerRef struct {
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	Image string `json:"image,omitempty"`
+	// Project and Service come from the Compose labels.
+	Project string `json:"project,omitempty"`
+	Service string `json:"service,omitempty"`
+}
+
+// Listener is what events and lists of open endpoints say alike.
+type Listener struct {
+	Host      string        `json:"host,omitempty"`
+	Container *ContainerRef `json:"container,omitempty"`
+	Protocol  Protocol      `json:"protocol,omitzero"`
+	Address   netip.Addr    `json:"address,omitzero"`
+	// IPv6Only says that what listens on the IPv6 wildcard takes no IPv4 traffic
+	// (IPV6_V6ONLY, ipv6(7)). False where it takes both, where the source does not
+	// tell (proc), and on every other address.
+	IPv6Only  bool      `json:"ipv6_only,omitempty"`
+	Port      uint16    `json:"port,omitempty"`
+	Processes []Process `json:"processes,omitempty"`
+	Exposure  Exposure  `json:"exposure,omitempty"`
+	// Published lists the host addresses that forward here, as "address:port".
+	Published []string `json:"published,omitempty"`
+	Source    Source   `json:"source,omitempty"`
+}
+
+// Event is an endpoint that opened, closed or changed its owner, a burst, or a gap
+// in what was seen. It is immutable once it has left the capture: consumers share
+// it.
+type Event struct {
+	// ID rises by one for each event.
+	ID uint64 `json:"id"`
+	// Time is when it happened, as exactly as the source knows, in UTC.
+	Time time.Time `json:"time"`
+	Type Type      `json:"type"`
+	Listener
+	// Transient says that the endpoint opened and closed between two looks.
+	Transient bool `json:"transient"`
+	// OpenedAt and OpenSeconds belong to closed events.
+	OpenedAt    time.Time `json:"opened_at,omitzero"`
+	OpenSeconds *float64  `json:"open_seconds,omitempty"`
+	// Reason and Lost belong to gap events. Lost is the number of openings and
+	// closings that the gap stands for; 0 where it is not known.
+	Reason string `json:"reason,omitempty"`
+	Lost   uint64 `json:"lost,omitempty"`
+	// Burst belongs to burst events, and is nil in others. Its fields stand beside
+	// the others in the JSON form.
+	*Burst
+}
+
+// MaxBurstPorts bounds Burst.Ports.
+const MaxBurstPorts = 64
+
+// Burst stands for openings and closings of one container that were counted. The
+// counts are of sockets: each of a SO_REUSEPORT group counts. Protocol, Address,
+// Port and Processes of the event are set as far as all of them have the same.
+//
+// A burst changes nothing of what is open: where an endpoint is open after it and
+// was not before, or the other way round, that opening or closing is an event of
+// its own, and not counted here.
+type Burst struct {
+	Opened uint64 `json:"opened"`
+	Closed uint64 `json:"closed"`
+	// First and Last are the times of the first and the last of them, in UTC.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	// Ports are the distinct ports, in rising order, MaxBurstPorts of them at most.
+	// PortCount is their number; where the kernel had no room to tell the ports
+	// apart, the least that it can be.
+	Ports     []uint16 `json:"ports,omitempty"`
+	PortCount int      `json:"port_count"`
+}
+
+// Open is an endpoint that is open now, as `portwatcher ports` lists it.
+type Open struct {
+	// Time is when it was last seen open, in UTC.
+	Time time.Time `json:"time"`
+	Listener
+	// OpenedAt is when it opened, or was first seen, in UTC.
+	OpenedAt time.Time `json:"opened_at"`
+}

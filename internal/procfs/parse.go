@@ -1,0 +1,202 @@
+package procfs
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"portwatcher/internal/model"
+)
+
+// States of a socket, include/net/tcp_states.h. UDP uses the same numbers.
+const (
+	stateClose  = 7 // UDP: not connected
+	stateListen = 10
+)
+
+// hostIsBigEndian is the byte order of the running machine.
+var hostIsBigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
+
+// table is one of the four files.
+type table struct {
+	name     string
+	protocol model.Protocol
+	ipv6     bool
+}
+
+var tables = [...]table{
+	{"tcp", model.TCP, false}, {"tcp6", model.TCP, true},
+	{"udp", model.UDP, false}, {"udp6", model.UDP, true},
+}
+
+// parser reads the lines of one table.
+type parser struct {
+	table
+	// bigEndian is how to get a word of an address back from its digits: the
+	// kernel prints it as a number, in the host's byte order, though the bytes
+	// are in the network's.
+	bigEndian bool
+	ephemeral Range
+	line      int // the last line read
+}
+
+// parse appends to dst the sockets in the whole lines of text and returns what
+// follows the last of them. The error is what was wrong with line p.line.
+func (p *parser) parse(dst []model.Socket, text []byte) ([]model.Socket, []byte, error) {
+	for {
+		end := bytes.IndexByte(text, '\n')
+		if end < 0 {
+			return dst, text, nil
+		}
+		line := text[:end]
+		text = text[end+1:]
+		p.line++
+		if p.line == 1 {
+			if first, _ := field(line); string(first) != "sl" {
+				return dst, nil, fmt.Errorf("%q, want the names of the columns, sl first", clip(line))
+			}
+			continue
+		}
+		socket, found, err := p.socket(line)
+		if err != nil {
+			return dst, nil, fmt.Errorf("%w in %q", err, clip(line))
+		}
+		if found {
+			dst = append(dst, socket)
+		}
+	}
+}
+
+// socket decodes one line; found is false for a socket that cannot be spoken to.
+// The columns: sl, local_address, rem_address, st, tx_queue:rx_queue,
+// tr:tm->when, retrnsmt, uid, timeout, inode.
+func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
+	slot, rest := field(line)
+	if len(slot) < 2 || slot[len(slot)-1] != ':' {
+		return s, false, fmt.Errorf("column sl is %q, want a number and a colon", clip(slot))
+	}
+	local, rest := field(rest)
+	if s.Address, s.Port, err = p.endpoint(local); err != nil {
+		return s, false, err
+	}
+	if _, rest = field(rest); rest == nil {
+		return s, false, fmt.Errorf("the line ends before column st")
+	}
+	column, rest := field(rest)
+	state, ok := hexadecimal(column, 2)
+	if !ok {
+		return s, false, fmt.Errorf("column st is %q, want 2 hexadecimal digits", clip(column))
+	}
+	switch {
+	case p.protocol == model.TCP && state != stateListen:
+		return s, false, nil
+	case p.protocol == model.UDP && (state != stateClose || s.Port == 0):
+		return s, false, nil
+	}
+	for range 3 {
+		_, rest = field(rest)
+	}
+	column, rest = field(rest)
+	if s.UID, ok = decimal(column); !ok {
+		return s, false, fmt.Errorf("column uid is %q, want a number below 1<<32", clip(column))
+	}
+	_, rest = field(rest)
+	column, _ = field(rest)
+	if s.Inode, ok = decimal(column); !ok {
+		return s, false, fmt.Errorf("column inode is %q, want a number below 1<<32", clip(column))
+	}
+	s.Protocol = p.protocol
+	s.AutoBound = p.protocol == model.UDP && p.ephemeral.Holds(s.Port)
+	if s.Cookie = Cookie(s.Inode); s.Inode == 0 {
+		s.Cookie = addressCookie(&s)
+	}
+	return s, true, nil
+}
+
+// endpoint decodes address and port: 8 or 32 hexadecimal digits, a colon, 4
+// more.
+func (p *parser) endpoint(column []byte) (netip.Addr, uint16, error) {
+	digits := 8
+	if p.ipv6 {
+		digits = 32
+	}
+	if len(column) != digits+5 || column[digits] != ':' {
+		return netip.Addr{}, 0, fmt.Errorf("column local_address is %q, want %d hexadecimal digits, a colon and 4 more", clip(column), digits)
+	}
+	var raw [16]byte
+	for at := 0; at < digits; at += 8 {
+		word, ok := hexadecimal(column[at:at+8], 8)
+		if !ok {
+			return netip.Addr{}, 0, fmt.Errorf("column local_address is %q, want hexadecimal digits", clip(column))
+		}
+		if p.bigEndian {
+			binary.BigEndian.PutUint32(raw[at/2:], word)
+		} else {
+			binary.LittleEndian.PutUint32(raw[at/2:], word)
+		}
+	}
+	number, ok := hexadecimal(column[digits+1:], 4)
+	if !ok {
+		return netip.Addr{}, 0, fmt.Errorf("the port in column local_address is %q, want hexadecimal digits", clip(column))
+	}
+	if p.ipv6 {
+		return netip.AddrFrom16(raw).Unmap(), uint16(number), nil
+	}
+	return netip.AddrFrom4([4]byte(raw[:4])), uint16(number), nil
+}
+
+// field returns the next column and what follows it; both are nil at the end.
+func field(line []byte) (column, rest []byte) {
+	start := 0
+	for start < len(line) && line[start] == ' ' {
+		start++
+	}
+	if start == len(line) {
+		return nil, nil
+	}
+	end := start
+	for end < len(line) && line[end] != ' ' {
+		end++
+	}
+	return line[start:end], line[end:]
+}
+
+// hexadecimal decodes exactly n digits, at most 8.
+func hexadecimal(text []byte, n int) (uint32, bool) {
+	if len(text) != n {
+		return 0, false
+	}
+	var value uint32
+	for _, c := range text {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'A' && c <= 'F':
+			c -= 'A' - 10
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		default:
+			return 0, false
+		}
+		value = value<<4 | uint32(c)
+	}
+	return value, true
+}
+
+func decimal(text []byte) (uint32, bool) {
+	if len(text) == 0 || len(text) > 10 {
+		return 0, false
+	}
+	var value uint64
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		value = value*10 + uint64(c-'0')
+	}
+	return uint32(value), value < 1<<32
+}
+
+// clip keeps an error to one line of reasonable length.
+func clip(text []byte) []byte { return text[:min(len(text), 80)] }
