@@ -98,13 +98,11 @@ func flagError(name, value string, format string, arguments ...any) error {
 }
 
 func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
-	query := journal.Query{Containers: q.containers, Limit: q.limit}
+	query := journal.Query{Limit: q.limit}
+	containers := strings.Join(q.containers, ",")
 	var err error
-	for _, name := range q.containers {
-		one := journal.Query{Containers: []string{name}}
-		if err := one.Check(); err != nil {
-			return query, flagError("container", name, "%w", err)
-		}
+	if query.Containers, err = model.ParseSelection(containers); err != nil {
+		return query, flagError("container", containers, "%w", err)
 	}
 	if query.Since, err = moment("since", q.since, now); err != nil {
 		return query, err
@@ -118,23 +116,16 @@ func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
 	if q.limit < 0 {
 		return query, flagError("limit", strconv.Itoa(q.limit), "allowed are 0 (all) and more")
 	}
-	if len(q.ports) > 0 {
-		rules, err := config.ParseRules(strings.Join(q.ports, ","))
-		if err != nil {
-			return query, flagError("port", strings.Join(q.ports, ","), "%w", err)
-		}
-		rules.Each(func(first, last uint16, protocol model.Protocol) {
-			query.Ports = append(query.Ports, journal.PortRange{First: first, Last: last, Protocol: protocol})
-		})
+	ports := strings.Join(q.ports, ",")
+	if query.Ports, err = model.ParsePorts(ports); err != nil {
+		return query, flagError("port", ports, "%w", err)
 	}
 	for _, text := range q.types {
-		kind := model.Type(text)
-		switch kind {
-		case model.Opened, model.Closed, model.Changed, model.Bursts, model.Gap:
-			query.Types = append(query.Types, kind)
-		default:
-			return query, flagError("type", text, "allowed are opened, closed, changed, burst, gap")
+		kind, err := model.ParseType(text)
+		if err != nil {
+			return query, flagError("type", text, "%w", err)
 		}
+		query.Types = append(query.Types, kind)
 	}
 	if q.follow && q.since == "" && q.limit == 0 {
 		query.Limit = followed

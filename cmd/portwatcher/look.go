@@ -53,8 +53,10 @@ func portsAt(ctx context.Context, s *config.Settings, text string) (err error) {
 			at.UTC().Format(time.RFC3339), watching.Stopped.UTC().Format(time.RFC3339))
 	}
 	chosen := []model.Open{} // an empty list, not none
+	filter := model.Filter{Containers: s.Containers, Ports: s.WatchPorts}
+	matcher := filter.Matcher(model.NamesIn(open))
 	for _, o := range open {
-		if s.Containers.Matches(described(o.Container)) && s.WatchPorts.Contains(o.Protocol, o.Port) {
+		if matcher.Listener(&o.Listener) {
 			chosen = append(chosen, o)
 		}
 	}
@@ -62,22 +64,6 @@ func portsAt(ctx context.Context, s *config.Settings, text string) (err error) {
 		log.Infof("No port to report was open at %s.", at.UTC().Format(time.RFC3339))
 	}
 	return output.WriteOpen(os.Stdout, output.Format(s.Format), chosen)
-}
-
-// described is what the journal knows of a container: of its labels, only
-// those of Compose.
-func described(ref *model.ContainerRef) *model.Container {
-	if ref == nil {
-		return &model.Container{}
-	}
-	labels := map[string]string{}
-	if ref.Project != "" {
-		labels[model.LabelProject] = ref.Project
-	}
-	if ref.Service != "" {
-		labels[model.LabelService] = ref.Service
-	}
-	return &model.Container{ID: ref.ID, Name: ref.Name, Image: ref.Image, Labels: labels}
 }
 
 func ports(ctx context.Context, s *config.Settings) (err error) {

@@ -42,9 +42,10 @@ func waitCommand() *cobra.Command {
 	}, func(ctx context.Context, s *config.Settings) error { return waitFor(ctx, cmd, s, &flags) })
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.Long = `Waits until each of the ports is open, and prints a line for each. It needs no
-shell inside the container. CONTAINER is a name, a name with * for any
-characters, project/service, or the beginning of an id; where several containers
-match, one of them is enough. A container that does not exist yet is waited for.
+shell inside the container. CONTAINER selects as MONITOR_CONTAINERS does: a name, a
+Compose service, project/service, a pattern with * ? [a-z], label:key=value; where
+several containers match, one of them is enough. A container that does not exist yet
+is waited for.
 
 It asks a running "portwatcher run", or watches by itself where none answers at
 the default address; the settings below from --source on count only then.
@@ -86,7 +87,7 @@ func (f *waitFlags) parse(arguments []string) ([]wait.Target, wait.Options, erro
 		return nil, o, flagError("timeout", f.timeout.String(), "allowed are 0 (look once) to %s", maxTimeout)
 	}
 	for _, text := range f.exposure {
-		exposure, err := wait.ParseExposure(text)
+		exposure, err := model.ParseExposure(text)
 		if err != nil {
 			return nil, o, flagError("exposure", text, "%w", err)
 		}
@@ -114,7 +115,7 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	for _, t := range targets {
 		names = append(names, t.Container)
 	}
-	if s.Containers, err = config.ParseSelection(strings.Join(names, ",")); err != nil {
+	if s.Containers, err = model.ParseSelection(strings.Join(names, ",")); err != nil {
 		return usageError{err}
 	}
 	s.LogLevel = logrus.ErrorLevel // a script reads what is open, not how it is found

@@ -82,7 +82,7 @@ func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, ch
 // tuning is what can change while the program runs.
 func tuning(s *config.Settings, log logrus.FieldLogger) capture.Tuning {
 	return capture.Tuning{
-		Monitored: monitored(s.Containers, log), Unmatched: s.Containers.Unmatched, Reported: reported(s.WatchPorts, log),
+		Selection: s.Containers, Enabled: enabled(log), Reported: reported(s.WatchPorts, log),
 		ScanInterval: s.ScanInterval, BurstScans: s.BurstScans, BurstDelay: s.BurstDelay,
 		CloseGrace: s.CloseGrace, UDPClients: s.UDPClients,
 		BurstLimit: s.BurstLimit, Buffers: int(s.ReceiveBuffers),
@@ -100,14 +100,15 @@ func openProbe(s *config.Settings, log logrus.FieldLogger) func() (source.Probe,
 	}
 }
 
-// monitored decides by the selection and the container's own label; labels that
-// are not understood are logged once for each container.
-func monitored(selection config.Selection, log logrus.FieldLogger) func(*model.Container) bool {
+// enabled decides by the container's own label; labels that are not understood are
+// logged once for each container.
+func enabled(log logrus.FieldLogger) func(*model.Container) bool {
 	reported := map[string]bool{} // of those with such labels; used by the capture's goroutine
 	return func(c *model.Container) bool {
-		matches := selection.Matches(c)
-		if !matches || reported[c.ID] {
-			return matches
+		on, err := config.Enabled(c)
+		on = on || err != nil
+		if !on || reported[c.ID] {
+			return on
 		}
 		problems := labelProblems(c)
 		if len(problems) > 0 {
@@ -117,7 +118,7 @@ func monitored(selection config.Selection, log logrus.FieldLogger) func(*model.C
 		for _, problem := range problems {
 			log.WithField("container", c.Name).Warn(problem)
 		}
-		return matches
+		return on
 	}
 }
 
@@ -149,10 +150,10 @@ func labelProblems(c *model.Container) []string {
 }
 
 // reported decides by the ports to watch and the container's own label.
-func reported(watched config.Ports, log logrus.FieldLogger) func(*model.Container, model.Protocol, uint16) bool {
-	ignored := map[string]config.Rules{} // by the label's text; used by the capture's goroutine
+func reported(watched model.PortSet, log logrus.FieldLogger) func(*model.Container, model.Protocol, uint16) bool {
+	ignored := map[string]model.PortSet{} // by the label's text; used by the capture's goroutine
 	return func(c *model.Container, protocol model.Protocol, number uint16) bool {
-		if !watched.Contains(protocol, number) {
+		if !watched.Empty() && !watched.Contains(protocol, number) {
 			return false
 		}
 		if c == nil || c.Labels[config.LabelIgnore] == "" {

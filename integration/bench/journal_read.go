@@ -9,6 +9,7 @@ import (
 
 	"portwatcher/internal/journal"
 	"portwatcher/internal/journal/journaltest"
+	"portwatcher/internal/model"
 )
 
 // journalRounds is how often each question is asked.
@@ -18,7 +19,7 @@ const journalRounds = 15
 // opening the journal is in the time.
 func (n *journalNumbers) measureQueries(ctx context.Context, path string) error {
 	web := []string{"shop_web_7"}
-	transientPort := []journal.PortRange{{First: 5000, Last: 5000}}
+	transientPort := model.Filter{Ports: model.OnePort(0, 5000)}
 	for range journalRounds {
 		for _, question := range []struct {
 			query func() journal.Query
@@ -26,10 +27,10 @@ func (n *journalNumbers) measureQueries(ctx context.Context, path string) error 
 			found *int
 		}{
 			{func() journal.Query {
-				return journal.Query{Since: time.Now().Add(-time.Hour), Containers: web}
+				return journal.Query{Since: time.Now().Add(-time.Hour), Filter: web}
 			}, &n.lastHour, &n.lastHourFound},
-			{func() journal.Query { return journal.Query{Limit: 100, Containers: web} }, &n.last100, new(int)},
-			{func() journal.Query { return journal.Query{Ports: transientPort} }, &n.onePort, new(int)},
+			{func() journal.Query { return journal.Query{Limit: 100, Filter: web} }, &n.last100, new(int)},
+			{func() journal.Query { return journal.Query{Filter: transientPort} }, &n.onePort, new(int)},
 		} {
 			took, found, err := ask(ctx, path, question.query())
 			if err != nil {

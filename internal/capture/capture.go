@@ -96,6 +96,7 @@ type Capture struct {
 	engineBack clock.Instant
 	synced     bool
 	single     bool // one list is made, without watchers that run
+	watched    bool // a watcher was started
 	reader     *source.Reader
 	lossAt     clock.Instant // eBPF lost something the last time
 	lastID     uint64

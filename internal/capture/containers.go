@@ -116,14 +116,14 @@ func (c *Capture) blind() error {
 
 // reportUnmatched logs once of each name asked for that no container has it.
 func (c *Capture) reportUnmatched() {
-	if c.tuning.Unmatched == nil {
+	if c.tuning.Selection.Empty() {
 		return
 	}
-	all := make([]*model.Container, 0, len(c.containers))
+	all := make([]*model.ContainerRef, 0, len(c.containers))
 	for _, m := range c.containers {
-		all = append(all, m.Container)
+		all = append(all, m.Ref())
 	}
-	for _, entry := range c.tuning.Unmatched(all) {
+	for _, entry := range c.tuning.Selection.Unmatched(all) {
 		switch {
 		case !c.env.Notices.First("unmatched " + entry):
 		case c.single:
@@ -140,6 +140,7 @@ func (c *Capture) add(o *source.ContainerChange) {
 	log := c.log.WithField("container", container.Name)
 	m := &member{Container: container}
 	c.containers[container.ID] = m
+	defer c.chooseAgain(container.Name)
 	c.owners.forget()
 	c.changed()
 	if o.Err != nil {
@@ -164,7 +165,7 @@ func (c *Capture) add(o *source.ContainerChange) {
 	n.members[container.ID] = m
 	m.namespace = n
 	n.resumed = n.resumed || c.resumes()
-	m.monitored = c.tuning.Monitored(container)
+	m.monitored = c.wanted(container)
 	c.reconsider(n)
 	c.restore(m)
 	if m.monitored && !c.single {
@@ -177,7 +178,7 @@ func (c *Capture) add(o *source.ContainerChange) {
 // choose starts or stops to monitor a container, as the settings say. Events have named
 // it as in known so far.
 func (c *Capture) choose(m *member, known *model.Container) {
-	monitored := c.tuning.Monitored(m.Container)
+	monitored := c.wanted(m.Container)
 	if monitored == m.monitored || m.namespace == nil {
 		return
 	}
@@ -218,6 +219,7 @@ func (c *Capture) adjust(n *namespace) {
 }
 
 func (c *Capture) startWatcher(n *namespace) *source.Watcher {
+	c.watched = true
 	w := c.begin(c.env, n.id)
 	c.running[w] = struct{}{}
 	return w
@@ -243,9 +245,10 @@ func (c *Capture) remove(id string, at clock.Instant) {
 		return
 	}
 	delete(c.containers, id)
+	defer c.chooseAgain(m.Name)
 	c.owners.forget()
 	c.changed()
-	if c.tuning.Monitored(m.Container) {
+	if c.wanted(m.Container) {
 		c.placeLast(m.Container, m.namespace)
 	}
 	c.flushBurst(id)
@@ -278,7 +281,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 // passed applies a container that ended before it could be inspected: what eBPF
 // reported of it becomes events.
 func (c *Capture) passed(container *model.Container, at clock.Instant) {
-	if c.containers[container.ID] == nil && c.tuning.Monitored(container) {
+	if c.containers[container.ID] == nil && c.wanted(container) {
 		c.placeLast(container, nil)
 		c.flushBurst(container.ID)
 	} else {

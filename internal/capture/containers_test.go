@@ -132,15 +132,7 @@ func TestOwnersThatAreOutOfDate(t *testing.T) {
 
 func TestSelectionChangesByRename(t *testing.T) {
 	r := newRig(t, func(o *Options) {
-		o.Tuning.Monitored = func(c *model.Container) bool { return c.Name == "web" }
-		o.Tuning.Unmatched = func(all []*model.Container) []string {
-			for _, c := range all {
-				if c.Name == "web" {
-					return nil
-				}
-			}
-			return []string{"web"}
-		}
+		o.Tuning.Selection = selection(t, "web")
 	})
 	web := container("web")
 	named := func(name string) *model.Container {
@@ -259,4 +251,30 @@ func TestLateEnd(t *testing.T) {
 	r.wants("opened web 80/tcp loopback sock_diag",
 		"gap 0: the container has ended, and portwatcher is behind: what the container did last may be missing",
 		"closed web 80/tcp loopback engine")
+}
+
+func selection(t *testing.T, text string) model.Selection {
+	t.Helper()
+	parsed, err := model.ParseSelection(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+// A word selects the containers of a Compose service until a container has that very
+// name, and again when it has ended.
+func TestServiceBesideName(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Tuning.Selection = selection(t, "web") })
+	service := container("shop-web-1")
+	service.Labels = map[string]string{model.LabelProject: "shop", model.LabelService: "web"}
+	r.change(engine.Started, service, 1)
+	r.open(1)
+	s := r.socket(80)
+	r.scan(1, service, s)
+	r.change(engine.Started, container("web"), 2)
+	r.change(engine.Stopped, container("web"), 0)
+	r.open(1)
+	r.scan(1, service, s)
+	r.wants("opened shop-web-1 80/tcp loopback sock_diag", left, "opened shop-web-1 80/tcp loopback sock_diag")
 }

@@ -215,7 +215,7 @@ func (c *Capture) reportUnread() {
 	k := &c.counts.kernel
 	recorded, counted := k.Opened+k.Closed, k.CountedOpened+k.CountedClosed+k.Missed
 	unread := recorded - min(recorded, c.counts.ring.In) + counted - min(counted, c.counts.counted.In)
-	if unread > 0 {
+	if unread > 0 && c.watched { // a start that fails has not begun to report
 		c.gap(nil, "portwatcher has stopped before it had read everything that eBPF reported of all containers", unread)
 	}
 }

@@ -106,7 +106,7 @@ func (c *Capture) scanOnce(ctx context.Context) ([]error, error) {
 func (c *Capture) strangers() []error {
 	var all []error
 	for _, m := range c.containers {
-		if m.unreachable != nil && !errors.Is(m.unreachable, ErrNoHostPIDNamespace) && c.tuning.Monitored(m.Container) {
+		if m.unreachable != nil && !errors.Is(m.unreachable, ErrNoHostPIDNamespace) && c.wanted(m.Container) {
 			all = append(all, fmt.Errorf("ports of %s: %w", m.Name, m.unreachable))
 		}
 	}
@@ -119,7 +119,7 @@ func (c *Capture) strangers() []error {
 func (c *Capture) reportAbsent(ctx context.Context) error {
 	absent := map[string]*member{}
 	for id, m := range c.containers {
-		if errors.Is(m.unreachable, ErrNoHostPIDNamespace) && c.tuning.Monitored(m.Container) {
+		if errors.Is(m.unreachable, ErrNoHostPIDNamespace) && c.wanted(m.Container) {
 			absent[id] = m
 		}
 	}

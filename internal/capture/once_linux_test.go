@@ -86,7 +86,7 @@ func TestOnce(t *testing.T) {
 // Who reads once waits for nothing.
 func TestOnceDoesNotWaitForContainers(t *testing.T) {
 	l := prepare(t, func(o *Options) {
-		o.Tuning.Unmatched = func([]*model.Container) []string { return []string{"nosuch"} }
+		o.Tuning.Selection = selection(t, "nosuch")
 	})
 	if open, err := l.Once(t.Context()); err != nil || len(open) != 0 {
 		t.Fatalf("open %v, error %v", open, err)

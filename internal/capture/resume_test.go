@@ -175,7 +175,7 @@ func TestTune(t *testing.T) {
 	}
 
 	nobody := only81
-	nobody.Monitored = func(*model.Container) bool { return false }
+	nobody.Enabled = func(*model.Container) bool { return false }
 	r.tune(nobody)
 	want = append(want, left)
 	r.wants(want...)
@@ -183,7 +183,7 @@ func TestTune(t *testing.T) {
 		t.Errorf("the journal has %q, want that it forgets the container; its namespace is watched", got)
 	}
 
-	all := Tuning{ScanInterval: time.Second, BurstScans: 3, UDPClients: true, Buffers: 8 << 20, Monitored: r.options.Tuning.Monitored}
+	all := Tuning{ScanInterval: time.Second, BurstScans: 3, UDPClients: true, Buffers: 8 << 20, Enabled: r.options.Tuning.Enabled}
 	r.tune(all)
 	r.open(1)
 	r.scan(1, web, eighty, more)

@@ -41,7 +41,7 @@ func newOptions(logger *logrus.Logger, sinks ...*consumer) Options {
 		Prove: func(string, *model.Container) error { return nil },
 		Tuning: Tuning{
 			ScanInterval: time.Hour,
-			Monitored:    func(c *model.Container) bool { return c.Labels["watch"] != "no" },
+			Enabled:      func(c *model.Container) bool { return c.Labels["watch"] != "no" },
 		},
 	}
 	for _, s := range sinks {

@@ -143,7 +143,7 @@ func TestIPv6Only(t *testing.T) {
 func TestSelectedAgainBesideAnother(t *testing.T) {
 	l, b := start(t, func(o *Options) {
 		o.Tuning.ScanInterval = time.Hour
-		o.Tuning.Monitored = func(c *model.Container) bool { return c.Name != "hidden" }
+		o.Tuning.Enabled = func(c *model.Container) bool { return c.Name != "hidden" }
 	}), kernel.NewBox(t)
 	web, mate := boxed(b, "web"), boxed(b, "mate")
 	mate.ID = strings.Repeat("1", 64)

@@ -10,11 +10,11 @@ import (
 // Tuning are the settings that may change while the capture runs. Its functions are
 // called by the capture's goroutine; they must not block.
 type Tuning struct {
-	// Monitored reports whether a container is watched.
-	Monitored func(*model.Container) bool
-	// Unmatched returns what the user asked for and no container matches; nil means that
-	// nothing was asked for.
-	Unmatched func([]*model.Container) []string
+	// Selection selects the containers that are watched; its entries that match none are
+	// logged.
+	Selection model.Selection
+	// Enabled reports whether a selected container is watched; nil is always.
+	Enabled func(*model.Container) bool
 	// Reported reports which ports are reported; nil is all. The container is nil where it is
 	// not known.
 	Reported     func(*model.Container, model.Protocol, uint16) bool
@@ -129,6 +129,32 @@ func (c *Capture) retuneAll() {
 		if n.watcher != nil {
 			n.watcher.Retune()
 		}
+	}
+}
+
+// wanted reports whether a container is to be watched.
+func (c *Capture) wanted(container *model.Container) bool {
+	return c.tuning.Selection.Matches(container.Ref(), c.named) && (c.tuning.Enabled == nil || c.tuning.Enabled(container))
+}
+
+// named reports whether a running container has this name.
+func (c *Capture) named(name string) bool {
+	for _, m := range c.containers {
+		if m.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// chooseAgain applies the selection to the other containers where it depends on whether
+// one of this name runs.
+func (c *Capture) chooseAgain(name string) {
+	if !c.tuning.Selection.DependsOn(name) {
+		return
+	}
+	for _, m := range c.containers {
+		c.choose(m, m.Container)
 	}
 }
 

@@ -12,6 +12,8 @@ package config
 import (
 	"time"
 
+	"portwatcher/internal/model"
+
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 )
@@ -20,9 +22,9 @@ import (
 // its default.
 type Settings struct {
 	// Containers selects those to monitor.
-	Containers Selection
+	Containers model.Selection
 	// WatchPorts are those to report.
-	WatchPorts Ports
+	WatchPorts model.PortSet
 	// Source is "auto", "ebpf", "netlink" or "proc".
 	Source string
 	// ScanInterval is 10 ms to 1 h.

@@ -65,10 +65,10 @@ func TestLoad(t *testing.T) {
 	}{
 		{"nothing", nil, nil, func(*Settings) {}},
 		{"sources by flags", []string{"--source", "netlink", "--burst-scans=3", "--burst-delay", "0", "--watch-ports=80", "--watch-ports", "443"}, []string{"USE_PROC=1"}, func(s *Settings) {
-			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "netlink", 3, 0, Ports{Rules{[]portRange{{80, 80, 0}, {443, 443, 0}}}}
+			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "netlink", 3, 0, ports("80 443")
 		}},
 		{"sources by short variables", nil, []string{"USE_PROC=1", "BURST_SCANS=5", "BURST_DELAY=0.05", "WATCH_PORTS=80 8000-8100"}, func(s *Settings) {
-			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "proc", 5, 50*time.Millisecond, Ports{Rules{[]portRange{{80, 80, 0}, {8000, 8100, 0}}}}
+			s.Source, s.BurstScans, s.BurstDelay, s.WatchPorts = "proc", 5, 50*time.Millisecond, ports("80 8000-8100")
 		}},
 		{"empty variables", nil, []string{"PORTWATCHER_SCAN_INTERVAL=", "SCAN_INTERVAL=", "CLOSE_GRACE_MS=", "DOCKER_HOST=", "MONITOR_CONTAINERS="}, func(*Settings) {}},
 		{"flags", []string{
@@ -176,7 +176,7 @@ func TestLoadErrors(t *testing.T) {
 		{variable: "MONITOR_CONTAINERS=web,db[", want: `MONITOR_CONTAINERS: "web,db[": entry "db[": allowed are classes as in [abc], [a-z] and [^a-z]`},
 		{variable: "MONITOR_CONTAINERS=web[", want: `MONITOR_CONTAINERS: "web[": allowed are classes as in [abc], [a-z] and [^a-z]`},
 		{variable: "WATCH_PORTS=90-80", want: `WATCH_PORTS: "90-80": the range is the wrong way round; allowed are ranges from the lower to the higher port, as in 80-90`},
-		{variable: "WATCH_PORTS=80,90-0", want: `WATCH_PORTS: "80,90-0": entry "90-0": ` + errNoPorts.Error()},
+		{variable: "WATCH_PORTS=80,90-0", want: `WATCH_PORTS: "80,90-0": entry "90-0": ` + noPorts},
 		{argument: "--allowed-hosts=a:1", want: `--allowed-hosts: "a:1": allowed are host names without a port, separated by commas or blanks`},
 		{variable: "DOCKER_HOST=tcp://127.0.0.1", want: `DOCKER_HOST: "tcp://127.0.0.1": allowed are unix:///PATH, tcp://HOST:PORT, http://HOST:PORT and https://HOST:PORT (the usual ports are 2375, and 2376 with TLS)`},
 		{variable: "PORTWATCHER_DOCKER_HOST=http://:2375", want: `PORTWATCHER_DOCKER_HOST: "http://:2375": allowed are unix:///PATH, tcp://HOST:PORT, http://HOST:PORT and https://HOST:PORT (the usual ports are 2375, and 2376 with TLS)`},
@@ -231,7 +231,7 @@ func TestRepeatedList(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{"web": true, "cache": true, "db": false, "other": false} {
-		if got.Containers.Matches(&model.Container{Name: name}) != want {
+		if got.Containers.Matches(&model.ContainerRef{Name: name}, func(string) bool { return false }) != want {
 			t.Errorf("%s: matches is %v", name, !want)
 		}
 	}
@@ -307,4 +307,16 @@ func TestHelp(t *testing.T) {
 	flags.SortFlags = false
 	Register(flags, Names()...)
 	golden(t, "help.txt", flags.FlagUsages())
+}
+
+// noPorts is the error of what is no port.
+const noPorts = `allowed are ports from 1 to 65535 and ranges such as 8000-8100, each with /tcp, /udp or neither, separated by commas or blanks`
+
+// ports returns a set of ports that is written as it must be.
+func ports(text string) model.PortSet {
+	set, err := model.ParsePorts(text)
+	if err != nil {
+		panic(err)
+	}
+	return set
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"portwatcher/internal/model"
 )
 
 // Error is an invalid value: an exit status of 2. It is one line.
@@ -25,9 +27,6 @@ type Error struct {
 	without bool
 }
 
-// maxShown is how many bytes of a value an error shows.
-const maxShown = 300
-
 // Error implements error.
 func (e *Error) Error() string {
 	var text strings.Builder
@@ -38,10 +37,10 @@ func (e *Error) Error() string {
 		text.WriteString(e.Setting + ": ")
 	}
 	if !e.without {
-		text.WriteString(quoted(e.Value) + ": ")
+		text.WriteString(model.Quoted(e.Value) + ": ")
 	}
-	if entry, ok := errors.AsType[*entryError](e.Err); ok && !e.without && entry.text == strings.TrimSpace(e.Value) {
-		return text.String() + entry.err.Error() // the value stands there already
+	if entry, ok := errors.AsType[*model.EntryError](e.Err); ok && !e.without && entry.Entry == strings.TrimSpace(e.Value) {
+		return text.String() + entry.Err.Error() // the value stands there already
 	}
 	text.WriteString(e.Err.Error())
 	return text.String()
@@ -49,16 +48,6 @@ func (e *Error) Error() string {
 
 // Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Err }
-
-// entryError says which entry of a list is wrong, and why.
-type entryError struct {
-	text string
-	err  error
-}
-
-func (e *entryError) Error() string { return "entry " + quoted(e.text) + ": " + e.err.Error() }
-
-func (e *entryError) Unwrap() error { return e.err }
 
 // Errors are several problems, each one line, so that all can be corrected at
 // once.
@@ -107,12 +96,4 @@ func place(file string, line int) string {
 		file += ":" + strconv.Itoa(line)
 	}
 	return file
-}
-
-// quoted returns a value in quotes, shortened to what fits in a line.
-func quoted(value string) string {
-	if len(value) > maxShown {
-		return strconv.Quote(strings.ToValidUTF8(value[:maxShown], "")) + "..."
-	}
-	return strconv.Quote(value)
 }

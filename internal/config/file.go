@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"portwatcher/internal/model"
+
 	"go.yaml.in/yaml/v3"
 )
 
@@ -223,13 +225,13 @@ func described(node *yaml.Node) string {
 	case yaml.AliasNode:
 		return "an alias"
 	}
-	return "the text " + quoted(node.Value)
+	return "the text " + model.Quoted(node.Value)
 }
 
 // shortened returns a text that came from the file without what does not fit in
 // a line.
 func shortened(text string) string {
-	if quoted := quoted(text); quoted != `"`+text+`"` {
+	if quoted := model.Quoted(text); quoted != `"`+text+`"` {
 		return quoted
 	}
 	return text

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"portwatcher/internal/model"
 )
 
 // write makes a file in a folder of the test's own.
@@ -214,7 +216,7 @@ func TestFileUnreadable(t *testing.T) {
 				arguments = []string{given.argument}
 			}
 			_, err := load(t, arguments, []string{given.variable})
-			if want := given.name + ": " + quoted(file) + ": " + want; err == nil || err.Error() != want {
+			if want := given.name + ": " + model.Quoted(file) + ": " + want; err == nil || err.Error() != want {
 				t.Errorf("got  %v\nwant %s", err, want)
 			}
 		}

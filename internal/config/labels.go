@@ -13,7 +13,7 @@ const (
 	LabelPrefix = "portwatcher."
 	// LabelEnable excludes a container by "false", "0" or "no".
 	LabelEnable = LabelPrefix + "enable"
-	// LabelIgnore names ports that are not reported, as [ParseRules] reads them.
+	// LabelIgnore names ports that are not reported, as [model.ParsePorts] reads them.
 	LabelIgnore = LabelPrefix + "ignore"
 )
 
@@ -38,10 +38,10 @@ func Enabled(c *model.Container) (bool, error) {
 // Ignored returns the ports that a container's label [LabelIgnore] takes out of
 // the report: none without it. A value that is not understood gives none, and an
 // [*Error] that names the container.
-func Ignored(c *model.Container) (Rules, error) {
-	rules, err := ParseRules(c.Labels[LabelIgnore])
+func Ignored(c *model.Container) (model.PortSet, error) {
+	rules, err := model.ParsePorts(c.Labels[LabelIgnore])
 	if err != nil {
-		return Rules{}, labelError(c, LabelIgnore, err)
+		return model.PortSet{}, labelError(c, LabelIgnore, err)
 	}
 	return rules, nil
 }

@@ -15,9 +15,6 @@ func TestEnabled(t *testing.T) {
 		if got, err := Enabled(c); got != want || err != nil {
 			t.Errorf("%q: got %v, %v", value, got, err)
 		}
-		if got := (Selection{}).Matches(c); got != want {
-			t.Errorf("%q: matches is %v", value, got)
-		}
 	}
 	if got, err := Enabled(&model.Container{}); !got || err != nil {
 		t.Errorf("no label: got %v, %v", got, err)
@@ -29,17 +26,6 @@ func TestEnabled(t *testing.T) {
 		if !got || !errors.As(err, &invalid) || !strings.HasPrefix(err.Error(), "container web: label portwatcher.enable: ") {
 			t.Errorf("%q: got %v, %v", value, got, err)
 		}
-		if !(Selection{}).Matches(c) {
-			t.Errorf("%q: not matched", value)
-		}
-	}
-	// The label wins over the selection, not the other way round.
-	excluding, err := ParseSelection("!web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if excluding.Matches(&model.Container{Name: "web", Labels: map[string]string{LabelEnable: "true"}}) {
-		t.Error("a label includes what the selection excludes")
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"portwatcher/internal/model"
+
 	"github.com/spf13/pflag"
 )
 
@@ -113,7 +115,7 @@ func (l *Loader) contradiction(settings *Settings, s *setting) string {
 		return ""
 	}
 	return fmt.Sprintf("%s: %s: without effect, since %s is %s: the longer name wins",
-		s.short.name, quoted(s.shown(l.variables[s.short.name])), name, quoted(s.shown(value)))
+		s.short.name, model.Quoted(s.shown(l.variables[s.short.name])), name, model.Quoted(s.shown(value)))
 }
 
 // given returns the form that wins, its value and its setter: nil if there is

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"portwatcher/internal/model"
 )
 
 // Bounds of what is served.
@@ -46,9 +48,9 @@ func pathOrNone(field func(*Settings) *string) func(*Settings, string) error {
 // setAllowedHosts takes host names.
 func (s *Settings) setAllowedHosts(value string) error {
 	var hosts []string
-	for _, name := range strings.FieldsFunc(value, isSeparator) {
+	for _, name := range model.Words(value) {
 		if strings.ContainsAny(name, ":/*@") || len(name) > 253 {
-			return &entryError{name, fmt.Errorf("allowed are host names without a port, separated by commas or blanks")}
+			return &model.EntryError{name, fmt.Errorf("allowed are host names without a port, separated by commas or blanks")}
 		}
 		hosts = append(hosts, strings.ToLower(name))
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"portwatcher/internal/model"
+
 	"go.yaml.in/yaml/v3"
 )
 
@@ -57,7 +59,7 @@ func WriteJSON(w io.Writer, settings *Settings) error {
 		value := s.shown(s.get(settings))
 		values[i] = effective{Name: s.key(), Value: value, Source: settings.origins[s.name]}
 		if s.list {
-			values[i].Value = append([]string{}, strings.FieldsFunc(value, isSeparator)...)
+			values[i].Value = append([]string{}, model.Words(value)...)
 		} else if s.kind == "" || s.kind == "count" {
 			values[i].Value = json.RawMessage(value)
 		}
@@ -113,7 +115,7 @@ func (s *setting) yaml(value string) string {
 	if !s.list {
 		return scalar(value)
 	}
-	words := strings.FieldsFunc(value, isSeparator)
+	words := model.Words(value)
 	for i, word := range words {
 		words[i] = scalar(word)
 	}

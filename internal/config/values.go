@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"portwatcher/internal/model"
+
 	"github.com/sirupsen/logrus"
 )
 
@@ -95,7 +97,7 @@ func folder(field func(*Settings) *string) func(*Settings, string) error {
 }
 
 func (s *Settings) setContainers(value string) error {
-	selection, err := ParseSelection(value)
+	selection, err := model.ParseSelection(value)
 	if err != nil {
 		return err
 	}
@@ -104,7 +106,7 @@ func (s *Settings) setContainers(value string) error {
 }
 
 func (s *Settings) setWatchPorts(value string) error {
-	ports, err := ParsePorts(value)
+	ports, err := model.ParsePorts(value)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func BenchmarkLastHour(b *testing.B) {
 	path := openMillion(b)
 	n := 0
 	for b.Loop() {
-		n = readOnce(b, path, Query{Since: time.Now().Add(-time.Hour), Containers: []string{"shop_web_7"}})
+		n = readOnce(b, path, Query{Since: time.Now().Add(-time.Hour), Filter: containers(b, "shop_web_7")})
 	}
 	b.ReportMetric(float64(n), "events")
 }
@@ -80,7 +80,7 @@ func BenchmarkLastHour(b *testing.B) {
 func BenchmarkLast100(b *testing.B) {
 	path := openMillion(b)
 	for b.Loop() {
-		if n := readOnce(b, path, Query{Limit: 100, Containers: []string{"shop_web_7"}}); n != 100 {
+		if n := readOnce(b, path, Query{Limit: 100, Filter: containers(b, "shop_web_7")}); n != 100 {
 			b.Fatalf("%d events, want 100", n)
 		}
 	}
@@ -91,7 +91,7 @@ func BenchmarkOnePort(b *testing.B) {
 	path := openMillion(b)
 	n := 0
 	for b.Loop() {
-		n = readOnce(b, path, Query{Ports: []PortRange{{First: 5000, Last: 5000}}})
+		n = readOnce(b, path, Query{Filter: model.Filter{Ports: model.OnePort(0, 5000)}})
 	}
 	b.ReportMetric(float64(n), "events")
 }

@@ -98,41 +98,34 @@ func (r *Reader) plan(ctx context.Context, q *Query) (*plan, error) {
 	return p, err
 }
 
-// findOrigins returns the rows of the containers that q names; all says that it
-// names none.
+// findOrigins returns the rows of the containers that q selects; all reports that it
+// selects every event.
 func findOrigins(ctx context.Context, tx *sql.Tx, q *Query) (rows []int64, all bool, err error) {
-	if len(q.Containers) == 0 && q.Project == "" {
+	if q.Containers.Empty() && q.Project == "" {
 		return nil, true, nil
-	}
-	matchers, err := parseContainers(q.Containers)
-	if err != nil {
-		return nil, false, err
 	}
 	found, err := tx.QueryContext(ctx, "SELECT id, container, name, project, service FROM origins WHERE container IS NOT NULL")
 	if err != nil {
 		return nil, false, err
 	}
 	defer found.Close()
+	var numbers []int64
+	var containers []*model.ContainerRef
 	for found.Next() {
 		var row int64
-		var c model.ContainerRef
+		c := &model.ContainerRef{}
 		if err := found.Scan(&row, &c.ID, &c.Name, &c.Project, &c.Service); err != nil {
 			return nil, false, err
 		}
-		if (q.Project == "" || c.Project == q.Project) && matchesAny(matchers, &c) {
-			rows = append(rows, row)
+		numbers, containers = append(numbers, row), append(containers, c)
+	}
+	matcher := q.Matcher(model.NamesOf(containers))
+	for i, c := range containers {
+		if matcher.Container(c) {
+			rows = append(rows, numbers[i])
 		}
 	}
 	return rows, false, found.Err()
-}
-
-func matchesAny(matchers []matcher, c *model.ContainerRef) bool {
-	for _, matches := range matchers {
-		if matches(c) {
-			return true
-		}
-	}
-	return len(matchers) == 0
 }
 
 // fewOrigins is up to how many containers the index is better than reading all.
@@ -183,15 +176,15 @@ func (p *plan) conditions(q *Query) {
 		}
 		add(orUnset("protocol", "protocol IN "+listOf(numbers)))
 	}
-	if len(q.Ports) > 0 {
+	if !q.Ports.Empty() {
 		var alternatives []string
-		for _, ports := range q.Ports {
-			alternative := orUnset("port", fmt.Sprintf("port BETWEEN %d AND %d", ports.First, ports.Last))
-			if ports.Protocol != 0 {
-				alternative += " AND " + orUnset("protocol", fmt.Sprintf("protocol = %d", ports.Protocol))
+		q.Ports.Each(func(first, last uint16, protocol model.Protocol) {
+			alternative := orUnset("port", fmt.Sprintf("port BETWEEN %d AND %d", first, last))
+			if protocol != 0 {
+				alternative += " AND " + orUnset("protocol", fmt.Sprintf("protocol = %d", protocol))
 			}
 			alternatives = append(alternatives, alternative)
-		}
+		})
 		add("type <> 4 AND (" + strings.Join(alternatives, " OR ") + ")") // a gap has no port
 	}
 }

@@ -69,10 +69,10 @@ func TestFollow(t *testing.T) {
 	defer other.Close()
 	for name, r := range map[string]*Reader{"inside": j.Reader(), "another process": other} {
 		t.Run(name, func(t *testing.T) {
-			web := Query{Containers: []string{"shop_web_1"}}
+			web := Query{Filter: containers(t, "shop_web_1")}
 			before := len(made)
 			next, end := follow(t, r, Query{Limit: 3})
-			nextWeb, endWeb := follow(t, r, Query{Containers: web.Containers, AfterID: made[before-1].ID})
+			nextWeb, endWeb := follow(t, r, Query{Filter: web.Filter, AfterID: made[before-1].ID})
 			for _, want := range made[before-3:] {
 				if e := next(); e.ID != want.ID {
 					t.Fatalf("event %d came, want %d", e.ID, want.ID)
@@ -85,7 +85,7 @@ func TestFollow(t *testing.T) {
 					if e := next(); e.ID != want.ID {
 						t.Fatalf("event %d came, want %d", e.ID, want.ID)
 					}
-					if plainlyMatches(&web, want) {
+					if plainlyMatches(&web, want, namesOf(made)) {
 						if e := nextWeb(); e.ID != want.ID {
 							t.Fatalf("event %d of the container came, want %d", e.ID, want.ID)
 						}

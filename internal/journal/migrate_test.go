@@ -110,8 +110,8 @@ func TestAFileOfBeforeBursts(t *testing.T) {
 	gap := &model.Event{ID: burst.ID + 1, Time: at, Type: model.Gap, Listener: model.Listener{Container: container}, Reason: "an overrun", Lost: 128}
 	j.write(burst, gap)
 	wantEvents(t, "after", events(t, j.Reader(), Query{}), append(want, burst, gap))
-	wantEvents(t, "the burst", events(t, j.Reader(), Query{Types: []model.Type{model.Bursts}}), []*model.Event{burst})
-	wantEvents(t, "by port", events(t, j.Reader(), Query{Ports: []PortRange{{First: 20500, Last: 20500, Protocol: model.UDP}}}), []*model.Event{burst})
+	wantEvents(t, "the burst", events(t, j.Reader(), Query{Filter: model.Filter{Types: []model.Type{model.Bursts}}}), []*model.Event{burst})
+	wantEvents(t, "by port", events(t, j.Reader(), Query{Filter: model.Filter{Ports: model.OnePort(model.UDP, 20500)}}), []*model.Event{burst})
 }
 
 // readEvents reads events from a file of JSON lines.

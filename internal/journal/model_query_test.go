@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +15,7 @@ func (m *reference) checkQuery(r *Reader) {
 	q := m.query()
 	var want []*model.Event
 	for _, e := range m.events {
-		if plainlyMatches(&q, e) {
+		if plainlyMatches(&q, e, namesOf(m.events)) {
 			want = append(want, e)
 		}
 	}
@@ -50,17 +49,22 @@ func (m *reference) query() Query {
 	if some() {
 		q.BeforeID = first + r.Uint64N(m.nextID-first+2)
 	}
+	var words []string
 	if some() {
-		q.Containers = append(q.Containers, pick(r, "web", "db*", "db-?", "shop/db", "shop/*", "s*/d*", "aaaabbbbcccc", "nothing"))
+		words = append(words, pick(r, "web", "db", "db*", "db-?", "shop/db", "shop/*", "s*/d*", "aaaabbbbcccc", "nothing", "!web"))
 	}
 	if some() {
-		q.Containers = append(q.Containers, "web")
+		words = append(words, "web")
 	}
+	q.Containers = containers(m.t, strings.Join(words, ",")).Containers
 	if some() {
 		q.Project = pick(r, "shop", "other")
 	}
 	if some() {
-		q.Ports = append(q.Ports, pick(r, PortRange{First: 80, Last: 80}, PortRange{First: 1, Last: 100, Protocol: model.UDP}, PortRange{First: 0, Last: 65535}))
+		var err error
+		if q.Ports, err = model.ParsePorts(pick(r, "80", "1-100/udp", "1-65535", "80/tcp 443")); err != nil {
+			m.t.Fatal(err)
+		}
 	}
 	if some() {
 		q.Types = append(q.Types, pick(r, model.Opened, model.Closed, model.Changed, model.Bursts, model.Gap), model.Gap)
@@ -81,30 +85,16 @@ func (m *reference) query() Query {
 	return q
 }
 
-// plainlyMatches says what the documentation of Query says.
-func plainlyMatches(q *Query, e *model.Event) bool {
-	c := e.Container
-	named := func(word string) bool {
-		project, service, both := strings.Cut(word, "/")
-		if both {
-			inProject, _ := path.Match(project, c.Project)
-			isService, _ := path.Match(service, c.Service)
-			return c.Project != "" && inProject && isService
-		}
-		matched, _ := path.Match(word, c.Name)
-		return matched || len(word) >= 12 && strings.HasPrefix(c.ID, word)
-	}
+// plainlyMatches compares as the documentation of Query states: the filter, as it is
+// compared with events that are not in a journal, and the bounds.
+func plainlyMatches(q *Query, e *model.Event, names model.Names) bool {
 	return (q.Since.IsZero() || !e.Time.Before(q.Since)) && (q.Until.IsZero() || e.Time.Before(q.Until)) &&
-		e.ID > q.AfterID && (q.BeforeID == 0 || e.ID < q.BeforeID) &&
-		(len(q.Containers) == 0 || c != nil && slices.ContainsFunc(q.Containers, named)) &&
-		(q.Project == "" || c != nil && c.Project == q.Project) &&
-		(len(q.Ports) == 0 || e.Type != model.Gap && slices.ContainsFunc(q.Ports, func(p PortRange) bool {
-			burst := e.Type == model.Bursts
-			return (p.First <= e.Port && e.Port <= p.Last || burst && e.Port == 0) &&
-				(p.Protocol == 0 || p.Protocol == e.Protocol || burst && e.Protocol == 0)
-		})) &&
-		(len(q.Types) == 0 || slices.Contains(q.Types, e.Type)) &&
-		(len(q.Protocols) == 0 || slices.Contains(q.Protocols, e.Protocol) || e.Type == model.Bursts && e.Protocol == 0) &&
-		(len(q.Exposures) == 0 || slices.Contains(q.Exposures, e.Exposure)) &&
-		(q.Transient == nil || *q.Transient == e.Transient)
+		e.ID > q.AfterID && (q.BeforeID == 0 || e.ID < q.BeforeID) && q.Matcher(names).Event(e)
+}
+
+// namesOf returns the names of the containers that events name.
+func namesOf(events []*model.Event) model.Names {
+	return func(name string) bool {
+		return slices.ContainsFunc(events, func(e *model.Event) bool { return e.Container != nil && e.Container.Name == name })
+	}
 }

@@ -11,15 +11,16 @@ import (
 
 // origin is what is the same in many events.
 type origin struct {
-	host      string
-	known     bool // an event may name no container
-	container model.ContainerRef
+	host                              string
+	known                             bool // an event may name no container
+	id, name, image, project, service string
 }
 
 func originOf(l *model.Listener) origin {
 	o := origin{host: l.Host}
 	if l.Container != nil {
-		o.known, o.container = true, *l.Container
+		c := l.Container
+		o.known, o.id, o.name, o.image, o.project, o.service = true, c.ID, c.Name, c.Image, c.Project, c.Service
 	}
 	return o
 }
@@ -40,17 +41,16 @@ func (o *origins) row(ctx context.Context, tx *sql.Tx, of origin) (int64, error)
 	if row, ok := o.rows[of]; ok {
 		return row, nil
 	}
-	id := sql.NullString{String: of.container.ID, Valid: of.known}
-	c := &of.container
+	id := sql.NullString{String: of.id, Valid: of.known}
 	var row int64
 	err := tx.QueryRowContext(ctx, "SELECT id FROM origins WHERE container IS ? AND host = ? AND name = ? AND image = ? AND project = ? AND service = ?",
-		id, of.host, c.Name, c.Image, c.Project, c.Service).Scan(&row)
+		id, of.host, of.name, of.image, of.project, of.service).Scan(&row)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = tx.QueryRowContext(ctx, "INSERT INTO origins (container, host, name, image, project, service) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
-			id, of.host, c.Name, c.Image, c.Project, c.Service).Scan(&row)
+			id, of.host, of.name, of.image, of.project, of.service).Scan(&row)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("find or add its host %q and container %q: %w", of.host, c.Name, err)
+		return 0, fmt.Errorf("find or add its host %q and container %q: %w", of.host, of.name, err)
 	}
 	if o.rows == nil || len(o.rows) >= maxOrigins {
 		o.rows = map[origin]int64{}

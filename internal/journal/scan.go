@@ -18,7 +18,7 @@ const columns = "events.id, events.time, events.origin, events.type, events.tran
 // of their containers.
 type scanner struct {
 	tx      *sql.Tx
-	origins map[int64]*origin
+	origins map[int64]*place
 	detail  sql.RawBytes
 }
 
@@ -71,6 +71,12 @@ func (s *scanner) scan(rows *sql.Rows, r *result) error {
 	return nil
 }
 
+// place is a row of origins.
+type place struct {
+	host      string
+	container *model.ContainerRef // nil where the events name none
+}
+
 // fill adds host and container.
 func (s *scanner) fill(ctx context.Context, results []result) error {
 	if err := s.learn(ctx, results); err != nil {
@@ -85,9 +91,7 @@ func (s *scanner) fill(ctx context.Context, results []result) error {
 			r.event, r.err = nil, &DamagedError{ID: r.id, Err: fmt.Errorf("its container, row %d of origins, is missing", r.origin)}
 		default:
 			r.event.Host = o.host
-			if o.known {
-				r.event.Container = &o.container
-			}
+			r.event.Container = o.container
 		}
 	}
 	return nil
@@ -96,7 +100,7 @@ func (s *scanner) fill(ctx context.Context, results []result) error {
 // learn reads the origins that are not known yet.
 func (s *scanner) learn(ctx context.Context, results []result) error {
 	if s.origins == nil {
-		s.origins = map[int64]*origin{}
+		s.origins = map[int64]*place{}
 	}
 	var unknown []int64
 	for i := range results {
@@ -116,12 +120,13 @@ func (s *scanner) learn(ctx context.Context, results []result) error {
 	for rows.Next() {
 		var row int64
 		var id sql.NullString
-		o := &origin{}
-		c := &o.container
+		o, c := &place{}, model.ContainerRef{}
 		if err := rows.Scan(&row, &o.host, &id, &c.Name, &c.Image, &c.Project, &c.Service); err != nil {
 			return err
 		}
-		c.ID, o.known = id.String, id.Valid
+		if c.ID = id.String; id.Valid {
+			o.container = &c
+		}
 		s.origins[row] = o
 	}
 	return rows.Err()

@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // View is what the capture knew at one moment. It is immutable: readers share it,
 // and must not change what it refers to.
@@ -155,4 +158,9 @@ type QueueStatus struct {
 	Capacity int `json:"capacity"`
 	// Dropped is how many it did not take since the start.
 	Dropped uint64 `json:"dropped"`
+}
+
+// Named reports whether a running container has this name; it is a [Names].
+func (v *View) Named(name string) bool {
+	return slices.ContainsFunc(v.Containers, func(c ContainerState) bool { return c.Name == name })
 }

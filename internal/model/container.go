@@ -47,6 +47,6 @@ type ExposedPort struct {
 func (c *Container) Ref() *ContainerRef {
 	return &ContainerRef{
 		ID: c.ID, Name: c.Name, Image: c.Image,
-		Project: c.Labels[LabelProject], Service: c.Labels[LabelService],
+		Project: c.Labels[LabelProject], Service: c.Labels[LabelService], Labels: c.Labels,
 	}
 }

@@ -178,6 +178,14 @@ type ContainerRef struct {
 	// Project and Service come from the Compose labels.
 	Project string `json:"project,omitempty"`
 	Service string `json:"service,omitempty"`
+	// Labels are the container's. A [Selection] uses them; they are no part of the JSON
+	// form, and nil where they are not known.
+	Labels map[string]string `json:"-"`
+}
+
+// Same reports whether two references name the same container alike.
+func (c *ContainerRef) Same(other *ContainerRef) bool {
+	return c.ID == other.ID && c.Name == other.Name && c.Image == other.Image && c.Project == other.Project && c.Service == other.Service
 }
 
 // Listener is what events and lists of open endpoints say alike.

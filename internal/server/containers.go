@@ -18,9 +18,13 @@ func (s *Server) getContainers(w http.ResponseWriter, r *http.Request, p *parame
 	return s.answer(w, r, s.requests, func() (*whole, error) {
 		view := s.Capture.View()
 		all := inventory(view.Containers, view.Open)
-		compiled := filter.compile()
+		refs := make(map[string]*model.ContainerRef, len(view.Containers))
+		for i := range view.Containers {
+			refs[view.Containers[i].ID] = view.Containers[i].Ref()
+		}
+		matcher := filter.Matcher(view.Named)
 		wanted := slices.DeleteFunc(all, func(c api.Container) bool {
-			return !compiled.container(&model.ContainerRef{ID: c.ID, Name: c.Name, Project: c.Project, Service: c.Service})
+			return !matcher.Container(refs[c.ID])
 		})
 		return asJSON(r, api.Containers{Containers: wanted})
 	})

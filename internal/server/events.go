@@ -30,7 +30,7 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request, p *parameters
 		return s.streamEvents(w, r, p)
 	}
 	filter := p.filter()
-	q := filter.query()
+	q := journal.Query{Filter: filter}
 	q.Since, q.Until = p.time("since"), p.time("until")
 	after, forward := p.id("after")
 	before, backward := p.id("before")

@@ -116,13 +116,11 @@ func (f *fakeHistory) Events(ctx context.Context, q journal.Query) iter.Seq2[*mo
 			yield(nil, err)
 			return
 		}
-		all := Filter{Containers: q.Containers, Project: q.Project, Protocols: q.Protocols, Ports: q.Ports,
-			Exposures: q.Exposures, Types: q.Types, Transient: q.Transient}
-		filter := all.compile()
+		filter := q.Matcher(func(string) bool { return false })
 		first, _ := slices.BinarySearchFunc(events, q.AfterID+1, func(e *model.Event, id uint64) int { return int(int64(e.ID) - int64(id)) })
 		var wanted []*model.Event
 		for _, e := range events[first:] {
-			if (q.BeforeID == 0 || e.ID < q.BeforeID) && !e.Time.Before(q.Since) && (q.Until.IsZero() || e.Time.Before(q.Until)) && filter.event(e) {
+			if (q.BeforeID == 0 || e.ID < q.BeforeID) && !e.Time.Before(q.Since) && (q.Until.IsZero() || e.Time.Before(q.Until)) && filter.Event(e) {
 				wanted = append(wanted, e)
 				if q.FromStart && len(wanted) == q.Limit {
 					break

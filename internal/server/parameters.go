@@ -1,15 +1,18 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 	"portwatcher/internal/when"
 )
@@ -67,10 +70,6 @@ func (p *parameters) wrong(name, value, allowed string) {
 
 // list parses values that may be repeated, or separated by commas.
 func list[T any](p *parameters, name, allowed string, parse func(string) (T, bool)) []T {
-	return listOf(p, name, allowed, maxValues, parse)
-}
-
-func listOf[T any](p *parameters, name, allowed string, most int, parse func(string) (T, bool)) []T {
 	var parsed []T
 	for _, value := range p.values[name] {
 		for word := range strings.SplitSeq(value, ",") {
@@ -83,8 +82,8 @@ func listOf[T any](p *parameters, name, allowed string, most int, parse func(str
 			case !ok:
 				p.wrong(name, word, allowed)
 				return nil
-			case len(parsed) == most:
-				p.wrong(name, word, fmt.Sprintf("at most %d values", most))
+			case len(parsed) == maxValues:
+				p.wrong(name, word, fmt.Sprintf("at most %d values", maxValues))
 				return nil
 			}
 			parsed = append(parsed, one)
@@ -190,32 +189,82 @@ func (p *parameters) truth(name string) *bool {
 	return &yes
 }
 
+// projects matches the names of Compose projects.
+// Source: https://docs.docker.com/compose/how-tos/project-name/.
+var projects = regexp.MustCompile(`^[a-zA-Z0-9_.-]+$`)
+
 // project parses the name of a Compose project.
 func (p *parameters) project() string {
-	value, given := p.single("project", allowedProjects)
-	if given && (!names.MatchString(value) || strings.Contains(value, "*")) {
-		p.wrong("project", value, allowedProjects)
+	const allowed = "names of letters, digits, _ . -"
+	value, given := p.single("project", allowed)
+	if given && !projects.MatchString(value) {
+		p.wrong("project", value, allowed)
 	}
 	return value
 }
 
-// containers parses patterns of containers, by both names that they have.
-func (p *parameters) containers() []string {
-	all := listOf(p, "container", allowedContainers, maxPatterns, parseContainer)
-	return append(all, listOf(p, "name", allowedContainers, maxPatterns-len(all), parseContainer)...)
+// containers parses the selection of containers, by both names of the parameter.
+func (p *parameters) containers() model.Selection {
+	var words []string
+	for _, name := range []string{"container", "name"} {
+		its := model.Words(strings.Join(p.values[name], ","))
+		if room := maxPatterns - len(words); len(its) > room {
+			p.wrong(name, its[room], fmt.Sprintf("at most %d values", maxPatterns))
+		}
+		if _, err := model.ParseSelection(strings.Join(its, ",")); err != nil {
+			p.wrongEntry(name, err)
+		}
+		words = append(words, its...)
+	}
+	selection, _ := model.ParseSelection(strings.Join(words, ",")) // its error is known by now
+	return selection
+}
+
+func (p *parameters) ports() model.PortSet {
+	words := model.Words(strings.Join(p.values["port"], ","))
+	if len(words) > maxValues {
+		p.wrong("port", words[maxValues], fmt.Sprintf("at most %d values", maxValues))
+	}
+	ports, err := model.ParsePorts(strings.Join(words, ","))
+	if err != nil {
+		p.wrongEntry("port", err)
+	}
+	return ports
+}
+
+// wrongEntry takes the error of a list.
+func (p *parameters) wrongEntry(name string, err error) {
+	entry, allowed := "", err.Error()
+	if wrong, ok := errors.AsType[*model.EntryError](err); ok {
+		entry, allowed = wrong.Entry, wrong.Err.Error()
+	}
+	p.wrong(name, entry, strings.TrimPrefix(allowed, "allowed are "))
 }
 
 // filter parses what selects endpoints and events. A parameter that the route
 // does not know is not given.
-func (p *parameters) filter() Filter {
-	return Filter{
+func (p *parameters) filter() model.Filter {
+	return model.Filter{
 		Containers: p.containers(),
 		Project:    p.project(),
 		Protocols:  list(p, "protocol", "tcp, udp", parseProtocol),
-		Ports:      list(p, "port", allowedPorts, parsePort),
-		Exposures:  list(p, "exposure", join(exposures), oneOf(exposures)),
-		Types:      list(p, "type", join(types), oneOf(types)),
+		Ports:      p.ports(),
+		Exposures:  list(p, "exposure", join(model.Exposures), known(model.ParseExposure)),
+		Types:      list(p, "type", join(model.Types), known(model.ParseType)),
 		Transient:  p.truth("transient"),
+	}
+}
+
+func parseProtocol(word string) (model.Protocol, bool) {
+	var p model.Protocol
+	err := p.UnmarshalText([]byte(word))
+	return p, err == nil
+}
+
+func known[T any](parse func(string) (T, error)) func(string) (T, bool) {
+	return func(word string) (T, bool) {
+		value, err := parse(word)
+		return value, err == nil
 	}
 }
 

@@ -40,11 +40,11 @@ func (s *Server) getPorts(w http.ResponseWriter, r *http.Request, p *parameters)
 	return s.sendPorts(w, r, &filter, view)
 }
 
-func (s *Server) openAt(ctx context.Context, filter *Filter, at time.Time) (answer api.Ports, err error) {
-	wanted := filter.compile()
+func (s *Server) openAt(ctx context.Context, filter *model.Filter, at time.Time) (answer api.Ports, err error) {
 	err = s.query(ctx, func(ctx context.Context) error {
 		open, watching, err := s.History.At(ctx, at)
-		open = slices.DeleteFunc(open, func(o model.Open) bool { return !wanted.listener(&o.Listener) })
+		matcher := filter.Matcher(model.NamesIn(open))
+		open = slices.DeleteFunc(open, func(o model.Open) bool { return !matcher.Listener(&o.Listener) })
 		answer = api.Ports{Time: at, Ports: append([]model.Open{}, open...), Watching: &watching}
 		return err
 	})
@@ -52,13 +52,13 @@ func (s *Server) openAt(ctx context.Context, filter *Filter, at time.Time) (answ
 }
 
 // sendPorts answers with what is open in a view and wanted, as an [api.Ports].
-func (s *Server) sendPorts(w http.ResponseWriter, r *http.Request, filter *Filter, view *model.View) error {
+func (s *Server) sendPorts(w http.ResponseWriter, r *http.Request, filter *model.Filter, view *model.View) error {
 	return s.answer(w, r, s.requests, func() (*whole, error) {
-		if filter.all() {
+		if filter.All() {
 			return s.portList.of(view).form(r)
 		}
 		return asWhole(r, "application/json", func(into *bytes.Buffer) error {
-			into.Write(appendPorts(into.AvailableBuffer(), view, filter.compile()))
+			into.Write(appendPorts(into.AvailableBuffer(), view, filter.Matcher(view.Named)))
 			return nil
 		})
 	})
@@ -85,7 +85,7 @@ func (l *portList) of(view *model.View) *rendered {
 			capacity = len(l.list.plain.content) * 9 / 8
 		}
 		l.view, l.made = view, time.Now()
-		l.list = newRendered("application/json", appendPorts(make([]byte, 0, capacity), view, new(Filter).compile()))
+		l.list = newRendered("application/json", appendPorts(make([]byte, 0, capacity), view, new(model.Filter).Matcher(view.Named)))
 	}
 	return l.list
 }
@@ -97,13 +97,13 @@ func sameOpen(a, b *model.View) bool {
 }
 
 // appendPorts appends an [api.Ports] as JSON.
-func appendPorts(dst []byte, view *model.View, wanted *compiled) []byte {
+func appendPorts(dst []byte, view *model.View, matcher *model.Matcher) []byte {
 	dst = time.Now().UTC().AppendFormat(append(dst, `{"time":"`...), time.RFC3339Nano)
 	dst = append(dst, `","ports":[`...)
 	first := true
 	for i := range view.Open {
 		o := &view.Open[i]
-		if !wanted.listener(&o.Listener) {
+		if !matcher.Listener(&o.Listener) {
 			continue
 		}
 		if !first {

@@ -24,7 +24,7 @@ const retryMilliseconds = 2000
 // stream is one reader of the event stream.
 type stream struct {
 	server *Server
-	filter *compiled
+	filter *model.Matcher
 	since  time.Time
 	out    http.ResponseWriter
 	flush  *http.ResponseController
@@ -41,6 +41,9 @@ type stream struct {
 	items  []item       // reused
 }
 
+// named reports whether a container of this name runs now.
+func (s *Server) named(name string) bool { return s.Capture.View().Named(name) }
+
 // errSlow ends a stream that lags too far behind.
 var errSlow = errors.New("events come faster than they are read")
 
@@ -49,7 +52,7 @@ var errStopping = errors.New("portwatcher stops")
 
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request, p *parameters) error {
 	filter := p.filter()
-	one := &stream{server: s, filter: filter.compile(), since: p.time("since"), out: w, request: r, flush: http.NewResponseController(w)}
+	one := &stream{server: s, filter: filter.Matcher(s.named), since: p.time("since"), out: w, request: r, flush: http.NewResponseController(w)}
 	for _, name := range notOfStreams {
 		if p.values.Get(name) != "" {
 			p.wrong(name, p.values.Get(name), "no value in a stream")
@@ -168,7 +171,7 @@ func (s *stream) collect(ctx context.Context) (more <-chan struct{}, err error) 
 }
 
 func (s *stream) wants(e *model.Event) bool {
-	return s.filter.event(e) && !e.Time.Before(s.since)
+	return s.filter.Event(e) && !e.Time.Before(s.since)
 }
 
 // collectHistory puts a page of the journal into the buffer.
@@ -202,7 +205,7 @@ func (s *stream) collectHistory(ctx context.Context) error {
 }
 
 func (s *stream) query() journal.Query {
-	q := s.filter.query()
+	q := journal.Query{Filter: s.filter.Filter}
 	q.Since, q.AfterID, q.FromStart, q.Limit = s.since, s.position, true, s.server.limits.batch
 	return q
 }

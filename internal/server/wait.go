@@ -24,7 +24,7 @@ const (
 )
 
 // await returns a view in which something open is wanted, as soon as there is one.
-func (s *Server) await(ctx context.Context, filter *Filter, wait time.Duration) (*model.View, error) {
+func (s *Server) await(ctx context.Context, filter *model.Filter, wait time.Duration) (*model.View, error) {
 	if !s.waits.tryEnter() {
 		return nil, newProblem(http.StatusServiceUnavailable, fmt.Sprintf("%d requests wait already", cap(s.waits)))
 	}
@@ -32,8 +32,9 @@ func (s *Server) await(ctx context.Context, filter *Filter, wait time.Duration) 
 	one := s.waiters.join(filter)
 	defer s.waiters.leave(one)
 	// What opens from now on is compared by the waiters.
-	view, compiled := s.Capture.View(), filter.compile()
-	if slices.ContainsFunc(view.Open, func(o model.Open) bool { return compiled.listener(&o.Listener) }) {
+	view := s.Capture.View()
+	matcher := filter.Matcher(view.Named)
+	if slices.ContainsFunc(view.Open, func(o model.Open) bool { return matcher.Listener(&o.Listener) }) {
 		return view, nil
 	}
 	timer := time.NewTimer(wait)
@@ -67,7 +68,7 @@ type waiters struct {
 // waiter is what one or more requests wait for.
 type waiter struct {
 	key      string
-	filter   *compiled
+	filter   *model.Filter
 	requests int           // guarded by waiters.mutex
 	found    chan struct{} // closed when it is open
 	view     *model.View   // in which it is open; set before found is closed
@@ -78,9 +79,8 @@ func newWaiters(view func() *model.View) *waiters {
 }
 
 // join adds a request. What is open already is not compared for it.
-func (w *waiters) join(filter *Filter) *waiter {
-	// Quoted, so that two filters are never taken for the same.
-	key := fmt.Sprintf("%q %q %v %v %q", filter.Containers, filter.Project, filter.Protocols, filter.Ports, filter.Exposures)
+func (w *waiters) join(filter *model.Filter) *waiter {
+	key := filter.String()
 	view := w.view() // before the request takes its own
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
@@ -89,7 +89,7 @@ func (w *waiters) join(filter *Filter) *waiter {
 	}
 	one := w.waiting[key]
 	if one == nil {
-		one = &waiter{key: key, filter: filter.compile(), found: make(chan struct{})}
+		one = &waiter{key: key, filter: filter, found: make(chan struct{})}
 		w.waiting[key] = one
 	}
 	one.requests++
@@ -156,7 +156,8 @@ func (w *waiters) compare() {
 	}
 	opened := opened(last.Open, view.Open)
 	for _, one := range waiting {
-		if slices.ContainsFunc(opened, func(o *model.Open) bool { return one.filter.listener(&o.Listener) }) {
+		matcher := one.filter.Matcher(view.Named)
+		if slices.ContainsFunc(opened, func(o *model.Open) bool { return matcher.Listener(&o.Listener) }) {
 			w.found(one, view)
 		}
 	}
@@ -201,9 +202,9 @@ func order(a, b *model.Listener) int {
 	)
 }
 
-// alike says whether two are the same to every [Filter].
+// alike says whether two are the same to every [model.Filter].
 func alike(a, b *model.Listener) bool {
-	if a.Container != b.Container && (a.Container == nil || b.Container == nil || *a.Container != *b.Container) {
+	if a.Container != b.Container && (a.Container == nil || b.Container == nil || !a.Container.Same(b.Container)) {
 		return false
 	}
 	return a.Port == b.Port && a.Protocol == b.Protocol && a.Address == b.Address && a.Exposure == b.Exposure

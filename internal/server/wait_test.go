@@ -11,19 +11,23 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/journal"
 	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 	"portwatcher/internal/testutil/kernel"
 )
 
 // expensive is a filter with as many patterns as are allowed, of which none matches.
-func expensive(number int) *Filter {
-	f := &Filter{}
+func expensive(t *testing.T, number int) *model.Filter {
+	t.Helper()
+	var words []string
 	for i := range maxPatterns {
-		f.Containers = append(f.Containers, fmt.Sprintf("*n*o*n*e-%d-%d*", number, i))
+		words = append(words, fmt.Sprintf("*n*o*n*e-%d-%d*", number, i))
 	}
-	return f
+	selection, err := model.ParseSelection(strings.Join(words, ","))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &model.Filter{Containers: selection}
 }
 
 // TestAnEventCostsTheSameForManyThatWait has 200 requests that wait for 32 patterns
@@ -32,7 +36,7 @@ func TestAnEventCostsTheSameForManyThatWait(t *testing.T) {
 	s := start(t, nil)
 	s.capture.set(func(c *fakeCapture) { c.open = manyPorts(3000) })
 	for i := range 200 {
-		defer s.waiters.leave(s.waiters.join(expensive(i)))
+		defer s.waiters.leave(s.waiters.join(expensive(t, i)))
 	}
 	const events = 10_000
 	opened := event(model.Opened, openPort(web, model.TCP, "0.0.0.0", 80, model.Network))
@@ -52,7 +56,7 @@ func TestAnEventCostsTheSameForManyThatWait(t *testing.T) {
 func TestMatchingIsBounded(t *testing.T) {
 	s := start(t, nil)
 	for i := range 200 {
-		defer s.waiters.leave(s.waiters.join(expensive(i)))
+		defer s.waiters.leave(s.waiters.join(expensive(t, i)))
 	}
 	var compared sync.WaitGroup
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -62,7 +66,7 @@ func TestMatchingIsBounded(t *testing.T) {
 		views++
 		return &model.View{Version: uint64(views), Open: manyPorts(100 + views%2)}
 	})
-	defer w.leave(w.join(expensive(0)))
+	defer w.leave(w.join(expensive(t, 0)))
 	compared.Go(func() { w.run(ctx) })
 	for ctx.Err() == nil {
 		w.wake()
@@ -135,8 +139,7 @@ func TestMissedEventsWake(t *testing.T) {
 // TestTheAnswerHasWhatWasFound closes the port before the answer is made.
 func TestTheAnswerHasWhatWasFound(t *testing.T) {
 	s := start(t, nil)
-	filter := &Filter{}
-	filter.Ports = []journal.PortRange{{First: 81, Last: 81}}
+	filter := &model.Filter{Ports: model.OnePort(0, 81)}
 	views := make(chan *model.View)
 	go func() {
 		view, err := s.await(t.Context(), filter, time.Hour)
@@ -151,7 +154,7 @@ func TestTheAnswerHasWhatWasFound(t *testing.T) {
 	s.Event(event(model.Opened, o))
 	kernel.Eventually(t, "it is found", func() bool { return s.waiters.count() == 0 })
 	s.capture.set(func(c *fakeCapture) { c.open = nil })
-	if view := <-views; !slices.ContainsFunc(view.Open, func(o model.Open) bool { return filter.Listener(&o.Listener) }) {
+	if view := <-views; !slices.ContainsFunc(view.Open, func(o model.Open) bool { return filter.Matcher(view.Named).Listener(&o.Listener) }) {
 		t.Errorf("%d ports are open", len(view.Open))
 	}
 }

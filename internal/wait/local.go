@@ -59,6 +59,12 @@ func (l *Local) state() (Capture, <-chan struct{}) {
 // without one.
 const lookInterval = time.Second
 
+// names returns the names of the containers that run now.
+func names(capture Capture) model.Names {
+	view := model.View{Containers: capture.Containers()}
+	return view.Named
+}
+
 // Await implements Instance.
 func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error) {
 	filter := t.filter(exposures)
@@ -69,8 +75,9 @@ func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure,
 	for {
 		capture, changed := l.state() // before the look, so that no event is missed
 		var open []model.Open
+		matcher := filter.Matcher(names(capture))
 		for _, o := range capture.Open() {
-			if filter.Listener(&o.Listener) {
+			if matcher.Listener(&o.Listener) {
 				open = append(open, o)
 			}
 		}
@@ -97,12 +104,22 @@ func (l *Local) Containers(_ context.Context, t Target) ([]Container, error) {
 	if err := capture.Ready(); err != nil {
 		return nil, err
 	}
-	filter, open := t.filter(nil), capture.Open()
+	matcher, open := t.filter(nil).Matcher(names(capture)), capture.Open()
 	var found []Container
 	for _, c := range capture.Containers() {
-		if filter.Container(c.Ref()) {
+		if matcher.Container(c.Ref()) {
 			found = append(found, Container{Name: c.Name, Monitored: c.Monitored, Open: openIn(c.ID, open)})
 		}
 	}
 	return found, nil
+}
+
+// Running implements Instance.
+func (l *Local) Running(context.Context) ([]string, error) {
+	capture, _ := l.state()
+	var names []string
+	for _, c := range capture.Containers() {
+		names = append(names, c.Name)
+	}
+	return names, nil
 }

@@ -51,6 +51,19 @@ func (r remote) Containers(ctx context.Context, t Target) ([]Container, error) {
 	return found, nil
 }
 
+// Running implements Instance.
+func (r remote) Running(ctx context.Context) ([]string, error) {
+	all, err := r.client.Containers(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(all.Containers))
+	for i, c := range all.Containers {
+		names[i] = c.Name
+	}
+	return names, nil
+}
+
 // openIn returns what is open in one container.
 func openIn(id string, all []model.Open) []model.Open {
 	var mine []model.Open

@@ -6,28 +6,22 @@ package wait
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
-	"portwatcher/internal/journal"
 	"portwatcher/internal/model"
-	"portwatcher/internal/server"
 )
 
 // Target is a port to wait for.
 type Target struct {
-	// Container is a name, which may have * for any characters; project/service
-	// likewise; or the beginning of an id, 12 or more hexadecimal digits.
+	// Container is what selects the container, as [model.ParseSelection] reads it.
 	Container string
 	Port      uint16
 	// Protocol is 0 where either counts.
 	Protocol model.Protocol
-}
 
-// names matches names of containers, projects and services, with *.
-// Source: https://docs.docker.com/reference/api/engine/ (ContainerCreate: name).
-var names = regexp.MustCompile(`^[a-zA-Z0-9_.*-]+(/[a-zA-Z0-9_.*-]+)?$`)
+	selection model.Selection
+}
 
 // ParseTarget reads CONTAINER:PORT or CONTAINER:PORT/PROTOCOL.
 func ParseTarget(text string) (Target, error) {
@@ -36,9 +30,13 @@ func ParseTarget(text string) (Target, error) {
 	if at < 0 {
 		return t, targetError(text, "allowed is CONTAINER:PORT or CONTAINER:PORT/PROTOCOL, such as web:80 or shop/db:5432/tcp")
 	}
+	var err error
 	t.Container = text[:at]
-	if !names.MatchString(t.Container) {
-		return t, targetError(text, "allowed before the port are names of letters, digits, _ . - and * for any, project/service, and ids of 12 to 64 hexadecimal digits")
+	if t.selection, err = model.ParseSelection(t.Container); err != nil {
+		return t, targetError(text, err.Error())
+	}
+	if t.selection.Empty() {
+		return t, targetError(text, "allowed before the port are containers, as MONITOR_CONTAINERS takes them: names, Compose services, project/service, patterns with * ? [a-z], label:key=value")
 	}
 	number, protocol, named := strings.Cut(text[at+1:], "/")
 	if named {
@@ -70,18 +68,6 @@ func (t Target) port() string {
 }
 
 // filter selects what is waited for; exposures empty is all.
-func (t Target) filter(exposures []model.Exposure) server.Filter {
-	return server.Filter{
-		Containers: []string{t.Container}, Exposures: exposures,
-		Ports: []journal.PortRange{{First: t.Port, Last: t.Port, Protocol: t.Protocol}},
-	}
-}
-
-// ParseExposure reads an exposure.
-func ParseExposure(text string) (model.Exposure, error) {
-	switch e := model.Exposure(text); e {
-	case model.Loopback, model.Network, model.Published, model.Host:
-		return e, nil
-	}
-	return "", fmt.Errorf("allowed are loopback, network, published, host")
+func (t Target) filter(exposures []model.Exposure) *model.Filter {
+	return &model.Filter{Containers: t.selection, Exposures: exposures, Ports: model.OnePort(t.Protocol, t.Port)}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"portwatcher/internal/model"
 	"portwatcher/internal/output"
@@ -22,6 +23,8 @@ type Instance interface {
 	// Containers returns the running containers that a target names, or why they
 	// are not known.
 	Containers(ctx context.Context, t Target) ([]Container, error)
+	// Running returns the names of all running containers.
+	Running(ctx context.Context) ([]string, error)
 }
 
 // ErrTimeout says that nothing was open at a target in time.
@@ -120,7 +123,14 @@ func explain(ctx context.Context, instance Instance, t Target, o Options, failed
 	if err != nil {
 		return fmt.Errorf("%s %s; what is open instead is not known: %w", t, what, err)
 	}
-	return &timeoutError{fmt.Sprintf("%s %s: %s", t, what, instead(t, containers))}
+	if len(containers) > 0 {
+		return &timeoutError{fmt.Sprintf("%s %s: %s", t, what, instead(containers))}
+	}
+	running, err := instance.Running(ctx)
+	if err != nil {
+		return fmt.Errorf("%s %s; which containers run is not known: %w", t, what, err)
+	}
+	return &timeoutError{fmt.Sprintf("%s %s: no running container matches %s; %s", t, what, t.Container, near(t.Container, running))}
 }
 
 // timeoutError is an [ErrTimeout] that says more.
@@ -130,10 +140,28 @@ func (e *timeoutError) Error() string { return e.text }
 
 func (e *timeoutError) Unwrap() error { return ErrTimeout }
 
-func instead(t Target, containers []Container) string {
-	if len(containers) == 0 {
-		return fmt.Sprintf("no running container matches %s", t.Container)
+// near names the running containers that may have been meant: those that have a part of
+// the name, or else all.
+func near(name string, running []string) string {
+	if len(running) == 0 {
+		return "none is running"
 	}
+	parts := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	close := slices.DeleteFunc(slices.Clone(running), func(one string) bool {
+		return !slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(strings.ToLower(one), part) })
+	})
+	which := "the nearest"
+	if len(close) == 0 {
+		which, close = "running", running
+	}
+	slices.Sort(close)
+	for i := range close {
+		close[i] = output.Printable(close[i])
+	}
+	return which + ": " + strings.Join(most(close), ", ")
+}
+
+func instead(containers []Container) string {
 	var lines []string
 	for _, c := range containers {
 		lines = append(lines, output.Printable(c.Name)+" "+openThere(&c))

@@ -1,23 +1,25 @@
-package config
+package model
 
 import (
 	"slices"
 	"strings"
 	"testing"
-
-	"portwatcher/internal/model"
 )
 
 const webID = "2928e81e0edbcf43683f9ffaea2bf681fdf979929137d641208303aceb0dff95"
 
 // some are containers that selections choose from.
-func some() []*model.Container {
-	return []*model.Container{
-		{ID: webID, Name: "web", Labels: map[string]string{model.LabelProject: "shop", model.LabelService: "web", "team": "core/net", "empty": ""}},
-		{ID: "8581d7334286", Name: "shop_db_1", Labels: map[string]string{model.LabelProject: "shop", model.LabelService: "db"}},
+func some() []*ContainerRef {
+	all := []*Container{
+		{ID: webID, Name: "web", Labels: map[string]string{LabelProject: "shop", LabelService: "web", "team": "core/net", "empty": ""}},
+		{ID: "8581d7334286", Name: "shop_db_1", Labels: map[string]string{LabelProject: "shop", LabelService: "db"}},
 		{ID: "8a805ef5a95b", Name: "web-2", Labels: map[string]string{"team": "other"}},
-		{ID: "65d1768bfbc5", Name: "off", Labels: map[string]string{LabelEnable: "false", "team": "core"}},
 	}
+	refs := make([]*ContainerRef, len(all))
+	for i, c := range all {
+		refs[i] = c.Ref()
+	}
+	return refs
 }
 
 func TestSelection(t *testing.T) {
@@ -54,7 +56,7 @@ func TestSelection(t *testing.T) {
 		{"label:team", "web web-2", ""},
 		{"label:team=other", "web-2", ""},
 		{"label:team=core*", "web", ""},
-		{"label:team=core", "", ""},
+		{"label:team=core", "", "label:team=core"},
 		{"label:team=none", "", "label:team=none"},
 		{"label:empty", "web", ""},
 		{"label:empty=", "web", ""},
@@ -64,7 +66,10 @@ func TestSelection(t *testing.T) {
 		{webID, "web", ""},
 		{"2928e81e0ed", "", "2928e81e0ed"},
 		{"!2928e81e0edb", "shop_db_1 web-2", ""},
-		{"off", "", ""},
+		{"db", "shop_db_1", ""}, // a service
+		{"!db", "web web-2", ""},
+		{"d?", "", "d?"},
+		{"web !db", "web", ""},
 	} {
 		selection, err := ParseSelection(test.text)
 		if err != nil {
@@ -73,7 +78,7 @@ func TestSelection(t *testing.T) {
 		}
 		var matched []string
 		for _, c := range some() {
-			if selection.Matches(c) {
+			if selection.Matches(c, NamesOf(some())) {
 				matched = append(matched, c.Name)
 			}
 		}
@@ -83,6 +88,23 @@ func TestSelection(t *testing.T) {
 		if got := selection.Unmatched(some()); !slices.Equal(got, strings.Fields(test.unmatched)) {
 			t.Errorf("%q: unmatched %q, want %q", test.text, got, test.unmatched)
 		}
+	}
+}
+
+// A word is a service only where no container has that very name.
+func TestServiceOrName(t *testing.T) {
+	service := (&Container{Name: "shop-web-1", Labels: map[string]string{LabelProject: "shop", LabelService: "web"}}).Ref()
+	name := (&Container{Name: "web"}).Ref()
+	selection, err := ParseSelection("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone, both := NamesOf([]*ContainerRef{service}), NamesOf([]*ContainerRef{service, name})
+	if !selection.Matches(service, alone) || selection.Matches(service, both) || !selection.Matches(name, both) {
+		t.Error("web selects another container than it should")
+	}
+	if !selection.DependsOn("web") || selection.DependsOn("we") {
+		t.Error("what the selection depends on is wrong")
 	}
 }
 
@@ -130,9 +152,10 @@ func FuzzParseSelection(f *testing.F) {
 			}
 			return
 		}
-		c := &model.Container{ID: name, Name: name, Labels: map[string]string{"a": value, model.LabelProject: name, model.LabelService: value}}
-		matches := selection.Matches(c)
-		unmatched := selection.Unmatched([]*model.Container{c})
+		c := (&Container{ID: name, Name: name, Labels: map[string]string{"a": value, LabelProject: name, LabelService: value}}).Ref()
+		names := NamesOf([]*ContainerRef{c})
+		matches := selection.Matches(c, names)
+		unmatched := selection.Unmatched([]*ContainerRef{c})
 		positive := 0
 		for _, word := range unmatched {
 			if strings.HasPrefix(word, "!") || !strings.Contains(text, word) {
@@ -140,7 +163,7 @@ func FuzzParseSelection(f *testing.F) {
 			}
 		}
 		for _, e := range selection.include {
-			if e.matches(c) {
+			if e.selects(c, names) {
 				positive++
 			}
 		}
@@ -152,7 +175,7 @@ func FuzzParseSelection(f *testing.F) {
 		if err != nil {
 			t.Errorf("%q with !*: %v", text, err)
 		}
-		if none.Matches(c) {
+		if none.Matches(c, names) {
 			t.Errorf("%q: exclusion does not win", text)
 		}
 		if matches && positive == 0 && len(selection.include) > 0 {

@@ -1,0 +1,110 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Filter selects endpoints and events: those that match each of its fields. An empty
+// field selects all. An event that names no container is selected only where no
+// container is asked for.
+type Filter struct {
+	Containers Selection
+	// Project is the name of a Compose project.
+	Project   string
+	Protocols []Protocol
+	Ports     PortSet
+	Exposures []Exposure
+	// Types and Transient are about events only.
+	Types     []Type
+	Transient *bool
+}
+
+// All reports whether every endpoint is selected.
+func (f *Filter) All() bool {
+	return f.Containers.Empty() && f.Project == "" && len(f.Protocols) == 0 && f.Ports.Empty() && len(f.Exposures) == 0
+}
+
+// String returns a text that differs between filters that differ.
+func (f *Filter) String() string {
+	transient := "both"
+	if f.Transient != nil {
+		transient = fmt.Sprint(*f.Transient)
+	}
+	return fmt.Sprintf("%q %q %v %q %q %q %s", f.Containers, f.Project, f.Protocols, f.Ports, f.Exposures, f.Types, transient)
+}
+
+// Matcher returns what compares with the filter, among containers of some names.
+func (f *Filter) Matcher(names Names) *Matcher { return &Matcher{Filter: *f, names: names} }
+
+// Matcher compares endpoints and events with a filter. It is used by one goroutine at a
+// time.
+type Matcher struct {
+	Filter
+	names Names
+	// last is the container that was compared last, and selected the result: endpoints
+	// and events come by container.
+	last     *ContainerRef
+	selected bool
+}
+
+// Event reports whether an event is selected. A burst of several ports or protocols is
+// where any that is asked for may be among them.
+func (m *Matcher) Event(e *Event) bool {
+	return contains(m.Types, e.Type) && (m.Transient == nil || *m.Transient == e.Transient) &&
+		(m.Listener(&e.Listener) || e.Type == Bursts && m.burst(&e.Listener))
+}
+
+func (m *Matcher) burst(l *Listener) bool {
+	return (l.Protocol == 0 || contains(m.Protocols, l.Protocol)) && contains(m.Exposures, l.Exposure) &&
+		(m.Ports.Empty() || m.Ports.MayContain(l.Protocol, l.Port)) && m.Container(l.Container)
+}
+
+// Listener reports whether an endpoint is selected.
+func (m *Matcher) Listener(l *Listener) bool {
+	return contains(m.Protocols, l.Protocol) && contains(m.Exposures, l.Exposure) &&
+		(m.Ports.Empty() || m.Ports.Contains(l.Protocol, l.Port)) && m.Container(l.Container)
+}
+
+// Container reports whether what a container does is selected; nil is no container.
+func (m *Matcher) Container(c *ContainerRef) bool {
+	switch {
+	case m.Containers.Empty() && m.Project == "":
+		return true
+	case c == nil:
+		return false
+	case m.last != nil && (m.last == c || m.last.Same(c)):
+		return m.selected
+	}
+	m.last = c
+	m.selected = (m.Project == "" || m.Project == c.Project) && m.Containers.Matches(c, m.names)
+	return m.selected
+}
+
+func contains[T comparable](list []T, value T) bool {
+	return len(list) == 0 || slices.Contains(list, value)
+}
+
+// Types and Exposures are all there are, in the order of the documentation.
+var (
+	Types     = []Type{Opened, Closed, Changed, Bursts, Gap}
+	Exposures = []Exposure{Loopback, Network, Published, Host}
+)
+
+// ParseType reads the type of an event. The error names what is allowed.
+func ParseType(text string) (Type, error) { return oneOf(text, Types) }
+
+// ParseExposure reads an exposure. The error names what is allowed.
+func ParseExposure(text string) (Exposure, error) { return oneOf(text, Exposures) }
+
+func oneOf[T ~string](text string, all []T) (T, error) {
+	if slices.Contains(all, T(text)) {
+		return T(text), nil
+	}
+	words := make([]string, len(all))
+	for i, one := range all {
+		words[i] = string(one)
+	}
+	return "", fmt.Errorf("allowed are %s", strings.Join(words, ", "))
+}

@@ -1,0 +1,49 @@
+package model
+
+import (
+	"strings"
+	"testing"
+)
+
+// The journal finds the same; see its
+func TestFilterOfBursts(t *testing.T) {
+	web := &ContainerRef{ID: "x", Name: "web"}
+	one := Event{Type: Bursts, Listener: Listener{Container: web, Protocol: TCP, Port: 80}, Burst: &Burst{PortCount: 1}}
+	several := Event{Type: Bursts, Listener: Listener{Container: web}, Burst: &Burst{PortCount: 900}}
+	gap := Event{Type: Gap, Listener: Listener{Container: web}}
+	ports := func(protocol Protocol) Filter {
+		return Filter{Ports: PortSet{[]portRange{{81, 90, protocol}}}}
+	}
+	db, err := ParseSelection("db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		filter            Filter
+		one, several, gap bool
+	}{
+		"none":              {Filter{}, true, true, true},
+		"type":              {Filter{Types: []Type{Bursts}}, true, true, false},
+		"another type":      {Filter{Types: []Type{Opened}}, false, false, false},
+		"port":              {Filter{Ports: OnePort(0, 80)}, true, true, false},
+		"another port":      {ports(0), false, true, false},
+		"port and protocol": {ports(UDP), false, true, false},
+		"protocol":          {Filter{Protocols: []Protocol{UDP}}, false, true, false},
+		"container":         {Filter{Containers: db, Ports: ports(0).Ports}, false, false, false},
+		"exposure":          {Filter{Exposures: []Exposure{Host}}, false, false, false},
+	} {
+		m := test.filter.Matcher(NamesOf([]*ContainerRef{web}))
+		if a, b, c := m.Event(&one), m.Event(&several), m.Event(&gap); a != test.one || b != test.several || c != test.gap {
+			t.Errorf("%s: a burst of one port %v, of several %v, a gap %v; want %v, %v, %v", name, a, b, c, test.one, test.several, test.gap)
+		}
+	}
+}
+
+func TestParseExposure(t *testing.T) {
+	if e, err := ParseExposure("published"); err != nil || e != Published {
+		t.Errorf("%q, error %v", e, err)
+	}
+	if _, err := ParseExposure("public"); err == nil || !strings.Contains(err.Error(), "loopback, network, published, host") {
+		t.Errorf("error %v, want those that are allowed", err)
+	}
+}
