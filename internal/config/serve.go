@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -50,7 +51,7 @@ func (s *Settings) setAllowedHosts(value string) error {
 	var hosts []string
 	for _, name := range model.Words(value) {
 		if strings.ContainsAny(name, ":/*@") || len(name) > 253 {
-			return &model.EntryError{name, fmt.Errorf("allowed are host names without a port, separated by commas or blanks")}
+			return &model.EntryError{Entry: name, Err: errors.New("allowed are host names without a port, separated by commas or blanks")}
 		}
 		hosts = append(hosts, strings.ToLower(name))
 	}

@@ -208,7 +208,7 @@ func (p *parameters) containers() model.Selection {
 	var words []string
 	for _, name := range []string{"container", "name"} {
 		its := model.Words(strings.Join(p.values[name], ","))
-		if room := maxPatterns - len(words); len(its) > room {
+		if room := max(maxPatterns-len(words), 0); len(its) > room {
 			p.wrong(name, its[room], fmt.Sprintf("at most %d values", maxPatterns))
 		}
 		if _, err := model.ParseSelection(strings.Join(its, ",")); err != nil {
