@@ -18,7 +18,11 @@ const journalRounds = 15
 // measureQueries asks as `portwatcher events` and `portwatcher ports --at` do:
 // opening the journal is in the time.
 func (n *journalNumbers) measureQueries(ctx context.Context, path string) error {
-	web := []string{"shop_web_7"}
+	selection, err := model.ParseSelection("shop_web_7")
+	if err != nil {
+		return err
+	}
+	web := model.Filter{Containers: selection}
 	transientPort := model.Filter{Ports: model.OnePort(0, 5000)}
 	for range journalRounds {
 		for _, question := range []struct {
