@@ -15,8 +15,8 @@ import (
 	"portwatcher/internal/version"
 )
 
-// openJournal opens the record. The caller closes it. setAside is told when a
-// damaged file was moved away while in use.
+// openJournal opens the record. The caller closes it. setAside receives the path to which
+// a damaged file was moved while in use.
 func openJournal(s *config.Settings, log logrus.FieldLogger, setAside func(string)) (*journal.Journal, error) {
 	path := s.State
 	if path == config.StateMemory {
@@ -33,8 +33,8 @@ func openJournal(s *config.Settings, log logrus.FieldLogger, setAside func(strin
 	return j, nil
 }
 
-// bootID identifies this boot of the host, or is empty where it is not known:
-// nothing is taken for the same as before then.
+// bootID identifies this boot of the host. It is empty where it cannot be read; then
+// nothing is taken for the same as in an earlier run.
 func bootID(procRoot string) string {
 	text, err := os.ReadFile(filepath.Join(procRoot, "sys/kernel/random/boot_id"))
 	if err != nil {
@@ -43,7 +43,7 @@ func bootID(procRoot string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// resume returns what the journal knows of an earlier run.
+// resume returns what an earlier run left in the journal.
 func resume(j *journal.Journal, now time.Time) capture.Resume {
 	r := capture.Resume{FirstID: j.NextID()}
 	before := j.Previous()
@@ -59,19 +59,19 @@ func resume(j *journal.Journal, now time.Time) capture.Resume {
 }
 
 func damaged(aside string) string {
-	return fmt.Sprintf("the journal was damaged, and has been moved to %s: what was known before is not in it any more", aside)
+	return fmt.Sprintf("the journal was damaged and has been moved to %s: the new one does not have what happened before", aside)
 }
 
-// away says since when nobody watched.
+// away returns the reason of the gap between two runs.
 func away(before *journal.Previous, now time.Time) string {
 	text := "portwatcher was not running"
 	if !before.SameBoot {
-		text += ", and the host was started anew"
+		text += ", and the host was rebooted"
 	}
 	if gone := now.Sub(before.LastAlive); gone >= 0 {
 		text += fmt.Sprintf(", from %s to %s", before.LastAlive.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	text += ": ports that opened and closed in that time are not known"
+	text += ": ports that opened and closed in that time are missing"
 	if !before.Clean {
 		text += "; it had not stopped in order, and its last events may be missing from the journal"
 	}

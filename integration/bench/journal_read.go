@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -90,8 +91,8 @@ func (n *journalNumbers) measureDelay(ctx context.Context, path string) error {
 		first := j.NextID()
 		offered := make([]time.Time, count)
 		var mutex sync.Mutex // guards offered
-		delaysOf := func(r *journal.Reader) (delays []time.Duration, err error) {
-			for e, err := range r.Follow(ctx, journal.Query{Limit: count, FromStart: true}) {
+		delaysOf := func(events iter.Seq2[*model.Event, error]) (delays []time.Duration, err error) {
+			for e, err := range events {
 				if err != nil {
 					return nil, err
 				}
@@ -103,9 +104,10 @@ func (n *journalNumbers) measureDelay(ctx context.Context, path string) error {
 		}
 		var group sync.WaitGroup
 		var insideErr, outsideErr error
-		group.Go(func() { n.inside, insideErr = delaysOf(j.Reader()) })
-		group.Go(func() { n.outside, outsideErr = delaysOf(outside) })
-		all := journaltest.New(journalContainers, first, time.Now(), time.Second/journalSteadyRate)
+		all := journal.Query{Limit: count, FromStart: true}
+		group.Go(func() { n.inside, insideErr = delaysOf(j.Follow(ctx, all)) })
+		group.Go(func() { n.outside, outsideErr = delaysOf(outside.Follow(ctx, all)) })
+		traffic := journaltest.New(journalContainers, first, time.Now(), time.Second/journalSteadyRate)
 		tick := time.NewTicker(time.Second / journalSteadyRate)
 		defer tick.Stop()
 		for i := range offered {
@@ -113,7 +115,7 @@ func (n *journalNumbers) measureDelay(ctx context.Context, path string) error {
 			mutex.Lock()
 			offered[i] = time.Now()
 			mutex.Unlock()
-			if !j.Offer(journal.Record{Event: all.Next()}) {
+			if !j.Offer(journal.Record{Event: traffic.Next()}) {
 				err = errors.Join(err, fmt.Errorf("event %d was refused at %d events a second", i, journalSteadyRate))
 				break
 			}

@@ -95,7 +95,7 @@ func TestFullDisk(t *testing.T) {
 	within(t, func() bool { return j.Err() == nil })
 	want = append(want, all.Next())
 	j.write(want[len(want)-1])
-	wantEvents(t, "after the disk was full", events(t, j.Reader(), Query{}), want)
+	wantEvents(t, "after the disk was full", events(t, j, Query{}), want)
 	if all := messages(hook); len(all) != 2 || !strings.HasPrefix(all[0], "error: ") || !strings.Contains(all[1], "written again") {
 		t.Errorf("logged %q: want one error, and that it works again", all)
 	}

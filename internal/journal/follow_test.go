@@ -14,7 +14,7 @@ import (
 )
 
 // follow gathers what a query finds, from now on.
-func follow(t *testing.T, r *Reader, q Query) (next func() *model.Event, end func()) {
+func follow(t *testing.T, r source, q Query) (next func() *model.Event, end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	found := make(chan *model.Event, 1000)
@@ -67,7 +67,7 @@ func TestFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	for name, r := range map[string]*Reader{"inside": j.Reader(), "another process": other} {
+	for name, r := range map[string]source{"inside": j, "another process": other} {
 		t.Run(name, func(t *testing.T) {
 			web := Query{Filter: containers(t, "shop_web_1")}
 			before := len(made)
@@ -109,7 +109,7 @@ func TestFollow(t *testing.T) {
 		t.Errorf("events %v came, want 12", ids)
 	}
 	ids = nil
-	for e, err := range j.Reader().Follow(t.Context(), Query{BeforeID: 4}) {
+	for e, err := range j.Follow(t.Context(), Query{BeforeID: 4}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func TestFollow(t *testing.T) {
 func TestFollowFromTheBeginning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := start(t, Options{})
-		next, end := follow(t, j.Reader(), Query{Limit: 3})
+		next, end := follow(t, j, Query{Limit: 3})
 		synctest.Wait() // it has seen that there is nothing
 		first := j.NextID()
 		all := journaltest.New(2, first, time.Now(), time.Millisecond)
@@ -154,7 +154,7 @@ func TestFollowGoesOnInAnotherFile(t *testing.T) {
 	}
 	defer r.Close()
 	next, end := follow(t, r, Query{AfterID: last})
-	inside, endInside := follow(t, j.Reader(), Query{AfterID: last})
+	inside, endInside := follow(t, j, Query{AfterID: last})
 	all := journaltest.New(1, last+1, time.Now(), time.Millisecond)
 	j.write(all.Next())
 	if e, f := next(), inside(); e.ID != last+1 || f.ID != last+1 {
@@ -179,7 +179,7 @@ func TestManyFollowers(t *testing.T) {
 	for range 200 {
 		group.Go(func() {
 			want := uint64(1)
-			for e, err := range j.Reader().Follow(t.Context(), Query{}) {
+			for e, err := range j.Follow(t.Context(), Query{}) {
 				if err != nil || e.ID != want {
 					t.Errorf("event %v, %v: want %d", e, err, want)
 					return

@@ -1,21 +1,22 @@
-// Package journal is the record: every event in order under its id, the last
-// known state of every endpoint, and a cursor for each named consumer. It is a
-// SQLite database with a write-ahead log, written by one goroutine.
+// Package journal is the record of events: every event in order under its id,
+// the last known state of every endpoint, and a cursor for each named consumer.
+// It is a SQLite database with a write-ahead log, written by one goroutine.
 //
-// It does not decide what an event is, and gives no ids: the capture does.
+// It does not decide what an event is and gives no ids: the capture does.
 //
 // Invariants:
 //
-//   - [Journal.Offer] never blocks and never waits for a disk: what does not
-//     fit is refused, and the caller reports it by a gap event.
-//   - An id is used once on a host. Before an event may be shown under an id,
-//     the id is reserved on disk, so that a kill -9 repeats none.
-//   - Events, the state and the reserve change in one transaction: the state is
-//     always what the recorded events say.
-//   - No reader holds a transaction while its consumer works: the write-ahead
-//     log cannot grow because somebody reads slowly.
-//   - The monitor does not die of its memory: without a writable place, with a
-//     full disk or a corrupt file it goes on, and says so.
+//   - [Journal.Offer] never blocks and never waits for a disk. It refuses what does
+//     not fit, and the caller reports that as a gap.
+//   - An id is used once on a host. It is reserved on disk before an event may be
+//     shown under it, so that a kill -9 repeats none.
+//   - Events, the state and the reserve change in one transaction: the state always
+//     matches the recorded events.
+//   - A reader holds no transaction while its consumer works: a slow consumer does
+//     not make the write-ahead log grow.
+//   - The journal does not stop the program: without a writable place it works in
+//     memory, with a full disk it tries again, and it replaces a corrupt file. It
+//     logs each of these.
 package journal
 
 import (
@@ -25,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -44,40 +46,40 @@ type Options struct {
 	RetainSize int64
 	// BootID identifies this boot: /proc/sys/kernel/random/boot_id.
 	BootID string
-	// Version is the program's, for the record.
+	// Version is the program's; it is recorded with each run.
 	Version string
 	Logger  logrus.FieldLogger
-	// Now is the clock of what is written and of retention; nil: [time.Now].
+	// Now is the clock for what is written and for retention; nil: [time.Now].
 	Now func() time.Time
-	// SetAside is told when a file proved corrupt while it was in use and was
-	// moved to aside, so that a gap can be reported. It is called by the goroutine
-	// of [Journal.Run] and must not block. Nil: nobody is told.
+	// SetAside receives the path to which a file was moved that proved corrupt while
+	// it was in use, so that a gap can be reported. The goroutine of [Journal.Run]
+	// calls it; it must not block. It may be nil.
 	SetAside func(aside string)
 }
 
 // memorySize bounds a journal in memory, in bytes.
 const memorySize = 64 << 20
 
-// Journal is an open journal. All its methods are safe for concurrent use;
-// [Journal.Run] is called once.
+// Journal is an open journal, which this process writes and reads. All its methods
+// are safe for concurrent use; [Journal.Run] is called once. The methods that read
+// return an error after [Journal.Close].
 type Journal struct {
+	queries
+	handle
+
 	options  Options
 	place    Place
 	lock     *lockFile // nil in memory
 	previous *Previous
 	nextID   uint64
 
-	retention limits
-	queue     *sink.Queue[queued]
-	writer    *writer
+	retain     atomic.Int64 // a time.Duration; 0: no limit
+	retainSize atomic.Int64 // bytes; 0: no limit
+	queue      *sink.Queue[queued]
+	writer     *writer
+	suspect    chan suspicion
 
-	// swap guards the handles of the database, which are replaced when the file
-	// proves corrupt. Whoever uses them holds it for reading.
-	swap    sync.RWMutex
-	store   *store
-	suspect chan suspicion
-
-	cursorMutex sync.Mutex // taken after swap
+	cursorMutex sync.Mutex
 	cursors     map[string]uint64
 
 	status status
@@ -87,7 +89,7 @@ type Journal struct {
 type Place struct {
 	// Path is the database file; empty in memory.
 	Path string
-	// Why says why the journal is in memory although a file was asked for.
+	// Why is the reason for which the journal is in memory although a file was asked for.
 	Why error
 }
 
@@ -102,9 +104,9 @@ func (p Place) String() string {
 	return "memory"
 }
 
-// Open opens the journal, or begins one. Where there is no writable place it
-// works in memory, says so once in the log, and [Journal.Place] tells why. A
-// file that is damaged or no database is moved aside; see [Previous].
+// Open opens the journal, or begins one. Without a writable place it works in
+// memory and logs a warning; [Journal.Place] has the reason. It moves a file aside
+// that is damaged or no database; see [Previous].
 //
 // The errors are an [*InUseError], a [*NewerError] and a [*ForeignError]. The
 // caller closes the journal.
@@ -113,6 +115,7 @@ func Open(o Options) (*Journal, error) {
 		o.Now = time.Now
 	}
 	j := &Journal{options: o, queue: newQueue(queueCapacity, queueShare), suspect: make(chan suspicion, 1)}
+	j.queries = queries{transact: j.read, more: j.Committed, now: o.Now}
 	j.status.committed = make(chan struct{})
 	if o.Path != "" {
 		why := j.openFile()
@@ -121,23 +124,22 @@ func Open(o Options) (*Journal, error) {
 			return nil, errors.Join(why, j.release())
 		}
 		if why != nil {
-			if err := j.release(); err != nil {
-				why = errors.Join(why, err)
-			}
-			j.place.Why = why
-			o.Logger.WithError(why).Warn("The journal is kept in memory and will be lost at the end: give --state a file in a writable folder, such as a mounted volume.")
+			j.place.Why = errors.Join(why, j.release())
+			o.Logger.WithError(j.place.Why).Warn("The journal is kept in memory and will be lost at the end: give --state a file in a writable folder, such as a mounted volume.")
 		}
 	}
 	if j.store == nil {
-		if err := j.openMemory(); err != nil {
-			return nil, err
+		s, saved, err := openStore("", o.Logger)
+		if err != nil {
+			return nil, fmt.Errorf("open a journal in memory: %w", err)
 		}
+		j.start(s, saved, idByClock(o.Now()))
 	}
 	j.SetRetention(o.Retain, o.RetainSize)
 	return j, nil
 }
 
-// openFile opens the journal in its file. After an error nothing is open but
+// openFile opens the journal in its file. After an error nothing is open except
 // perhaps the lock.
 func (j *Journal) openFile() error {
 	path, err := resolve(j.options.Path)
@@ -148,81 +150,65 @@ func (j *Journal) openFile() error {
 		return err
 	}
 	aside := ""
-	s, m, err := openStore(path)
+	s, saved, err := openStore(path, j.options.Logger)
 	if isCorrupt(err) {
 		if aside, err = j.setAside(path, err); err != nil {
 			return err
 		}
-		s, m, err = openStore(path)
+		s, saved, err = openStore(path, j.options.Logger)
 	}
 	if err != nil {
 		return err
 	}
-	if err := j.begin(s, m, aside); err != nil {
-		return errors.Join(err, s.close())
-	}
-	j.place.Path = path
-	return nil
-}
-
-// begin takes up the work where the last run left it.
-func (j *Journal) begin(s *store, m *memory, aside string) error {
-	last := max(m.reserved, m.lastID, j.lock.reserved)
+	last := max(saved.reserved, saved.lastID, j.lock.reserved)
 	if aside != "" && last == 0 {
 		last = idByClock(j.options.Now())
 	}
 	if err := j.lock.reserve(last + reserveLength); err != nil {
-		return err
+		return errors.Join(err, s.close())
 	}
-	j.previous = m.previous
-	if j.previous != nil {
-		j.previous.SameBoot = j.options.BootID != "" && m.bootID == j.options.BootID
+	if j.previous = saved.previous; j.previous != nil {
+		j.previous.SameBoot = j.options.BootID != "" && saved.bootID == j.options.BootID
 	}
 	if aside != "" {
 		j.previous = &Previous{Corrupt: aside}
 	}
-	j.start(s, m, last)
+	j.place.Path = path
+	j.start(s, saved, last)
 	return nil
 }
 
-func (j *Journal) openMemory() error {
-	s, m, err := openStore("")
-	if err != nil {
-		return fmt.Errorf("open a journal in memory: %w", err)
-	}
-	j.start(s, m, idByClock(j.options.Now()))
-	return nil
+// start continues after the last id that an earlier run may have used.
+func (j *Journal) start(s *store, saved *saved, last uint64) {
+	j.set(s)
+	j.nextID, j.cursors = last+1, saved.cursors
+	j.status.lastID.Store(saved.lastID)
+	j.writer = newWriter(j, saved, last)
 }
 
-func (j *Journal) start(s *store, m *memory, last uint64) {
-	j.store, j.nextID, j.cursors = s, last+1, m.cursors
-	j.status.lastID.Store(m.lastID)
-	j.writer = newWriter(j, m, last)
-}
-
-// idByClock returns an id above all that earlier runs of this host used, where
+// idByClock returns an id above all that earlier runs on this host used, where
 // nothing recorded them: they cannot have used more than 2^20 a second. It
-// stays below 2^53, which JSON numbers can hold, until the year 2242.
+// stays below 2^53, the largest integer that JSON numbers hold exactly, until the year 2242.
 func idByClock(now time.Time) uint64 {
 	return uint64(max(now.Unix(), 0)) << 20
 }
 
 // Previous is what the last run left.
 type Previous struct {
-	// LastAlive is the last moment at which it is known to have run, in UTC.
+	// LastAlive is the last moment at which the run is known to have been alive, in UTC.
 	LastAlive time.Time
-	// Clean says that it stopped in order and lost nothing.
+	// Clean reports whether it stopped in order and lost nothing.
 	Clean bool
-	// SameBoot says that the host was not booted since.
+	// SameBoot reports whether the host has not booted since.
 	SameBoot bool
-	// Corrupt is where the file was moved to that could not be read; then
+	// Corrupt is where the file was moved that could not be read; then
 	// nothing else is known.
 	Corrupt string
 	// Open is what was open then, ordered by endpoint.
 	Open []model.State
 }
 
-// Previous returns what the last run left; nil where this is the first, and in
+// Previous returns what the last run left; nil for the first run, and in
 // memory. The caller does not change it.
 func (j *Journal) Previous() *Previous { return j.previous }
 
@@ -233,55 +219,40 @@ func (j *Journal) NextID() uint64 { return j.nextID }
 func (j *Journal) Place() Place { return j.place }
 
 // Run writes until ctx ends, then writes what is queued, and marks the stop as
-// clean. What cannot be written is kept and tried again. The error says how
-// many events were lost in the end.
+// clean. It keeps what cannot be written and tries again. The error has the number
+// of events that were lost in the end.
 func (j *Journal) Run(ctx context.Context) error { return j.writer.loop(ctx) }
 
 // Close releases the database and the lock. It is called after [Journal.Run]
 // has returned.
 func (j *Journal) Close() error {
-	j.swap.Lock()
-	defer j.swap.Unlock()
 	j.queue.Close()
-	var err error
-	if j.store != nil {
-		err = j.store.close()
-		j.store = nil
-	}
-	return errors.Join(err, j.release())
+	return errors.Join(j.drop(), j.release())
 }
 
 func (j *Journal) release() error {
-	if j.lock == nil {
-		return nil
-	}
 	err := j.lock.close()
 	j.lock = nil
 	return err
 }
 
-// resolve returns the file that path means, so that two names of one file are
-// one lock, and makes its folder.
+// resolve creates the folder of path and returns the path without symbolic links, so
+// that two names of one file are one lock.
 func resolve(path string) (string, error) {
 	path, err := filepath.Abs(path)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o755)
+	}
+	target := path
+	if err == nil {
+		target, err = filepath.EvalSymlinks(path)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		target, err = filepath.EvalSymlinks(filepath.Dir(path))
+		target = filepath.Join(target, filepath.Base(path))
+	}
 	if err != nil {
 		return "", fmt.Errorf("journal %s: %w", path, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return "", fmt.Errorf("journal %s: make its folder: %w", path, err)
-	}
-	target, err := filepath.EvalSymlinks(path)
-	switch {
-	case err == nil:
-		path = target
-	case !errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("journal %s: %w", path, err)
-	default:
-		folder, err := filepath.EvalSymlinks(filepath.Dir(path))
-		if err != nil {
-			return "", fmt.Errorf("journal %s: %w", path, err)
-		}
-		path = filepath.Join(folder, filepath.Base(path))
-	}
-	return path, nil
+	return target, nil
 }

@@ -129,7 +129,7 @@ func TestAnIDIsNotTakenTwice(t *testing.T) {
 	}
 	last := &model.Event{ID: 6, Time: time.Now().UTC(), Type: model.Gap}
 	j.write(last)
-	wantEvents(t, "after an id came twice", events(t, j.Reader(), Query{}), []*model.Event{kept, last})
+	wantEvents(t, "after an id came twice", events(t, j, Query{}), []*model.Event{kept, last})
 	if s := j.Stats(); s.Dropped != 2 || s.Written != 2 {
 		t.Errorf("%d written and %d dropped, want 2 and 2", s.Written, s.Dropped)
 	}
@@ -180,14 +180,14 @@ func TestInMemory(t *testing.T) {
 	e := journaltest.New(1, j.NextID(), time.Now(), time.Millisecond)
 	want := []*model.Event{e.Next(), e.Next(), e.Next()}
 	j.write(want...)
-	wantEvents(t, "in memory", events(t, j.Reader(), Query{}), want)
+	wantEvents(t, "in memory", events(t, j, Query{}), want)
 	if s := j.Stats(); !s.InMemory || s.Written != 3 || s.Queued != 0 {
 		t.Errorf("stats %+v", s)
 	}
 	if j.Err() != nil || j.Previous() != nil {
 		t.Errorf("error %v, previous %v: want none", j.Err(), j.Previous())
 	}
-	if _, size := j.retention.get(); size != memorySize {
+	if size := j.retainSize.Load(); size != memorySize {
 		t.Errorf("it may grow to %d bytes, want %d", size, memorySize)
 	}
 }
@@ -243,7 +243,7 @@ func TestStopWritesWhatIsQueued(t *testing.T) {
 		t.Error("it took a record after its end")
 	}
 	k := start(t, Options{Path: path})
-	wantEvents(t, "after a stop", events(t, k.Reader(), Query{}), want)
+	wantEvents(t, "after a stop", events(t, k, Query{}), want)
 	if p := k.Previous(); !p.Clean || len(p.Open) != open {
 		t.Errorf("clean %v with %d open, want true with %d", p.Clean, len(p.Open), open)
 	}
@@ -254,7 +254,7 @@ func TestStopWritesWhatIsQueued(t *testing.T) {
 
 func TestAClosedJournalSaysSo(t *testing.T) {
 	j := start(t, Options{Path: temporary(t)})
-	reader := j.Reader()
+	reader := j
 	j.stop()
 	if _, _, err := reader.Bounds(context.Background()); !errors.Is(err, errClosed) {
 		t.Errorf("reading: %v, want %v", err, errClosed)

@@ -10,7 +10,8 @@ import (
 
 // lockFile is held as long as a journal is open, beside the database. The
 // kernel releases it however the process ends (flock(2)). It also holds the
-// reserve of ids, for the case that the database is lost.
+// reserve of ids, for the case that the database is lost. Nil is that of a journal in
+// memory.
 type lockFile struct {
 	file     *os.File
 	path     string
@@ -46,13 +47,16 @@ func acquire(path string) (*lockFile, error) {
 func (l *lockFile) read() (pid int, reserved uint64) {
 	content := make([]byte, 64)
 	n, _ := l.file.ReadAt(content, 0)
-	// Nothing depends on the content being there: the database has it too.
+	// The database has the same numbers: an unreadable content is no error.
 	_, _ = fmt.Sscanf(string(content[:n]), lockFormat, &pid, &reserved)
 	return pid, reserved
 }
 
 // reserve notes that ids up to last may be used. It is durable on return.
 func (l *lockFile) reserve(last uint64) error {
+	if l == nil {
+		return nil
+	}
 	if _, err := l.file.WriteAt(fmt.Appendf(nil, lockFormat, os.Getpid(), last), 0); err != nil {
 		return fmt.Errorf("reserve ids in %s: %w", l.path, err)
 	}
@@ -63,6 +67,9 @@ func (l *lockFile) reserve(last uint64) error {
 }
 
 func (l *lockFile) close() error {
+	if l == nil {
+		return nil
+	}
 	if err := l.file.Close(); err != nil {
 		return fmt.Errorf("release the journal's lock: %w", err)
 	}

@@ -10,7 +10,7 @@ import (
 
 // checkQuery asks for something, and compares the answer with all events that
 // plainly match.
-func (m *reference) checkQuery(r *Reader) {
+func (m *reference) checkQuery(r source) {
 	m.t.Helper()
 	q := m.query()
 	var want []*model.Event

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ type opening struct {
 	state  model.State
 	until  time.Time // zero: it is open
 	told   bool      // its closed event tells of it
-	owners []owner   // rising; the first is empty where no event tells of it
+	owners []owner   // rising
 }
 
 type owner struct {
@@ -82,8 +83,8 @@ func (m *reference) live(path string, life int) {
 		m.clock.add(1)
 		j.write(m.add(&model.Event{Type: model.Gap, Reason: "a mark"}))
 		for range 3 {
-			m.checkQuery(j.Reader())
-			m.checkAt(j.Reader())
+			m.checkQuery(j)
+			m.checkAt(j)
 		}
 	}
 	m.runs[life].until = m.clock.Now()
@@ -169,7 +170,7 @@ func (m *reference) put(endpoint model.Endpoint) *opening {
 	m.end(endpoint)
 	now := m.clock.Now()
 	o := &opening{state: model.State{Open: model.Open{Time: now, Listener: m.listener(endpoint), OpenedAt: now}, Sockets: m.sockets()}}
-	o.owners = []owner{{from: now}}
+	o.owners = []owner{{now, o.state.Processes}}
 	m.open[endpoint] = o
 	m.history = append(m.history, o)
 	return o
@@ -186,7 +187,6 @@ func (m *reference) end(endpoint model.Endpoint) *opening {
 
 func (m *reference) opened(endpoint model.Endpoint) Record {
 	o := m.put(endpoint)
-	o.owners[0].processes = o.state.Processes
 	return Record{Event: m.add(&model.Event{Type: model.Opened, Listener: o.state.Listener}), Sockets: o.state.Sockets}
 }
 
@@ -261,7 +261,7 @@ func (m *reference) moment() time.Time {
 	return first.Add(time.Duration(m.random.Int64N(int64(last.Sub(first))+2)) - 1)
 }
 
-func (m *reference) checkAt(r *Reader) {
+func (m *reference) checkAt(r source) {
 	m.t.Helper()
 	at := m.moment()
 	got, watching, err := r.At(context.Background(), at)
@@ -280,7 +280,9 @@ func (m *reference) checkAt(r *Reader) {
 			want = append(want, o.at(at))
 		}
 	}
-	sortOpen(want)
+	slices.SortFunc(want, func(a, b model.Open) int {
+		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), endpointOf(&a.Listener).Compare(endpointOf(&b.Listener)))
+	})
 	if g, w := asJSON(m.t, got), asJSON(m.t, want); g != w {
 		m.t.Fatalf("open at %v\n%s, want\n%s", at, g, w)
 	}

@@ -18,6 +18,8 @@ type Query struct {
 	Since, Until time.Time
 	// AfterID and BeforeID are exclusive; 0: none.
 	AfterID, BeforeID uint64
+	// Filter compares containers among all that the journal has, with their newest
+	// labels.
 	model.Filter
 	// Limit is how many events there are at most; 0: all. They are the last that
 	// match, or with FromStart the first. The order is always that of the ids.
@@ -35,16 +37,6 @@ func (q *Query) Check() error {
 		return fmt.Errorf("since %s is not before until %s", q.Since.Format(time.RFC3339), q.Until.Format(time.RFC3339))
 	case q.AfterID > maxID || q.BeforeID > maxID:
 		return fmt.Errorf("after and before: the largest id is %d", uint64(maxID))
-	}
-	for _, kind := range q.Types {
-		if codeOf(types, kind) == 0 {
-			return fmt.Errorf("type %q: allowed are %s, %s, %s, %s and %s", kind, model.Opened, model.Closed, model.Changed, model.Bursts, model.Gap)
-		}
-	}
-	for _, exposure := range q.Exposures {
-		if codeOf(exposures, exposure) == 0 {
-			return fmt.Errorf("exposure %q: allowed are %s, %s, %s and %s", exposure, model.Loopback, model.Network, model.Published, model.Host)
-		}
 	}
 	return nil
 }

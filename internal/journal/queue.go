@@ -9,14 +9,14 @@ import (
 
 // Record is one thing for the journal; records are offered in the order in
 // which they happened. Exactly one of Event, State (with or without Full) and
-// Forget is meant.
+// Forget is set.
 type Record struct {
 	// Event is recorded under its id, and changes the state. Immutable.
 	Event *model.Event
 	// Sockets go into the state, with an opened or changed event. Immutable.
 	Sockets *model.Sockets
-	// State puts endpoints that are open. Full says that it is all there is:
-	// what else the journal believes open ends now without an event.
+	// State puts endpoints that are open. With Full it is the whole state:
+	// what else is open by the journal ends now without an event. Immutable.
 	State []model.State
 	Full  bool
 	// Forget is the id of a container that is not monitored any more: its
@@ -47,6 +47,8 @@ const (
 type queued struct {
 	Record
 	arrived time.Time
+	// before is the state of a changed endpoint before the record was applied.
+	before *model.State
 }
 
 // newQueue returns the queue in front of a journal.
@@ -54,22 +56,21 @@ func newQueue(capacity, share int) *sink.Queue[queued] {
 	return sink.NewQueue[queued]("journal", capacity, share)
 }
 
-// Offer hands over a record, or returns false at once where it has no room for more
-// records of its container; see [sink.Queue.Offer]. After [Journal.Run] it takes
-// none.
+// Offer hands over a record. It returns false at once where it has no room for more
+// records of its container, and after [Journal.Run]; see [sink.Queue.Offer].
 func (j *Journal) Offer(r Record) (accepted bool) {
-	return j.queue.Offer(r.key(), queued{r, j.options.Now()})
+	return j.queue.Offer(r.key(), queued{Record: r, arrived: j.options.Now()})
 }
 
-// Room says whether there is room for a record of the container with the id key;
+// Room reports whether there is room for a record of the container with the id key;
 // see [sink.Queue.Room].
 func (j *Journal) Room(key string) bool { return j.queue.Room(key) }
 
 // Force hands over a record that stands for many, a burst or a gap, or the whole
 // state; see [sink.Queue.Force].
 func (j *Journal) Force(r Record) (accepted bool) {
-	return j.queue.Force(r.key(), queued{r, j.options.Now()})
+	return j.queue.Force(r.key(), queued{Record: r, arrived: j.options.Now()})
 }
 
-// Queue returns how the queue in front of the writer does.
+// Queue returns the status of the queue in front of the writer.
 func (j *Journal) Queue() sink.Status { return j.queue.Status() }

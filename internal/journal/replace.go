@@ -7,14 +7,14 @@ import (
 	"os"
 )
 
-// suspicion is what a reader met that says that a database is damaged.
+// suspicion is an error by which a reader found that a database is damaged.
 type suspicion struct {
 	store *store
 	why   error
 }
 
-// examine begins a new database if the one that a reader met damaged is still
-// the one in use.
+// examine begins a new database if the one that a reader found damaged is the one in
+// use.
 func (w *writer) examine(ctx context.Context, s suspicion) {
 	if s.store != w.j.store {
 		return
@@ -25,14 +25,14 @@ func (w *writer) examine(ctx context.Context, s suspicion) {
 	w.attempt(ctx)
 }
 
-// replace moves a damaged database aside. The next attempt to write begins a
-// new one, with all that is known.
+// replace moves a damaged database aside. The next transaction begins a
+// new one, which receives the state, the cursors and the batch.
 func (w *writer) replace(why error) error {
 	j := w.j
 	if j.place.Path == "" {
 		return why
 	}
-	w.letGo()
+	w.abandon()
 	aside, err := j.setAside(j.place.Path, why)
 	if err != nil {
 		return err
@@ -43,42 +43,23 @@ func (w *writer) replace(why error) error {
 	return nil
 }
 
-// letGo closes the database for good.
-func (w *writer) letGo() {
-	w.j.swap.Lock()
-	defer w.j.swap.Unlock()
+// abandon closes the database for good.
+func (w *writer) abandon() {
 	if w.j.store == nil {
 		return
 	}
-	if err := w.j.store.close(); err != nil {
-		w.j.options.Logger.WithError(err).Warn("The database that is given up could not be closed.")
+	if err := w.j.drop(); err != nil {
+		w.j.options.Logger.WithError(err).Warn("The old database of the journal could not be closed.")
 	}
-	w.j.store = nil
 	w.rebased = true
 	w.run, w.reserved = 0, 0
 	w.states.rebase()
-	w.origins.forget()
+	w.recorder.forget()
 }
 
-// reopen opens a database after one was given up.
-func (w *writer) reopen() error {
-	j := w.j
-	if j.store != nil {
-		return nil
-	}
-	s, _, err := openStore(j.place.Path)
-	if err != nil {
-		return err
-	}
-	j.swap.Lock()
-	defer j.swap.Unlock()
-	j.store = s
-	return nil
-}
-
-// watchFile begins a new database where the file was removed: what is written
-// to that is lost.
-func (w *writer) watchFile() {
+// checkFile begins a new database where the file was removed: what is written
+// to a removed file is lost.
+func (w *writer) checkFile() {
 	j := w.j
 	if j.place.Path == "" || j.store == nil {
 		return
@@ -86,37 +67,41 @@ func (w *writer) watchFile() {
 	info, err := os.Stat(j.place.Path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		j.options.Logger.Errorf("The journal %s was removed while it was in use. A new one is begun: what it recorded is lost.", j.place)
-		w.letGo()
-	case err == nil && !os.SameFile(info, j.store.file) && !w.misplaced:
-		w.misplaced = true
-		j.options.Logger.Errorf("Another file took the place of the journal %s while it was in use. What is recorded now is lost at the end: restart portwatcher, and stop it before the file is replaced.", j.place)
+		j.options.Logger.Errorf("The journal %s was removed while it was in use. A new one begins: what the old one recorded is lost.", j.place)
+		w.abandon()
+	case err == nil && !os.SameFile(info, j.store.file) && !w.replaced:
+		w.replaced = true
+		j.options.Logger.Errorf("The journal %s was replaced by another file while it was in use. What is recorded now is lost at the end: restart portwatcher, and stop it before you replace the file.", j.place)
 	}
 }
 
-// setAside moves a damaged database out of the way.
+// setAside renames a damaged database.
 func (j *Journal) setAside(path string, why error) (aside string, err error) {
 	stamped := path + ".corrupt-" + j.options.Now().UTC().Format("20060102T150405Z")
 	aside = stamped
 	for n := 2; exists(aside); n++ {
 		aside = fmt.Sprintf("%s-%d", stamped, n)
 	}
-	if err := os.Rename(path, aside); err != nil {
-		return "", fmt.Errorf("move the damaged journal aside: %w", err)
+	err = os.Rename(path, aside)
+	if err == nil {
+		err = ignoreMissing(os.Rename(path+"-wal", aside+"-wal"))
 	}
-	err = os.Rename(path+"-wal", aside+"-wal")
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	if removed := os.Remove(path + "-shm"); removed != nil && !errors.Is(removed, os.ErrNotExist) {
-		err = errors.Join(err, removed)
+	if err == nil {
+		err = ignoreMissing(os.Remove(path + "-shm"))
 	}
 	if err != nil {
 		return "", fmt.Errorf("move the damaged journal aside: %w", err)
 	}
 	j.options.Logger.WithError(why).WithField("aside", aside).
-		Error("The journal is damaged. It was moved aside and a new one begun: what it recorded is only in the file set aside.")
+		Error("The journal is damaged. It was moved aside and a new one begins: what it recorded is only in the file set aside.")
 	return aside, nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func exists(path string) bool {

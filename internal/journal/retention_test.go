@@ -87,8 +87,10 @@ func TestRetentionByAge(t *testing.T) {
 	for i, e := range all {
 		c.add(e.Time.Sub(c.Now()))
 		j.offerOrFail(t, e)
-		if i == 100 {
-			writeNow(t, j, Record{Forget: all[0].Container.ID})
+		if i == 2299 {
+			for _, c := range old.Containers {
+				writeNow(t, j, Record{Forget: c.ID})
+			}
 		}
 	}
 	writeNow(t, j)
@@ -98,30 +100,27 @@ func TestRetentionByAge(t *testing.T) {
 	for kept[0].Time.Before(cutoff) {
 		kept = kept[1:]
 	}
-	wantEvents(t, "an hour", events(t, j.Reader(), Query{}), kept)
+	wantEvents(t, "an hour", events(t, j, Query{}), kept)
 
 	c.add(time.Hour - 1000*time.Second)
 	if steps := trimNow(t, j); steps < 2600/trimRows {
 		t.Errorf("it took %d steps, want one for each %d events", steps, trimRows)
 	}
-	wantEvents(t, "1000 s", events(t, j.Reader(), Query{}), all[len(all)-1001:])
-	for table, want := range map[string]int{"origins": 1, "states WHERE until IS NOT NULL": 0, "runs": 1} {
+	wantEvents(t, "1000 s", events(t, j, Query{}), all[len(all)-1001:])
+	for table, want := range map[string]int{"origins": 1, "ended": 0, "runs": 1} {
 		if n := count(t, j, table); n != want {
 			t.Errorf("%s: %d rows are left, want %d", table, n, want)
 		}
 	}
-	if n := count(t, j, "blocks"); n > 2 {
-		t.Errorf("%d blocks are left for 1000 events", n)
-	}
-	_, _, err := j.Reader().At(t.Context(), all[len(all)-1003].Time)
+	_, _, err := j.At(t.Context(), all[len(all)-1003].Time)
 	if unknown, ok := errors.AsType[*UnknownTimeError](err); !ok || !unknown.From.Equal(all[len(all)-1002].Time) {
 		t.Errorf("before the record begins: %v", err)
 	}
-	if _, _, err := j.Reader().At(t.Context(), all[len(all)-1002].Time); err != nil {
+	if _, _, err := j.At(t.Context(), all[len(all)-1002].Time); err != nil {
 		t.Errorf("where the record begins: %v", err)
 	}
 	writeNow(t, j, Record{Event: recent.Next()}) // the dictionary knows what was deleted
-	if n := count(t, j, "events"); n != 1002 || len(events(t, j.Reader(), Query{})) != n {
+	if n := count(t, j, "events"); n != 1002 || len(events(t, j, Query{})) != n {
 		t.Error("the event after retention cannot be read")
 	}
 }
@@ -145,17 +144,17 @@ func TestClockSetBack(t *testing.T) {
 	write(600)
 	all.Now = all.Now.Add(-time.Hour)
 	write(600)
-	wantEvents(t, "after the clock was set back", events(t, j.Reader(), Query{}), want)
-	early := events(t, j.Reader(), Query{Until: want[0].Time})
+	wantEvents(t, "after the clock was set back", events(t, j, Query{}), want)
+	early := events(t, j, Query{Until: want[0].Time})
 	wantEvents(t, "the hour before", early, want[600:])
 	trimNow(t, j)
-	wantEvents(t, "nothing is old", events(t, j.Reader(), Query{}), want)
+	wantEvents(t, "nothing is old", events(t, j, Query{}), want)
 	c.add(time.Hour + 10*time.Minute) // the second half is 70 minutes old, the first 10
 	trimNow(t, j)
-	wantEvents(t, "the first are young", events(t, j.Reader(), Query{}), want)
+	wantEvents(t, "the first are young", events(t, j, Query{}), want)
 	c.add(time.Hour)
 	trimNow(t, j)
-	wantEvents(t, "all are old", events(t, j.Reader(), Query{}), nil)
+	wantEvents(t, "all are old", events(t, j, Query{}), nil)
 }
 
 func TestRetentionBySizeUnderLoad(t *testing.T) {
@@ -178,12 +177,12 @@ func TestRetentionBySizeUnderLoad(t *testing.T) {
 		j.offer(Record{Event: all.Next()}) // nothing is refused
 	}
 	j.await(all.ID)
-	if first, _, err := j.Reader().Bounds(t.Context()); err != nil || first == 1 {
+	if first, _, err := j.Bounds(t.Context()); err != nil || first == 1 {
 		t.Errorf("nothing was deleted under load (%v)", err)
 	}
 	within(t, func() bool { return size() < limit+(1<<20) })
 	within(t, func() bool { return j.Stats().Size <= limit })
-	left := events(t, j.Reader(), Query{})
+	left := events(t, j, Query{})
 	first, last := left[0].ID, left[len(left)-1].ID
 	if last != all.ID || len(left) != int(last-first+1) || len(left) < limit/250 {
 		t.Errorf("%d events are left from %d to %d, want all up to %d", len(left), first, last, all.ID)
@@ -234,7 +233,7 @@ func TestOnlyForgottenContainers(t *testing.T) {
 	if size, _, err := j.store.size(t.Context()); err != nil || size > 1<<20 {
 		t.Errorf("%d bytes are left (%v), want at most %d", size, err, 1<<20)
 	}
-	if open, _, err := j.Reader().At(t.Context(), c.Now()); err != nil || len(open) < 100 {
+	if open, _, err := j.At(t.Context(), c.Now()); err != nil || len(open) < 100 {
 		t.Errorf("%d are open (%v): what is open must stay", len(open), err)
 	}
 }
@@ -260,7 +259,7 @@ func TestSetRetention(t *testing.T) {
 	}
 	inMemory := standing(t, Options{})
 	inMemory.SetRetention(0, 0)
-	if _, size := inMemory.retention.get(); size != memorySize {
+	if size := inMemory.retainSize.Load(); size != memorySize {
 		t.Errorf("in memory it may grow to %d bytes, want %d", size, memorySize)
 	}
 }

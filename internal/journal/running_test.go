@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"io"
+	"iter"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -108,8 +109,15 @@ func within(t testing.TB, holds func() bool) {
 
 func temporary(t testing.TB) string { return filepath.Join(t.TempDir(), "journal.db") }
 
+// source is a [Journal] or a [Reader].
+type source interface {
+	Events(ctx context.Context, q Query) iter.Seq2[*model.Event, error]
+	Follow(ctx context.Context, q Query) iter.Seq2[*model.Event, error]
+	At(ctx context.Context, t time.Time) ([]model.Open, Watching, error)
+}
+
 // events reads all that a query selects.
-func events(t testing.TB, r *Reader, q Query) []*model.Event {
+func events(t testing.TB, r source, q Query) []*model.Event {
 	t.Helper()
 	var all []*model.Event
 	for e, err := range r.Events(context.Background(), q) {

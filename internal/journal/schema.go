@@ -4,20 +4,23 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+
+	"github.com/sirupsen/logrus"
 )
 
 // applicationID marks a database as a journal: "PWJR".
 // Source: https://www.sqlite.org/pragma.html#pragma_application_id.
 const applicationID = 0x50574a52
 
-// migrations lead from each schema version to the next, beginning with an
-// empty file. A migration that was released is never changed.
-var migrations = []string{schema1}
+// newestSchema is the schema version of the database (PRAGMA user_version) that this
+// program writes. It migrates older ones.
+const newestSchema = 2
 
-// schema1 keeps a row small: an event is a few integers that queries need, and
-// one blob (see detail.go). Times are unix nanoseconds.
-const schema1 = `
--- What is the same in many events: the host and the container.
+// schemaBase, schemaTables and schemaIndexes make an empty database of the newest
+// schema. Times are unix nanoseconds; see nanos. Text columns that are named so
+// are JSON.
+const schemaBase = `
+-- The host and the container of events and states.
 CREATE TABLE origins (
 	id        INTEGER PRIMARY KEY,
 	host      TEXT NOT NULL,
@@ -25,42 +28,9 @@ CREATE TABLE origins (
 	name      TEXT NOT NULL,
 	image     TEXT NOT NULL,
 	project   TEXT NOT NULL,
-	service   TEXT NOT NULL
+	service   TEXT NOT NULL,
+	labels    TEXT             -- JSON object, the newest; NULL: not known
 ) STRICT;
-CREATE INDEX origins_container ON origins (container);
-
-CREATE TABLE events (
-	id        INTEGER PRIMARY KEY,
-	time      INTEGER NOT NULL,
-	origin    INTEGER NOT NULL,
-	type      INTEGER NOT NULL,
-	transient INTEGER NOT NULL,
-	protocol  INTEGER NOT NULL,
-	port      INTEGER NOT NULL,
-	exposure  INTEGER NOT NULL,
-	span      INTEGER,         -- how long it was open, as a power of two; see At
-	detail    BLOB NOT NULL
-) STRICT;
-CREATE INDEX events_origin ON events (origin);
-CREATE INDEX events_span ON events (span, time) WHERE span IS NOT NULL;
-CREATE INDEX events_changed ON events (time) WHERE type = 3;
-
--- The earliest and latest time in each block of 1024 ids: what finds a time
--- without an index on it. Ids rise with time, but for clocks that are set.
-CREATE TABLE blocks (
-	id       INTEGER PRIMARY KEY,
-	earliest INTEGER NOT NULL,
-	latest   INTEGER NOT NULL
-) STRICT;
-
--- What is open, and what was open when its container was forgotten.
-CREATE TABLE states (
-	id        INTEGER PRIMARY KEY,
-	opened_at INTEGER NOT NULL,
-	until     INTEGER,         -- NULL: it is open
-	state     TEXT NOT NULL    -- port.State as JSON
-) STRICT;
-CREATE INDEX states_until ON states (until) WHERE until IS NOT NULL;
 
 CREATE TABLE runs (
 	id         INTEGER PRIMARY KEY,
@@ -78,20 +48,85 @@ CREATE TABLE cursors (
 
 CREATE TABLE meta (
 	reserved INTEGER NOT NULL, -- ids up to this may have been used
-	begins   INTEGER           -- the record is complete from here; NULL: from the first run
+	begins   INTEGER,          -- the record is complete from here; NULL: from the first run
+	-- The latest time of an event, and by how much the time of an event was at most
+	-- before that of an earlier one: ids rise with time, except where a clock was set.
+	latest   INTEGER NOT NULL,
+	backward INTEGER NOT NULL
 ) STRICT;
-INSERT INTO meta (reserved) VALUES (0);
+INSERT INTO meta (reserved, latest, backward) VALUES (0, -9223372036854775808, 0);
 `
 
-// migrate brings a database from a schema version to the newest, one
-// transaction a step.
-func migrate(ctx context.Context, conn *sql.Conn, path string, version int) error {
-	for ; version < len(migrations); version++ {
-		step := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
-			migrations[version], applicationID, version+1)
-		if _, err := conn.ExecContext(ctx, step); err != nil {
-			return fmt.Errorf("journal %s: migrate from schema version %d: %w", path, version, err)
+const schemaTables = `
+CREATE TABLE events (
+	id        INTEGER PRIMARY KEY,
+	time      INTEGER NOT NULL,
+	origin    INTEGER NOT NULL,
+	type      TEXT NOT NULL,
+	transient INTEGER NOT NULL,
+	protocol  INTEGER NOT NULL, -- IANA number; 0: none
+	address   TEXT NOT NULL,
+	port      INTEGER NOT NULL,
+	ipv6_only INTEGER NOT NULL,
+	exposure  TEXT NOT NULL,
+	source    TEXT NOT NULL,
+	opened_at INTEGER,         -- of closed and changed: when the endpoint opened
+	processes TEXT,            -- JSON: [[pid, container pid, uid or null, name, executable], ...]
+	before    TEXT,            -- of changed: the processes before
+	detail    TEXT             -- JSON: what few events have
+) STRICT;
+
+-- What is open.
+CREATE TABLE states (
+	container TEXT NOT NULL,
+	protocol  INTEGER NOT NULL,
+	address   TEXT NOT NULL,
+	port      INTEGER NOT NULL,
+	origin    INTEGER NOT NULL,
+	opened_at INTEGER NOT NULL,
+	state     TEXT NOT NULL,   -- JSON: model.State without host and container
+	PRIMARY KEY (container, protocol, address, port)
+) STRICT, WITHOUT ROWID;
+
+-- What was open and ended without an event.
+CREATE TABLE ended (
+	id        INTEGER PRIMARY KEY,
+	origin    INTEGER NOT NULL,
+	opened_at INTEGER NOT NULL,
+	until     INTEGER NOT NULL,
+	state     TEXT NOT NULL    -- as in states
+) STRICT;
+
+-- Here NULL is not the same as NULL, and 0 is no container's id, which is a text.
+CREATE UNIQUE INDEX origins_same ON origins (ifnull(container, 0), name, host, image, project, service);
+`
+
+// schemaIndexes are created after a migration has copied the rows: that is faster.
+const schemaIndexes = `
+CREATE INDEX events_origin ON events (origin);
+CREATE INDEX events_time ON events (time, opened_at);
+CREATE INDEX ended_until ON ended (until);
+`
+
+// migrate brings a database from a schema version to the newest, in one transaction.
+func migrate(ctx context.Context, conn *sql.Conn, path string, version int, log logrus.FieldLogger) error {
+	if version == newestSchema {
+		return nil
+	}
+	err := inTransaction(ctx, conn, func(t transaction) (err error) {
+		if version == 0 {
+			err = t.exec(schemaBase + schemaTables + schemaIndexes)
+		} else {
+			log.Infof("The journal %s is converted from schema version %d to %d. A million events take about half a minute.", path, version, newestSchema)
+			err = migrateFrom1(t)
 		}
+		if err == nil {
+			err = t.exec(fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, newestSchema))
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("journal %s: migrate from schema version %d: %w", path, version, err)
 	}
 	return nil
 }
@@ -101,13 +136,13 @@ func migrate(ctx context.Context, conn *sql.Conn, path string, version int) erro
 func schemaVersion(ctx context.Context, conn *sql.Conn, path string) (int, error) {
 	var application, version, tables, ours int
 	err := conn.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
-		(SELECT count(*) FROM sqlite_schema), (SELECT count(*) FROM sqlite_schema WHERE name IN ('origins', 'blocks', 'states', 'runs'))`).
+		(SELECT count(*) FROM sqlite_schema), (SELECT count(*) FROM sqlite_schema WHERE name IN ('origins', 'events', 'states', 'runs'))`).
 		Scan(&application, &version, &tables, &ours)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("journal %s: read its schema version: %w", path, err)
-	case application == applicationID && version > len(migrations):
-		return 0, &NewerError{Path: path, Found: version, Largest: len(migrations)}
+	case application == applicationID && version > newestSchema:
+		return 0, &NewerError{Path: path, Found: version, Largest: newestSchema}
 	case application == applicationID && version > 0 && tables > 0, application == 0 && version == 0 && tables == 0:
 		return version, nil
 	case application != applicationID && ours == 0:

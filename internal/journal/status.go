@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// status is what others may know of the writer.
+// status is what other goroutines read of the writer.
 type status struct {
 	lastID, written, lost atomic.Uint64
 	size                  atomic.Int64
@@ -15,10 +15,10 @@ type status struct {
 	mutex     sync.Mutex
 	committed chan struct{}
 	// oldest is when the first record arrived of the batch that is being written;
-	// zero: none is.
+	// zero: there is none.
 	oldest  time.Time
 	failure error
-	since   time.Time
+	since   time.Time // of failure
 }
 
 // Stats are the journal's numbers.
@@ -30,8 +30,8 @@ type Stats struct {
 	Written, Dropped uint64
 	// Lag is the age of the oldest record that is not written.
 	Lag time.Duration
-	// Size is the database's size in bytes, without free pages, when it was last
-	// looked at.
+	// Size is the size of the database in bytes, without free pages, at the last step
+	// of retention.
 	Size     int64
 	InMemory bool
 }
@@ -44,8 +44,10 @@ func (j *Journal) Stats() Stats {
 		Written: j.status.written.Load(), Dropped: queue.Dropped + j.status.lost.Load(),
 		Size: j.status.size.Load(), InMemory: j.place.Path == "", Lag: queue.Oldest,
 	}
-	if oldest := j.status.writing(); !oldest.IsZero() {
-		s.Lag = j.options.Now().Sub(oldest)
+	j.status.mutex.Lock()
+	defer j.status.mutex.Unlock()
+	if !j.status.oldest.IsZero() {
+		s.Lag = j.options.Now().Sub(j.status.oldest)
 	}
 	return s
 }
@@ -61,7 +63,7 @@ func (j *Journal) Committed() <-chan struct{} {
 	return j.status.committed
 }
 
-// Err returns nil while writing works, and otherwise since when it does not,
+// Err returns nil while writing works, and otherwise since when it fails
 // and why. A journal that is in memory for lack of a place works.
 func (j *Journal) Err() error {
 	j.status.mutex.Lock()
@@ -79,12 +81,6 @@ func (s *status) begin(oldest time.Time) {
 	s.oldest = oldest
 }
 
-func (s *status) writing() time.Time {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.oldest
-}
-
 // end notes that the batch is written, and wakes the followers if there were
 // events in it.
 func (s *status) end(events int) {
@@ -98,7 +94,7 @@ func (s *status) end(events int) {
 	}
 }
 
-// fail notes that writing does not work; it says whether that is new.
+// fail notes that writing fails, and reports whether that is new.
 func (s *status) fail(err error, now time.Time) (isNew bool) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -110,13 +106,11 @@ func (s *status) fail(err error, now time.Time) (isNew bool) {
 	return isNew
 }
 
-// recover notes that writing works; it says for how long it did not.
+// recover notes that writing works, and returns for how long it failed.
 func (s *status) recover(now time.Time) (was time.Duration, failed bool) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if s.failure == nil {
-		return 0, false
-	}
+	failed = s.failure != nil
 	s.failure = nil
-	return now.Sub(s.since), true
+	return now.Sub(s.since), failed
 }

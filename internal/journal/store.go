@@ -3,16 +3,18 @@ package journal
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/url"
 	"os"
-	"strconv"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver
+	"github.com/sirupsen/logrus"
+	"modernc.org/sqlite" // also the driver
 
 	"portwatcher/internal/model"
 )
@@ -20,81 +22,172 @@ import (
 // store is an open database.
 type store struct {
 	path string
-	// db has one connection, and read some that cannot write. In memory they are
-	// the same.
+	// db has one connection, which writes; nil in a [Reader]. read has several
+	// that cannot write. In memory they are the same.
 	db, read *sql.DB
 	file     os.FileInfo // nil in memory
+	// frozen: it was opened as a file that nobody writes.
+	frozen bool
+	users  sync.WaitGroup // see handle
 }
 
-// memory is what is remembered from the last run.
-type memory struct {
-	previous         *Previous // nil at the first
-	bootID           string
-	lastID, reserved uint64
-	open             map[model.Endpoint]*entry
-	cursors          map[string]uint64
+// handle is a store that several goroutines use and one may replace.
+type handle struct {
+	mutex sync.Mutex
+	store *store
+}
+
+// use runs f with the store, which is not closed before f returns.
+func (h *handle) use(f func(*store) error) error {
+	h.mutex.Lock()
+	s := h.store
+	if s == nil {
+		h.mutex.Unlock()
+		return errClosed
+	}
+	s.users.Add(1)
+	h.mutex.Unlock()
+	defer s.users.Done()
+	return f(s)
+}
+
+// set replaces the store, and returns the one that was there.
+func (h *handle) set(s *store) (old *store) {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	old, h.store = h.store, s
+	return old
+}
+
+// drop waits until nobody uses the store, and closes it.
+func (h *handle) drop() error { return h.set(nil).close() }
+
+func (s *store) close() error {
+	if s == nil {
+		return nil
+	}
+	s.users.Wait()
+	var err error
+	for _, db := range []*sql.DB{s.read, s.db} {
+		if db != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("journal %s: close: %w", s.path, err)
+	}
+	return nil
+}
+
+// transaction is a transaction with the context that bounds it. Its errors have the
+// statement.
+type transaction struct {
+	ctx context.Context
+	tx  *sql.Tx
+}
+
+// inTransaction runs f in a transaction, which it commits unless f fails.
+func inTransaction(ctx context.Context, db interface {
+	BeginTx(context.Context, *sql.TxOptions) (*sql.Tx, error)
+}, f func(transaction) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	if err = f(transaction{ctx, tx}); err == nil {
+		err = tx.Commit()
+	}
+	if err != nil { // SQLite may have rolled back itself
+		if failed := tx.Rollback(); failed != nil && !errors.Is(failed, sql.ErrTxDone) {
+			err = errors.Join(err, fmt.Errorf("roll back: %w", failed))
+		}
+	}
+	return err
+}
+
+// exec runs statements that return nothing.
+func (t transaction) exec(statements string, args ...any) error {
+	_, err := t.tx.ExecContext(t.ctx, statements, args...)
+	return failed(statements, err)
+}
+
+// get reads the only row of a query.
+func (t transaction) get(into []any, query string, args ...any) error {
+	return failed(query, t.tx.QueryRowContext(t.ctx, query, args...).Scan(into...))
+}
+
+// each calls f with the Scan of each row of a query.
+func (t transaction) each(f func(scan func(...any) error) error, query string, args ...any) error {
+	rows, err := t.tx.QueryContext(t.ctx, query, args...)
+	if err != nil {
+		return failed(query, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return failed(query, errors.Join(rows.Err(), rows.Close()))
+}
+
+// failed adds the beginning of the statement to an error.
+func failed(statement string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%.80s: %w", strings.Join(strings.Fields(statement), " "), err)
 }
 
 // readers is how many connections read at the same time.
 const readers = 4
 
 // openStore opens the database at path, or one in memory if path is empty, and
-// reads what it remembers. After an error nothing is open.
-func openStore(path string) (_ *store, m *memory, err error) {
-	s := &store{path: path}
+// reads what the last run saved. After an error nothing is open.
+func openStore(path string, log logrus.FieldLogger) (s *store, m *saved, err error) {
+	s = &store{path: path}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			s, m, err = nil, nil, errors.Join(err, s.close())
 		}
 	}()
-	if path == "" {
-		s.db, err = sql.Open("sqlite", dsn("", nil))
-		s.read = s.db
-	} else {
-		if err := create(path); err != nil {
-			return nil, nil, err
+	options := url.Values{}
+	if path != "" {
+		options = url.Values{"mode": {"rw"}, "_txlock": {"immediate"}}
+		// SQLite gives its other files the mode of this one.
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+		if err == nil {
+			err = f.Close()
 		}
-		s.db, err = sql.Open("sqlite", dsn(path, url.Values{"mode": {"rw"}, "_txlock": {"immediate"}}))
+		if err != nil {
+			return s, nil, fmt.Errorf("open the journal: %w", err)
+		}
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("journal %s: %w", path, err)
+	if s.db, err = openDatabase(path, options, 1); err != nil {
+		return s, nil, err
 	}
-	s.db.SetMaxOpenConns(1)
 	ctx := context.Background()
-	if err := s.prepare(ctx); err != nil {
-		return nil, nil, err
+	if err = s.prepare(ctx, log); err != nil {
+		return s, nil, err
 	}
 	if m, err = s.load(ctx); err != nil {
-		return nil, nil, err
+		return s, nil, err
 	}
 	if path == "" {
+		s.read = s.db
 		return s, m, nil
 	}
 	if s.file, err = os.Stat(path); err != nil {
-		return nil, nil, fmt.Errorf("journal %s: %w", path, err)
+		return s, nil, fmt.Errorf("journal %s: %w", path, err)
 	}
-	if s.read, err = openReading(path, url.Values{"mode": {"ro"}}); err != nil {
-		return nil, nil, err
-	}
-	return s, m, nil
+	s.read, err = openDatabase(path, url.Values{"mode": {"ro"}}, readers)
+	return s, m, err
 }
 
-// create makes the file with its mode: SQLite gives its other files the same.
-func create(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		return fmt.Errorf("open the journal: %w", err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("open the journal: %w", err)
-	}
-	return nil
-}
-
-// dsn names a database for the driver, with what each connection is set to. A
-// "?" or "%" in path is no part of the options. Nothing of it writes.
+// openDatabase opens a database with settings for each connection. A "?" or "%" in
+// path is no part of the options. It writes nothing.
 // Sources: https://www.sqlite.org/uri.html, https://www.sqlite.org/pragma.html.
-func dsn(path string, options url.Values) string {
+func openDatabase(path string, options url.Values, connections int) (*sql.DB, error) {
 	all := url.Values{"_pragma": {
 		"busy_timeout(5000)",
 		"cell_size_check(1)",
@@ -104,25 +197,24 @@ func dsn(path string, options url.Values) string {
 		"temp_store(MEMORY)",
 	}}
 	maps.Copy(all, options)
-	if path == "" {
-		return ":memory:?" + all.Encode()
+	name := ":memory:?" + all.Encode()
+	if path != "" {
+		name = (&url.URL{Scheme: "file", Path: path, RawQuery: all.Encode()}).String()
 	}
-	return (&url.URL{Scheme: "file", Path: path, RawQuery: all.Encode()}).String()
-}
-
-func openReading(path string, options url.Values) (*sql.DB, error) {
-	read, err := sql.Open("sqlite", dsn(path, options))
+	db, err := sql.Open("sqlite", name)
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
-	read.SetMaxOpenConns(readers)
-	read.SetMaxIdleConns(readers)
-	read.SetConnMaxIdleTime(time.Minute)
-	return read, nil
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	if connections > 1 {
+		db.SetConnMaxIdleTime(time.Minute)
+	}
+	return db, nil
 }
 
-// prepare sets the database up. What it must not touch it does not write to.
-func (s *store) prepare(ctx context.Context) error {
+// prepare checks the database before it writes, and brings it to the newest schema.
+func (s *store) prepare(ctx context.Context, log logrus.FieldLogger) error {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("journal %s: open: %w", s.path, err)
@@ -142,126 +234,76 @@ func (s *store) prepare(ctx context.Context) error {
 			return fmt.Errorf("journal %s: set %s: %w", s.path, pragma, err)
 		}
 	}
-	return migrate(ctx, conn, s.path, version)
+	return migrate(ctx, conn, s.path, version, log)
 }
 
-func (s *store) close() error {
-	var err error
-	for _, db := range []*sql.DB{s.read, s.db} {
-		if db != nil {
-			err = errors.Join(err, db.Close())
-		}
+// saved is what the last run left in the database.
+type saved struct {
+	previous         *Previous // nil at the first
+	bootID           string
+	lastID, reserved uint64
+	latest, backward int64 // see the table meta
+	open             map[model.Endpoint]*model.State
+	cursors          map[string]uint64
+}
+
+func (s *store) load(ctx context.Context) (*saved, error) {
+	m := &saved{open: map[model.Endpoint]*model.State{}, cursors: map[string]uint64{}}
+	err := inTransaction(ctx, s.db, m.read)
+	if _, ofSQLite := errors.AsType[*sqlite.Error](err); err != nil && !ofSQLite {
+		err = damage{err}
 	}
 	if err != nil {
-		return fmt.Errorf("journal %s: close: %w", s.path, err)
-	}
-	return nil
-}
-
-// load reads what the last run left.
-func (s *store) load(ctx context.Context) (*memory, error) {
-	m := &memory{open: map[model.Endpoint]*entry{}, cursors: map[string]uint64{}}
-	for _, step := range []func(context.Context, *memory) error{s.loadIDs, s.loadStates, s.loadRun, s.loadCursors} {
-		if err := step(ctx, m); err != nil {
-			return nil, fmt.Errorf("journal %s: %w", s.path, err)
-		}
+		return nil, fmt.Errorf("journal %s: %w", s.path, err)
 	}
 	return m, nil
 }
 
-func (s *store) loadIDs(ctx context.Context, m *memory) error {
-	err := s.db.QueryRowContext(ctx, "SELECT reserved, (SELECT ifnull(max(id), 0) FROM events) FROM meta").Scan(&m.reserved, &m.lastID)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = damage{err}
-	}
+func (m *saved) read(t transaction) error {
+	err := t.get([]any{&m.reserved, &m.latest, &m.backward, &m.lastID},
+		"SELECT reserved, latest, backward, (SELECT ifnull(max(id), 0) FROM events) FROM meta")
 	if err != nil {
-		return fmt.Errorf("read the last id: %w", err)
-	}
-	return nil
-}
-
-func (s *store) loadStates(ctx context.Context, m *memory) error {
-	rows, err := s.db.QueryContext(ctx, "SELECT id, state FROM states WHERE until IS NULL ORDER BY id")
-	if err != nil {
-		return fmt.Errorf("read the state: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		e := &entry{}
-		var text []byte
-		if err := rows.Scan(&e.row, &text); err != nil {
-			return fmt.Errorf("read the state: %w", err)
-		}
-		if err := decodeState(text, &e.state); err != nil {
-			return damage{fmt.Errorf("state %d: %w", e.row, err)}
-		}
-		m.open[endpointOf(&e.state.Listener)] = e
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read the state: %w", err)
-	}
-	return nil
-}
-
-func decodeState(text []byte, state *model.State) error {
-	if err := json.Unmarshal(text, state); err != nil {
 		return err
 	}
-	if state.Container == nil {
-		return errors.New("it names no container")
+	states, err := readStates(t, "SELECT origin, state FROM states")
+	if err != nil {
+		return err
 	}
-	return nil
+	for i := range states {
+		m.open[endpointOf(&states[i].Listener)] = &states[i].State
+	}
+	if err := m.readRun(t); err != nil {
+		return err
+	}
+	return t.each(func(scan func(...any) error) error {
+		var name string
+		var id uint64
+		err := scan(&name, &id)
+		m.cursors[name] = id
+		return err
+	}, "SELECT name, id FROM cursors")
 }
 
-// loadRun reads the last run.
-func (s *store) loadRun(ctx context.Context, m *memory) error {
+func (m *saved) readRun(t transaction) error {
 	var lastAlive int64
 	var stopped sql.NullInt64
-	err := s.db.QueryRowContext(ctx, "SELECT last_alive, stopped, boot FROM runs ORDER BY id DESC LIMIT 1").Scan(&lastAlive, &stopped, &m.bootID)
+	err := t.get([]any{&lastAlive, &stopped, &m.bootID}, "SELECT last_alive, stopped, boot FROM runs ORDER BY id DESC LIMIT 1")
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("read the last run: %w", err)
+	m.previous = &Previous{LastAlive: timeOf(lastAlive), Clean: stopped.Valid, Open: []model.State{}}
+	for _, endpoint := range slices.SortedFunc(maps.Keys(m.open), model.Endpoint.Compare) {
+		m.previous.Open = append(m.previous.Open, *m.open[endpoint])
 	}
-	m.previous = &Previous{LastAlive: timeOf(lastAlive), Clean: stopped.Valid, Open: sortedStates(m.open)}
-	return nil
+	return err
 }
 
-func (s *store) loadCursors(ctx context.Context, m *memory) error {
-	rows, err := s.db.QueryContext(ctx, "SELECT name, id FROM cursors")
-	if err != nil {
-		return fmt.Errorf("read the cursors: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var name string
-		var id uint64
-		if err := rows.Scan(&name, &id); err != nil {
-			return fmt.Errorf("read the cursors: %w", err)
-		}
-		m.cursors[name] = id
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read the cursors: %w", err)
-	}
-	return nil
-}
-
-// size returns the database's size in bytes without its free pages.
+// size returns the size of the database in bytes without its free pages, and how many
+// these are.
 func (s *store) size(ctx context.Context) (size, free int64, err error) {
+	const query = `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count),
+		(SELECT page_size FROM pragma_page_size)`
 	var pages, page int64
-	err = s.db.QueryRowContext(ctx, `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count),
-		(SELECT page_size FROM pragma_page_size)`).Scan(&pages, &free, &page)
-	if err != nil {
-		return 0, 0, fmt.Errorf("journal %s: read its size: %w", s.name(), err)
-	}
-	return (pages - free) * page, free, nil
-}
-
-func (s *store) name() string {
-	if s.path == "" {
-		return "in memory"
-	}
-	return strconv.Quote(s.path)
+	err = s.db.QueryRowContext(ctx, query).Scan(&pages, &free, &page)
+	return (pages - free) * page, free, failed(query, err)
 }

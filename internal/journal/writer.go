@@ -2,49 +2,54 @@ package journal
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"time"
 )
 
 const (
 	// batchTime is how long a batch gathers after its first record at most: with
 	// the writing, it is in the journal within 50 ms. Where writing is quick it
-	// gathers less, so that whoever looks on sees it sooner: batchFactor times as
+	// gathers less, so that readers see it sooner: batchFactor times as
 	// long as the last batch took, which keeps the share of time in writing low.
 	batchTime, minBatchTime = 25 * time.Millisecond, 2 * time.Millisecond
 	batchFactor             = 8
 	// retryTime is the time between two attempts at a batch that failed.
 	retryTime = time.Second
-	// heartbeat is how often the journal notes that it lives.
+	// heartbeat is how often the journal records that it is alive.
 	heartbeat = time.Minute
-	// stopTime bounds the writing after the writer was told to stop.
+	// stopTime bounds the writing after the end of the context.
 	stopTime = 5 * time.Second
+	// reserveLength is how many ids are reserved at a time.
+	reserveLength = 1 << 20
 )
 
-// writer is what the goroutine of [Journal.Run] has to itself.
+// writer belongs to the goroutine of [Journal.Run].
 type writer struct {
-	j       *Journal
-	states  states
-	origins origins
-	trim    trimmer
-	batch   []queued
-	detail  []byte // reused
+	j        *Journal
+	states   states
+	recorder recorder
+	trim     trimmer
+	batch    []queued
 
 	lastID   uint64 // of the last event that was taken from the queue
 	reserved uint64 // ids up to it are reserved on disk
 	run      int64  // row of this run; 0: none yet
 	started  time.Time
 	took     time.Duration // by the last batch
-	rebased  bool          // the database is another one: all that is known goes into it
-	told     bool          // that ids do not rise
+	rebased  bool          // the database is another one: all state goes into it
+	refused  bool          // an id that does not rise was logged
+	replaced bool          // another file in the place of the database was logged
 
-	look      chan struct{} // tests ask for a heartbeat
-	misplaced bool          // it was told that another file is in the place of the database
+	check chan struct{} // tests ask for a heartbeat
 }
 
-func newWriter(j *Journal, m *memory, last uint64) *writer {
-	return &writer{j: j, look: make(chan struct{}), lastID: last, reserved: last, states: states{open: m.open}, started: j.options.Now()}
+func newWriter(j *Journal, m *saved, last uint64) *writer {
+	return &writer{
+		j: j, check: make(chan struct{}), lastID: last, reserved: last, started: j.options.Now(),
+		states: newStates(m.open), recorder: recorder{latest: m.latest, backward: m.backward},
+		trim: trimmer{timer: time.NewTimer(0)},
+	}
 }
 
 func (w *writer) loop(ctx context.Context) error {
@@ -61,18 +66,18 @@ func (w *writer) loop(ctx context.Context) error {
 			w.examine(ctx, s)
 		case <-alive.C:
 			w.beat(ctx)
-		case <-w.look:
+		case <-w.check:
 			w.beat(ctx)
-		case <-w.trim.timer():
+		case <-w.trim.timer.C:
 			w.retain(ctx)
 		}
 	}
 	return w.stop()
 }
 
-// beat notes that the journal lives, and that its file does.
+// beat checks that the file is there, and records that the journal is alive.
 func (w *writer) beat(ctx context.Context) {
-	w.watchFile()
+	w.checkFile()
 	w.attempt(ctx)
 }
 
@@ -101,7 +106,7 @@ func (w *writer) flush(ctx context.Context) {
 	}
 }
 
-// next makes a batch of what is queued, and takes it into the state. It says
+// next makes a batch of what is queued, and applies it to the state. It reports
 // whether there was something.
 func (w *writer) next() bool {
 	taken := w.j.queue.Take(w.batch[:0], batchLength)
@@ -118,18 +123,17 @@ func (w *writer) next() bool {
 			}
 			w.lastID = q.Event.ID
 		}
-		w.states.apply(&q.Record, q.arrived)
+		q.before = w.states.apply(&q.Record, q.arrived)
 		w.batch = append(w.batch, q)
 	}
 	return true
 }
 
-// refuse tells of an event that would take the id of another one. It is told
-// once: not the record is wrong but its sender.
+// refuse counts an event that has the id of another one, and logs the first.
 func (w *writer) refuse(id uint64) {
 	w.j.status.lost.Add(1)
-	if !w.told {
-		w.told = true
+	if !w.refused {
+		w.refused = true
 		w.j.options.Logger.Errorf("Event %d is not recorded: its id is not above %d, the last one. This is a bug of portwatcher; please report it.", id, w.lastID)
 	}
 }
@@ -150,13 +154,13 @@ func (w *writer) attempt(ctx context.Context) {
 	}
 }
 
-// write writes the batch. It may be tried again after an error. A database that
-// proves damaged is replaced by a new one.
+// write writes the batch. It may be tried again after an error. It replaces a
+// database that proves damaged by a new one.
 func (w *writer) write() error {
-	err := w.transact()
+	err := w.transact(w.writeBatch)
 	if isCorrupt(err) {
 		if err = w.replace(err); err == nil {
-			err = w.transact()
+			err = w.transact(w.writeBatch)
 		}
 	}
 	if err == nil {
@@ -177,19 +181,126 @@ func (w *writer) succeeded() {
 	clear(w.batch)
 	w.batch = w.batch[:0]
 	w.states.committed()
-	w.origins.committed()
+	w.rebased = false
 	w.trim.written += events
 	status.end(events)
 	if was, failed := status.recover(time.Now()); failed {
-		w.j.options.Logger.Warnf("The journal %s is written again after %s. What it had taken is not lost.", w.j.place, was.Round(time.Second))
+		w.j.options.Logger.Warnf("The journal %s is written again after %s. The records that waited are not lost.", w.j.place, was.Round(time.Second))
 	}
 }
 
 func (w *writer) failed(err error) {
-	w.origins.rolledBack()
 	if w.j.status.fail(err, time.Now()) {
 		w.j.options.Logger.WithError(err).Errorf("The journal %s cannot be written. New events wait in memory; if they become too many, they are dropped and a gap is reported. Writing is tried every second.", w.j.place)
 	}
+}
+
+// transact runs f in a transaction of the database, which it opens if there is none.
+func (w *writer) transact(f func(transaction) error) error {
+	if w.j.store == nil {
+		s, _, err := openStore(w.j.place.Path, w.j.options.Logger)
+		if err != nil {
+			return err
+		}
+		w.j.set(s)
+	}
+	reserved, run := w.reserved, w.run
+	err := w.j.use(func(s *store) error {
+		return inTransaction(context.Background(), s.db, f)
+	})
+	if err != nil {
+		w.reserved, w.run = reserved, run
+		w.recorder.forget()
+	}
+	return err
+}
+
+// writeBatch writes the batch, the differences of the state, and that this run is alive.
+func (w *writer) writeBatch(t transaction) error {
+	for _, step := range []func(transaction) error{w.writeRun, w.writeReserve, w.writeRebased, w.writeEvents, w.writeStates} {
+		if err := step(t); err != nil {
+			return err
+		}
+	}
+	return w.recorder.saveTimes(t)
+}
+
+func (w *writer) writeRun(t transaction) error {
+	now := nanos(w.j.options.Now())
+	if w.run == 0 {
+		return t.get([]any{&w.run}, "INSERT INTO runs (started, last_alive, boot, version) VALUES (?, ?, ?, ?) RETURNING id",
+			nanos(w.started), now, w.j.options.BootID, w.j.options.Version)
+	}
+	return t.exec("UPDATE runs SET last_alive = ? WHERE id = ?", now, w.run)
+}
+
+// writeReserve renews the reserve of ids when half of it is used.
+func (w *writer) writeReserve(t transaction) error {
+	if w.lastID+reserveLength/2 <= w.reserved {
+		return nil
+	}
+	w.reserved = w.lastID + reserveLength
+	if err := w.j.lock.reserve(w.reserved); err != nil {
+		return err
+	}
+	return t.exec("UPDATE meta SET reserved = ?", int64(w.reserved))
+}
+
+func (w *writer) writeEvents(t transaction) error {
+	insert, err := t.tx.PrepareContext(t.ctx, insertEvent)
+	if err != nil {
+		return err
+	}
+	defer insert.Close()
+	for i := range w.batch {
+		if q := &w.batch[i]; q.Event != nil {
+			if err := w.recorder.event(t, insert, q.Event, q.before); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writeStates writes the differences of the state.
+func (w *writer) writeStates(t transaction) error {
+	for endpoint, stored := range w.states.changed {
+		var err error
+		if state := w.states.open[endpoint]; state != nil {
+			err = w.recorder.state(t, endpoint, state)
+		} else if stored {
+			err = w.recorder.noState(t, endpoint)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, e := range w.states.ended {
+		if err := w.recorder.ended(t, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeRebased prepares a new database for all that is known; the events before it are
+// not.
+func (w *writer) writeRebased(t transaction) error {
+	if !w.rebased {
+		return nil
+	}
+	if err := t.exec("UPDATE meta SET begins = ?; DELETE FROM states", nanos(w.j.options.Now())); err != nil {
+		return err
+	}
+	w.j.cursorMutex.Lock()
+	cursors := maps.Clone(w.j.cursors)
+	w.j.cursorMutex.Unlock()
+	for name, id := range cursors {
+		if err := writeCursor(t, name, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stop writes what is left and marks the stop as clean.
@@ -212,12 +323,24 @@ func (w *writer) stop() error {
 			lost++
 		}
 	}
-	if lost == 0 {
-		if err = errors.Join(err, w.markStopped()); err != nil {
-			err = fmt.Errorf("the journal %s: the stop is not marked as clean: %w", w.j.place, err)
-		}
-		return err
+	if lost > 0 {
+		w.j.status.lost.Add(uint64(lost))
+		return fmt.Errorf("the journal %s lost %d events at the end: %w", w.j.place, lost, err)
 	}
-	w.j.status.lost.Add(uint64(lost))
-	return fmt.Errorf("the journal %s lost %d events at the end: %w", w.j.place, lost, err)
+	if err == nil {
+		err = w.transact(w.markStopped)
+	}
+	if err == nil {
+		err = w.j.lock.reserve(w.lastID)
+	}
+	if err != nil {
+		return fmt.Errorf("the journal %s: the stop is not marked as clean: %w", w.j.place, err)
+	}
+	return nil
+}
+
+// markStopped ends the run in order. The last id is then the whole reserve.
+func (w *writer) markStopped(t transaction) error {
+	now := nanos(w.j.options.Now())
+	return t.exec("UPDATE runs SET last_alive = ?1, stopped = ?1 WHERE id = ?2; UPDATE meta SET reserved = ?3", now, w.run, int64(w.lastID))
 }

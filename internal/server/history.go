@@ -13,10 +13,10 @@ import (
 
 // History is the record of events. Its methods are safe for concurrent use.
 type History interface {
-	// Events returns what matches, by rising id.
+	// Events returns the events that match, by rising id.
 	Events(ctx context.Context, q journal.Query) iter.Seq2[*model.Event, error]
-	// At returns what was open at a time, and whether portwatcher ran then. A time
-	// that it does not know is an [*api.Problem].
+	// At returns what was open at a time, and whether portwatcher ran then. The error is an
+	// [*api.Problem] where the time is outside the record.
 	At(ctx context.Context, t time.Time) (open []model.Open, watching bool, err error)
 	// FirstID is the lowest id that is kept; 0 where there is none.
 	FirstID(ctx context.Context) (uint64, error)
@@ -24,13 +24,13 @@ type History interface {
 	// that is closed when there are more.
 	LastID() uint64
 	Committed() <-chan struct{}
-	// Stats tells all but the first id, without reading the database.
+	// Stats returns all but the first id, without reading the database.
 	Stats() api.Journal
-	// Err returns why nothing can be recorded at present; nil where it can.
+	// Err returns why nothing can be recorded at present; nil where recording works.
 	Err() error
 }
 
-// found is what a query returned.
+// found is the result of a query.
 type found struct {
 	events []*model.Event
 	// last is the id up to which the journal was read, and count how many events
@@ -48,8 +48,8 @@ func (s *Server) collect(ctx context.Context, q journal.Query) (all found, err e
 	return all, err
 }
 
-// collect leaves out events that are damaged: the others are as good as before,
-// and the journal's owner is told by the ids that are missing.
+// collect leaves out events that are damaged: a client notices them by the ids that are
+// missing.
 func collect(ctx context.Context, h History, q journal.Query) (found, error) {
 	all := found{last: q.AfterID}
 	for event, err := range h.Events(ctx, q) {
@@ -80,7 +80,7 @@ func (s *Server) query(ctx context.Context, read func(context.Context) error) er
 	return read(ctx)
 }
 
-// any says whether a query finds an event, damaged or not.
+// any reports whether a query finds an event, damaged or not.
 func (s *Server) any(ctx context.Context, q journal.Query) (found bool, err error) {
 	err = s.query(ctx, func(ctx context.Context) error {
 		all, err := collect(ctx, s.History, q)

@@ -11,17 +11,14 @@ import (
 	"portwatcher/internal/server/api"
 )
 
-// FromJournal makes a [History] of this process's journal.
-func FromJournal(j *journal.Journal) History { return recorded{j.Reader(), j} }
+// FromJournal returns the [History] of this process's journal.
+func FromJournal(j *journal.Journal) History { return recorded{j} }
 
-type recorded struct {
-	*journal.Reader
-	journal *journal.Journal
-}
+type recorded struct{ *journal.Journal }
 
 // At implements [History].
 func (h recorded) At(ctx context.Context, t time.Time) ([]model.Open, bool, error) {
-	open, watching, err := h.Reader.At(ctx, t)
+	open, watching, err := h.Journal.At(ctx, t)
 	if unknown, ok := errors.AsType[*journal.UnknownTimeError](err); ok {
 		p := newProblem(http.StatusNotFound, unknown.Error())
 		p.Parameter, p.Value = "at", t.Format(time.RFC3339Nano)
@@ -36,24 +33,15 @@ func (h recorded) FirstID(ctx context.Context) (uint64, error) {
 	return first, err
 }
 
-// LastID implements [History].
-func (h recorded) LastID() uint64 { return h.journal.LastID() }
-
-// Committed implements [History].
-func (h recorded) Committed() <-chan struct{} { return h.journal.Committed() }
-
-// Err implements [History].
-func (h recorded) Err() error { return h.journal.Err() }
-
 // Stats implements [History].
 func (h recorded) Stats() api.Journal {
-	stats := h.journal.Stats()
+	stats := h.Journal.Stats()
 	answer := api.Journal{
-		Path: h.journal.Place().Path, InMemory: stats.InMemory, LastID: h.journal.LastID(),
+		Path: h.Place().Path, InMemory: stats.InMemory, LastID: h.LastID(),
 		LagSeconds: stats.Lag.Seconds(), SizeBytes: stats.Size,
 		Queued: stats.Queued, Capacity: stats.Capacity, Written: stats.Written, Dropped: stats.Dropped,
 	}
-	if err := h.journal.Err(); err != nil {
+	if err := h.Err(); err != nil {
 		answer.Error = err.Error()
 	}
 	return answer

@@ -1,0 +1,156 @@
+package journal
+
+import (
+	"database/sql"
+	"fmt"
+	"maps"
+	"math"
+
+	"portwatcher/internal/model"
+)
+
+// recorder turns events and states into rows. It remembers rows of origins; what it
+// forgot it finds in the database again.
+type recorder struct {
+	origins map[originKey]originRow
+	// latest and backward are as in the table meta.
+	latest, backward int64
+}
+
+// maxOrigins bounds what a recorder remembers.
+const maxOrigins = 1 << 14
+
+// originKey is what [model.ContainerRef.Same] compares, and the host.
+type originKey struct {
+	host                              string
+	named                             bool // the event names a container
+	id, name, image, project, service string
+}
+
+type originRow struct {
+	row int64
+	// container is the latest reference that was recorded, with its labels.
+	container *model.ContainerRef
+}
+
+// forget makes the recorder read the rows again: a transaction failed, or rows were
+// deleted.
+func (r *recorder) forget() { r.origins = nil }
+
+// origin returns the row of a host and a container, which it adds if it is new. The
+// newest labels replace those of the row.
+func (r *recorder) origin(t transaction, l *model.Listener) (int64, error) {
+	c, named := l.Container, l.Container != nil
+	if !named {
+		c = &model.ContainerRef{}
+	}
+	key := originKey{l.Host, named, c.ID, c.Name, c.Image, c.Project, c.Service}
+	known, ok := r.origins[key]
+	if ok && (c == known.container || c.Labels == nil || maps.Equal(c.Labels, known.container.Labels)) {
+		return known.row, nil
+	}
+	labels, err := encodeJSON(c.Labels, c.Labels == nil)
+	if err == nil {
+		err = t.get([]any{&known.row}, `INSERT INTO origins (host, container, name, image, project, service, labels) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET labels = ifnull(excluded.labels, labels) RETURNING id`,
+			l.Host, sql.NullString{String: c.ID, Valid: named}, c.Name, c.Image, c.Project, c.Service, labels)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if r.origins == nil || len(r.origins) >= maxOrigins {
+		r.origins = map[originKey]originRow{}
+	}
+	known.container = c
+	r.origins[key] = known
+	return known.row, nil
+}
+
+const insertEvent = "INSERT INTO events (" + eventColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+// event records an event by a statement of insertEvent. before is the state of the
+// endpoint of a changed event before it; nil where that is not known.
+func (r *recorder) event(t transaction, insert *sql.Stmt, e *model.Event, before *model.State) error {
+	row, err := r.eventRow(t, e, before)
+	if err == nil {
+		_, err = insert.ExecContext(t.ctx, row...)
+	}
+	if err != nil {
+		return fmt.Errorf("write event %d: %w", e.ID, err)
+	}
+	at := nanos(e.Time)
+	r.latest = max(r.latest, at)
+	if back := r.latest - at; back < 0 { // it is beyond 64 bits
+		r.backward = math.MaxInt64
+	} else {
+		r.backward = max(r.backward, back)
+	}
+	return nil
+}
+
+// eventRow returns the values of eventColumns.
+func (r *recorder) eventRow(t transaction, e *model.Event, before *model.State) (row []any, err error) {
+	origin, err := r.origin(t, &e.Listener)
+	if err != nil {
+		return nil, err
+	}
+	var opened, had any
+	if !e.OpenedAt.IsZero() {
+		opened = nanos(e.OpenedAt)
+	}
+	if before != nil {
+		opened = nanos(before.OpenedAt)
+		if had, err = encodeProcesses(before.Processes); err != nil {
+			return nil, err
+		}
+	}
+	processes, err := encodeProcesses(e.Processes)
+	if err != nil {
+		return nil, err
+	}
+	detail, err := encodeDetail(e)
+	return []any{
+		int64(e.ID), nanos(e.Time), origin, string(e.Type), e.Transient, int64(e.Protocol), addressText(e.Address), int64(e.Port), e.IPv6Only,
+		string(e.Exposure), string(e.Source), opened, processes, had, detail,
+	}, err
+}
+
+// state records what is open at an endpoint.
+func (r *recorder) state(t transaction, endpoint model.Endpoint, state *model.State) error {
+	origin, text, err := r.stateRow(t, state)
+	if err != nil {
+		return err
+	}
+	return t.exec("INSERT OR REPLACE INTO states (container, protocol, address, port, origin, opened_at, state) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		endpoint.Container, int64(endpoint.Protocol), addressText(endpoint.Address), int64(endpoint.Port), origin, nanos(state.OpenedAt), text)
+}
+
+// noState records that nothing is open at an endpoint.
+func (r *recorder) noState(t transaction, endpoint model.Endpoint) error {
+	return t.exec("DELETE FROM states WHERE container = ? AND protocol = ? AND address = ? AND port = ?",
+		endpoint.Container, int64(endpoint.Protocol), addressText(endpoint.Address), int64(endpoint.Port))
+}
+
+// ended records what was open at an endpoint and ended without an event.
+func (r *recorder) ended(t transaction, e ended) error {
+	origin, text, err := r.stateRow(t, e.state)
+	if err != nil {
+		return err
+	}
+	return t.exec("INSERT INTO ended (origin, opened_at, until, state) VALUES (?, ?, ?, ?)", origin, nanos(e.state.OpenedAt), nanos(e.until), text)
+}
+
+func (r *recorder) stateRow(t transaction, state *model.State) (origin int64, text any, err error) {
+	if origin, err = r.origin(t, &state.Listener); err != nil {
+		return 0, nil, err
+	}
+	rest := *state
+	rest.Host, rest.Container = "", nil
+	text, err = encodeJSON(&rest, false)
+	return origin, text, err
+}
+
+// saveTimes records latest and backward.
+func (r *recorder) saveTimes(t transaction) error {
+	return t.exec("UPDATE meta SET latest = ?, backward = ?", r.latest, r.backward)
+}
