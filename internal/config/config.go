@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// Prefix begins the name of each setting's environment variable.
-	Prefix = "PORTWATCHER_"
+	// prefix begins the name of each setting's environment variable.
+	prefix = "PORTWATCHER_"
 	// StateMemory is the value of Settings.State that keeps the journal in memory.
 	StateMemory = "memory"
 )

@@ -12,10 +12,6 @@ import (
 
 // Error is an invalid value: an exit status of 2. It is one line.
 type Error struct {
-	// File and Line are where the value is, if that is a file. Line is from 1, or 0 if
-	// it is not known.
-	File string
-	Line int
 	// Setting is the name in the form that the user used, as in "--scan-interval",
 	// "SCAN_INTERVAL" or "scan_interval".
 	Setting string
@@ -23,14 +19,15 @@ type Error struct {
 	// Err is what is wrong, or what is allowed.
 	Err error
 
+	place   string // the line of the file, if the value is in a file
 	noValue bool
 }
 
 // Error implements error.
 func (e *Error) Error() string {
 	var text strings.Builder
-	if e.File != "" {
-		text.WriteString(place(e.File, e.Line) + ": ")
+	if e.place != "" {
+		text.WriteString(e.place + ": ")
 	}
 	if e.Setting != "" {
 		text.WriteString(e.Setting + ": ")
@@ -64,7 +61,7 @@ func join(problems []*Error) error {
 	return errors.Join(all...)
 }
 
-// place returns "file:line", or "file" without a line, in one line.
+// place returns "file:line", or "file" if the line is 0, in one line.
 func place(file string, line int) string {
 	if strings.ContainsFunc(file, unicode.IsControl) {
 		file = strconv.Quote(file)

@@ -56,7 +56,7 @@ type fileParser struct {
 
 // report adds a problem whose text includes the value.
 func (p *fileParser) report(line int, key string, err error) {
-	p.problems = append(p.problems, &Error{File: p.name, Line: line, Setting: key, Err: err, noValue: true})
+	p.problems = append(p.problems, &Error{place: place(p.name, line), Setting: key, Err: err, noValue: true})
 }
 
 // syntaxError matches an error of the YAML library. Its line is the one where the
@@ -106,8 +106,8 @@ func (p *fileParser) pair(key, node *yaml.Node) {
 	at := slices.IndexFunc(table, func(s *setting) bool { return s.key == key.Value })
 	if at < 0 {
 		text := "no such setting"
-		if near := Nearest(strings.ToLower(key.Value), keys()); near != "" {
-			text += "; did you mean " + near + "?"
+		if near := nearestSetting(key.Value); near != nil {
+			text += "; did you mean " + near.key + "?"
 		}
 		p.report(key.Line, shortened(key.Value), errors.New(text))
 		return
@@ -127,7 +127,7 @@ func (p *fileParser) pair(key, node *yaml.Node) {
 		if err := s.checkNode(item); err != nil {
 			p.report(max(item.Line, key.Line), s.key, err)
 		} else if err := s.set(&Settings{}, value{Text: item.Value}); err != nil {
-			p.problems = append(p.problems, &Error{File: p.name, Line: item.Line, Setting: s.key, Value: s.shown(item.Value), Err: err})
+			p.problems = append(p.problems, &Error{place: place(p.name, item.Line), Setting: s.key, Value: s.shown(item.Value), Err: err})
 		}
 	}
 	if len(p.problems) == before {

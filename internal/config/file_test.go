@@ -237,8 +237,8 @@ func FuzzFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		values, problems := parseFile("f.yaml", content)
 		for _, problem := range problems {
-			if text := problem.Error(); problem.Line < 0 || strings.ContainsAny(text, "\n\r\x00") {
-				t.Errorf("%q: %q in line %d", content, text, problem.Line)
+			if text := problem.Error(); strings.ContainsAny(text, "\n\r\x00") || strings.Contains(text, "f.yaml:0") {
+				t.Errorf("%q: %q", content, text)
 			}
 		}
 		// What was read has a form that reads as the same.

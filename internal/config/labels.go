@@ -9,25 +9,25 @@ import (
 
 // The labels that set something for one container.
 const (
-	// LabelPrefix begins the name of each.
-	LabelPrefix = "portwatcher."
-	// LabelEnable excludes a container by "false", "0" or "no".
-	LabelEnable = LabelPrefix + "enable"
+	// labelPrefix begins the name of each.
+	labelPrefix = "portwatcher."
+	// labelEnable excludes a container by "false", "0" or "no".
+	labelEnable = labelPrefix + "enable"
 	// LabelIgnore names ports that are not reported, in the form of [model.ParsePorts].
-	LabelIgnore = LabelPrefix + "ignore"
+	LabelIgnore = labelPrefix + "ignore"
 )
 
-// Enabled reports whether a container's label [LabelEnable] enables it; without the
+// Enabled reports whether a container's label [labelEnable] enables it; without the
 // label it is enabled. An invalid value returns true and an [*Error] that names the
 // container.
 func Enabled(c *model.Container) (bool, error) {
-	value, found := c.Labels[LabelEnable]
+	value, found := c.Labels[labelEnable]
 	if !found {
 		return true, nil
 	}
 	enabled, err := parseSwitch(value)
 	if err != nil {
-		return true, labelError(c, LabelEnable, err)
+		return true, labelError(c, labelEnable, err)
 	}
 	return enabled, nil
 }
@@ -46,17 +46,17 @@ func labelError(c *model.Container, label string, err error) *Error {
 	return &Error{Setting: "container " + c.Name + ": label " + label, Value: c.Labels[label], Err: err}
 }
 
-// UnknownLabels returns the labels of a container that begin with [LabelPrefix] and
+// UnknownLabels returns the labels of a container that begin with [labelPrefix] and
 // have no effect, in order, each with the one that may have been meant.
 func UnknownLabels(c *model.Container) []string {
 	var unknown []string
 	for label := range c.Labels {
-		name, found := strings.CutPrefix(label, LabelPrefix)
-		if !found || label == LabelEnable || label == LabelIgnore {
+		name, found := strings.CutPrefix(label, labelPrefix)
+		if !found || label == labelEnable || label == LabelIgnore {
 			continue
 		}
 		if near := Nearest(name, []string{"enable", "ignore"}); near != "" {
-			label += " (did you mean " + LabelPrefix + near + "?)"
+			label += " (did you mean " + labelPrefix + near + "?)"
 		}
 		unknown = append(unknown, label)
 	}

@@ -21,6 +21,7 @@ import (
 // name. It is not safe for concurrent use.
 type Loader struct {
 	flags     *pflag.FlagSet
+	environ   []string // each name one time
 	variables map[string]string
 	// defaultFile is read if no file is named and it exists.
 	defaultFile string
@@ -30,14 +31,15 @@ type Loader struct {
 // NewLoader returns a Loader for a parsed command line, which must not change later,
 // and an environment in the form of [os.Environ].
 func NewLoader(flags *pflag.FlagSet, environ []string) *Loader {
-	variables := make(map[string]string, len(environ))
+	l := &Loader{flags: flags, variables: make(map[string]string, len(environ)), defaultFile: lookup(ConfigFile).standard}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
-		if _, found := variables[name]; name != "" && !found { // like getenv, which returns the first
-			variables[name] = value
+		if _, found := l.variables[name]; name != "" && !found { // like getenv, which returns the first
+			l.variables[name] = value
+			l.environ = append(l.environ, entry)
 		}
 	}
-	return &Loader{flags: flags, variables: variables, defaultFile: lookup(ConfigFile).standard}
+	return l
 }
 
 // Load reads the file, if there is one, and returns the settings. Only settings that
@@ -83,7 +85,8 @@ func (l *Loader) FileChanged() bool { return l.watch != nil && l.watch.Changed()
 // given returns the values of the environment and of the command line, by key.
 func (l *Loader) given() (*koanf.Koanf, error) {
 	variables := func(nameOf func(*setting) string) koanf.Provider {
-		return env.Provider("", env.Opt{EnvironFunc: l.environ, TransformFunc: func(name, text string) (string, any) {
+		environ := func() []string { return l.environ }
+		return env.Provider("", env.Opt{EnvironFunc: environ, TransformFunc: func(name, text string) (string, any) {
 			for _, s := range table {
 				if nameOf(s) == name && s.counts(name, text) {
 					return s.key, value{text, "environment", name}
@@ -98,15 +101,6 @@ func (l *Loader) given() (*koanf.Koanf, error) {
 	given := koanf.New(".")
 	short := variables(func(s *setting) string { return s.short })
 	return given, errors.Join(given.Load(short, nil), given.Load(variables((*setting).variable), nil), given.Load(flags, nil))
-}
-
-// environ returns the variables in the form of [os.Environ].
-func (l *Loader) environ() []string {
-	entries := make([]string, 0, len(l.variables))
-	for name, text := range l.variables {
-		entries = append(entries, name+"="+text)
-	}
-	return entries
 }
 
 // counts reports whether a variable with this value sets the setting.

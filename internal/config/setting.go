@@ -139,7 +139,7 @@ func lookup(name string) *setting {
 }
 
 // variable returns the name of the environment variable.
-func (s *setting) variable() string { return Prefix + strings.ToUpper(s.key) }
+func (s *setting) variable() string { return prefix + strings.ToUpper(s.key) }
 
 // variables returns the names of the environment variables, for the help.
 func (s *setting) variables() string {

@@ -12,7 +12,7 @@ import (
 // whose name begins with "portwatcher".
 // Sources: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables,
 // https://docs.docker.com/engine/network/links/#environment-variables.
-var serviceLink = regexp.MustCompile(`^` + Prefix + `(\w+_)?(` +
+var serviceLink = regexp.MustCompile(`^` + prefix + `(\w+_)?(` +
 	`SERVICE_HOST|SERVICE_PORT(_\w+)?|` +
 	`PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR|START|END))?)?|` +
 	`NAME|ENV_\w+)$`)
@@ -22,7 +22,7 @@ var unsupported = []string{"LISTENER_URL", "ALERT_WEBHOOK", "ALERT_EMAIL"}
 
 // foreign are variables with the prefix that belong to the project's tests and to the
 // flags of the commands that query a running instance.
-var foreign = []string{Prefix + "REQUIRE", Prefix + "SERVER", Prefix + "CA_FILE"}
+var foreign = []string{prefix + "REQUIRE", prefix + "SERVER", prefix + "CA_FILE"}
 
 // unknownVariables returns a warning for each variable with the prefix that is no
 // setting, and for each that is not supported, in order.
@@ -32,14 +32,14 @@ func unknownVariables(variables map[string]string) []string {
 		if slices.Contains(unsupported, name) && value != "" {
 			warnings = append(warnings, name+": not supported by this version, ignored")
 		}
-		rest, found := strings.CutPrefix(name, Prefix)
+		rest, found := strings.CutPrefix(name, prefix)
 		if !found || slices.ContainsFunc(table, func(s *setting) bool { return s.variable() == name }) ||
 			slices.Contains(foreign, name) || serviceLink.MatchString(name) {
 			continue
 		}
 		warning := name + ": no such setting, ignored"
-		if near := Nearest(strings.ToLower(rest), keys()); near != "" {
-			warning += "; did you mean " + Prefix + strings.ToUpper(near) + "?"
+		if near := nearestSetting(rest); near != nil {
+			warning += "; did you mean " + near.variable() + "?"
 		}
 		warnings = append(warnings, warning)
 	}
@@ -47,13 +47,14 @@ func unknownVariables(variables map[string]string) []string {
 	return warnings
 }
 
-// keys returns the keys of all settings.
-func keys() []string {
-	keys := make([]string, len(table))
-	for i, s := range table {
-		keys[i] = s.key
+// nearestSetting returns the setting whose name is nearest to a key of the file or to
+// the rest of a variable's name, or nil.
+func nearestSetting(text string) *setting {
+	near := Nearest(strings.ToLower(strings.ReplaceAll(text, "_", "-")), Names())
+	if near == "" {
+		return nil
 	}
-	return keys
+	return lookup(near)
 }
 
 // maxName is the length up to which a name is compared: the time is quadratic.
