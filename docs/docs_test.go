@@ -223,6 +223,20 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// The layout in CONTRIBUTING.md has every package.
+func TestLayout(t *testing.T) {
+	folders, err := os.ReadDir(filepath.Join(root, "internal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout := strings.ReplaceAll(read(t, "CONTRIBUTING.md"), "`internal/", "`")
+	for _, folder := range folders {
+		if !strings.Contains(layout, "`"+folder.Name()+"`") {
+			t.Errorf("CONTRIBUTING.md does not name internal/%s", folder.Name())
+		}
+	}
+}
+
 // Files, folders and make targets that the documents name exist.
 func TestPlaces(t *testing.T) {
 	makefile := read(t, "Makefile")
