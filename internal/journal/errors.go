@@ -9,50 +9,34 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// refusal is an error for which the program ends: to continue would harm the
-// files of others.
-type refusal interface {
-	error
-	refuses()
+// RefusedError reports that the journal at a path must not be written, or read: another
+// instance writes it, a later version of the program wrote it, or it is the database of
+// another program. The program ends with it, because to continue would harm the files of
+// others.
+type RefusedError struct {
+	Path   string
+	Reason string // why, and what to do
 }
 
-// InUseError reports that another instance writes this journal.
-type InUseError struct {
-	Path string
-	PID  int // in the pid namespace of the other instance; 0: unknown
-}
+// Error implements error.
+func (e *RefusedError) Error() string { return fmt.Sprintf("the journal %s %s", e.Path, e.Reason) }
 
-func (e *InUseError) Error() string {
+func inUse(path string, pid int) error {
 	by := "another instance"
-	if e.PID > 0 {
-		by = fmt.Sprintf("another instance (pid %d)", e.PID)
+	if pid > 0 { // in the pid namespace of that instance
+		by = fmt.Sprintf("another instance (pid %d)", pid)
 	}
-	return fmt.Sprintf("the journal %s is in use by %s: stop that, or name another file with --state", e.Path, by)
+	return &RefusedError{path, "is in use by " + by + ": stop that, or name another file with --state"}
 }
 
-func (*InUseError) refuses() {}
-
-// NewerError reports that a later version of the program wrote the database.
-type NewerError struct {
-	Path           string
-	Found, Largest int // schema versions: of the file, and the largest that this program reads
+func newer(path string, version int) error {
+	return &RefusedError{path, fmt.Sprintf("has schema version %d, and this portwatcher reads %d and older: run a newer portwatcher, or name another file with --state",
+		version, newestSchema)}
 }
 
-func (e *NewerError) Error() string {
-	return fmt.Sprintf("the journal %s has schema version %d, and this portwatcher reads %d and older: run a newer portwatcher, or name another file with --state",
-		e.Path, e.Found, e.Largest)
+func foreign(path string) error {
+	return &RefusedError{path, "is the database of another program: name another file with --state"}
 }
-
-func (*NewerError) refuses() {}
-
-// ForeignError reports that the file is the database of another program.
-type ForeignError struct{ Path string }
-
-func (e *ForeignError) Error() string {
-	return fmt.Sprintf("%s is the database of another program: name another file with --state", e.Path)
-}
-
-func (*ForeignError) refuses() {}
 
 // DamagedError reports that a row of the journal cannot be read.
 type DamagedError struct {
@@ -60,16 +44,19 @@ type DamagedError struct {
 	Err error
 }
 
+// Error implements error.
 func (e *DamagedError) Error() string {
 	return fmt.Sprintf("event %d of the journal is damaged: %v", e.ID, e.Err)
 }
 
+// Unwrap returns the reason.
 func (e *DamagedError) Unwrap() error { return e.Err }
 
 // UnknownTimeError reports that a time is outside the journal, which has the time from
 // From, when its record begins, until now. From is zero where there is no record.
 type UnknownTimeError struct{ At, From, Until time.Time }
 
+// Error implements error.
 func (e *UnknownTimeError) Error() string {
 	at := e.At.UTC().Format(time.RFC3339)
 	switch {

@@ -108,8 +108,7 @@ func (p Place) String() string {
 // memory and logs a warning; [Journal.Place] has the reason. It moves a file aside
 // that is damaged or no database; see [Previous].
 //
-// The errors are an [*InUseError], a [*NewerError] and a [*ForeignError]. The
-// caller closes the journal.
+// The error is a [*RefusedError]. The caller closes the journal.
 func Open(o Options) (*Journal, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -119,9 +118,8 @@ func Open(o Options) (*Journal, error) {
 	j.status.committed = make(chan struct{})
 	if o.Path != "" {
 		why := j.openFile()
-		var refused refusal
-		if errors.As(why, &refused) {
-			return nil, errors.Join(why, j.release())
+		if refused, ok := errors.AsType[*RefusedError](why); ok {
+			return nil, errors.Join(refused, j.release())
 		}
 		if why != nil {
 			j.place.Why = errors.Join(why, j.release())

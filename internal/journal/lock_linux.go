@@ -22,8 +22,8 @@ type lockFile struct {
 // full disk.
 const lockFormat = "pid %10d\nreserved %20d\n"
 
-// acquire takes the lock of the database at path. It fails with an
-// [*InUseError] where another process has it.
+// acquire takes the lock of the database at path. It fails with a
+// [*RefusedError] where another process has it.
 func acquire(path string) (*lockFile, error) {
 	l := &lockFile{path: path + ".lock"}
 	var err error
@@ -34,7 +34,7 @@ func acquire(path string) (*lockFile, error) {
 	l.reserved = reserved
 	if err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = &InUseError{Path: path, PID: pid}
+			err = inUse(path, pid)
 		} else {
 			err = fmt.Errorf("lock the journal: flock %s: %w", l.path, err)
 		}

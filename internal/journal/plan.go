@@ -2,9 +2,9 @@ package journal
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"portwatcher/internal/model"
 )
@@ -57,9 +57,7 @@ func (p *plan) setRange(t transaction, q *Query) error {
 	p.last = p.end
 	if !q.Since.IsZero() {
 		p.and("time >= %d", nanos(q.Since))
-		var before uint64
-		err := t.get([]any{&before}, `SELECT ifnull((SELECT id FROM events INDEXED BY events_time WHERE time < ? - backward ORDER BY time DESC LIMIT 1), 0)
-			FROM meta`, nanos(q.Since))
+		before, err := boundary(t, "time < ?1 - backward ORDER BY time DESC", q.Since, 0)
 		if err != nil {
 			return err
 		}
@@ -67,15 +65,19 @@ func (p *plan) setRange(t transaction, q *Query) error {
 	}
 	if !q.Until.IsZero() {
 		p.and("time < %d", nanos(q.Until))
-		var after uint64
-		err := t.get([]any{&after}, `SELECT ifnull((SELECT id FROM events INDEXED BY events_time WHERE time >= ? + backward ORDER BY time LIMIT 1), ?)
-			FROM meta`, nanos(q.Until), math.MaxInt64)
+		after, err := boundary(t, "time >= ?1 + backward ORDER BY time", q.Until, maxID)
 		if err != nil {
 			return err
 		}
 		p.last = min(p.last, after-1)
 	}
 	return nil
+}
+
+// boundary returns the id of the first event of a condition on times, or otherwise none.
+func boundary(t transaction, condition string, at time.Time, none int64) (id uint64, err error) {
+	err = t.get([]any{&id}, "SELECT ifnull((SELECT id FROM events INDEXED BY events_time WHERE "+condition+" LIMIT 1), ?2) FROM meta", nanos(at), none)
+	return id, err
 }
 
 func (p *plan) selectOrigins(t transaction, q *Query) error {

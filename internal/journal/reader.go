@@ -23,8 +23,8 @@ type Reader struct {
 }
 
 // OpenReader opens the journal at path to read it. The error names what is missing or
-// cannot be read, and what to do; it may be a [*NewerError] or a [*ForeignError]. The
-// caller closes the reader.
+// cannot be read, and what to do; it may be a [*RefusedError]. The caller closes the
+// reader.
 func OpenReader(path string) (*Reader, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {

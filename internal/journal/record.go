@@ -37,22 +37,26 @@ type originRow struct {
 // deleted.
 func (r *recorder) forget() { r.origins = nil }
 
-// origin returns the row of a host and a container, which it adds if it is new. The
-// newest labels replace those of the row.
-func (r *recorder) origin(t transaction, l *model.Listener) (int64, error) {
+// origin returns the row of a host and a container, which it adds if it is new. With
+// newest the container's labels replace those of the row.
+func (r *recorder) origin(t transaction, l *model.Listener, newest bool) (int64, error) {
 	c, named := l.Container, l.Container != nil
 	if !named {
 		c = &model.ContainerRef{}
 	}
 	key := originKey{l.Host, named, c.ID, c.Name, c.Image, c.Project, c.Service}
 	known, ok := r.origins[key]
-	if ok && (c == known.container || c.Labels == nil || maps.Equal(c.Labels, known.container.Labels)) {
+	if ok && (!newest || c == known.container || c.Labels == nil || maps.Equal(c.Labels, known.container.Labels)) {
 		return known.row, nil
+	}
+	merged := "ifnull(labels, excluded.labels)"
+	if newest {
+		merged = "ifnull(excluded.labels, labels)"
 	}
 	labels, err := encodeJSON(c.Labels, c.Labels == nil)
 	if err == nil {
 		err = t.get([]any{&known.row}, `INSERT INTO origins (host, container, name, image, project, service, labels) VALUES (?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT DO UPDATE SET labels = ifnull(excluded.labels, labels) RETURNING id`,
+			ON CONFLICT DO UPDATE SET labels = `+merged+` RETURNING id`,
 			l.Host, sql.NullString{String: c.ID, Valid: named}, c.Name, c.Image, c.Project, c.Service, labels)
 	}
 	if err != nil {
@@ -90,7 +94,7 @@ func (r *recorder) event(t transaction, insert *sql.Stmt, e *model.Event, before
 
 // eventRow returns the values of eventColumns.
 func (r *recorder) eventRow(t transaction, e *model.Event, before *model.State) (row []any, err error) {
-	origin, err := r.origin(t, &e.Listener)
+	origin, err := r.origin(t, &e.Listener, true)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +145,7 @@ func (r *recorder) ended(t transaction, e ended) error {
 }
 
 func (r *recorder) stateRow(t transaction, state *model.State) (origin int64, text any, err error) {
-	if origin, err = r.origin(t, &state.Listener); err != nil {
+	if origin, err = r.origin(t, &state.Listener, false); err != nil {
 		return 0, nil, err
 	}
 	rest := *state

@@ -79,112 +79,121 @@ func (w *writer) retain(ctx context.Context) {
 // trimStep deletes some of what is too old or too much, and reports whether
 // there is more of it.
 func (w *writer) trimStep() (more bool, err error) {
-	size, _, err := w.size()
-	if err != nil {
-		return false, err
-	}
-	t := trimming{now: nanos(w.j.options.Now()), cutoff: math.MinInt64, rows: min(max(trimRows, 2*w.trim.written), trimRowsMost)}
+	now := w.j.options.Now()
+	s := trimming{now: nanos(now), cutoff: math.MinInt64, limit: w.j.retainSize.Load(), rows: min(max(trimRows, 2*w.trim.written), trimRowsMost)}
 	if age := w.j.retain.Load(); age > 0 {
-		t.cutoff = nanos(w.j.options.Now().Add(-time.Duration(age)))
+		s.cutoff = nanos(now.Add(-time.Duration(age)))
 	}
-	if limit := w.j.retainSize.Load(); limit > 0 && size > limit {
-		t.cutoff, t.tooLarge = math.MaxInt64, true
-		t.rows = min(t.rows, max(int((size-limit)/rowBytes), trimRowsLeast))
-	}
-	if err := w.transact(t.step); err != nil {
+	if err := w.transact(s.step); err != nil {
 		return false, err
 	}
-	size, free, err := w.size()
-	if err != nil {
+	w.j.status.size.Store(s.size)
+	w.trim.pending = w.trim.pending || s.deleted || s.more
+	if s.more || !w.trim.pending {
+		return s.more, nil
+	}
+	w.trim.pending = false
+	if err := w.transact(dropOrigins); err != nil {
 		return false, err
 	}
-	w.j.status.size.Store(size)
-	more = t.more || free > trimPages
-	w.trim.pending = w.trim.pending || t.deleted || more
-	switch {
-	case free > trimPages:
-		// In the write-ahead log; the file becomes smaller when that is in it.
-		err = w.exec(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", trimPages))
-	case w.trim.pending && !more:
-		w.trim.pending = false
-		err = w.finishTrim()
-	}
-	return more, err
-}
-
-// finishTrim deletes what no row refers to any more, and brings the write-ahead log
-// into the file, as far as no reader needs it.
-func (w *writer) finishTrim() error {
 	w.recorder.forget()
-	return w.exec(`DELETE FROM origins WHERE id NOT IN (SELECT origin FROM states UNION ALL SELECT origin FROM ended)
-			AND NOT EXISTS (SELECT 1 FROM events WHERE origin = origins.id);
-		PRAGMA wal_checkpoint(PASSIVE)`)
+	return false, w.j.use(func(s *store) error { return s.checkpoint() })
 }
 
-func (w *writer) exec(statements string) error {
-	return w.j.use(func(s *store) error {
-		_, err := s.db.ExecContext(context.Background(), statements)
-		return err
-	})
+// dropOrigins deletes the origins that no row refers to any more.
+func dropOrigins(t transaction) error {
+	return t.exec(`DELETE FROM origins WHERE id NOT IN (SELECT origin FROM states UNION ALL SELECT origin FROM ended)
+		AND NOT EXISTS (SELECT 1 FROM events WHERE origin = origins.id)`)
 }
 
-func (w *writer) size() (size, free int64, err error) {
-	err = w.j.use(func(s *store) error {
-		size, free, err = s.size(context.Background())
-		return err
-	})
-	return size, free, err
+// checkpoint copies the write-ahead log into the file, as far as no reader needs it. Only
+// then the file becomes smaller.
+func (s *store) checkpoint() error {
+	const statement = "PRAGMA wal_checkpoint(PASSIVE)"
+	_, err := s.db.ExecContext(context.Background(), statement)
+	return failed(statement, err)
 }
 
 // trimming is one step of retention.
 type trimming struct {
-	now      int64
-	cutoff   int64 // what is older goes
-	tooLarge bool  // everything may go
-	rows     int   // how many of each table may go
+	now    int64
+	cutoff int64 // what is older goes
+	limit  int64 // bytes, above which the oldest goes; 0: none
+	rows   int   // how many of each table may go
 
+	size    int64 // of the database, after the step
 	deleted bool
 	more    bool // there may be more to delete
 }
 
-func (t *trimming) step(tx transaction) error {
+func (s *trimming) step(t transaction) error {
+	size, _, err := sizeOf(t)
+	if err != nil {
+		return err
+	}
+	tooLarge := s.limit > 0 && size > s.limit
+	if tooLarge {
+		s.cutoff = math.MaxInt64
+		s.rows = min(s.rows, max(int((size-s.limit)/rowBytes), trimRowsLeast))
+	}
+	if err := s.delete(t, tooLarge); err != nil {
+		return err
+	}
+	free := int64(0)
+	if s.size, free, err = sizeOf(t); err == nil && free > trimPages {
+		s.more = true
+		err = t.exec(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", trimPages))
+	}
+	return err
+}
+
+// sizeOf returns the size of the database in bytes without its free pages, and how many
+// these are.
+func sizeOf(t transaction) (size, free int64, err error) {
+	var pages, page int64
+	err = t.get([]any{&pages, &free, &page}, `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count),
+		(SELECT page_size FROM pragma_page_size)`)
+	return (pages - free) * page, free, err
+}
+
+func (s *trimming) delete(t transaction, tooLarge bool) error {
 	var begins int64 // the record is complete from here
-	if err := tx.get([]any{&begins}, "SELECT ifnull(begins, ?) FROM meta", math.MinInt64); err != nil {
+	if err := t.get([]any{&begins}, "SELECT ifnull(begins, ?) FROM meta", math.MinInt64); err != nil {
 		return err
 	}
 	// The oldest events up to the first that may stay. A clock that was set back only
 	// delays.
 	var events, last, latest int64
-	err := tx.get([]any{&events, &last, &latest}, `SELECT count(*), ifnull(max(id), 0), ifnull(max(time), ?3) FROM (SELECT id, time FROM events
+	err := t.get([]any{&events, &last, &latest}, `SELECT count(*), ifnull(max(id), 0), ifnull(max(time), ?3) FROM (SELECT id, time FROM events
 		WHERE id < ifnull((SELECT id FROM (SELECT id, time FROM events ORDER BY id LIMIT ?1) WHERE time >= ?2 LIMIT 1), ?4) ORDER BY id LIMIT ?1)`,
-		t.rows, t.cutoff, math.MinInt64, math.MaxInt64)
+		s.rows, s.cutoff, math.MinInt64, math.MaxInt64)
 	if err == nil && events > 0 {
-		err = tx.exec("DELETE FROM events WHERE id <= ?", last)
+		err = t.exec("DELETE FROM events WHERE id <= ?", last)
 	}
 	if err != nil {
 		return err
 	}
 	begins = max(begins, latest)
 	ended := int64(0)
-	if t.more = events == int64(t.rows); !t.more {
+	if s.more = events == int64(s.rows); !s.more {
 		before := begins
-		if !t.tooLarge || events == 0 {
-			before = max(before, t.cutoff)
+		if !tooLarge || events == 0 {
+			before = max(before, s.cutoff)
 		}
-		err := tx.each(func(scan func(...any) error) error {
+		err := t.each(func(scan func(...any) error) error {
 			var until int64
 			err := scan(&until)
 			begins = max(begins, until)
 			ended++
 			return err
-		}, "DELETE FROM ended WHERE id IN (SELECT id FROM ended WHERE until < ? ORDER BY until LIMIT ?) RETURNING until", before, t.rows)
+		}, "DELETE FROM ended WHERE id IN (SELECT id FROM ended WHERE until < ? ORDER BY until LIMIT ?) RETURNING until", before, s.rows)
 		if err != nil {
 			return err
 		}
-		t.more = ended == int64(t.rows)
+		s.more = ended == int64(s.rows)
 	}
-	if t.deleted = events+ended > 0; !t.deleted {
+	if s.deleted = events+ended > 0; !s.deleted {
 		return nil
 	}
-	return tx.exec("UPDATE meta SET begins = min(?1, ?2); DELETE FROM runs WHERE last_alive < ?1 AND id < (SELECT max(id) FROM runs)", begins, t.now)
+	return t.exec("UPDATE meta SET begins = min(?1, ?2); DELETE FROM runs WHERE last_alive < ?1 AND id < (SELECT max(id) FROM runs)", begins, s.now)
 }

@@ -63,6 +63,14 @@ func trimNow(t *testing.T, j *Journal) (steps int) {
 	return steps
 }
 
+func sizeNow(j *Journal) (size int64, err error) {
+	err = j.writer.transact(func(t transaction) (err error) {
+		size, _, err = sizeOf(t)
+		return err
+	})
+	return size, err
+}
+
 func count(t *testing.T, j *Journal, table string) (n int) {
 	t.Helper()
 	if err := j.store.db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
@@ -201,7 +209,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	writeNow(t, j)
 	trimNow(t, j)
-	size, _, err := j.store.size(t.Context())
+	size, err := sizeNow(j)
 	if err != nil || size > limit || size < limit*8/10 {
 		t.Errorf("%d bytes are left (%v), want a little less than %d", size, err, limit)
 	}
@@ -230,7 +238,7 @@ func TestOnlyForgottenContainers(t *testing.T) {
 		writeNow(t, j, Record{State: full, Full: true})
 	}
 	trimNow(t, j)
-	if size, _, err := j.store.size(t.Context()); err != nil || size > 1<<20 {
+	if size, err := sizeNow(j); err != nil || size > 1<<20 {
 		t.Errorf("%d bytes are left (%v), want at most %d", size, err, 1<<20)
 	}
 	if open, _, err := j.At(t.Context(), c.Now()); err != nil || len(open) < 100 {

@@ -132,7 +132,7 @@ func migrate(ctx context.Context, conn *sql.Conn, path string, version int, log 
 }
 
 // schemaVersion returns the schema version of a database, 0 if it is empty. It
-// fails with a [*NewerError] or a [*ForeignError] where nothing may be written.
+// fails with a [*RefusedError] where nothing may be written.
 func schemaVersion(ctx context.Context, conn *sql.Conn, path string) (int, error) {
 	var application, version, tables, ours int
 	err := conn.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
@@ -142,11 +142,11 @@ func schemaVersion(ctx context.Context, conn *sql.Conn, path string) (int, error
 	case err != nil:
 		return 0, fmt.Errorf("journal %s: read its schema version: %w", path, err)
 	case application == applicationID && version > newestSchema:
-		return 0, &NewerError{Path: path, Found: version, Largest: newestSchema}
+		return 0, newer(path, version)
 	case application == applicationID && version > 0 && tables > 0, application == 0 && version == 0 && tables == 0:
 		return version, nil
 	case application != applicationID && ours == 0:
-		return 0, &ForeignError{Path: path}
+		return 0, foreign(path)
 	}
 	return 0, damage{fmt.Errorf("journal %s: application id %#x, schema version %d and %d tables do not go together", path, application, version, tables)}
 }

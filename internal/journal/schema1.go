@@ -22,25 +22,6 @@ var (
 	exposures1 = []model.Exposure{1: model.Loopback, 2: model.Network, 3: model.Published, 4: model.Host}
 )
 
-// The fields of a detail, in their order.
-const (
-	hasType1 = 1 << iota
-	hasAddress1
-	hasSource1
-	hasExposure1
-	hasProcesses1
-	hasPublished1
-	hasOpened1
-	hasOpenSeconds1
-	hasOpenDuration1 // the seconds follow from the times
-	hasReason1
-	hasIPv6Only1
-	hasLost1
-	hasBurst1
-
-	allFields1 = 1<<iota - 1
-)
-
 const (
 	fromSchema1 = `
 DROP INDEX origins_container; DROP INDEX events_origin; DROP INDEX events_span; DROP INDEX events_changed; DROP INDEX states_until;
@@ -137,9 +118,6 @@ func event1(kind, protocol, port, exposure, at int64, detail []byte) (*model.Eve
 	e.Protocol, e.Port, e.Exposure = model.Protocol(protocol), uint16(port), exposures1[exposure]
 	d := decoder1{rest: detail}
 	d.event(e, at)
-	if d.err == nil && len(d.rest) > 0 {
-		d.err = fmt.Errorf("%d bytes too many", len(d.rest))
-	}
 	return e, d.err
 }
 
@@ -151,54 +129,31 @@ type decoder1 struct {
 	err  error
 }
 
+// event decodes a detail: a number whose bits name fields, and then these fields.
 func (d *decoder1) event(e *model.Event, at int64) {
-	fields := d.uvarint()
-	if fields&^allFields1 != 0 {
-		d.fail(fmt.Errorf("the fields %#x", fields))
+	names := d.uvarint()
+	fields := []func(){
+		func() { e.Type = model.Type(d.string()) },
+		func() { e.Address = d.address() },
+		func() { e.Source = d.source() },
+		func() { e.Exposure = model.Exposure(d.string()) },
+		func() { e.Processes = d.processes() },
+		func() { e.Published = d.strings() },
+		func() { e.OpenedAt = timeOf(at - d.varint()) },
+		func() { e.OpenSeconds = d.seconds() },
+		func() { e.OpenSeconds = openSeconds(e) },
+		func() { e.Reason = d.string() },
+		func() { e.IPv6Only = true },
+		func() { e.Lost = d.uvarint() },
+		func() { e.Burst = d.burst(at) },
 	}
-	has := func(field uint64) bool { return d.err == nil && fields&field != 0 }
-	if has(hasType1) {
-		e.Type = model.Type(d.string())
-	}
-	if has(hasAddress1) {
-		e.Address = d.address()
-	}
-	if has(hasSource1) {
-		e.Source = d.source()
-	}
-	if has(hasExposure1) {
-		e.Exposure = model.Exposure(d.string())
-	}
-	if has(hasProcesses1) {
-		e.Processes = d.processes()
-	}
-	if has(hasPublished1) {
-		e.Published = make([]string, d.count())
-		for i := range e.Published {
-			e.Published[i] = d.string()
+	for bit, decode := range fields {
+		if d.err == nil && names>>bit&1 == 1 {
+			decode()
 		}
 	}
-	if has(hasOpened1) {
-		e.OpenedAt = timeOf(at - d.varint())
-	}
-	if has(hasOpenSeconds1) {
-		if bytes := d.bytes(8); len(bytes) == 8 {
-			seconds := math.Float64frombits(binary.BigEndian.Uint64(bytes))
-			e.OpenSeconds = &seconds
-		}
-	}
-	if has(hasOpenDuration1) {
-		e.OpenSeconds = openSeconds(e)
-	}
-	if has(hasReason1) {
-		e.Reason = d.string()
-	}
-	e.IPv6Only = has(hasIPv6Only1)
-	if has(hasLost1) {
-		e.Lost = d.uvarint()
-	}
-	if has(hasBurst1) {
-		e.Burst = d.burst(at)
+	if names>>len(fields) != 0 || len(d.rest) > 0 {
+		d.fail(fmt.Errorf("the fields are %#x, with %d bytes too many", names, len(d.rest)))
 	}
 }
 
@@ -243,6 +198,23 @@ func (d *decoder1) count() int {
 		return 0
 	}
 	return int(count)
+}
+
+func (d *decoder1) strings() []string {
+	list := make([]string, d.count())
+	for i := range list {
+		list[i] = d.string()
+	}
+	return list
+}
+
+func (d *decoder1) seconds() *float64 {
+	bytes := d.bytes(8)
+	if bytes == nil {
+		return nil
+	}
+	seconds := math.Float64frombits(binary.BigEndian.Uint64(bytes))
+	return &seconds
 }
 
 func (d *decoder1) address() netip.Addr {

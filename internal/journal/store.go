@@ -297,13 +297,3 @@ func (m *saved) readRun(t transaction) error {
 	}
 	return err
 }
-
-// size returns the size of the database in bytes without its free pages, and how many
-// these are.
-func (s *store) size(ctx context.Context) (size, free int64, err error) {
-	const query = `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count),
-		(SELECT page_size FROM pragma_page_size)`
-	var pages, page int64
-	err = s.db.QueryRowContext(ctx, query).Scan(&pages, &free, &page)
-	return (pages - free) * page, free, failed(query, err)
-}

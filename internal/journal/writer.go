@@ -246,6 +246,7 @@ func (w *writer) writeReserve(t transaction) error {
 	return t.exec("UPDATE meta SET reserved = ?", int64(w.reserved))
 }
 
+// writeEvents writes the events of the batch, and the labels of its states, as both came.
 func (w *writer) writeEvents(t transaction) error {
 	insert, err := t.tx.PrepareContext(t.ctx, insertEvent)
 	if err != nil {
@@ -253,8 +254,14 @@ func (w *writer) writeEvents(t transaction) error {
 	}
 	defer insert.Close()
 	for i := range w.batch {
-		if q := &w.batch[i]; q.Event != nil {
+		q := &w.batch[i]
+		if q.Event != nil {
 			if err := w.recorder.event(t, insert, q.Event, q.before); err != nil {
+				return err
+			}
+		}
+		for s := range q.State {
+			if _, err := w.recorder.origin(t, &q.State[s].Listener, true); err != nil {
 				return err
 			}
 		}
