@@ -22,6 +22,7 @@ func offerAll(b testing.TB, path string, all *journaltest.Traffic, n int) {
 			time.Sleep(time.Millisecond)
 		}
 	}
+	j.await(all.ID)
 	j.stop()
 }
 
@@ -86,7 +87,7 @@ func BenchmarkLast100(b *testing.B) {
 	}
 }
 
-// BenchmarkOnePort reads all of one port, which no index knows.
+// BenchmarkOnePort reads all of one port, for which there is no index.
 func BenchmarkOnePort(b *testing.B) {
 	path := openMillion(b)
 	n := 0

@@ -234,6 +234,6 @@ func TestReadingAReadOnlyMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := OpenReader(filepath.Join(view, "killed.db")); err == nil || !strings.Contains(err.Error(), "writable") {
-		t.Errorf("what cannot be read without writing: %v; want an error that says so", err)
+		t.Errorf("what cannot be read without writing: %v; want an error with the reason", err)
 	}
 }

@@ -46,7 +46,7 @@ func follow(t *testing.T, r source, q Query) (next func() *model.Event, end func
 		cancel()
 		group.Wait()
 		for e := range found {
-			t.Errorf("event %d came, and nobody expected it", e.ID)
+			t.Errorf("event %d came unexpectedly", e.ID)
 		}
 	}
 }
@@ -160,7 +160,7 @@ func TestFollowGoesOnInAnotherFile(t *testing.T) {
 	if e, f := next(), inside(); e.ID != last+1 || f.ID != last+1 {
 		t.Fatalf("events %d and %d came, want %d", e.ID, f.ID, last+1)
 	}
-	j.suspect <- suspicion{j.store, damage{errors.New("a test says so")}}
+	j.suspect <- suspicion{j.store, damage{errors.New("a test")}}
 	<-set
 	j.write(all.Next())
 	if e, f := next(), inside(); e.ID != last+2 || f.ID != last+2 {

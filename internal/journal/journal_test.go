@@ -219,7 +219,7 @@ func wantInMemory(t *testing.T, path, why string) {
 	}
 	all := hook.AllEntries()
 	if len(all) != 1 || all[0].Level != logrus.WarnLevel || !strings.Contains(all[0].Message, "--state") {
-		t.Errorf("logged %v: want one warning that says what to do", messages(hook))
+		t.Errorf("logged %v: want one warning with what to do", messages(hook))
 	}
 	j.write(&model.Event{ID: j.NextID(), Time: time.Now(), Type: model.Gap})
 	if j.Err() != nil {
@@ -251,7 +251,7 @@ func TestStopWritesWhatIsQueued(t *testing.T) {
 	}
 }
 
-func TestAClosedJournalSaysSo(t *testing.T) {
+func TestAClosedJournal(t *testing.T) {
 	j := start(t, Options{Path: temporary(t)})
 	reader := j
 	j.stop()
@@ -290,7 +290,7 @@ func TestCursors(t *testing.T) {
 	for _, name := range []string{"", "Mail", "a b", "ä", strings.Repeat("x", 65), "a\n"} {
 		_, _, err := k.Cursor(name)
 		if set := k.SetCursor(name, 1); set == nil || err == nil || set.Error() != err.Error() || !strings.Contains(err.Error(), "1 to 64 of a-z") {
-			t.Errorf("cursor %q: %v and %v: want an error that tells what is allowed", name, set, err)
+			t.Errorf("cursor %q: %v and %v: want an error with what is allowed", name, set, err)
 		}
 	}
 	if err := k.SetCursor("mail", 1<<63); err == nil {

@@ -42,13 +42,13 @@ func TestMain(m *testing.M) {
 }
 
 // storm writes as fast as it can. It prints the id that it begins with, and
-// then each that it was told is committed.
+// then each that is committed.
 func storm(path string) error {
 	j, err := Open(Options{Path: path, Logger: quiet()})
 	if err != nil {
 		return err
 	}
-	ctx, end := context.WithTimeout(context.Background(), time.Minute) // if nobody kills it
+	ctx, end := context.WithTimeout(context.Background(), time.Minute) // at the latest
 	defer end()
 	done := make(chan error, 1)
 	go func() { done <- j.Run(ctx) }()
@@ -145,7 +145,7 @@ func startStorm(ctx context.Context, t *testing.T, path string) (s *stormProcess
 	return s, first, committed
 }
 
-// number returns the next number that the process tells: its first id, and after
+// number returns the next number that the process prints: its first id, and after
 // that the last one that it has committed.
 func (s *stormProcess) number() (n uint64, ok bool) {
 	if !s.lines.Scan() {
@@ -176,7 +176,7 @@ func killStorm(t *testing.T, path string, after time.Duration) (first, committed
 
 // check checks that the ids of the last process from first to committed are
 // there, without holes and after all others, and that the state is what the
-// events say.
+// events make it.
 func (s *survivor) check(t *testing.T, first, committed uint64) {
 	t.Helper()
 	for _, e := range events(t, s.reader(t), Query{AfterID: s.last}) {
@@ -212,7 +212,7 @@ func (s *survivor) checkState(t *testing.T) {
 	for i := range p.Open {
 		e := s.open[endpointOf(&p.Open[i].Listener)]
 		if e == nil || !e.Time.Equal(p.Open[i].OpenedAt) || asJSON(t, e.Listener) != asJSON(t, p.Open[i].Listener) {
-			t.Fatalf("open %s: the event says %s", asJSON(t, p.Open[i]), asJSON(t, e))
+			t.Fatalf("open %s: the event is %s", asJSON(t, p.Open[i]), asJSON(t, e))
 		}
 	}
 	if j.NextID() <= s.last {

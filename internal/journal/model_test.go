@@ -14,7 +14,7 @@ import (
 	"portwatcher/internal/model"
 )
 
-// reference is what a journal should know, told plainly.
+// reference has what a journal should return, in the simplest form.
 type reference struct {
 	t       *testing.T
 	random  *rand.Rand
@@ -32,7 +32,7 @@ type span struct{ from, until time.Time }
 type opening struct {
 	state  model.State
 	until  time.Time // zero: it is open
-	told   bool      // its closed event tells of it
+	closed bool      // by an event that has the time at which it opened
 	owners []owner   // rising
 }
 
@@ -147,7 +147,7 @@ func (m *reference) endpoint() model.Endpoint {
 
 var containerIDs = []string{fmt.Sprintf("%064x", 1<<200>>190), fmt.Sprintf("aaaabbbbcccc%052x", 2), fmt.Sprintf("%064x", 3)}
 
-// listener tells of an endpoint, with some processes.
+// listener returns the listener of an endpoint, with some processes.
 func (m *reference) listener(of model.Endpoint) model.Listener {
 	at := slices.Index(containerIDs, of.Container)
 	l := model.Listener{
@@ -204,7 +204,7 @@ func (m *reference) closed(endpoint model.Endpoint) Record {
 	if m.random.IntN(8) > 0 {
 		seconds := e.Time.Sub(o.state.OpenedAt).Seconds()
 		e.OpenedAt, e.OpenSeconds = o.state.OpenedAt, &seconds
-		o.told = true
+		o.closed = true
 	}
 	return Record{Event: e}
 }
@@ -218,7 +218,7 @@ func (m *reference) forget(container string) Record {
 	return Record{Forget: container}
 }
 
-// full tells all that is open: some of what the journal knows, and some more.
+// full returns the whole state: some of what is open by the journal, and some more.
 func (m *reference) full() Record {
 	for endpoint := range m.open {
 		if m.random.IntN(3) == 0 {
@@ -295,7 +295,7 @@ func (m *reference) checkAt(r source) {
 func (o *opening) at(at time.Time) model.Open {
 	open := o.state.Open
 	open.Time = at
-	if o.told {
+	if o.closed {
 		open.Source = ""
 	}
 	if o.owners[len(o.owners)-1].from.After(at) {

@@ -102,7 +102,7 @@ func TestRandomEventsComeBack(t *testing.T) {
 	wantEvents(t, "after the end", events(t, r, Query{}), want)
 }
 
-func TestABadQuerySaysWhy(t *testing.T) {
+func TestABadQuery(t *testing.T) {
 	j := start(t, Options{})
 	now := time.Now()
 	for _, test := range []struct {
@@ -127,7 +127,7 @@ func TestABadQuerySaysWhy(t *testing.T) {
 	}
 }
 
-func TestOpenReaderSaysWhatIsWrong(t *testing.T) {
+func TestOpenReaderErrors(t *testing.T) {
 	folder := t.TempDir()
 	text, empty := filepath.Join(folder, "text"), filepath.Join(folder, "empty")
 	for path, content := range map[string]string{text: strings.Repeat("no database", 1000), empty: ""} {

@@ -10,8 +10,8 @@ import (
 	"portwatcher/internal/model"
 )
 
-// standing is an open journal whose writer the test is: steps are taken when it
-// says so.
+// standing returns an open journal whose writer takes a step only when the test calls
+// it.
 func standing(t *testing.T, o Options) *Journal {
 	t.Helper()
 	o.Logger = quiet()
@@ -127,7 +127,7 @@ func TestRetentionByAge(t *testing.T) {
 	if _, _, err := j.At(t.Context(), all[len(all)-1002].Time); err != nil {
 		t.Errorf("where the record begins: %v", err)
 	}
-	writeNow(t, j, Record{Event: recent.Next()}) // the dictionary knows what was deleted
+	writeNow(t, j, Record{Event: recent.Next()}) // the row of its container was deleted
 	if n := count(t, j, "events"); n != 1002 || len(events(t, j, Query{})) != n {
 		t.Error("the event after retention cannot be read")
 	}

@@ -162,7 +162,7 @@ func (c *clock) add(d time.Duration) time.Time {
 	return c.now
 }
 
-// quiet is a logger that nobody reads.
+// quiet returns a logger that discards everything.
 func quiet() logrus.FieldLogger {
 	log := logrus.New()
 	log.SetOutput(io.Discard)

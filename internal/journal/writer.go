@@ -290,8 +290,8 @@ func (w *writer) writeStates(t transaction) error {
 	return nil
 }
 
-// writeRebased prepares a new database for all that is known; the events before it are
-// not.
+// writeRebased gives a new database the cursors. The events of the old one are lost: the
+// record begins now. writeStates writes the whole state.
 func (w *writer) writeRebased(t transaction) error {
 	if !w.rebased {
 		return nil
