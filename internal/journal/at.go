@@ -93,8 +93,7 @@ func (v *view) addRun(started, alive time.Time) {
 
 // readStates adds what is open, or ended later without an event.
 func (v *view) readStates(t transaction) error {
-	states, err := readStates(t, `SELECT origin, state FROM states WHERE opened_at <= ?1
-		UNION ALL SELECT origin, state FROM ended WHERE opened_at <= ?1 AND until > ?1`, nanos(v.at))
+	states, err := readStates(t, "SELECT origin, state FROM states WHERE opened_at <= ?1 AND (until IS NULL OR until > ?1)", nanos(v.at))
 	for i := range states {
 		v.add(states[i].Open)
 	}

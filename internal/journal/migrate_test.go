@@ -103,7 +103,7 @@ func TestMigrateDamagedRows(t *testing.T) {
 
 // TestAMigrationThatFailsChangesNothing stops in the middle of one.
 func TestAMigrationThatFailsChangesNothing(t *testing.T) {
-	path := schema1(t, "CREATE TABLE ended (id INTEGER)")
+	path := schema1(t, "CREATE TABLE events1 (id INTEGER)")
 	if s, _, err := openStore(path, quiet()); err == nil || !strings.Contains(err.Error(), "migrate from schema version 1") {
 		t.Fatalf("%v, %v: want an error of the migration", s, err)
 	}
@@ -112,7 +112,7 @@ func TestAMigrationThatFailsChangesNothing(t *testing.T) {
 	}
 	db, err := sql.Open("sqlite", path)
 	if err == nil {
-		_, err = db.Exec("DROP TABLE ended")
+		_, err = db.Exec("DROP TABLE events1")
 	}
 	if err = errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)

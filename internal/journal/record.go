@@ -119,39 +119,27 @@ func (r *recorder) eventRow(t transaction, e *model.Event, before *model.State) 
 	}, err
 }
 
-// state records what is open at an endpoint.
-func (r *recorder) state(t transaction, endpoint model.Endpoint, state *model.State) error {
-	origin, text, err := r.stateRow(t, state)
+// state records a change of the state.
+func (r *recorder) state(t transaction, key stateKey, row stateRow) error {
+	values := []any{key.Container, int64(key.Protocol), addressText(key.Address), int64(key.Port), key.openedAt}
+	if row.state == nil {
+		if !row.stored {
+			return nil
+		}
+		return t.exec("DELETE FROM states WHERE container = ? AND protocol = ? AND address = ? AND port = ? AND opened_at = ?", values...)
+	}
+	origin, err := r.origin(t, &row.state.Listener, false)
 	if err != nil {
 		return err
 	}
-	return t.exec("INSERT OR REPLACE INTO states (container, protocol, address, port, origin, opened_at, state) VALUES (?, ?, ?, ?, ?, ?, ?)",
-		endpoint.Container, int64(endpoint.Protocol), addressText(endpoint.Address), int64(endpoint.Port), origin, nanos(state.OpenedAt), text)
-}
-
-// noState records that nothing is open at an endpoint.
-func (r *recorder) noState(t transaction, endpoint model.Endpoint) error {
-	return t.exec("DELETE FROM states WHERE container = ? AND protocol = ? AND address = ? AND port = ?",
-		endpoint.Container, int64(endpoint.Protocol), addressText(endpoint.Address), int64(endpoint.Port))
-}
-
-// ended records what was open at an endpoint and ended without an event.
-func (r *recorder) ended(t transaction, e ended) error {
-	origin, text, err := r.stateRow(t, e.state)
-	if err != nil {
-		return err
-	}
-	return t.exec("INSERT INTO ended (origin, opened_at, until, state) VALUES (?, ?, ?, ?)", origin, nanos(e.state.OpenedAt), nanos(e.until), text)
-}
-
-func (r *recorder) stateRow(t transaction, state *model.State) (origin int64, text any, err error) {
-	if origin, err = r.origin(t, &state.Listener, false); err != nil {
-		return 0, nil, err
-	}
-	rest := *state
+	rest := *row.state
 	rest.Host, rest.Container = "", nil
-	text, err = encodeJSON(&rest, false)
-	return origin, text, err
+	text, err := encodeJSON(&rest, false)
+	if err != nil {
+		return err
+	}
+	return t.exec("INSERT OR REPLACE INTO states (container, protocol, address, port, opened_at, until, origin, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		append(values, row.until, origin, text)...)
 }
 
 // saveTimes records latest and backward.

@@ -102,7 +102,7 @@ func (w *writer) trimStep() (more bool, err error) {
 
 // dropOrigins deletes the origins that no row refers to any more.
 func dropOrigins(t transaction) error {
-	return t.exec(`DELETE FROM origins WHERE id NOT IN (SELECT origin FROM states UNION ALL SELECT origin FROM ended)
+	return t.exec(`DELETE FROM origins WHERE id NOT IN (SELECT origin FROM states)
 		AND NOT EXISTS (SELECT 1 FROM events WHERE origin = origins.id)`)
 }
 
@@ -186,7 +186,7 @@ func (s *trimming) delete(t transaction, tooLarge bool) error {
 			begins = max(begins, until)
 			ended++
 			return err
-		}, "DELETE FROM ended WHERE id IN (SELECT id FROM ended WHERE until < ? ORDER BY until LIMIT ?) RETURNING until", before, s.rows)
+		}, "DELETE FROM states WHERE rowid IN (SELECT rowid FROM states WHERE until < ? ORDER BY until LIMIT ?) RETURNING until", before, s.rows)
 		if err != nil {
 			return err
 		}

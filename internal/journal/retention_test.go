@@ -115,7 +115,7 @@ func TestRetentionByAge(t *testing.T) {
 		t.Errorf("it took %d steps, want one for each %d events", steps, trimRows)
 	}
 	wantEvents(t, "1000 s", events(t, j, Query{}), all[len(all)-1001:])
-	for table, want := range map[string]int{"origins": 1, "ended": 0, "runs": 1} {
+	for table, want := range map[string]int{"origins": 1, "states WHERE until IS NOT NULL": 0, "runs": 1} {
 		if n := count(t, j, table); n != want {
 			t.Errorf("%s: %d rows are left, want %d", table, n, want)
 		}

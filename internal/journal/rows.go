@@ -130,7 +130,7 @@ func readOrigins(t transaction, where string) (map[int64]*origin, error) {
 	}, "SELECT id, host, container, name, image, project, service, labels FROM origins WHERE "+where)
 }
 
-// storedState is a row of states or of ended.
+// storedState is a row of states.
 type storedState struct {
 	model.State
 	origin int64

@@ -76,25 +76,17 @@ CREATE TABLE events (
 	detail    TEXT             -- JSON: what few events have
 ) STRICT;
 
--- What is open.
+-- What is open, and what was open and ended without an event.
 CREATE TABLE states (
 	container TEXT NOT NULL,
 	protocol  INTEGER NOT NULL,
 	address   TEXT NOT NULL,
 	port      INTEGER NOT NULL,
-	origin    INTEGER NOT NULL,
 	opened_at INTEGER NOT NULL,
+	until     INTEGER,         -- NULL: it is open
+	origin    INTEGER NOT NULL,
 	state     TEXT NOT NULL,   -- JSON: model.State without host and container
-	PRIMARY KEY (container, protocol, address, port)
-) STRICT, WITHOUT ROWID;
-
--- What was open and ended without an event.
-CREATE TABLE ended (
-	id        INTEGER PRIMARY KEY,
-	origin    INTEGER NOT NULL,
-	opened_at INTEGER NOT NULL,
-	until     INTEGER NOT NULL,
-	state     TEXT NOT NULL    -- as in states
+	PRIMARY KEY (container, protocol, address, port, opened_at)
 ) STRICT;
 
 -- Here NULL is not the same as NULL, and 0 is no container's id, which is a text.
@@ -105,7 +97,7 @@ CREATE UNIQUE INDEX origins_same ON origins (ifnull(container, 0), name, host, i
 const schemaIndexes = `
 CREATE INDEX events_origin ON events (origin);
 CREATE INDEX events_time ON events (time, opened_at);
-CREATE INDEX ended_until ON ended (until);
+CREATE INDEX states_until ON states (until) WHERE until IS NOT NULL;
 `
 
 // migrate brings a database from a schema version to the newest, in one transaction.

@@ -98,13 +98,14 @@ func copyStates1(t transaction, r *recorder) error {
 		if err == nil && state.Container == nil {
 			err = errors.New("a state names no container")
 		}
-		switch {
-		case err != nil:
+		if err != nil {
 			return damage{err}
-		case until.Valid:
-			return r.ended(t, ended{state, timeOf(until.Int64)})
 		}
-		return r.state(t, endpointOf(&state.Listener), state)
+		row := stateRow{state: state}
+		if until.Valid {
+			row.until = until.Int64
+		}
+		return r.state(t, keyOf(state), row)
 	}, "SELECT until, state FROM states1 ORDER BY id")
 }
 

@@ -12,20 +12,23 @@ import (
 // and may be tried again.
 type states struct {
 	open map[model.Endpoint]*model.State
-	// changed has the endpoints that changed since the last commit, and whether the
-	// database has a row of them.
-	changed map[model.Endpoint]bool
-	ended   []ended
+	// changed are the rows that changed since the last commit.
+	changed map[stateKey]stateRow
 }
 
-// ended is an endpoint that ended without an event.
-type ended struct {
-	state *model.State
-	until time.Time
+type stateKey struct {
+	model.Endpoint
+	openedAt int64 // as nanos returns it
+}
+
+type stateRow struct {
+	state  *model.State // nil: the row is deleted
+	until  any          // when it ended without an event, as nanos returns it; nil: it is open
+	stored bool         // the database has the row
 }
 
 func newStates(open map[model.Endpoint]*model.State) states {
-	return states{open: open, changed: map[model.Endpoint]bool{}}
+	return states{open: open, changed: map[stateKey]stateRow{}}
 }
 
 func endpointOf(l *model.Listener) model.Endpoint {
@@ -70,7 +73,7 @@ func (s *states) applyEvent(e *model.Event, sockets *model.Sockets) (before *mod
 		if e.OpenedAt.IsZero() && !e.Transient {
 			s.end(endpoint, e.Time) // the event does not have the time from which on it was open
 		} else {
-			s.put(endpoint, nil)
+			s.remove(endpoint, stateRow{})
 		}
 	}
 	return before
@@ -109,37 +112,50 @@ func sameState(a, b *model.State) bool {
 	return reflect.DeepEqual(&x, &y)
 }
 
-// put sets what is open at an endpoint; nil: nothing.
+func keyOf(state *model.State) stateKey {
+	return stateKey{endpointOf(&state.Listener), nanos(state.OpenedAt)}
+}
+
+// put sets what is open at an endpoint where nothing was, or the same opening.
 func (s *states) put(endpoint model.Endpoint, state *model.State) {
-	if _, known := s.changed[endpoint]; !known {
-		s.changed[endpoint] = s.open[endpoint] != nil
-	}
-	if state == nil {
-		delete(s.open, endpoint)
-	} else {
-		s.open[endpoint] = state
-	}
+	s.change(state, stateRow{state: state})
+	s.open[endpoint] = state
 }
 
 // end removes what is open at an endpoint without an event.
 func (s *states) end(endpoint model.Endpoint, until time.Time) {
+	s.remove(endpoint, stateRow{state: s.open[endpoint], until: nanos(until)})
+}
+
+// remove removes what is open at an endpoint, if anything is. row is what the database
+// keeps of it.
+func (s *states) remove(endpoint model.Endpoint, row stateRow) {
 	if state := s.open[endpoint]; state != nil {
-		s.ended = append(s.ended, ended{state, until})
-		s.put(endpoint, nil)
+		s.change(state, row)
+		delete(s.open, endpoint)
 	}
 }
 
-// committed notes that the database has all differences.
-func (s *states) committed() {
-	clear(s.changed)
-	clear(s.ended)
-	s.ended = s.ended[:0]
+func (s *states) change(state *model.State, row stateRow) {
+	key := keyOf(state)
+	if before, changed := s.changed[key]; changed {
+		row.stored = before.stored
+	} else if known := s.open[key.Endpoint]; known != nil {
+		row.stored = keyOf(known) == key
+	}
+	s.changed[key] = row
 }
+
+// committed notes that the database has all differences.
+func (s *states) committed() { clear(s.changed) }
 
 // rebase makes everything a difference: the database is a new one.
 func (s *states) rebase() {
-	clear(s.changed)
-	for endpoint := range s.open {
-		s.changed[endpoint] = false
+	for key, row := range s.changed {
+		row.stored = false
+		s.changed[key] = row
+	}
+	for _, state := range s.open {
+		s.changed[keyOf(state)] = stateRow{state: state}
 	}
 }

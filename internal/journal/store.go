@@ -265,7 +265,7 @@ func (m *saved) read(t transaction) error {
 	if err != nil {
 		return err
 	}
-	states, err := readStates(t, "SELECT origin, state FROM states")
+	states, err := readStates(t, "SELECT origin, state FROM states WHERE until IS NULL")
 	if err != nil {
 		return err
 	}

@@ -271,19 +271,8 @@ func (w *writer) writeEvents(t transaction) error {
 
 // writeStates writes the differences of the state.
 func (w *writer) writeStates(t transaction) error {
-	for endpoint, stored := range w.states.changed {
-		var err error
-		if state := w.states.open[endpoint]; state != nil {
-			err = w.recorder.state(t, endpoint, state)
-		} else if stored {
-			err = w.recorder.noState(t, endpoint)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	for _, e := range w.states.ended {
-		if err := w.recorder.ended(t, e); err != nil {
+	for key, row := range w.states.changed {
+		if err := w.recorder.state(t, key, row); err != nil {
 			return err
 		}
 	}
