@@ -14,9 +14,8 @@ import (
 // Watching reports whether portwatcher ran at a time.
 type Watching struct {
 	Running bool
-	// Where it did not: Stopped is when it was last alive before, Started when it
-	// was started after. Zero: not at all.
-	Stopped, Started time.Time
+	// Stopped is, where it did not run, when it was last alive before; zero: never.
+	Stopped time.Time
 }
 
 // At returns what was open at t, ordered by container name and port, and
@@ -83,10 +82,7 @@ func (v *view) addRun(started, alive time.Time) {
 	switch {
 	case !started.After(v.at) && !alive.Before(v.at):
 		*w = Watching{Running: true}
-	case w.Running:
-	case started.After(v.at) && (w.Started.IsZero() || started.Before(w.Started)):
-		w.Started = started
-	case alive.Before(v.at) && alive.After(w.Stopped):
+	case !w.Running && alive.Before(v.at) && alive.After(w.Stopped):
 		w.Stopped = alive
 	}
 }

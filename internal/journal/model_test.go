@@ -313,9 +313,6 @@ func (m *reference) watching(at time.Time) Watching {
 	for _, run := range m.runs {
 		switch {
 		case run.from.After(at):
-			if w.Started.IsZero() {
-				w.Started = run.from
-			}
 		case run.until.IsZero() || !run.until.Before(at):
 			return Watching{Running: true}
 		default:

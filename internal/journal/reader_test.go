@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"errors"
-	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,31 +99,6 @@ func TestRandomEventsComeBack(t *testing.T) {
 	}
 	defer r.Close()
 	wantEvents(t, "after the end", events(t, r, Query{}), want)
-}
-
-func TestABadQuery(t *testing.T) {
-	j := start(t, Options{})
-	now := time.Now()
-	for _, test := range []struct {
-		query Query
-		want  string
-	}{
-		{Query{Limit: -1}, "limit -1: "},
-		{Query{Since: now, Until: now}, "is not before until"},
-		{Query{AfterID: 1 << 63}, "the largest id is"},
-	} {
-		for name, answer := range map[string]iter.Seq2[*model.Event, error]{"events": j.Events(t.Context(), test.query), "follow": j.Follow(t.Context(), test.query)} {
-			n := 0
-			for e, err := range answer {
-				if n++; e != nil || err == nil || !strings.Contains(err.Error(), test.want) {
-					t.Errorf("%s %+v: %v, %v; want an error with %s", name, test.query, e, err, test.want)
-				}
-			}
-			if n != 1 {
-				t.Errorf("%s %+v: %d answers, want one error", name, test.query, n)
-			}
-		}
-	}
 }
 
 func TestOpenReaderErrors(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 const (
 	// trimRows is how many events a step of retention deletes, unless more than
 	// half as many came since the last step: what goes must keep up with what comes.
-	trimRows, trimRowsMost = 1000, 20_000
+	trimRows = 1000
 	// trimPause is the time between two steps as long as there is more to delete,
 	// trimIdle otherwise. trimWritten events call for a step earlier.
 	trimPause, trimIdle = 100 * time.Millisecond, time.Minute
@@ -20,7 +20,7 @@ const (
 	trimPages = 256
 	// rowBytes is more than an event takes, so that a step does not delete too
 	// much; trimRowsLeast are deleted even if less is too much.
-	rowBytes, trimRowsLeast = 150, 100
+	rowBytes, trimRowsLeast = 250, 100
 )
 
 // SetRetention changes Retain and RetainSize of the [Options]. What is beyond them
@@ -35,23 +35,11 @@ func (j *Journal) SetRetention(age time.Duration, size int64) {
 
 // trimmer has when retention has its next step.
 type trimmer struct {
-	timer      *time.Timer // fires when a step is due
-	last, next time.Time
-	written    int // events since the last step
-	// pending: the last steps deleted something, and finishTrim follows.
+	timer   *time.Timer // fires when a step is due
+	written int         // events since the last step
+	// pending: the last steps deleted something, and dropOrigins follows.
 	pending bool
 	failing bool
-}
-
-// due reports in a storm, in which nothing receives from the timer, whether a step is due.
-func (t *trimmer) due() bool {
-	return time.Since(t.last) >= trimPause && (t.written >= trimWritten || time.Since(t.next) >= 0)
-}
-
-func (t *trimmer) schedule(pause time.Duration) {
-	t.last, t.written = time.Now(), 0
-	t.next = t.last.Add(pause)
-	t.timer.Reset(pause)
 }
 
 // retain does one step of retention.
@@ -73,14 +61,15 @@ func (w *writer) retain(ctx context.Context) {
 	if more {
 		pause = trimPause
 	}
-	w.trim.schedule(pause)
+	w.trim.written = 0
+	w.trim.timer.Reset(pause)
 }
 
 // trimStep deletes some of what is too old or too much, and reports whether
 // there is more of it.
 func (w *writer) trimStep() (more bool, err error) {
 	now := w.j.options.Now()
-	s := trimming{now: nanos(now), cutoff: math.MinInt64, limit: w.j.retainSize.Load(), rows: min(max(trimRows, 2*w.trim.written), trimRowsMost)}
+	s := trimming{now: nanos(now), cutoff: math.MinInt64, limit: w.j.retainSize.Load(), rows: max(trimRows, 2*w.trim.written)}
 	if age := w.j.retain.Load(); age > 0 {
 		s.cutoff = nanos(now.Add(-time.Duration(age)))
 	}

@@ -45,14 +45,14 @@ func writeNow(t *testing.T, j *Journal, records ...Record) {
 // that each is small.
 func trimNow(t *testing.T, j *Journal) (steps int) {
 	t.Helper()
-	j.writer.trim.schedule(trimPause)
+	j.writer.trim.written = 0
 	for more := true; more; steps++ {
 		before := count(t, j, "events")
 		var err error
 		if more, err = j.writer.trimStep(); err != nil {
 			t.Fatal(err)
 		}
-		j.writer.trim.schedule(trimPause)
+		j.writer.trim.written = 0
 		if gone := before - count(t, j, "events"); gone > trimRows {
 			t.Fatalf("a step deleted %d events, want at most %d", gone, trimRows)
 		}

@@ -8,12 +8,9 @@ import (
 )
 
 const (
-	// batchTime is how long a batch gathers after its first record at most: with
-	// the writing, it is in the journal within 50 ms. Where writing is quick it
-	// gathers less, so that readers see it sooner: batchFactor times as
-	// long as the last batch took, which keeps the share of time in writing low.
-	batchTime, minBatchTime = 25 * time.Millisecond, 2 * time.Millisecond
-	batchFactor             = 8
+	// batchTime is how long a batch gathers after its first record at most: it bounds
+	// the share of time in writing, and how late readers see an event.
+	batchTime = 5 * time.Millisecond
 	// retryTime is the time between two attempts at a batch that failed.
 	retryTime = time.Second
 	// heartbeat is how often the journal records that it is alive.
@@ -36,10 +33,9 @@ type writer struct {
 	reserved uint64 // ids up to it are reserved on disk
 	run      int64  // row of this run; 0: none yet
 	started  time.Time
-	took     time.Duration // by the last batch
-	rebased  bool          // the database is another one: all state goes into it
-	refused  bool          // an id that does not rise was logged
-	replaced bool          // another file in the place of the database was logged
+	rebased  bool // the database is another one: all state goes into it
+	refused  bool // an id that does not rise was logged
+	replaced bool // another file in the place of the database was logged
 
 	check chan struct{} // tests ask for a heartbeat
 }
@@ -84,7 +80,7 @@ func (w *writer) beat(ctx context.Context) {
 // gather waits for the records that make a batch with the first.
 func (w *writer) gather(ctx context.Context) {
 	enough := w.j.queue.Enough(batchLength)
-	timer := time.NewTimer(min(max(batchFactor*w.took, minBatchTime), batchTime))
+	timer := time.NewTimer(batchTime)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -97,10 +93,8 @@ func (w *writer) gather(ctx context.Context) {
 // ends.
 func (w *writer) flush(ctx context.Context) {
 	for ctx.Err() == nil && w.next() {
-		began := time.Now()
 		w.attempt(ctx)
-		w.took = time.Since(began)
-		if w.trim.due() {
+		if w.trim.written >= trimWritten {
 			w.retain(ctx)
 		}
 	}
