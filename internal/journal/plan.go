@@ -9,8 +9,8 @@ import (
 	"portwatcher/internal/model"
 )
 
-// plan is a query as SQL. Everything that it compares with is a number, of which it
-// is written.
+// plan is a query as SQL. The text has the values too: they are numbers, and types and
+// exposures in quotes.
 type plan struct {
 	first, last uint64 // range of ids
 	end         uint64 // last without regard to the times of the query
