@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readClocks takes the tightest of a few readings: one that was interrupted in
-// the middle is wide.
+// readClocks returns the reading with the smallest interval of a few: one that was
+// interrupted has a large one.
 func readClocks() (reading, error) {
 	var best reading
 	for try := range 4 {

@@ -2,8 +2,8 @@ package clock
 
 import "time"
 
-// resampleAfter is how old the last reading of the clocks may be when an instant
-// is newer: a step of the wall clock is noticed within it.
+// resampleAfter is how much newer than the last reading an instant may be: a step of
+// the wall clock has effect within it.
 const resampleAfter = 100 * time.Millisecond
 
 // reading is the wall clock read between two readings of the boot clock, all in
@@ -14,12 +14,12 @@ type reading struct {
 
 // Wall converts between instants and wall-clock time.
 //
-// Both clocks come from the kernel's one timekeeper and differ by a number that
-// changes only when the wall clock is set: frequency corrections act on both. A
-// reading bounds that number from both sides. While the readings agree, their
-// bounds are intersected; when one contradicts the bounds, the clock was set, and it
-// alone counts. The number that is used changes only when the bounds exclude it, so
-// that an instant has the same wall-clock time whenever it is asked for.
+// Both clocks come from the kernel's one timekeeper. Their difference changes only when
+// the wall clock is set: frequency corrections act on both. A reading gives bounds of the
+// difference. While readings agree, Wall intersects their bounds; when one contradicts
+// the others, the clock was set, and only that one counts. The difference in use changes
+// only when the bounds exclude it, so that an instant always has the same wall-clock
+// time.
 //
 // A Wall is not safe for concurrent use.
 type Wall struct {
@@ -43,8 +43,7 @@ func newWall(read func() (reading, error)) (*Wall, error) {
 	return w, nil
 }
 
-// sample reads the clocks again. Clocks that were read once do not fail; should
-// they, the last offset stays.
+// sample reads the clocks again. After an error the last offset stays.
 func (w *Wall) sample() {
 	r, err := w.read()
 	if err != nil {
@@ -60,8 +59,8 @@ func (w *Wall) sample() {
 	}
 }
 
-// Time returns the wall-clock time of an instant, in UTC, on the wall clock as it
-// is set at present. The zero instant is the zero time.
+// Time returns the wall-clock time of an instant, in UTC, by the present wall clock. The
+// zero instant is the zero time.
 func (w *Wall) Time(i Instant) time.Time {
 	if i == 0 {
 		return time.Time{}
@@ -72,8 +71,8 @@ func (w *Wall) Time(i Instant) time.Time {
 	return time.Unix(0, int64(i)+w.offset).UTC()
 }
 
-// Instant returns the instant of a wall-clock time, by the wall clock as it is
-// set at present. The zero time is the zero instant.
+// Instant returns the instant of a wall-clock time, by the present wall clock. The zero
+// time is the zero instant.
 func (w *Wall) Instant(t time.Time) Instant {
 	if t.IsZero() {
 		return 0

@@ -104,7 +104,7 @@ func TestWallKeepsWhatItSaid(t *testing.T) {
 	w := f.wall(t)
 	opened := Instant(f.boot)
 	before := w.Time(opened)
-	f.earlier, f.later = 1, 70 // exacter, and it excludes nothing that was said
+	f.earlier, f.later = 1, 70 // more exact, and it contradicts no earlier reading
 	f.boot += int64(time.Minute)
 	f.stamp(w)
 	if f.readings < 2 {

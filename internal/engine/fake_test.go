@@ -132,7 +132,7 @@ func (f *fakeEngine) hangUp(err error) {
 func (f *fakeEngine) ClientVersion() string { return "1.41" }
 
 func (f *fakeEngine) Info(context.Context) (system.Info, error) {
-	return system.Info{Name: "node1", ServerVersion: "20.10.24", CgroupVersion: "2", CgroupDriver: "systemd"}, nil
+	return system.Info{Name: "node1", ServerVersion: "20.10.24"}, nil
 }
 
 func (f *fakeEngine) ContainerList(ctx context.Context, _ container.ListOptions) ([]container.Summary, error) {
