@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/model"
+	"portwatcher/internal/procfs"
 )
 
 // How long the details of a process are used.
@@ -23,9 +24,9 @@ const (
 
 // Cache keeps the details of processes, so that a process that opens thousands of
 // ports is not read for each of them. Details are keyed by pid and name, and belong
-// to one process: as long as that lives its folder is the same inode. Details of
-// the last second are returned without a system call; older ones take one, and
-// after 10 s they are read anew, since a process can change its user and program.
+// to one process: as long as it lives its folder is the same inode. Details of the
+// last second are returned without a system call; older ones need one, and after
+// 10 s they are read again, since a process can change its user and program.
 //
 // A Cache is not safe for concurrent use.
 type Cache struct {
@@ -54,12 +55,12 @@ func NewCache(finder *Finder) *Cache {
 	return &Cache{finder: finder, now: time.Now, entries: map[cacheKey]*list.Element{}}
 }
 
-// Describe returns a process as the only element of a slice, for what an event
-// reports: pid and name are those of the event, and the rest comes from procRoot if
-// the process exists and has that name. A process that has ended keeps the details
-// that were read while it lived for 10 s.
+// Describe returns the process of an event as the only element of a slice: pid and name
+// are those of the event, and the rest comes from procRoot if the process exists and has
+// that name. A process that has ended keeps, for 10 s, the details that were read while
+// it lived.
 //
-// The slice is shared with other callers and is never changed, also not by them.
+// The slice is shared: neither the Cache nor its callers change it.
 func (c *Cache) Describe(pid int, name string) []model.Process {
 	key := cacheKey{pid, name}
 	now := c.now()
@@ -90,7 +91,7 @@ func (c *Cache) add(key cacheKey, now time.Time) []model.Process {
 		c.used.Remove(oldest)
 	}
 	e := &cached{key: key, read: now, checked: now}
-	e.inode, _ = c.folder(key.pid) // before the details: they are of this process, or of a later one that the next check finds
+	e.inode, _ = c.folder(key.pid) // before the details: if they are of a later process, the next check finds it
 	e.processes = c.read(key)
 	c.entries[key] = c.used.PushFront(e)
 	return e.processes
@@ -98,7 +99,7 @@ func (c *Cache) add(key cacheKey, now time.Time) []model.Process {
 
 // read returns the details of a process, or pid and name alone.
 func (c *Cache) read(key cacheKey) []model.Process {
-	p := c.finder.Describe(key.pid)
+	p := procfs.Describe(c.finder.procRoot, key.pid)
 	if p.Name != key.name {
 		p = model.Process{PID: key.pid, Name: key.name}
 	}

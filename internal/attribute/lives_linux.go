@@ -2,14 +2,16 @@ package attribute
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/procfs"
 )
 
 // Recorded is a process as it was when its details were read.
@@ -20,14 +22,13 @@ type Recorded struct {
 
 // Lives finds out which processes have ended or become another program since its
 // last call. A process that has not changed costs one system call and no
-// allocation: as long as it lives, its folder in /proc is the same inode. Lives is
-// not safe for concurrent use.
+// allocation. Lives is not safe for concurrent use.
 type Lives struct {
 	procRoot string
 	known    map[int]life
-	check    uint64 // the number of this call
-	path     []byte // reused, ends with a zero byte
-	status   [512]byte
+	check    uint64    // the number of this call
+	path     []byte    // reused, ends with a zero byte
+	text     [512]byte // reused
 }
 
 // life is what a process was at the last check.
@@ -49,15 +50,14 @@ func NewLives(procRoot string) *Lives {
 }
 
 // Changed appends to dst the pids of those processes that have changed: they have
-// ended, their pid is another process's, or their name differs, which an exec
-// changes and a process can. At the first call with a process it is compared with
-// its record, later with what it was at the call before, so that each change is
-// returned once. Changed sorts recorded, and forgets processes that are missing
-// in it.
+// ended, their pid is another process's, or their name differs, after an exec or a
+// change by the process itself. The first call with a process compares it with its
+// record, a later call with the call before, so that each change is returned once.
+// Changed sorts recorded, and forgets processes that are missing in it.
 //
-// Only with details does it find what the inode of the folder does not show:
-// another name, and a process that has ended and that its parent has not waited
-// for. They cost three more system calls for each process.
+// Only with details does it find what the inode of the folder does not show: another
+// name, and a process that has ended and that its parent has not waited for. They
+// cost three more system calls for each process.
 //
 // A process that may not be read counts as unchanged. The error is that of opening
 // procRoot.
@@ -120,7 +120,8 @@ func (l *Lives) changed(root int, r *Recorded, details bool) bool {
 // current returns what a process is now. The error is that of a process that may
 // not be read.
 func (l *Lives) current(root, pid int, before life, details bool) (life, error) {
-	inode, err := l.folder(root, pid)
+	l.path = append(strconv.AppendInt(l.path[:0], int64(pid), 10), 0)
+	inode, err := folderInode(root, l.path)
 	if err == nil && inode == before.inode && !details {
 		return before, nil
 	}
@@ -137,40 +138,46 @@ func (l *Lives) current(root, pid int, before life, details bool) (life, error) 
 
 func (l *life) comm() string { return string(bytes.TrimRight(l.name[:], "\x00")) }
 
-// folder returns the inode of a process's folder.
-func (l *Lives) folder(root, pid int) (uint64, error) {
-	l.path = append(strconv.AppendInt(l.path[:0], int64(pid), 10), 0)
-	return folderInode(root, l.path)
-}
-
-func (l *Lives) open(root, pid int) (int, error) {
+// read reads what a process is now. One whose parent has not waited for it yet has
+// ended.
+func (l *Lives) read(root, pid int) (life, error) {
 	l.path = append(strconv.AppendInt(l.path[:0], int64(pid), 10), "/stat\x00"...)
 	fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(root), uintptr(unsafe.Pointer(&l.path[0])), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
 	if errno != 0 {
-		return -1, errno
+		return life{}, errno
 	}
-	return int(fd), nil
-}
-
-// read reads what a process is now. One whose parent has not waited for it yet has
-// ended all the same.
-func (l *Lives) read(root, pid int) (life, error) {
-	fd, err := l.open(root, pid)
-	if err != nil {
-		return life{}, err
-	}
-	n, err := unix.Read(fd, l.status[:])
-	if closeErr := unix.Close(fd); err == nil {
+	n, err := unix.Read(int(fd), l.text[:])
+	if closeErr := unix.Close(int(fd)); err == nil {
 		err = closeErr
 	}
 	if err != nil {
 		return life{}, err
 	}
-	stat, ok := parseStat(l.status[:n])
+	stat, ok := procfs.ParseStat(l.text[:n])
 	if !ok {
-		return life{}, fmt.Errorf("%s cannot be parsed: %q", filepath.Join(l.procRoot, strconv.Itoa(pid), "stat"), l.status[:n])
+		return life{}, errDamaged
 	}
-	now := life{start: stat.start, ended: stat.ended()}
-	copy(now.name[:], stat.name)
+	now := life{start: stat.Start, ended: stat.Ended()}
+	copy(now.name[:], stat.Name)
 	return now, nil
 }
+
+// errDamaged makes a process count as unchanged.
+var errDamaged = errors.New("the state of the process cannot be parsed")
+
+// folderInode returns the inode of a process's folder: path, below the folder
+// root, ends with a zero byte. As long as a process lives its folder is the same
+// inode, unless the kernel needs the memory; the inode is then another. The
+// function makes its system call itself: the library's functions copy the path.
+func folderInode(root int, path []byte) (uint64, error) {
+	var st unix.Statx_t
+	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(root), uintptr(unsafe.Pointer(&path[0])), 0, unix.STATX_INO,
+		uintptr(unsafe.Pointer(&st)), 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return st.Ino, nil
+}
+
+// gone reports whether an error means that there is no such process.
+func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }

@@ -15,9 +15,8 @@ const (
 	remedyRights = "give CAP_SYS_ADMIN, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a seccomp profile that allows bpf(2)"
 )
 
-// programs are all of bpf/sockets.bpf.c, with their hooks, in the order in which
-// they are attached. Those that end a socket come first: what opens while Open
-// works is not missed when it closes.
+// programs are all of bpf/sockets.bpf.c, in the order in which they are attached. Those
+// of closings come first, so that none is missed of a socket that opens during Open.
 var programs = []struct {
 	name, hook string
 	attach     ebpf.AttachType
@@ -47,16 +46,15 @@ func hookOf(name string) string {
 // unsupported makes an *UnsupportedError with the remedy that fits err and the
 // running kernel.
 func unsupported(feature string, err error) error {
-	release, readErr := kernelRelease()
+	release, readErr := KernelRelease()
 	return &UnsupportedError{Feature: feature, Remedy: remedyFor(release, err), Err: errors.Join(err, readErr)}
 }
 
-// remedyFor returns what helps against err on a kernel of that release. The
-// kernel's age comes first: an old one answers EPERM and EINVAL alike to what it
-// does not know.
+// remedyFor returns the remedy for err on a kernel of that release. The kernel's age
+// comes first: an old kernel answers EPERM or EINVAL to unknown features.
 func remedyFor(release string, err error) string {
 	switch {
-	case olderThan(release, 5, 14):
+	case OlderThan(release, 5, 14):
 		return remedyAge
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		return remedyRights
@@ -64,8 +62,8 @@ func remedyFor(release string, err error) string {
 	return remedyKernel
 }
 
-// explainLoad tells which program is to blame for an error of loading them all:
-// the first that cannot be loaded alone either.
+// explainLoad returns an error that names the first program that cannot be loaded
+// alone, where loading all of them failed with err.
 func explainLoad(spec *ebpf.CollectionSpec, types *btf.Cache, err error) error {
 	for name, program := range spec.Programs {
 		alone := spec.Copy()
@@ -79,8 +77,7 @@ func explainLoad(spec *ebpf.CollectionSpec, types *btf.Cache, err error) error {
 	return unsupported("loading programs", err)
 }
 
-// attachAll attaches the programs that are loaded. After an error nothing stays
-// attached.
+// attachAll attaches the loaded programs. After an error nothing stays attached.
 func attachAll(root string, objects *ebpf.Collection) ([]attached, error) {
 	var hooks []attached
 	for _, p := range programs {
@@ -111,8 +108,8 @@ func attach(hook, root string, program *ebpf.Program, kind ebpf.AttachType) (att
 	if err != nil {
 		return attached{}, unsupported(hook, err)
 	}
-	// Without links, AttachCgroup falls back to an attachment that would outlive
-	// this process; that kind has no Info.
+	// Without links, AttachCgroup attaches in a way that would outlive this process,
+	// and that has no Info.
 	info, err := at.Info()
 	if err != nil {
 		return attached{}, errors.Join(unsupported(hook+" by link", err), at.Close())

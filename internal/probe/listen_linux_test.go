@@ -10,7 +10,7 @@ import (
 	"portwatcher/internal/model"
 )
 
-// TestEitherHook: both ways of watching TCP tell the same. Where the kernel
+// TestEitherHook: both ways of watching TCP report the same. Where the kernel
 // refuses the cheaper one, the other is used.
 func TestEitherHook(t *testing.T) {
 	s := newSpace(t)
@@ -64,7 +64,7 @@ func TestCallsLeftOut(t *testing.T) {
 	for range threads {
 		spaces = append(spaces, newSpace(t))
 	}
-	p := mustOpen(t, Options{RingBytes: 1, budget: 1})
+	p := mustOpen(t, Options{ringBytes: 1, budget: 1})
 	var working sync.WaitGroup
 	for _, s := range spaces {
 		working.Go(func() { fill(s, 2*rounds) })

@@ -51,7 +51,7 @@ func TestCloseEndsRead(t *testing.T) {
 			t.Errorf("Read returned %v, want os.ErrClosed", err)
 		}
 	case <-time.After(patience):
-		t.Fatal("Read still waits after Close")
+		t.Fatal("Read waits after Close")
 	}
 	var e Event
 	if err := p.Read(&e); !errors.Is(err, os.ErrClosed) {
@@ -190,7 +190,7 @@ func TestWithoutRights(t *testing.T) {
 func TestRingBytes(t *testing.T) {
 	page := uint32(os.Getpagesize())
 	for wanted, want := range map[int]uint32{
-		0: DefaultRingBytes, 1: page, int(page): page, int(page) + 1: 2 * page,
+		0: defaultRingBytes, 1: page, int(page): page, int(page) + 1: 2 * page,
 		3 << 20: 4 << 20, 1 << 30: 1 << 30, 1<<30 + 1: 1 << 30,
 	} {
 		if got := ringBytes(wanted); got != want {

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -14,12 +15,9 @@ func setVariables(spec *ebpf.CollectionSpec, options Options) error {
 	if err != nil {
 		return err
 	}
-	budget := uint32(defaultBudget)
-	if options.budget > 0 {
-		budget = uint32(options.budget)
-	}
 	for name, value := range map[string]uint32{
-		socketsVarBudget: budget, socketsVarBurstLimit: burstLimit, socketsVarSkipUdpAuto: skip,
+		socketsVarBudget:     uint32(cmp.Or(options.budget, defaultBudget)),
+		socketsVarBurstLimit: burstLimit, socketsVarSkipUdpAuto: skip,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set the eBPF variable %q: %w", name, err)
@@ -39,11 +37,11 @@ func settings(burstLimit int, udpClients bool) (limit, skip uint32, err error) {
 	return uint32(burstLimit), skip, nil
 }
 
-// Configure sets, from now on, how many events one cgroup may have in a second
-// before its openings are counted instead (0: as many as there is room for), and
-// whether UDP sockets that bind to port 0 are taken in. A socket that was opened
-// before closes the way it was opened; one that was left out is closed by an
-// event if udpClients is true by then. After Close it returns os.ErrClosed.
+// Configure sets how many events one cgroup may have in a second before its openings
+// are counted instead (0: as many as there is room for), and whether UDP sockets that
+// bind to port 0 are included. A socket that was opened before closes the way it was
+// opened; the close of one that was left out is an event if udpClients is true by then.
+// After Close it returns os.ErrClosed.
 func (p *Probe) Configure(burstLimit int, udpClients bool) error {
 	limit, skip, err := settings(burstLimit, udpClients)
 	if err != nil {
@@ -54,23 +52,21 @@ func (p *Probe) Configure(burstLimit int, udpClients bool) error {
 	if p.closed {
 		return os.ErrClosed
 	}
-	if err := p.objects.Variables[socketsVarBurstLimit].Set(limit); err != nil {
-		return fmt.Errorf("set the eBPF variable %q: %w", socketsVarBurstLimit, err)
-	}
-	if err := p.objects.Variables[socketsVarSkipUdpAuto].Set(skip); err != nil {
-		return fmt.Errorf("set the eBPF variable %q: %w", socketsVarSkipUdpAuto, err)
+	for name, value := range map[string]uint32{socketsVarBurstLimit: limit, socketsVarSkipUdpAuto: skip} {
+		if err := p.objects.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set the eBPF variable %q: %w", name, err)
+		}
 	}
 	return nil
 }
 
-// Stats returns what became of all openings and closings since Open. It reads
-// memory that is shared with the programs. After Close it returns what it last
-// returned.
+// Stats returns the numbers since Open, from memory that is shared with the programs.
+// After Close it returns the last result.
 func (p *Probe) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
-		// There is no way to fail but a wrong type, which the tests would show.
+		// It fails only for a wrong type, which the tests would show.
 		if err := p.objects.Variables[socketsVarStats].Get(&p.stats); err != nil {
 			panic(fmt.Sprintf("read the eBPF variable %q: %v", socketsVarStats, err))
 		}

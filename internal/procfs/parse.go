@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strconv"
 
 	"portwatcher/internal/model"
 )
@@ -33,16 +34,15 @@ var tables = [...]table{
 // parser reads the lines of one table.
 type parser struct {
 	table
-	// bigEndian is how to get a word of an address back from its digits: the
-	// kernel prints it as a number, in the host's byte order, though the bytes
-	// are in the network's.
+	// bigEndian is the byte order of the host that wrote the table: the kernel prints
+	// each word of an address, which is in network byte order, as a number of the host.
 	bigEndian bool
 	ephemeral Range
 	line      int // the last line read
 }
 
-// parse appends to dst the sockets in the whole lines of text and returns what
-// follows the last of them. The error is what was wrong with line p.line.
+// parse appends to dst the sockets in the complete lines of text and returns what
+// follows the last of them. The error describes what is wrong with line p.line.
 func (p *parser) parse(dst []model.Socket, text []byte) ([]model.Socket, []byte, error) {
 	for {
 		end := bytes.IndexByte(text, '\n')
@@ -68,7 +68,8 @@ func (p *parser) parse(dst []model.Socket, text []byte) ([]model.Socket, []byte,
 	}
 }
 
-// socket decodes one line; found is false for a socket that cannot be spoken to.
+// socket decodes one line. found is false for a socket that is neither a listener nor
+// an unconnected UDP socket with a port.
 // The columns: sl, local_address, rem_address, st, tx_queue:rx_queue,
 // tr:tm->when, retrnsmt, uid, timeout, inode.
 func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
@@ -80,9 +81,7 @@ func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
 	if s.Address, s.Port, err = p.endpoint(local); err != nil {
 		return s, false, err
 	}
-	if _, rest = field(rest); rest == nil {
-		return s, false, fmt.Errorf("the line ends before column st")
-	}
+	_, rest = field(rest)
 	column, rest := field(rest)
 	state, ok := hexadecimal(column, 2)
 	if !ok {
@@ -114,8 +113,7 @@ func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
 	return s, true, nil
 }
 
-// endpoint decodes address and port: 8 or 32 hexadecimal digits, a colon, 4
-// more.
+// endpoint decodes address and port: 8 or 32 hexadecimal digits, a colon, 4 more.
 func (p *parser) endpoint(column []byte) (netip.Addr, uint16, error) {
 	digits := 8
 	if p.ipv6 {
@@ -146,56 +144,24 @@ func (p *parser) endpoint(column []byte) (netip.Addr, uint16, error) {
 	return netip.AddrFrom4([4]byte(raw[:4])), uint16(number), nil
 }
 
-// field returns the next column and what follows it; both are nil at the end.
+// field returns the next column, which is empty at the end, and what follows it.
 func field(line []byte) (column, rest []byte) {
-	start := 0
-	for start < len(line) && line[start] == ' ' {
-		start++
+	line = bytes.TrimLeft(line, " ")
+	if end := bytes.IndexByte(line, ' '); end >= 0 {
+		return line[:end], line[end:]
 	}
-	if start == len(line) {
-		return nil, nil
-	}
-	end := start
-	for end < len(line) && line[end] != ' ' {
-		end++
-	}
-	return line[start:end], line[end:]
+	return line, nil
 }
 
 // hexadecimal decodes exactly n digits, at most 8.
 func hexadecimal(text []byte, n int) (uint32, bool) {
-	if len(text) != n {
-		return 0, false
-	}
-	var value uint32
-	for _, c := range text {
-		switch {
-		case c >= '0' && c <= '9':
-			c -= '0'
-		case c >= 'A' && c <= 'F':
-			c -= 'A' - 10
-		case c >= 'a' && c <= 'f':
-			c -= 'a' - 10
-		default:
-			return 0, false
-		}
-		value = value<<4 | uint32(c)
-	}
-	return value, true
+	value, err := strconv.ParseUint(string(text), 16, 32)
+	return uint32(value), err == nil && len(text) == n
 }
 
 func decimal(text []byte) (uint32, bool) {
-	if len(text) == 0 || len(text) > 10 {
-		return 0, false
-	}
-	var value uint64
-	for _, c := range text {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		value = value*10 + uint64(c-'0')
-	}
-	return uint32(value), value < 1<<32
+	value, err := strconv.ParseUint(string(text), 10, 32)
+	return uint32(value), err == nil
 }
 
 // clip keeps an error to one line of reasonable length.

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"portwatcher/internal/model"
+	"portwatcher/internal/netns"
 	"portwatcher/internal/sockdiag"
 )
 
@@ -109,7 +110,7 @@ func TestReadWithoutIPv6(t *testing.T) {
 		"no tcp":  {"udp": header},
 		"nothing": {},
 	} {
-		if got, err := Read(nil, files(t, contents), 7, Range{}); !errors.Is(err, ErrProcessGone) || len(got) != 0 {
+		if got, err := Read(nil, files(t, contents), 7, Range{}); !errors.Is(err, netns.ErrProcessGone) || len(got) != 0 {
 			t.Errorf("%s: %+v, %v, want ErrProcessGone", name, got, err)
 		}
 	}
@@ -121,10 +122,10 @@ func TestProcessGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := command.Process.Pid
-	if _, err := Read(nil, "/proc", pid, Range{}); !errors.Is(err, ErrProcessGone) || !strings.Contains(err.Error(), strconv.Itoa(pid)) {
+	if _, err := Read(nil, "/proc", pid, Range{}); !errors.Is(err, netns.ErrProcessGone) || !strings.Contains(err.Error(), strconv.Itoa(pid)) {
 		t.Errorf("Read: %v, want ErrProcessGone and the path", err)
 	}
-	if _, err := EphemeralPorts("/proc", pid); !errors.Is(err, ErrProcessGone) {
+	if _, err := EphemeralPorts("/proc", pid); !errors.Is(err, netns.ErrProcessGone) {
 		t.Errorf("EphemeralPorts: %v, want ErrProcessGone", err)
 	}
 }
