@@ -3,8 +3,10 @@ package procfs
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"portwatcher/internal/model"
@@ -69,8 +71,8 @@ func (p *parser) parse(dst []model.Socket, text []byte) ([]model.Socket, []byte,
 }
 
 // socket decodes one line. found is false for a socket that is neither a listener nor
-// an unconnected UDP socket with a port.
-// The columns: sl, local_address, rem_address, st, tx_queue:rx_queue,
+// an unconnected UDP socket with a port. It decodes no more of a connection than its
+// state. The columns: sl, local_address, rem_address, st, tx_queue:rx_queue,
 // tr:tm->when, retrnsmt, uid, timeout, inode.
 func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
 	slot, rest := field(line)
@@ -78,25 +80,28 @@ func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
 		return s, false, fmt.Errorf("column sl is %q, want a number and a colon", clip(slot))
 	}
 	local, rest := field(rest)
-	if s.Address, s.Port, err = p.endpoint(local); err != nil {
-		return s, false, err
-	}
 	_, rest = field(rest)
 	column, rest := field(rest)
-	state, ok := hexadecimal(column, 2)
-	if !ok {
+	var state [1]byte
+	if len(column) != 2 {
+		err = hex.ErrLength
+	} else {
+		_, err = hex.Decode(state[:], column)
+	}
+	if err != nil {
 		return s, false, fmt.Errorf("column st is %q, want 2 hexadecimal digits", clip(column))
 	}
-	switch {
-	case p.protocol == model.TCP && state != stateListen:
+	if p.protocol == model.TCP && state[0] != stateListen || p.protocol == model.UDP && state[0] != stateClose {
 		return s, false, nil
-	case p.protocol == model.UDP && (state != stateClose || s.Port == 0):
-		return s, false, nil
+	}
+	if s.Address, s.Port, err = p.endpoint(local); err != nil || p.protocol == model.UDP && s.Port == 0 {
+		return s, false, err
 	}
 	for range 3 {
 		_, rest = field(rest)
 	}
 	column, rest = field(rest)
+	var ok bool
 	if s.UID, ok = decimal(column); !ok {
 		return s, false, fmt.Errorf("column uid is %q, want a number below 1<<32", clip(column))
 	}
@@ -123,25 +128,23 @@ func (p *parser) endpoint(column []byte) (netip.Addr, uint16, error) {
 		return netip.Addr{}, 0, fmt.Errorf("column local_address is %q, want %d hexadecimal digits, a colon and 4 more", clip(column), digits)
 	}
 	var raw [16]byte
-	for at := 0; at < digits; at += 8 {
-		word, ok := hexadecimal(column[at:at+8], 8)
-		if !ok {
-			return netip.Addr{}, 0, fmt.Errorf("column local_address is %q, want hexadecimal digits", clip(column))
-		}
-		if p.bigEndian {
-			binary.BigEndian.PutUint32(raw[at/2:], word)
-		} else {
-			binary.LittleEndian.PutUint32(raw[at/2:], word)
+	var port [2]byte
+	if _, err := hex.Decode(raw[:], column[:digits]); err != nil {
+		return netip.Addr{}, 0, fmt.Errorf("column local_address is %q: %w", clip(column), err)
+	}
+	if _, err := hex.Decode(port[:], column[digits+1:]); err != nil {
+		return netip.Addr{}, 0, fmt.Errorf("the port in column local_address is %q: %w", clip(column), err)
+	}
+	if !p.bigEndian {
+		for at := 0; at < len(raw); at += 4 {
+			slices.Reverse(raw[at : at+4])
 		}
 	}
-	number, ok := hexadecimal(column[digits+1:], 4)
-	if !ok {
-		return netip.Addr{}, 0, fmt.Errorf("the port in column local_address is %q, want hexadecimal digits", clip(column))
-	}
+	number := binary.BigEndian.Uint16(port[:])
 	if p.ipv6 {
-		return netip.AddrFrom16(raw).Unmap(), uint16(number), nil
+		return netip.AddrFrom16(raw).Unmap(), number, nil
 	}
-	return netip.AddrFrom4([4]byte(raw[:4])), uint16(number), nil
+	return netip.AddrFrom4([4]byte(raw[:4])), number, nil
 }
 
 // field returns the next column, which is empty at the end, and what follows it.
@@ -151,12 +154,6 @@ func field(line []byte) (column, rest []byte) {
 		return line[:end], line[end:]
 	}
 	return line, nil
-}
-
-// hexadecimal decodes exactly n digits, at most 8.
-func hexadecimal(text []byte, n int) (uint32, bool) {
-	value, err := strconv.ParseUint(string(text), 16, 32)
-	return uint32(value), err == nil && len(text) == n
 }
 
 func decimal(text []byte) (uint32, bool) {

@@ -80,7 +80,7 @@ func TestParseRefuses(t *testing.T) {
 		"short address":      {"0100007F:1F90", "00007F:1F90", "column local_address"},
 		"IPv6 address":       {"0100007F:1F90", strings.Repeat("0", 32) + ":1F90", "column local_address"},
 		"no colon":           {"0100007F:1F90", "0100007F01F90", "column local_address"},
-		"address digits":     {"0100007F", "0100007G", "want hexadecimal digits"},
+		"address digits":     {"0100007F", "0100007G", "column local_address"},
 		"port digits":        {":1F90", ":1F9-", "the port"},
 		"state":              {" 0A ", " A ", "column st"},
 		"state digits":       {" 0A ", " +A ", "column st"},
