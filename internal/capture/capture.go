@@ -321,6 +321,7 @@ func (c *Capture) round() {
 	c.now = clock.Now()
 	c.restartStuck()
 	c.prunePending()
+	c.reportOverruns()
 	c.tracker.Prune(c.now)
 	c.keepState()
 }

@@ -56,6 +56,7 @@ type namespace struct {
 	abandoned int
 	// ownerless are ports of which the container is not known.
 	ownerless doubt
+	overrun   overrun
 }
 
 // takeContainer applies what the engine reported. An error ends the program.
@@ -264,6 +265,9 @@ func (c *Capture) remove(id string, at clock.Instant) {
 		return
 	}
 	c.reportDoubt(n)
+	if n.overrun.pending && len(n.members) == 1 {
+		c.reportOverrun(n)
+	}
 	delete(n.members, id)
 	c.reconsider(n)
 	c.adjust(n)

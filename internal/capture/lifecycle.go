@@ -140,6 +140,9 @@ func (c *Capture) finish() {
 	c.reportUnread()
 	for _, n := range c.namespaces {
 		c.reportDoubt(n)
+		if n.overrun.pending {
+			c.reportOverrun(n)
+		}
 	}
 	c.flushBursts()
 	c.keepState()
