@@ -77,7 +77,7 @@ func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, ch
 	if change != nil {
 		change(&options)
 	}
-	return capture.New(options)
+	return capture.New(options), nil
 }
 
 // tuning is what can change while the program runs.

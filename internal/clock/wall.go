@@ -1,6 +1,9 @@
 package clock
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // resampleAfter is how much newer than the last reading an instant may be: a step of
 // the wall clock has effect within it.
@@ -23,32 +26,24 @@ type reading struct {
 //
 // A Wall is not safe for concurrent use.
 type Wall struct {
-	read      func() (reading, error)
+	read      func() reading
 	low, high int64 // bounds of wall minus boot
 	offset    int64 // between the bounds
 	sampled   int64 // boot time of the last reading
 }
 
-// NewWall reads the clocks. The error is that of clock_gettime(2).
-func NewWall() (*Wall, error) { return newWall(readClocks) }
+// NewWall reads the clocks.
+func NewWall() *Wall { return newWall(readClocks) }
 
-func newWall(read func() (reading, error)) (*Wall, error) {
-	w := &Wall{read: read}
-	r, err := read()
-	if err != nil {
-		return nil, err
-	}
-	w.low, w.high, w.sampled = r.wall-r.after, r.wall-r.before, r.after
-	w.offset = w.low + (w.high-w.low)/2
-	return w, nil
+func newWall(read func() reading) *Wall {
+	w := &Wall{read: read, low: math.MinInt64, high: math.MaxInt64, offset: math.MinInt64}
+	w.sample()
+	return w
 }
 
-// sample reads the clocks again. After an error the last offset stays.
+// sample reads the clocks again.
 func (w *Wall) sample() {
-	r, err := w.read()
-	if err != nil {
-		return
-	}
+	r := w.read()
 	low, high := r.wall-r.after, r.wall-r.before
 	if max(low, w.low) <= min(high, w.high) {
 		low, high = max(low, w.low), min(high, w.high)
@@ -57,6 +52,19 @@ func (w *Wall) sample() {
 	if w.offset < low || w.offset > high {
 		w.offset = low + (high-low)/2
 	}
+}
+
+// readClocks returns the reading with the smallest interval of a few: one that was
+// interrupted has a large one.
+func readClocks() reading {
+	var best reading
+	for try := range 4 {
+		r := reading{before: int64(Now()), wall: time.Now().UnixNano(), after: int64(Now())}
+		if try == 0 || r.after-r.before < best.after-best.before {
+			best = r
+		}
+	}
+	return best
 }
 
 // Time returns the wall-clock time of an instant, in UTC, by the present wall clock. The

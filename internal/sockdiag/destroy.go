@@ -45,24 +45,10 @@ func parseDestroyed(d *Destroyed, b []byte) error {
 		return malformed("message type %d among destroy notifications", h.kind)
 	}
 	*d = Destroyed{}
-	if err := parseSocket(&d.Socket, payload, 0); err != nil {
+	if err := parseSocket(&d.Socket, d, payload); err != nil {
 		return err
 	}
 	d.IPv6 = payload[0] == unix.AF_INET6
-	for rest := payload[messageLength:]; len(rest) > 0; { // parseSocket has checked the attributes
-		length := int(binary.NativeEndian.Uint16(rest))
-		value := rest[unix.SizeofNlAttr:length]
-		switch binary.NativeEndian.Uint16(rest[2:]) & attributeTypeMask {
-		case attributeProtocol:
-			if len(value) < 1 {
-				return malformed("INET_DIAG_PROTOCOL is empty")
-			}
-			d.Socket.Protocol = model.Protocol(value[0])
-		case attributeInfo:
-			d.Client = connected(value)
-		}
-		rest = rest[min(align(length), len(rest)):]
-	}
 	if d.Socket.Protocol != model.TCP && d.Socket.Protocol != model.UDP {
 		return malformed("%s among destroy notifications of TCP and UDP", d.Socket.Protocol)
 	}

@@ -53,10 +53,10 @@ func parseDump(dst []model.Socket, b []byte, sequence uint32, t *table) (_ []mod
 		case unix.SOCK_DIAG_BY_FAMILY, typeTCPDiag:
 			dst = append(dst, model.Socket{})
 			s := &dst[len(dst)-1]
-			if err := parseSocket(s, payload, t.protocol); err != nil {
+			if err := parseSocket(s, nil, payload); err != nil {
 				return dst[:len(dst)-1], false, interrupted, err
 			}
-			s.AutoBound = t.autoBound
+			s.Protocol, s.AutoBound = t.protocol, t.autoBound
 			if s.Port == 0 { // not bound
 				dst = dst[:len(dst)-1]
 			}

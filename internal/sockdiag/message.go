@@ -140,14 +140,14 @@ func errorCode(payload []byte) (int, error) {
 	return -int(code), nil
 }
 
-// parseSocket reads an inet_diag_msg with its attributes into s.
-func parseSocket(s *model.Socket, payload []byte, protocol model.Protocol) error {
+// parseSocket reads an inet_diag_msg with its attributes into s, and those of destroy
+// notifications into d, which is nil in a dump.
+func parseSocket(s *model.Socket, d *Destroyed, payload []byte) error {
 	if len(payload) < messageLength {
 		return malformed("%d bytes where an inet_diag_msg takes %d", len(payload), messageLength)
 	}
 	*s = model.Socket{
-		Protocol: protocol,
-		Port:     binary.BigEndian.Uint16(payload[offsetSourcePort:]),
+		Port: binary.BigEndian.Uint16(payload[offsetSourcePort:]),
 		Cookie: uint64(binary.NativeEndian.Uint32(payload[offsetCookie:])) |
 			uint64(binary.NativeEndian.Uint32(payload[offsetCookie+4:]))<<32,
 		UID:   binary.NativeEndian.Uint32(payload[offsetUID:]),
@@ -162,10 +162,10 @@ func parseSocket(s *model.Socket, payload []byte, protocol model.Protocol) error
 	default:
 		return malformed("address family %d, neither AF_INET nor AF_INET6", family)
 	}
-	return parseAttributes(s, payload[messageLength:])
+	return parseAttributes(s, d, payload[messageLength:])
 }
 
-func parseAttributes(s *model.Socket, b []byte) error {
+func parseAttributes(s *model.Socket, d *Destroyed, b []byte) error {
 	for len(b) > 0 {
 		if len(b) < unix.SizeofNlAttr {
 			return malformed("%d bytes left where an attribute header takes %d", len(b), unix.SizeofNlAttr)
@@ -176,17 +176,24 @@ func parseAttributes(s *model.Socket, b []byte) error {
 			return malformed("attribute %d claims %d bytes, with %d there", kind, length, len(b))
 		}
 		value := b[unix.SizeofNlAttr:length]
-		switch kind {
-		case attributeIPv6Only:
+		switch {
+		case kind == attributeIPv6Only:
 			if len(value) < 1 {
 				return malformed("INET_DIAG_SKV6ONLY is empty")
 			}
 			s.IPv6Only = value[0] != 0
-		case attributeCgroup:
+		case kind == attributeCgroup:
 			if len(value) < 8 {
 				return malformed("INET_DIAG_CGROUP_ID has %d bytes, not 8", len(value))
 			}
 			s.Cgroup = binary.NativeEndian.Uint64(value)
+		case kind == attributeProtocol && d != nil:
+			if len(value) < 1 {
+				return malformed("INET_DIAG_PROTOCOL is empty")
+			}
+			s.Protocol = model.Protocol(value[0])
+		case kind == attributeInfo && d != nil:
+			d.Client = connected(value)
 		}
 		b = b[min(align(length), len(b)):]
 	}
