@@ -16,8 +16,8 @@ import (
 // cost a connection nothing; the tracepoint of all state changes runs about ten times
 // for each.
 var (
-	listenHooks = []string{socketsProgTcpListenStop, socketsProgTcpListen}
-	stateHook   = []string{socketsProgTcpState}
+	listenHooks = []string{"tcp_listen_stop", "tcp_listen"}
+	stateHook   = []string{"tcp_state"}
 )
 
 // listenHooksLeaveOut means that the kernel left out calls of the listen hooks, so that
@@ -64,7 +64,7 @@ func tryListenHooks(objects *ebpf.Collection) (err error) {
 	}
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err == nil {
-		err = objects.Variables[socketsVarTrialCookie].Set(cookie)
+		err = objects.Variables["trial_cookie"].Set(cookie)
 	}
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
@@ -76,8 +76,8 @@ func tryListenHooks(objects *ebpf.Collection) (err error) {
 		return fmt.Errorf("open a listener for trial: %w", err)
 	}
 	var seen uint32
-	if err := objects.Variables[socketsVarTrialSeen].Get(&seen); err != nil {
-		return fmt.Errorf("read the eBPF variable %q: %w", socketsVarTrialSeen, err)
+	if err := objects.Variables["trial_seen"].Get(&seen); err != nil {
+		return fmt.Errorf("read the eBPF variable trial_seen: %w", err)
 	}
 	if want := uint32(Opened | Closed); seen != want {
 		return fmt.Errorf("the hooks of listen reported %d of a listener, want %d", seen, want)
@@ -96,7 +96,7 @@ func callsLeftOut(objects *ebpf.Collection) (uint64, error) {
 		}
 		stats, err := program.Stats()
 		if err != nil {
-			return calls, fmt.Errorf("eBPF hook %s: read its statistics: %w", hookOf(name), err)
+			return calls, fmt.Errorf("eBPF program %s: read its statistics: %w", name, err)
 		}
 		calls += stats.RecursionMisses
 	}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -81,11 +82,11 @@ func openWith(root string, types *btf.Cache, options Options, tcp []string) (*Pr
 func (p *Probe) open(root string, types *btf.Cache, options Options, tcp []string) error {
 	spec, err := loadSockets()
 	if err != nil {
-		return fmt.Errorf("read the built-in eBPF programs: %w", err)
-	}
-	spec.Maps[socketsMapEvents].MaxEntries = ringBytes(options.ringBytes)
-	if err := setVariables(spec, options); err != nil {
 		return err
+	}
+	spec.Maps["events"].MaxEntries = ringBytes(options.ringBytes)
+	if err := spec.Variables["budget"].Set(uint32(cmp.Or(options.budget, defaultBudget))); err != nil {
+		return fmt.Errorf("set the eBPF variable budget: %w", err)
 	}
 	for _, name := range slices.Concat(listenHooks, stateHook) {
 		if !slices.Contains(tcp, name) {
@@ -95,20 +96,34 @@ func (p *Probe) open(root string, types *btf.Cache, options Options, tcp []strin
 	if p.objects, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types}); err != nil {
 		return explainLoad(spec, types, err)
 	}
-	events := p.objects.Maps[socketsMapEvents]
+	if err := p.set(options.BurstLimit, options.UDPClients); err != nil {
+		return err
+	}
+	events := p.objects.Maps["events"]
 	if p.ring, err = openRing(events.FD(), events.MaxEntries()); err != nil {
 		return fmt.Errorf("map the eBPF ring buffer: %w", err)
 	}
-	if err := p.ledger.open(spec.Maps[socketsMapCounts].InnerMap, p.objects.Maps[socketsMapCounts]); err != nil {
+	if err := p.ledger.open(spec.Maps["counts"].InnerMap, p.objects.Maps["counts"]); err != nil {
 		return err
 	}
-	if p.hooks, err = attachAll(root, p.objects); err != nil {
+	if p.hooks, err = attachAll(root, spec, p.objects); err != nil {
 		return err
 	}
 	if slices.Equal(tcp, listenHooks) {
 		return tryListenHooks(p.objects)
 	}
 	return nil
+}
+
+// loadSockets parses the compiled bpf/sockets.bpf.c.
+//
+//go:generate sh generate.sh .
+func loadSockets() (*ebpf.CollectionSpec, error) {
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in eBPF programs: %w", err)
+	}
+	return spec, nil
 }
 
 // Hooks returns the hooks in use, such as "cgroup/post_bind4".

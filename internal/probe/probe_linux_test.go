@@ -150,7 +150,7 @@ func TestExplainLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec.Programs[socketsProgTcpState].AttachTo = "no_such_tracepoint"
+	spec.Programs["tcp_state"].AttachTo = "no_such_tracepoint"
 	for _, name := range listenHooks {
 		delete(spec.Programs, name)
 	}
@@ -168,7 +168,11 @@ func TestExplainLoad(t *testing.T) {
 // TestAttachFails: the error names the hook, and nothing stays attached.
 func TestAttachFails(t *testing.T) {
 	p := mustOpen(t, Options{})
-	hooks, err := attachAll("/proc", p.objects)
+	spec, err := loadSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hooks, err := attachAll("/proc", spec, p.objects)
 	var unsupported *UnsupportedError
 	if !errors.As(err, &unsupported) || unsupported.Feature != "cgroup/sock_release" || hooks != nil {
 		t.Errorf("got %v, %v, want an *UnsupportedError for cgroup/sock_release", hooks, err)
