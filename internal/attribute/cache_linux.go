@@ -2,10 +2,7 @@ package attribute
 
 import (
 	"container/list"
-	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/model"
 	"portwatcher/internal/procfs"
@@ -34,7 +31,7 @@ type Cache struct {
 	now     func() time.Time
 	entries map[cacheKey]*list.Element // of *cached
 	used    list.List                  // the most recently used first
-	path    []byte                     // reused, ends with a zero byte
+	folders folders
 }
 
 type cacheKey struct {
@@ -52,7 +49,7 @@ type cached struct {
 
 // NewCache returns an empty cache of what finder reads.
 func NewCache(finder *Finder) *Cache {
-	return &Cache{finder: finder, now: time.Now, entries: map[cacheKey]*list.Element{}}
+	return &Cache{finder: finder, now: time.Now, entries: map[cacheKey]*list.Element{}, folders: folders{procRoot: finder.procRoot}}
 }
 
 // Describe returns the process of an event as the only element of a slice: pid and name
@@ -73,7 +70,7 @@ func (c *Cache) Describe(pid int, name string) []model.Process {
 	if now.Sub(e.checked) < freshFor {
 		return e.processes
 	}
-	inode, err := c.folder(pid)
+	inode, err := c.folders.inode(pid)
 	same := err == nil && inode == e.inode || gone(err) && e.inode != 0
 	if e.checked = now; !same || now.Sub(e.read) >= readFor {
 		e.inode, e.read = inode, now
@@ -91,7 +88,7 @@ func (c *Cache) add(key cacheKey, now time.Time) []model.Process {
 		c.used.Remove(oldest)
 	}
 	e := &cached{key: key, read: now, checked: now}
-	e.inode, _ = c.folder(key.pid) // before the details: if they are of a later process, the next check finds it
+	e.inode, _ = c.folders.inode(key.pid) // before the details: if they are of a later process, the next check finds it
 	e.processes = c.read(key)
 	c.entries[key] = c.used.PushFront(e)
 	return e.processes
@@ -104,13 +101,6 @@ func (c *Cache) read(key cacheKey) []model.Process {
 		p = model.Process{PID: key.pid, Name: key.name}
 	}
 	return []model.Process{p}
-}
-
-// folder returns the inode of a process's folder, 0 with an error.
-func (c *Cache) folder(pid int) (uint64, error) {
-	c.path = append(append(c.path[:0], c.finder.procRoot...), '/')
-	c.path = append(strconv.AppendInt(c.path, int64(pid), 10), 0)
-	return folderInode(unix.AT_FDCWD, c.path)
 }
 
 // equal compares the details of a process.
