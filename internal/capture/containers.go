@@ -252,6 +252,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	if c.wanted(m.Container) {
 		c.placeLast(m.Container, m.namespace)
 	}
+	c.pending.end(id)
 	c.flushBurst(id)
 	c.publish(c.tracker.CloseContainer(c.changes[:0], id, at, model.SourceEngine))
 	c.flushBurst(id)

@@ -138,6 +138,7 @@ func (c *Capture) finish() {
 	close(c.env.Closed)
 	c.now = clock.Now()
 	c.reportUnread()
+	c.reportUnnamed()
 	for _, n := range c.namespaces {
 		c.reportDoubt(n)
 		if n.overrun.pending {

@@ -62,15 +62,20 @@ func HostProcesses(procRoot string) bool {
 	return err == nil && string(name) == "kthreadd\n"
 }
 
-// HostNamespace returns the network namespace of the host: that of the kernel's own
-// process 2, which some systems let be read where they hide the first process. Where
-// procRoot does not show the host's processes, it is that of the first process there.
-// The error is that of [netns.Identify].
-func HostNamespace(procRoot string) (model.Namespace, error) {
+// FirstProcess returns the pid of a process in the host's network namespace: the kernel's
+// process 2, which some systems let be read where they hide pid 1, or pid 1 where
+// procRoot does not show the host's processes.
+func FirstProcess(procRoot string) int {
 	if HostProcesses(procRoot) {
-		return netns.Identify(procRoot, 2)
+		return 2
 	}
-	return netns.Identify(procRoot, 1)
+	return 1
+}
+
+// HostNamespace returns the network namespace of the host; see [FirstProcess]. The error
+// is that of [netns.Identify].
+func HostNamespace(procRoot string) (model.Namespace, error) {
+	return netns.Identify(procRoot, FirstProcess(procRoot))
 }
 
 // Describe reads the details of a process. What cannot be read, because the process
