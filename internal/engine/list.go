@@ -45,10 +45,13 @@ func inspect(ctx context.Context, a api, id string) inspected {
 	return result
 }
 
+// lookup returns the result for a container that needs no inspection; false for others.
+type lookup func(container.Summary) (inspected, bool)
+
 // listAll lists the running containers and inspects each for which known has no
 // result. Those that run come ordered by name. The error is that of the list; errors
 // of single inspections are in the results.
-func listAll(ctx context.Context, a api, known func(container.Summary) (inspected, bool)) ([]inspected, error) {
+func listAll(ctx context.Context, a api, known lookup) ([]inspected, error) {
 	listContext, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	summaries, err := a.ContainerList(listContext, container.ListOptions{})

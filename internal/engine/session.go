@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 
 	"portwatcher/internal/model"
@@ -36,7 +35,7 @@ func (f *follower) session(ctx context.Context) error {
 	again := newBackOff() // after an incomplete list
 	list := time.NewTimer(0)
 	defer list.Stop()
-	known := inspectAll // while disconnected, anything may have changed
+	var known lookup = inspectAll // while disconnected, anything may have changed
 	for {
 		select {
 		case <-ctx.Done():
@@ -72,7 +71,7 @@ func (f *follower) session(ctx context.Context) error {
 
 // list reconciles the known containers with the engine's list. It reports whether
 // every container could be inspected; one that could not stays as it is.
-func (f *follower) list(ctx context.Context, a api, sub *subscription, known func(container.Summary) (inspected, bool)) (complete bool, err error) {
+func (f *follower) list(ctx context.Context, a api, sub *subscription, known lookup) (complete bool, err error) {
 	at := time.Now()
 	all, err := listAll(ctx, a, known)
 	if err != nil {

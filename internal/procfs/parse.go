@@ -112,7 +112,7 @@ func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
 	}
 	s.Protocol = p.protocol
 	s.AutoBound = p.protocol == model.UDP && p.ephemeral.Holds(s.Port)
-	if s.Cookie = Cookie(s.Inode); s.Inode == 0 {
+	if s.Cookie = inodeCookie(s.Inode); s.Inode == 0 {
 		s.Cookie = addressCookie(&s)
 	}
 	return s, true, nil

@@ -7,7 +7,8 @@
 // of connections for each read, a read in several portions can miss a socket that
 // moves meanwhile or show it twice, and some facts are not in these files:
 //
-//   - The socket's cookie; see [Cookie] for its substitute.
+//   - The socket's cookie. A number made from the inode takes its place; see
+//     [model.MadeUpCookie].
 //   - The cgroup, and whether an IPv6 socket accepts IPv4 traffic: both stay zero.
 //   - Whether the kernel chose the port. For UDP, a port in the namespace's range of
 //     ephemeral ports is the only hint; see [Range].
@@ -29,15 +30,15 @@ import (
 // noInode marks the cookie of a socket without an inode.
 const noInode = model.MadeUpCookie | 1<<62
 
-// Cookie returns the substitute for the kernel's cookie of a socket with this inode.
+// inodeCookie returns the substitute for the kernel's cookie of a socket with this inode.
 // No two open sockets of a host have the same.
 //
 // The column "sl" is a position and no identity, and the address of the socket is
 // hashed or zero, but the inode belongs to the socket and is in /proc/<pid>/fd too. It
-// has 32 bits, so that a Cookie is 1<<63 to 1<<63 + 1<<32. The kernel's own cookies
+// has 32 bits, so that an inodeCookie is 1<<63 to 1<<63 + 1<<32. The kernel's own cookies
 // count up from 1 and, rarely, down from 1<<64 - 1 (gen_cookie_next in
 // include/linux/cookie.h), and reach neither.
-func Cookie(inode uint32) uint64 { return model.MadeUpCookie | uint64(inode) }
+func inodeCookie(inode uint32) uint64 { return model.MadeUpCookie | uint64(inode) }
 
 // addressCookie returns the substitute for the cookie of a socket without an inode,
 // made from what it is bound to. Linux shows an inode for each socket that [Read]

@@ -26,7 +26,7 @@ func TestParseLine(t *testing.T) {
 	const zero4, zero6 = "00000000", "00000000000000000000000000000000"
 	want := func(protocol model.Protocol, address string, number uint16) model.Socket {
 		return model.Socket{
-			Cookie: Cookie(4242), Protocol: protocol, Address: netip.MustParseAddr(address), Port: number,
+			Cookie: inodeCookie(4242), Protocol: protocol, Address: netip.MustParseAddr(address), Port: number,
 			UID: 1000, Inode: 4242,
 		}
 	}
@@ -101,8 +101,8 @@ func TestParseRefuses(t *testing.T) {
 
 func TestCookie(t *testing.T) {
 	for _, inode := range []uint32{1, 4242, 1<<32 - 1} {
-		if s := (model.Socket{Cookie: Cookie(inode)}); !s.HasMadeUpCookie() || uint32(s.Cookie) != inode {
-			t.Errorf("Cookie(%d) = %#x", inode, s.Cookie)
+		if s := (model.Socket{Cookie: inodeCookie(inode)}); !s.HasMadeUpCookie() || uint32(s.Cookie) != inode {
+			t.Errorf("inodeCookie(%d) = %#x", inode, s.Cookie)
 		}
 	}
 	for _, kernels := range []uint64{0, 1, 1 << 40, 1<<63 - 1, 1<<64 - 1, 1<<64 - 1<<40} {

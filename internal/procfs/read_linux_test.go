@@ -30,7 +30,7 @@ func TestFixture(t *testing.T) {
 	var lines []string
 	for _, s := range got {
 		lines = append(lines, fmt.Sprintf("%v %v auto=%v uid=%d inode=%d", s.Protocol, netip.AddrPortFrom(s.Address, s.Port), s.AutoBound, s.UID, s.Inode))
-		if s.Cookie != Cookie(s.Inode) || s.Cgroup != 0 || s.IPv6Only {
+		if s.Cookie != inodeCookie(s.Inode) || s.Cgroup != 0 || s.IPv6Only {
 			t.Errorf("facts from nowhere: %+v", s)
 		}
 	}
@@ -173,7 +173,7 @@ func TestReadLive(t *testing.T) {
 		got, err := Read(nil, "/proc/self/task", tid, Range{})
 		must(err)
 		for i := range want { // what is not in /proc
-			want[i].Cookie, want[i].Cgroup, want[i].IPv6Only, want[i].AutoBound = Cookie(want[i].Inode), 0, false, false
+			want[i].Cookie, want[i].Cgroup, want[i].IPv6Only, want[i].AutoBound = inodeCookie(want[i].Inode), 0, false, false
 		}
 		byInode := func(a, b model.Socket) int { return cmp.Compare(a.Inode, b.Inode) }
 		slices.SortFunc(want, byInode)
