@@ -140,7 +140,6 @@ type readOnly struct {
 // errNotReadOnly is the error for a request that is not a GET.
 var errNotReadOnly = errors.New("refused: only GET requests are sent to the engine")
 
-// RoundTrip implements [http.RoundTripper].
 func (r *readOnly) RoundTrip(request *http.Request) (*http.Response, error) {
 	switch {
 	case request.Method == http.MethodGet:

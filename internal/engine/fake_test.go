@@ -22,6 +22,12 @@ import (
 	"portwatcher/internal/model"
 )
 
+var kindNames = [...]string{
+	Started: "started", Stopped: "stopped", Updated: "updated", Synced: "synced", Lost: "lost", Passed: "passed",
+}
+
+func (k Kind) String() string { return kindNames[k] }
+
 // fakeEngine is an engine in memory: containers, and the streams of those who
 // subscribed. Its methods may be called concurrently.
 type fakeEngine struct {

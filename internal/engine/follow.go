@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -45,18 +44,6 @@ const (
 	// Stopped for it.
 	Passed
 )
-
-var kindNames = [...]string{
-	Started: "started", Stopped: "stopped", Updated: "updated", Synced: "synced", Lost: "lost", Passed: "passed",
-}
-
-// String returns the name in lower case, for logs.
-func (k Kind) String() string {
-	if k == 0 || int(k) >= len(kindNames) {
-		return fmt.Sprintf("kind-%d", uint8(k))
-	}
-	return kindNames[k]
-}
 
 // Change is one change to the running containers, or to the connection.
 type Change struct {

@@ -128,11 +128,3 @@ func TestBackOff(t *testing.T) {
 		t.Errorf("pause after reset: %v", got)
 	}
 }
-
-func TestKindString(t *testing.T) {
-	for kind, want := range map[Kind]string{Started: "started", Stopped: "stopped", Updated: "updated", Synced: "synced", Lost: "lost", 99: "kind-99"} {
-		if got := kind.String(); got != want {
-			t.Errorf("%d: got %q, want %q", kind, got, want)
-		}
-	}
-}

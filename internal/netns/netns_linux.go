@@ -40,9 +40,11 @@ func Open(procRoot string, pid int) (*Handle, error) {
 		if h.ns, err = netns.GetFromPath(path); err != nil {
 			return pathError("open", path, err)
 		}
-		if h.id, err = identify(int(h.ns)); err != nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(h.ns), &st); err != nil {
 			return fmt.Errorf("identify network namespace %s: %w", path, err)
 		}
+		h.id = model.Namespace{Device: st.Dev, Inode: st.Ino}
 		return nil
 	})
 	if err == nil {
@@ -136,14 +138,6 @@ func (h *Handle) Close() error { return h.ns.Close() }
 
 func namespacePath(procRoot string, pid int) string {
 	return filepath.Join(procRoot, strconv.Itoa(pid), "ns/net")
-}
-
-func identify(fd int) (model.Namespace, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return model.Namespace{}, fmt.Errorf("fstat: %w", err)
-	}
-	return model.Namespace{Device: st.Dev, Inode: st.Ino}, nil
 }
 
 // exited reports whether the process of a pidfd has ended, which makes the pidfd

@@ -110,17 +110,6 @@ const (
 	Closed
 )
 
-// String returns "opened" or "closed".
-func (k Kind) String() string {
-	switch k {
-	case Opened:
-		return "opened"
-	case Closed:
-		return "closed"
-	}
-	return fmt.Sprintf("kind-%d", uint8(k))
-}
-
 // Event is an open or a close. It holds nothing of the reader's memory.
 type Event struct {
 	Kind Kind

@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 
@@ -52,11 +51,7 @@ func (n names) get(raw [nameSize]byte) string {
 	if len(n) >= maxNames {
 		clear(n)
 	}
-	if end := bytes.IndexByte(raw[:], 0); end >= 0 {
-		name = string(raw[:end])
-	} else {
-		name = string(raw[:])
-	}
+	name = unix.ByteSliceToString(raw[:])
 	n[raw] = name
 	return name
 }
