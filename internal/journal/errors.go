@@ -78,19 +78,23 @@ func (d damage) Unwrap() error { return d.error }
 // cannotOpen reports whether SQLite could not open a file: the database, or one that it
 // needs beside it.
 func cannotOpen(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
-	return ok && (e.Code()&0xff == sqlite3.SQLITE_CANTOPEN || e.Code()&0xff == sqlite3.SQLITE_READONLY)
+	code := codeOf(err)
+	return code == sqlite3.SQLITE_CANTOPEN || code == sqlite3.SQLITE_READONLY
 }
 
 // isCorrupt reports whether a file is damaged, or no database.
 func isCorrupt(err error) bool {
-	if _, ok := errors.AsType[damage](err); ok {
-		return true
-	}
+	code := codeOf(err)
+	_, damaged := errors.AsType[damage](err)
+	return damaged || code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB
+}
+
+// codeOf returns the primary result code of SQLite; 0 for other errors.
+// Source: https://www.sqlite.org/rescode.html.
+func codeOf(err error) int {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
-		return false
+		return sqlite3.SQLITE_OK
 	}
-	primary := e.Code() & 0xff
-	return primary == sqlite3.SQLITE_CORRUPT || primary == sqlite3.SQLITE_NOTADB
+	return e.Code() & 0xff
 }

@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"modernc.org/sqlite" // also the driver
+	_ "modernc.org/sqlite" // the driver
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"portwatcher/internal/model"
 )
@@ -189,8 +190,8 @@ type saved struct {
 func (s *store) load(ctx context.Context) (*saved, error) {
 	m := &saved{open: map[model.Endpoint]*model.State{}, cursors: map[string]uint64{}}
 	err := inTransaction(ctx, s.db, m.read)
-	if _, ofSQLite := errors.AsType[*sqlite.Error](err); err != nil && !ofSQLite {
-		err = damage{err}
+	if err != nil && codeOf(err) == sqlite3.SQLITE_OK {
+		err = damage{err} // the content is wrong
 	}
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", s.path, err)
