@@ -18,11 +18,11 @@ type Watching struct {
 	Stopped time.Time
 }
 
-// At returns what was open at t, ordered by container name and port, and
-// whether portwatcher watched then. The processes are those of that time, the labels of
-// containers their newest; the
-// source of what has closed since is left out. The error is an
-// [*UnknownTimeError] where t is before the record begins or in the future.
+// At returns what was open at t, ordered by container name and port, and whether
+// portwatcher watched then. The processes are those of that time, as far as they were
+// recorded; the labels of containers are their newest. The source of what has closed
+// since is left out. The error is an [*UnknownTimeError] where t is before the record
+// begins or in the future.
 func (r *queries) At(ctx context.Context, t time.Time) ([]model.Open, Watching, error) {
 	v := view{at: t, now: r.now(), open: map[model.Endpoint]*model.Open{}}
 	err := r.transact(ctx, func(t transaction) error {
@@ -107,7 +107,8 @@ func (v *view) add(open model.Open) {
 // readEvents adds what closed later, and restores the processes of what changed later
 // to those before its first change.
 func (v *view) readEvents(t transaction) error {
-	later, err := readEvents(t, "SELECT "+eventColumns+" FROM events INDEXED BY events_time WHERE time > ?1 AND opened_at <= ?1 ORDER BY id", nanos(v.at))
+	later, err := readEvents(t, "SELECT "+eventColumns+" FROM events INDEXED BY events_time WHERE time > ?1 AND opened_at <= ?1 ORDER BY id",
+		nanos(v.at))
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,8 @@ func (p *plan) setRange(t transaction, q *Query) error {
 
 // boundary returns the id of the first event of a condition on times, or otherwise none.
 func boundary(t transaction, condition string, at time.Time, none int64) (id uint64, err error) {
-	err = t.get([]any{&id}, "SELECT ifnull((SELECT id FROM events INDEXED BY events_time WHERE "+condition+" LIMIT 1), ?2) FROM meta", nanos(at), none)
+	err = t.get([]any{&id}, "SELECT ifnull((SELECT id FROM events INDEXED BY events_time WHERE "+condition+" LIMIT 1), ?2) FROM meta",
+		nanos(at), none)
 	return id, err
 }
 

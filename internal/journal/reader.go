@@ -86,7 +86,8 @@ func openReadable(ctx context.Context, path string, options url.Values) (*sql.DB
 		err = errors.Join(err, conn.Close())
 	}
 	if err == nil && version < newestSchema {
-		err = fmt.Errorf("the journal %s has schema version %d, and this portwatcher reads %d: start `portwatcher run` once, which brings it up to date", path, version, newestSchema)
+		err = fmt.Errorf("the journal %s has schema version %d, and this portwatcher reads %d: start `portwatcher run` once, which brings it up to date",
+			path, version, newestSchema)
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())

@@ -138,7 +138,8 @@ func (r *recorder) state(t transaction, key stateKey, row stateRow) error {
 	if err != nil {
 		return err
 	}
-	return t.exec("INSERT OR REPLACE INTO states (container, protocol, address, port, opened_at, until, origin, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+	return t.exec(`INSERT OR REPLACE INTO states (container, protocol, address, port, opened_at, until, origin, state)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 		append(values, row.until, origin, text)...)
 }
 

@@ -140,22 +140,24 @@ func (s *trimming) step(t transaction) error {
 // these are.
 func sizeOf(t transaction) (size, free int64, err error) {
 	var pages, page int64
-	err = t.get([]any{&pages, &free, &page}, `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count),
-		(SELECT page_size FROM pragma_page_size)`)
+	err = t.get([]any{&pages, &free, &page}, `SELECT (SELECT page_count FROM pragma_page_count),
+		(SELECT freelist_count FROM pragma_freelist_count), (SELECT page_size FROM pragma_page_size)`)
 	return (pages - free) * page, free, err
 }
 
+// delete deletes the oldest events, and then states, up to the first that may stay.
 func (s *trimming) delete(t transaction, tooLarge bool) error {
 	var begins int64 // the record is complete from here
 	if err := t.get([]any{&begins}, "SELECT ifnull(begins, ?) FROM meta", math.MinInt64); err != nil {
 		return err
 	}
-	// The oldest events up to the first that may stay. A clock that was set back only
-	// delays.
+	// By the order of the ids: a clock that was set back only delays.
 	var events, last, latest int64
-	err := t.get([]any{&events, &last, &latest}, `SELECT count(*), ifnull(max(id), 0), ifnull(max(time), ?3) FROM (SELECT id, time FROM events
-		WHERE id < ifnull((SELECT id FROM (SELECT id, time FROM events ORDER BY id LIMIT ?1) WHERE time >= ?2 LIMIT 1), ?4) ORDER BY id LIMIT ?1)`,
-		s.rows, s.cutoff, math.MinInt64, math.MaxInt64)
+	err := t.get([]any{&events, &last, &latest}, `SELECT count(*), ifnull(max(id), 0), ifnull(max(time), ?3) FROM (
+			SELECT id, time FROM events WHERE id < ifnull((
+				SELECT id FROM (SELECT id, time FROM events ORDER BY id LIMIT ?1) WHERE time >= ?2 LIMIT 1
+			), ?4) ORDER BY id LIMIT ?1
+		)`, s.rows, s.cutoff, math.MinInt64, math.MaxInt64)
 	if err == nil && events > 0 {
 		err = t.exec("DELETE FROM events WHERE id <= ?", last)
 	}
@@ -163,7 +165,7 @@ func (s *trimming) delete(t transaction, tooLarge bool) error {
 		return err
 	}
 	begins = max(begins, latest)
-	ended := int64(0)
+	states := int64(0)
 	if s.more = events == int64(s.rows); !s.more {
 		before := begins
 		if !tooLarge || events == 0 {
@@ -173,16 +175,18 @@ func (s *trimming) delete(t transaction, tooLarge bool) error {
 			var until int64
 			err := scan(&until)
 			begins = max(begins, until)
-			ended++
+			states++
 			return err
-		}, "DELETE FROM states WHERE rowid IN (SELECT rowid FROM states WHERE until < ? ORDER BY until LIMIT ?) RETURNING until", before, s.rows)
+		}, `DELETE FROM states WHERE rowid IN (SELECT rowid FROM states WHERE until < ? ORDER BY until LIMIT ?)
+			RETURNING until`, before, s.rows)
 		if err != nil {
 			return err
 		}
-		s.more = ended == int64(s.rows)
+		s.more = states == int64(s.rows)
 	}
-	if s.deleted = events+ended > 0; !s.deleted {
+	if s.deleted = events+states > 0; !s.deleted {
 		return nil
 	}
-	return t.exec("UPDATE meta SET begins = min(?1, ?2); DELETE FROM runs WHERE last_alive < ?1 AND id < (SELECT max(id) FROM runs)", begins, s.now)
+	return t.exec(`UPDATE meta SET begins = min(?1, ?2);
+		DELETE FROM runs WHERE last_alive < ?1 AND id < (SELECT max(id) FROM runs)`, begins, s.now)
 }

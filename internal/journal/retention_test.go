@@ -155,6 +155,8 @@ func TestClockSetBack(t *testing.T) {
 	wantEvents(t, "after the clock was set back", events(t, j, Query{}), want)
 	early := events(t, j, Query{Until: want[0].Time})
 	wantEvents(t, "the hour before", early, want[600:])
+	wantEvents(t, "the first pass", events(t, j, Query{Since: want[300].Time}), want[300:600])
+	wantEvents(t, "of the second pass", events(t, j, Query{Since: want[900].Time, Until: want[1000].Time}), want[900:1000])
 	trimNow(t, j)
 	wantEvents(t, "nothing is old", events(t, j, Query{}), want)
 	c.add(time.Hour + 10*time.Minute) // the second half is 70 minutes old, the first 10

@@ -11,7 +11,8 @@ import (
 )
 
 // eventColumns are what readEvents reads.
-const eventColumns = "id, time, origin, type, transient, protocol, address, port, ipv6_only, exposure, source, opened_at, processes, before, detail"
+const eventColumns = "id, time, origin, type, transient, protocol, address, port, ipv6_only, exposure, source, " +
+	"opened_at, processes, before, detail"
 
 // result is an event that was read, or the error in its place.
 type result struct {
@@ -65,7 +66,8 @@ func readEvent(scan func(...any) error) (r result, err error) {
 	var at, protocol, port int64
 	var opened sql.NullInt64
 	var address, processes, before, detail sql.RawBytes
-	err = scan(&e.ID, &at, &r.origin, &e.Type, &e.Transient, &protocol, &address, &port, &e.IPv6Only, &e.Exposure, &e.Source, &opened, &processes, &before, &detail)
+	err = scan(&e.ID, &at, &r.origin, &e.Type, &e.Transient, &protocol, &address, &port, &e.IPv6Only, &e.Exposure, &e.Source,
+		&opened, &processes, &before, &detail)
 	if err != nil {
 		return r, err
 	}

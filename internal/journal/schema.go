@@ -109,7 +109,8 @@ func migrate(ctx context.Context, conn *sql.Conn, path string, version int, log 
 		if version == 0 {
 			err = t.exec(schemaBase + schemaTables + schemaIndexes)
 		} else {
-			log.Infof("The journal %s is converted from schema version %d to %d. A million events take about half a minute.", path, version, newestSchema)
+			log.Infof("The journal %s is converted from schema version %d to %d. A million events take about half a minute.",
+				path, version, newestSchema)
 			err = migrateFrom1(t)
 		}
 		if err == nil {
@@ -127,8 +128,8 @@ func migrate(ctx context.Context, conn *sql.Conn, path string, version int, log 
 // fails with a [*RefusedError] where nothing may be written.
 func schemaVersion(ctx context.Context, conn *sql.Conn, path string) (int, error) {
 	var application, version, tables, ours int
-	err := conn.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
-		(SELECT count(*) FROM sqlite_schema), (SELECT count(*) FROM sqlite_schema WHERE name IN ('origins', 'events', 'states', 'runs'))`).
+	err := conn.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id),
+		(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema), (SELECT count(*) FROM sqlite_schema WHERE name IN ('origins', 'events', 'states', 'runs'))`).
 		Scan(&application, &version, &tables, &ours)
 	switch {
 	case err != nil:
@@ -140,5 +141,6 @@ func schemaVersion(ctx context.Context, conn *sql.Conn, path string) (int, error
 	case application != applicationID && ours == 0:
 		return 0, foreign(path)
 	}
-	return 0, damage{fmt.Errorf("journal %s: application id %#x, schema version %d and %d tables do not go together", path, application, version, tables)}
+	return 0, damage{fmt.Errorf("journal %s: application id %#x, schema version %d and %d tables do not go together",
+		path, application, version, tables)}
 }
