@@ -1,22 +1,22 @@
 // Package capture owns the state: which containers run, what is open in them, who can
 // reach it, and the numbering of events. It turns the observations of the sources into
-// events for the sinks, and into an immutable view for everybody who reads.
+// events for the sinks, and into an immutable view for readers.
 //
-// All of it happens in one goroutine, that of [Capture.Run]. It reads one bounded
-// inbox, does no I/O and never blocks: what needs I/O is done by a source before it
-// sends, and what a sink's queue cannot take is counted. There is no lock.
+// All state belongs to one goroutine, that of [Capture.Run]. It reads one bounded inbox,
+// does no I/O and never blocks: a source does the I/O before it sends, and what a sink's
+// queue drops is counted. There is no lock.
 //
 // Invariants:
 //
-//   - DO know every running container, monitored or not. DON'T forget the ones that
-//     are not: they own sockets in shared namespaces, and publish ports for the
-//     containers that share their namespace.
+//   - DO keep every running container, monitored or not. DON'T forget the others: they
+//     own sockets in shared namespaces, and publish ports for the containers that share
+//     their namespace.
 //   - DO account for every opening and closing: it is an event of its own, or counted in
-//     a burst, or counted in a gap. [model.Stage] shows the sums.
+//     a burst, or counted in a gap. [model.Stage] has the sums.
 //   - DO give each container its own share of whatever is bounded. DON'T let one
 //     container's storm cost another an event.
-//   - DO keep all times on the boot clock. DON'T convert to the wall clock but for an
-//     event that leaves.
+//   - DO keep all times on the boot clock. DON'T convert to the wall clock except in an
+//     event or a view.
 //   - DON'T do I/O, wait for a channel or a lock, or call a function that may.
 package capture
 
@@ -37,11 +37,11 @@ import (
 	"portwatcher/internal/tracker"
 )
 
-// inboxLength bounds what waits for the capture. Each namespace has at most one
-// observation in it; what is more waits in the kernel.
+// inboxLength bounds the inbox. Each namespace has at most one observation in it; the rest
+// waits in the kernel.
 const inboxLength = 64
 
-// Options are the capture's surroundings and settings.
+// Options are the settings and the dependencies of a [Capture].
 type Options struct {
 	Tuning Tuning
 	Engine source.Engine
@@ -49,11 +49,11 @@ type Options struct {
 	// Sinks consume the events, each behind a queue of its own.
 	Sinks  []Sink
 	Resume Resume
-	// HostName is put into events; empty takes the engine's.
+	// HostName is the host in events; empty means the engine's.
 	HostName string
-	// EngineAddress is shown in the status.
+	// EngineAddress is for the status and for log messages.
 	EngineAddress string
-	// Observer receives the duration of scans; nil where nobody measures.
+	// Observer receives the duration of each scan; it may be nil.
 	Observer source.Observer
 	ProcRoot string
 	// Prove returns nil if a container's first process is the one that ProcRoot shows;
@@ -67,7 +67,7 @@ type Options struct {
 }
 
 // Capture watches the namespaces of containers. View, Open, Containers, Status, Ready,
-// Tune and Gap are safe for concurrent use; Run or Once is called once.
+// Tune and Gap are safe for concurrent use. One of Run and List is called, one time.
 type Capture struct {
 	options Options
 	tuning  Tuning
@@ -91,17 +91,17 @@ type Capture struct {
 	storm      storm
 
 	hostName string
-	engineIs link
-	// engineBack is when the engine was reached again after it had been away.
+	link     link
+	// engineBack is when the engine was last reached again.
 	engineBack clock.Instant
 	synced     bool
-	single     bool // one list is made, without watchers that run
+	single     bool // List was called: no watcher is started
 	watched    bool // a watcher was started
 	reader     *source.Reader
-	lossAt     clock.Instant // eBPF lost something the last time
+	lossAt     clock.Instant // when eBPF last lost something
 	lastID     uint64
 	startedAt  time.Time
-	now        clock.Instant // of the observation that is being handled
+	now        clock.Instant // when the handling of the present observation began
 	counts     counts
 	running    map[*source.Watcher]struct{}
 	buffers    int // namespaces for which the receive buffers were computed
@@ -115,19 +115,19 @@ type Capture struct {
 	gaps    chan string
 	views   views
 	version atomic.Uint64
-	over    chan struct{} // closed when Run or Once has ended
+	over    chan struct{} // closed when Run or List has ended
 
 	background sync.WaitGroup
 }
 
-// timers are what Run waits for beside observations. Each is set only while there is
-// something to wait for: an idle capture is not woken by them but for the round.
+// timers wake Run beside observations. Each is set only while it is needed: only the
+// round wakes an idle capture.
 type timers struct {
 	expiry, burst, storm, view *time.Timer
 	burstSet, viewSet          bool
 }
 
-// New returns a capture that does nothing yet. The error is that of reading the clocks.
+// New returns a capture that has not started. The error is that of reading the clocks.
 func New(o Options) (*Capture, error) {
 	wall, err := clock.NewWall()
 	if err != nil {
@@ -148,14 +148,14 @@ func New(o Options) (*Capture, error) {
 		byCookie:   map[uint64]*namespace{},
 		reaches:    map[model.Endpoint]exposure.Reach{},
 		hostName:   o.HostName,
-		engineIs:   link{lost: errors.New("not connected yet"), since: time.Now()},
+		link:       link{lost: errors.New("not connected yet"), since: time.Now()},
 		startedAt:  time.Now(),
 		now:        clock.Now(),
 		counts:     newCounts(),
 		running:    map[*source.Watcher]struct{}{},
 		stuckAfter: stuckAfter,
 		begin:      source.Start,
-		timers:     timers{expiry: stoppedTimer(), burst: stoppedTimer(), storm: stoppedTimer(), view: stoppedTimer()},
+		timers:     timers{expiry: clock.StoppedTimer(), burst: clock.StoppedTimer(), storm: clock.StoppedTimer(), view: clock.StoppedTimer()},
 		tunings:    make(chan Tuning, 1),
 		gaps:       make(chan string, 16),
 		views:      newViews(),
@@ -172,17 +172,11 @@ func New(o Options) (*Capture, error) {
 	return c, nil
 }
 
-func stoppedTimer() *time.Timer {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return t
-}
-
-// roundInterval is the time between two rounds, which do what nothing else triggers.
+// roundInterval is the time between two calls of round.
 const roundInterval = 10 * time.Second
 
-// Run watches until ctx ends, and returns nil then. All its goroutines have ended when
-// it returns, but for a watcher that the kernel does not let go.
+// Run watches until ctx ends, and returns nil then. All its goroutines have ended when it
+// returns, except a watcher whose system call does not return.
 func (c *Capture) Run(ctx context.Context) error {
 	defer close(c.over)
 	probe, err := c.startProbe()
@@ -237,8 +231,8 @@ func (c *Capture) Run(ctx context.Context) error {
 	return err
 }
 
-// handleBatch handles an observation and those that wait behind it, but not without end.
-// An error ends the program.
+// handleBatch handles an observation and those that wait behind it, up to a bound. An
+// error ends the program.
 func (c *Capture) handleBatch(o source.Observation) error {
 	for left := 2 * inboxLength; ; left-- {
 		c.now = clock.Now()
@@ -253,7 +247,7 @@ func (c *Capture) handleBatch(o source.Observation) error {
 	}
 }
 
-// handle takes an observation over.
+// handle applies an observation.
 func (c *Capture) handle(o source.Observation) error {
 	switch o := o.(type) {
 	case *source.Facts:
@@ -307,16 +301,15 @@ func (c *Capture) handle(o source.Observation) error {
 	return nil
 }
 
-// afterEach does what may be due after anything has happened.
+// afterEach does what may be due after each wake-up.
 func (c *Capture) afterEach() {
 	c.expire()
 	c.setBurstTimer()
 	c.serveViews()
 }
 
-// round restarts watchers that are stuck, reports what was dropped, forgets what waited
-// in vain, and has the journal learn of sockets and processes that came and went
-// without an event.
+// round restarts stuck watchers, reports what was dropped, forgets what has waited too
+// long, and gives the journal the sockets and processes that changed without an event.
 func (c *Capture) round() {
 	c.now = clock.Now()
 	c.restartStuck()
@@ -325,7 +318,7 @@ func (c *Capture) round() {
 	c.keepState()
 }
 
-// expire reports the closings of endpoints whose close grace is over, and sets the timer
+// expire reports the closings of endpoints whose close grace has ended, and sets the timer
 // for the next.
 func (c *Capture) expire() {
 	next, waits := c.tracker.NextExpiry()
@@ -343,7 +336,7 @@ func (c *Capture) expire() {
 	c.timers.expiry.Reset(max(next.Sub(now), time.Millisecond))
 }
 
-// Gap reports that something was missed outside the capture.
+// Gap emits a gap for what was missed outside the capture.
 func (c *Capture) Gap(reason string) {
 	select {
 	case c.gaps <- reason:

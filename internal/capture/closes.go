@@ -14,8 +14,8 @@ import (
 	"portwatcher/internal/tracker"
 )
 
-// takeCloses applies destroy notifications. A socket that nobody had seen was open
-// between two scans, unless it was a client's.
+// takeCloses applies destroy notifications. A socket that is not known was open between
+// two scans, unless it was a client's.
 func (c *Capture) takeCloses(o *source.Closes) {
 	n := c.namespaceOf(o.Watcher)
 	c.countFacts(len(o.List))
@@ -45,17 +45,12 @@ func (c *Capture) takeCloses(o *source.Closes) {
 func (c *Capture) takeClose(n *namespace, o *source.Close, at clock.Instant) {
 	p := &c.counts.notified
 	changes, known := c.tracker.Closed(c.changes[:0], n.id, o.Socket.Cookie, at, model.SourceDestroy)
-	if known || !o.Server {
-		if known {
-			p.Out++
-		} else {
-			p.Dropped++
-		}
-		c.publish(changes)
-		return
-	}
 	container, certain := n.onlyMember()
 	switch {
+	case known:
+		p.Out++
+	case !o.Server:
+		p.Dropped++
 	case !certain:
 		p.Lost++
 		c.noteOwnerless(n, &o.Socket)
@@ -70,28 +65,26 @@ func (c *Capture) takeClose(n *namespace, o *source.Close, at clock.Instant) {
 }
 
 // transient reports a socket of which only the close is known: as two events, or, where
-// another socket holds the endpoint, as one opening and one closing of a burst. Whether
-// the other was there beside it (SO_REUSEPORT) or came after it, a close does not say.
+// another socket holds the endpoint, as one opening and one closing of a burst. A close
+// does not show whether the other was open beside it (SO_REUSEPORT) or opened after it.
 func (c *Capture) transient(n *namespace, s *model.Socket, owner tracker.Owner, at clock.Instant, from model.Source) {
 	changes, reported := c.tracker.Transient(c.changes[:0], n.id, *s, owner, at, from)
 	c.publish(changes)
 	if !reported {
 		b := c.burstOf(owner.Container)
 		b.add(s.Protocol, s.Address, s.Port, owner.Processes, at, at)
-		b.opened++
-		b.closed++
-		b.source = from
+		b.count(1, 1, from)
 	}
 }
 
-// doubt counts ports of which the container is not known.
+// doubt counts ports whose container is not known.
 type doubt struct {
-	count    uint64 // since a gap reported them
+	count    uint64 // since the last gap
 	last     string
-	reported clock.Instant // when the last gap was
+	reported clock.Instant // the time of the last gap
 }
 
-// gapInterval is the least time between two gaps of one kind: an overload is one story.
+// gapInterval is the least time between two gaps of one kind in a namespace.
 const gapInterval = time.Second
 
 func (c *Capture) noteOwnerless(n *namespace, s *model.Socket) {
@@ -100,30 +93,30 @@ func (c *Capture) noteOwnerless(n *namespace, s *model.Socket) {
 	c.reportOwnerless(n)
 }
 
-// reportOwnerless reports such ports by a gap, at most one a gapInterval.
+// reportOwnerless reports the ownerless ports by a gap, at most one a gapInterval.
 func (c *Capture) reportOwnerless(n *namespace) {
 	d := &n.ownerless
 	if d.count > 0 && !d.reported.IsZero() && c.now.Sub(d.reported) < gapInterval {
-		n.watcher.Opened() // which leads here again
+		n.watcher.Opened() // the lookup calls this again
 		return
 	}
 	c.reportDoubt(n)
 }
 
-// reportDoubt reports them at once: a member ends, or portwatcher does.
+// reportDoubt reports the ownerless ports now: a member ends, or portwatcher stops.
 func (c *Capture) reportDoubt(n *namespace) {
 	d := &n.ownerless
 	if d.count == 0 {
 		return
 	}
-	c.gap(nil, fmt.Sprintf("ports that opened and closed between two scans in the network namespace of %s: %d, the last %s; whose they were is not known",
+	c.gap(nil, fmt.Sprintf("ports that opened and closed between two scans in the network namespace of %s: %d, the last %s; their containers are not known",
 		n.names(), d.count, d.last), 2*d.count)
 	*d = doubt{reported: c.now}
 }
 
-// reportLeadsNowhere warns once of each published port whose only listeners are on
+// reportUnreachable warns, one time for each, of published ports whose only listeners are on
 // loopback: the engine forwards to the container's network address.
-func (c *Capture) reportLeadsNowhere(n *namespace) {
+func (c *Capture) reportUnreachable(n *namespace) {
 	containers := n.containers()
 	if n.host || !slices.ContainsFunc(containers, func(c *model.Container) bool { return len(c.Ports) > 0 }) {
 		return
@@ -144,11 +137,11 @@ func (c *Capture) reportLeadsNowhere(n *namespace) {
 	}
 	for k, container := range onLoopback {
 		published := exposure.Published(k.protocol, k.port, containers, func(netip.AddrPort) bool { return true })
-		if elsewhere[k] || len(published) == 0 || !c.env.Notices.First(fmt.Sprint("nowhere ", container.ID, k)) {
+		if elsewhere[k] || len(published) == 0 || !c.env.Notices.First(fmt.Sprint("unreachable ", container.ID, k)) {
 			continue
 		}
 		c.log.WithField("container", container.Name).Warnf(
-			"Port %d/%s is published at %s, but only loopback listens inside the container: the published port leads nowhere. Let the server listen on 0.0.0.0 or [::].",
+			"Port %d/%s is published at %s, but the server inside the container listens on loopback only: the published port does not reach it. Let the server listen on 0.0.0.0 or [::].",
 			k.port, k.protocol, strings.Join(published, ", "))
 	}
 }

@@ -96,7 +96,7 @@ func TestTransientInASharedNamespace(t *testing.T) {
 	r.closes(1, r.socket(81), r.socket(82))
 	gap := func(lost int, count, last string) string {
 		return "gap " + string(rune('0'+lost)) + ": ports that opened and closed between two scans in the network namespace of first, second: " +
-			count + ", the last " + last + " on 0.0.0.0; whose they were is not known"
+			count + ", the last " + last + " on 0.0.0.0; their containers are not known"
 	}
 	r.wants(gap(2, "1", "80/tcp"))
 	r.now = r.now.Add(gapInterval)
@@ -178,7 +178,7 @@ func TestCloseWhileADumpIsAttributed(t *testing.T) {
 }
 
 // A published port of which only loopback listens inside is reported once.
-func TestPublishedPortThatLeadsNowhere(t *testing.T) {
+func TestPublishedPortOnLoopback(t *testing.T) {
 	r := newRig(t, nil)
 	web := container("web")
 	web.Addresses = []netip.Addr{netip.MustParseAddr("172.17.0.2")}
@@ -195,7 +195,7 @@ func TestPublishedPortThatLeadsNowhere(t *testing.T) {
 	for range 2 {
 		r.do(&source.Held{Watcher: r.watcher(1)})
 	}
-	if n := r.logged("leads nowhere"); n != 1 {
+	if n := r.logged("does not reach it"); n != 1 {
 		t.Errorf("%d warnings, want one", n)
 	}
 	if r.logged("Port 80/tcp is published at 0.0.0.0:8080") != 1 {

@@ -13,21 +13,22 @@ import (
 	"portwatcher/internal/tracker"
 )
 
-// Bounds on what waits for its container to be announced. An engine announces a
-// container within a second; a busy one may take longer.
+// Bounds of what waits until the engine reports its container, which takes less than a
+// second, or longer where the engine is busy.
 const (
 	maxPending     = 4096 // facts of one container
 	maxPendingIDs  = 1024 // containers
 	pendingTime    = 15 * time.Second
-	maxPendingKeys = 4096 // counted sockets of one container whose close is to come
+	maxPendingKeys = 4096 // counted open sockets of one container
 )
 
-// pending holds what eBPF reported of containers that the engine has not announced yet,
-// by the ids that their cgroups name: each has its own share. The zero value is ready.
+// pending holds eBPF's reports of containers that the engine has not reported yet, by the
+// ids in their cgroups. Each container has its own share. The zero value is ready.
 type pending struct {
 	lists  map[string]*waiting
-	opened map[socketID]string // those that wait with their opening, and by which id
-	// Openings and closings of ids that nobody announced: facts, and what was counted.
+	opened map[socketID]string // the ids by which the openings of sockets wait
+	// dropped are openings and closings, in facts and in counts, of ids that the engine has
+	// not reported.
 	dropped, droppedCounts uint64
 }
 
@@ -39,9 +40,9 @@ type waiting struct {
 	counts  []waitingCount
 	began   clock.Instant
 	latest  clock.Instant
-	opened  uint64 // that found no room
+	opened  uint64 // beyond the share, as closed
 	closed  uint64
-	counted map[socketID]struct{} // opened without room, not yet closed
+	counted map[socketID]struct{} // of opened, those that are not closed
 }
 
 type waitingFact struct {
@@ -70,7 +71,7 @@ func (p *pending) list(id string, now clock.Instant) *waiting {
 	return w
 }
 
-// addFact keeps a fact. Beyond the share of its container it is counted.
+// addFact keeps a fact, or counts it beyond the share of its container.
 func (p *pending) addFact(id string, f source.Fact, paths *source.CgroupPaths, now clock.Instant) {
 	w := p.list(id, now)
 	socket := socketID{f.NetnsCookie, f.Socket.Cookie}
@@ -102,7 +103,7 @@ func (p *pending) addFact(id string, f source.Fact, paths *source.CgroupPaths, n
 	}
 }
 
-// addCount keeps a count. Beyond the share of its container it is added to the last.
+// addCount keeps a count, or adds it to the last beyond the share of its container.
 func (p *pending) addCount(id string, count source.Count, paths *source.CgroupPaths, now clock.Instant) {
 	w := p.list(id, now)
 	if len(w.counts) >= maxPending {
@@ -115,7 +116,7 @@ func (p *pending) addCount(id string, count source.Count, paths *source.CgroupPa
 	w.counts = append(w.counts, waitingCount{count, paths})
 }
 
-// waitsBehind reports whether a socket's opening waits, and by which id.
+// waitsBehind returns the id by which a socket's opening waits, if it does.
 func (p *pending) waitsBehind(netns, cookie uint64) (id string, behind bool) {
 	if len(p.opened) == 0 {
 		return "", false
@@ -140,7 +141,7 @@ func (p *pending) take(id string) *waiting {
 	return w
 }
 
-// number is how many openings and closings wait, as facts and in counts.
+// number returns how many openings and closings wait, as facts and in counts.
 func (w *waiting) number() (facts, counts uint64) {
 	for i := range w.counts {
 		counts += countOf(&w.counts[i].Count)
@@ -148,7 +149,7 @@ func (w *waiting) number() (facts, counts uint64) {
 	return uint64(len(w.facts)) + w.opened + w.closed, counts
 }
 
-// drop forgets what waits for a container in which nobody is interested.
+// drop forgets what waits for a container of no interest.
 func (p *pending) drop(id string) {
 	facts, counts := p.take(id).number()
 	p.dropped += facts
@@ -169,11 +170,11 @@ func (p *pending) dropOldest() {
 	p.drop(oldest)
 }
 
-// prunePending forgets what waited for a container that the engine does not know: it
-// belongs to another engine. While the engine is away everything waits on. A container
-// that ended in that time is never announced: what it did is reported by a gap.
+// prunePending forgets what has waited for a container that the engine does not report: it
+// belongs to another engine. While the engine cannot be reached everything waits. The
+// engine never reports a container that ended in that time: a gap stands for it.
 func (c *Capture) prunePending() {
-	if c.engineIs.lost != nil {
+	if c.link.lost != nil {
 		return
 	}
 	var facts, counts uint64
@@ -193,10 +194,10 @@ func (c *Capture) prunePending() {
 	}
 	c.counts.ring.Lost += facts
 	c.counts.counted.Lost += counts
-	c.gap(nil, fmt.Sprintf("containers came and went while the Docker Engine was away, %d of them: whether they are monitored is not known", containers), facts+counts)
+	c.gap(nil, fmt.Sprintf("containers started and ended while the Docker Engine could not be reached, %d of them: it is not known whether they are monitored", containers), facts+counts)
 }
 
-// placePending places what waits for a container that is known now.
+// placePending places what waits for a container that the engine has reported.
 func (c *Capture) placePending(id string) {
 	if c.pending.lists[id] == nil {
 		return
@@ -211,13 +212,12 @@ func (c *Capture) placePending(id string) {
 	c.placeOverflow(id, w)
 }
 
-// placeOverflow reports as a burst what found no room while a container was not known.
+// placeOverflow adds what was counted beyond the share to the container's burst.
 func (c *Capture) placeOverflow(id string, w *waiting) {
 	if w.opened+w.closed == 0 {
 		return
 	}
-	if c.pending.lists[id] != nil { // it waits on
-		again := c.pending.lists[id]
+	if again := c.pending.lists[id]; again != nil { // it waits again
 		again.opened += w.opened
 		again.closed += w.closed
 		again.counted = w.counted
@@ -234,25 +234,23 @@ func (c *Capture) placeOverflow(id string, w *waiting) {
 	c.counts.ring.Out += w.opened + w.closed
 	b := c.burstOf(m.Container)
 	b.span(w.began, w.latest)
-	b.opened += w.opened
-	b.closed += w.closed
-	b.source = model.SourceEBPF
+	b.count(w.opened, w.closed, model.SourceEBPF)
 	b.unknown(w.opened, w.closed, c.now)
 	if m.namespace != nil && m.namespace.watcher != nil {
 		m.namespace.watcher.Poke()
 	}
 }
 
-// placeLast places what waits for a container that has ended. Its namespace may never
-// have been seen: n is nil then. Facts of another namespace are those of the container's
-// next life, and go on waiting.
+// placeLast places what waits for a container that has ended. n is nil where its namespace
+// was never identified. Facts of another namespace are of the container's next life, and
+// wait.
 func (c *Capture) placeLast(container *model.Container, n *namespace) {
 	w := c.pending.take(container.ID)
 	if facts, counts := w.number(); facts+counts == 0 {
 		return
 	}
 	unseen := n == nil
-	if unseen { // known by nothing but its number in eBPF's events
+	if unseen { // only its cookie in eBPF's events is known
 		n = newNamespace(model.Namespace{Device: unseenDevice})
 		n.members[container.ID] = &member{Container: container, monitored: true}
 	}
@@ -290,13 +288,13 @@ func (c *Capture) placeLast(container *model.Container, n *namespace) {
 	}
 	if w.opened+w.closed > 0 {
 		c.counts.ring.Out += w.opened + w.closed
-		c.gap(container, fmt.Sprintf("%d ports opened and %d closed before the engine announced the container, more than are kept", w.opened, w.closed), w.opened+w.closed)
+		c.gap(container, fmt.Sprintf("%d ports opened and %d closed before the engine reported the container, more than are kept", w.opened, w.closed), w.opened+w.closed)
 	}
 	if unseen {
 		c.publish(c.tracker.CloseNamespace(c.changes[:0], n.id, c.now, model.SourceEngine))
 	}
 }
 
-// unseenDevice is the device of namespaces that were never identified; the kernel gives
-// no such number.
+// unseenDevice is the device of namespaces that were never identified; the kernel uses no
+// such number.
 const unseenDevice = ^uint64(0)

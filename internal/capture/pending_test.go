@@ -161,14 +161,14 @@ func TestStrangersAreDropped(t *testing.T) {
 		r.facts(r.of(c, opened), closed)
 	}
 	r.counted(r.countOf(stranger, 1, 81, 5, 5))
-	r.engineIs.lose(errors.New("away"))
+	r.link.lose(errors.New("away"))
 	r.now = r.now.Add(2 * pendingTime)
 	r.prunePending()
 	if n := len(r.pending.lists); n != 2 {
 		t.Errorf("%d containers wait while the engine is away, want 2", n)
 	}
 	r.change(engine.Started, web, 1)
-	r.engineIs.connect()
+	r.link.connect()
 	r.prunePending()
 	r.open(1)
 	r.wants("opened web 80/tcp loopback ebpf", "closed web 80/tcp loopback ebpf")

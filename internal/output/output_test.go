@@ -99,7 +99,7 @@ func TestEventText(t *testing.T) {
 			e.Exposure = model.Host
 		}), "2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 (pids: 1 a?[2Jb?c, 2) on the host's network"},
 	} {
-		if got := EventText(test.event); got != test.want {
+		if got := eventText(test.event); got != test.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", test.name, got, test.want)
 		}
 	}

@@ -52,7 +52,7 @@ func mergeWildcards(open []model.Open) []row {
 			continue
 		}
 		first := &rows[i]
-		first.addresses += ", " + r.Address.String() // both families: "IPv6 only" would tell nothing
+		first.addresses += ", " + r.Address.String() // both families: "IPv6 only" would mislead
 		if first.Exposure != model.Published && r.Exposure == model.Published {
 			first.Exposure, first.Published = r.Exposure, r.Published
 		}

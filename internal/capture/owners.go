@@ -1,0 +1,68 @@
+package capture
+
+import (
+	"portwatcher/internal/attribute"
+	"portwatcher/internal/model"
+	"portwatcher/internal/source"
+	"portwatcher/internal/tracker"
+)
+
+// ownerOf returns the owner of a socket: the container of its cgroups, else the only one of
+// its namespace.
+func (c *Capture) ownerOf(n *namespace, f *source.Fact, container *model.Container) tracker.Owner {
+	if container == nil && !n.host && len(n.members) == 1 && f.Socket.Address != attribute.EngineResolver {
+		for _, m := range n.members {
+			container = m.Container
+		}
+	}
+	if container == nil {
+		return tracker.Owner{}
+	}
+	if m := c.containers[container.ID]; m == nil || !m.monitored {
+		return tracker.Owner{}
+	}
+	return tracker.Owner{Container: container, Processes: f.Processes}
+}
+
+// ownerCache has the containers of facts' cgroups, until the containers change.
+type ownerCache struct{ known map[[2]uint64]cgroupOwner }
+
+// cgroupOwner is a container, or the id of one that the engine may report later, or
+// neither.
+type cgroupOwner struct {
+	container *model.Container
+	stranger  string
+}
+
+// maxOwners bounds the cache.
+const maxOwners = 4096
+
+func (o *ownerCache) forget() { o.known = nil }
+
+// find returns the owner by the cgroup of a socket, else by that of its process.
+func (o *ownerCache) find(c *Capture, cgroups *source.CgroupPaths, socket, task uint64) cgroupOwner {
+	key := [2]uint64{socket, task}
+	if owner, ok := o.known[key]; ok {
+		return owner
+	}
+	paths := []string{cgroups.Path(socket), cgroups.Path(task)}
+	var owner cgroupOwner
+	owner.container, owner.stranger = attribute.ContainerIn(c.forms, c.find, paths...)
+	if owner.container != nil {
+		c.addForm(paths)
+	}
+	if o.known == nil || len(o.known) >= maxOwners {
+		o.known = map[[2]uint64]cgroupOwner{}
+	}
+	o.known[key] = owner
+	return owner
+}
+
+// addForm adds the form in which these cgroup paths name a container of this engine to the
+// directory.
+func (c *Capture) addForm(paths []string) {
+	if forms := c.forms.Learn(c.find, paths...); forms != c.forms {
+		c.forms = forms
+		c.publishDirectory()
+	}
+}
