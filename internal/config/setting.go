@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"portwatcher/internal/model"
 )
 
 // Prefix begins the name of each setting's environment variable.
@@ -138,7 +140,7 @@ var table = []*setting{
 	},
 	{
 		name: MonitorContainers, reloadable: true, kind: "list", list: true,
-		usage: "containers to monitor: names, * patterns, project/service, label:key=value; ! excludes; empty means all",
+		usage: "containers to monitor: " + model.SelectionHelp + "; empty means all",
 		set:   (*Settings).setContainers,
 		get:   func(s *Settings) string { return s.Containers.String() },
 		short: &shortForm{name: "MONITOR_CONTAINERS", set: (*Settings).setContainers},
