@@ -103,7 +103,12 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 		return nil
 	})
 	ready := func() error { return errors.Join(m.capture.Ready(), m.record.Err()) }
-	group.Go(func() error { return serveHealth(watching, m.settings, m.log, ready) })
+	group.Go(func() error {
+		if m.settings.HealthSocket != "" {
+			health.Serve(watching, m.settings.HealthSocket, ready, m.log)
+		}
+		return nil
+	})
 	group.Go(func() error { return reload(watching, loader, m.settings, m.log, hangup, m.apply) })
 	if m.web != nil {
 		group.Go(func() error { return m.web.Serve(watching) })
@@ -197,12 +202,4 @@ func (c *consumer) wait(limit time.Duration) bool {
 	case <-time.After(limit):
 		return false
 	}
-}
-
-// serveHealth answers health checks until ctx ends.
-func serveHealth(ctx context.Context, s *config.Settings, log logrus.FieldLogger, ready func() error) error {
-	if s.HealthSocket != "" {
-		health.Serve(ctx, s.HealthSocket, ready, log)
-	}
-	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// What the start took is given back once, a while after everything was looked
-// at, however long that takes.
+// The memory of the start is freed settleTime after everything was scanned,
+// however long that takes.
 func TestFreeMemoryWaitsForTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()

@@ -72,15 +72,15 @@ func TestNothingOpen(t *testing.T) {
 	}
 }
 
-// What is remembered of containers' labels does not grow for ever.
-func TestLabelsAreToldOnceAndForgotten(t *testing.T) {
-	told := map[string]bool{}
+// The maps of containers' labels are bounded.
+func TestRememberedLabelsAreBounded(t *testing.T) {
+	reported := map[string]bool{}
 	for range 3 * maxRemembered {
-		bound(told)
-		told[strings.Repeat("x", len(told)+1)] = true
+		bound(reported)
+		reported[strings.Repeat("x", len(reported)+1)] = true
 	}
-	if len(told) > maxRemembered {
-		t.Errorf("%d are remembered, at most %d should be", len(told), maxRemembered)
+	if len(reported) > maxRemembered {
+		t.Errorf("%d are remembered, at most %d should be", len(reported), maxRemembered)
 	}
 	plain := &model.Container{Name: "web", Labels: map[string]string{"com.example": "1"}}
 	if problems := labelProblems(plain); problems != nil {

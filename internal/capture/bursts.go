@@ -126,15 +126,10 @@ func (b *burst) span(first, last clock.Instant) {
 	}
 }
 
-// unlisted records that there were unknown ports.
-func (b *burst) unlisted() {
-	b.more = true
-	b.place.mixed, b.place.mixedAddress, b.place.mixedOwners = true, true, true
-}
-
 // unknown records that some openings and closings were at unknown endpoints.
 func (b *burst) unknown(opened, closed uint64, now clock.Instant) {
-	b.unlisted()
+	b.more = true
+	b.place.mixed, b.place.mixedAddress, b.place.mixedOwners = true, true, true
 	if b.unknownFirst.IsZero() {
 		b.unknownFirst = now
 	}

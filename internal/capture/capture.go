@@ -257,28 +257,22 @@ func (c *Capture) handle(o source.Observation) error {
 		c.takeCounts(o)
 	case *source.Closes:
 		c.takeCloses(o)
-		o.Answer()
 	case *source.Scan:
 		c.takeScan(o)
-		o.Answer()
 	case *source.ContainerChange:
 		return c.takeContainer(o)
 	case *source.Held:
 		c.takeHeld(o)
 	case *source.Fresh:
 		c.answerFresh(o)
-		o.Answer()
 	case *source.Holders:
 		c.answerHolders(o)
-		o.Answer()
 	case *source.Holdings:
 		c.answerHoldings(o)
-		o.Answer()
 	case *source.WatcherOf:
 		if m := c.containers[o.ID]; m != nil && m.namespace != nil {
 			o.Watcher = m.namespace.watcher
 		}
-		o.Answer()
 	case source.SessionOpened:
 		c.sessionOpened(o)
 	case source.SessionClosed:
@@ -297,6 +291,9 @@ func (c *Capture) handle(o source.Observation) error {
 		c.takeEngineInfo(o)
 	case source.EngineEnded:
 		return o.Err
+	}
+	if question, ok := o.(interface{ Answer() }); ok {
+		question.Answer()
 	}
 	return nil
 }

@@ -53,7 +53,9 @@ func (c *Capture) takeClose(n *namespace, o *source.Close, at clock.Instant) {
 		p.Dropped++
 	case !certain:
 		p.Lost++
-		c.noteOwnerless(n, &o.Socket)
+		n.ownerless.count++
+		n.ownerless.last = fmt.Sprintf("%d/%s on %s", o.Socket.Port, o.Socket.Protocol, o.Socket.Address)
+		c.reportOwnerless(n)
 	case container == nil || !c.reported(container, o.Socket.Protocol, o.Socket.Port):
 		p.Dropped++
 	default:
@@ -86,12 +88,6 @@ type doubt struct {
 
 // gapInterval is the least time between two gaps of one kind in a namespace.
 const gapInterval = time.Second
-
-func (c *Capture) noteOwnerless(n *namespace, s *model.Socket) {
-	n.ownerless.count++
-	n.ownerless.last = fmt.Sprintf("%d/%s on %s", s.Port, s.Protocol, s.Address)
-	c.reportOwnerless(n)
-}
 
 // reportOwnerless reports the ownerless ports by a gap, at most one a gapInterval.
 func (c *Capture) reportOwnerless(n *namespace) {

@@ -68,7 +68,7 @@ func TestCloses(t *testing.T) {
 	}
 }
 
-// A socket that nobody had seen closes at an endpoint that others share: it was one
+// A socket that was not known closes at an endpoint that others share: it was one
 // opening and one closing, and the endpoint stays open.
 func TestUnknownCloseAtAnOpenEndpoint(t *testing.T) {
 	r := newRig(t, nil)
@@ -86,7 +86,7 @@ func TestUnknownCloseAtAnOpenEndpoint(t *testing.T) {
 	r.balance()
 }
 
-// A port that lived between two scans in a shared namespace: nobody knows whose it was,
+// A port that lived between two scans in a shared namespace: its container is not known,
 // and a gap reports that, at most one a second.
 func TestTransientInASharedNamespace(t *testing.T) {
 	r := newRig(t, nil)
@@ -150,8 +150,8 @@ func TestOverrun(t *testing.T) {
 		if named := gaps[0].Container != nil && gaps[0].Container.ID == web.ID; named == test.mate {
 			t.Errorf("the gap is of %+v, shared namespace: %v", gaps[0].Container, test.mate)
 		}
-		if says := strings.Contains(gaps[0].Reason, "how many were lost is not known"); says == test.number {
-			t.Errorf("the gap says %q, of %d", gaps[0].Reason, q.Lost)
+		if without := strings.Contains(gaps[0].Reason, "how many were lost is not known"); without == test.number {
+			t.Errorf("the gap reports %q, of %d", gaps[0].Reason, q.Lost)
 		}
 		if s := r.balance()["notifications"]; s.Lost != q.Lost {
 			t.Errorf("notifications %+v", s)

@@ -56,11 +56,8 @@ func (c *Capture) emit(change *tracker.Change, reach exposure.Reach, force bool)
 
 // lastOf returns the time of a container's last event; zero where there was none.
 func (c *Capture) lastOf(container *model.Container) clock.Instant {
-	if container == nil {
-		return 0
-	}
-	if m := c.containers[container.ID]; m != nil {
-		return m.lastEvent
+	if container != nil && c.containers[container.ID] != nil {
+		return c.containers[container.ID].lastEvent
 	}
 	return 0
 }

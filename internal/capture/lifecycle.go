@@ -124,15 +124,9 @@ func (c *Capture) abandon(e *ending) {
 
 // finish emits what is left when all sources have ended.
 func (c *Capture) finish() {
-	for {
-		select {
-		case o := <-c.env.Inbox:
-			c.now = clock.Now()
-			_ = c.handle(o) // the only error is the end of the engine's source
-			continue
-		default:
-		}
-		break
+	for len(c.env.Inbox) > 0 {
+		c.now = clock.Now()
+		_ = c.handle(<-c.env.Inbox) // the only error is the end of the engine's source
 	}
 	close(c.env.Closed)
 	c.now = clock.Now()

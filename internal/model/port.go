@@ -112,21 +112,6 @@ func (e Endpoint) Compare(other Endpoint) int {
 	)
 }
 
-// Process is a process that holds a socket. A value that is not known is
-// absent: zero, or nil for UID.
-type Process struct {
-	// PID is the process id in the host's pid namespace.
-	PID int `json:"pid"`
-	// ContainerPID is the process id inside the container (innermost NSpid).
-	ContainerPID int `json:"container_pid,omitempty"`
-	// Name is the command name (comm), at most 15 bytes.
-	Name string `json:"name,omitempty"`
-	// Executable is the path inside the container's file system.
-	Executable string `json:"executable,omitempty"`
-	// UID is the effective user id in the initial user namespace.
-	UID *uint32 `json:"uid,omitempty"`
-}
-
 // Exposure is who can reach an endpoint.
 type Exposure string
 

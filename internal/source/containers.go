@@ -201,11 +201,10 @@ func (c *Containers) waitInfo(ctx context.Context) {
 		return
 	}
 	c.waited = true
-	patience := time.NewTimer(infoTime)
-	defer patience.Stop()
+	ctx, cancel := context.WithTimeout(ctx, infoTime)
+	defer cancel()
 	select {
 	case <-c.informed:
-	case <-patience.C:
 	case <-ctx.Done():
 	}
 }

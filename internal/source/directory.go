@@ -45,11 +45,6 @@ func (e *Env) members(id model.Namespace) *Members {
 	return &Members{}
 }
 
-// ownership returns the members in the form that attribution needs.
-func (m *Members) ownership(d *Directory) attribute.Members {
-	return attribute.Members{Lookup: d.Lookup, Namespace: m.Containers, Host: m.Host, Forms: d.Forms}
-}
-
 // pids are the first processes of the members: each of them leads into the namespace.
 func (m *Members) pids() []int {
 	pids := make([]int, 0, len(m.Containers))

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"portwatcher/internal/clock"
@@ -72,6 +73,7 @@ func (w *Watcher) drain(ctx context.Context) (done bool) {
 	if r == nil {
 		return true
 	}
+	onItsWay := func(fence uint64) bool { _, waits := r.fences[fence]; return waits }
 	for {
 		newest := w.fence()
 		for r.overran = false; !r.overran || !r.listener.Empty(); {
@@ -79,7 +81,7 @@ func (w *Watcher) drain(ctx context.Context) (done bool) {
 				w.Retune()
 				return false
 			}
-			if r.listener.Empty() && !r.waitsFor(newest) {
+			if r.listener.Empty() && !slices.ContainsFunc(newest, onItsWay) {
 				w.settle()
 				return true
 			}
@@ -102,15 +104,6 @@ func (w *Watcher) fence() (cookies []uint64) {
 		r.fences[cookie] = struct{}{}
 	}
 	return cookies
-}
-
-func (r *receiver) waitsFor(fences []uint64) bool {
-	for _, cookie := range fences {
-		if _, waits := r.fences[cookie]; waits {
-			return true
-		}
-	}
-	return false
 }
 
 // settle accounts for what the kernel dropped, when the newest fences have arrived: the

@@ -12,6 +12,7 @@ import (
 
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
+	"portwatcher/internal/freelist"
 	"portwatcher/internal/probe"
 )
 
@@ -56,9 +57,9 @@ type Probe interface {
 type Reader struct {
 	env     *Env
 	probe   Probe
-	chunks  chan chunk
-	events  chan []probe.Event // of chunks, to be used again
-	free    chan *Facts
+	chunks  chan *chunk
+	unused  freelist.List[chunk]
+	free    freelist.List[Facts]
 	counts  chan chan struct{} // requests a reading of the counts
 	stop    func()             // ends run
 	stopped chan struct{}      // closed when nothing more is sent
@@ -109,8 +110,8 @@ func (e *Env) RunProbe(ctx context.Context, first Probe, open func() (Probe, err
 
 func (e *Env) newReader(p Probe) *Reader {
 	return &Reader{
-		env: e, probe: p, chunks: make(chan chunk, maxChunks), events: make(chan []probe.Event, 4), counts: make(chan chan struct{}),
-		free: make(chan *Facts, maxChunks), stopped: make(chan struct{}), processes: attribute.NewCache(e.Finder),
+		env: e, probe: p, chunks: make(chan *chunk, maxChunks), unused: freelist.New[chunk](4), counts: make(chan chan struct{}),
+		free: freelist.New[Facts](maxChunks), stopped: make(chan struct{}), processes: attribute.NewCache(e.Finder),
 		cgroups: &CgroupPaths{},
 	}
 }
@@ -159,18 +160,12 @@ func protect(f func() error) (err error) {
 
 // watch returns when ctx ends, or with an error when the probe is not attached any more.
 func (r *Reader) watch(ctx context.Context) error {
-	alive := time.NewTicker(aliveInterval)
-	defer alive.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-alive.C:
-			if err := r.probe.Alive(); err != nil {
-				return err
-			}
+	for clock.Sleep(ctx, aliveInterval) {
+		if err := r.probe.Alive(); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // receive decodes records until the probe is closed. It passes them on when the ring is
@@ -191,8 +186,11 @@ func (r *Reader) receive() error {
 
 // nextChunk reads events up to the end of a chunk. With an error, which ends the reading,
 // it returns the events before that.
-func (r *Reader) nextChunk() (next chunk, err error) {
-	next.events = r.take()
+func (r *Reader) nextChunk() (next *chunk, err error) {
+	next = r.unused.Take()
+	if next.events == nil {
+		next.events = make([]probe.Event, 0, chunkLength)
+	}
 	for {
 		next.events = next.events[:len(next.events)+1]
 		err := r.probe.Read(&next.events[len(next.events)-1])
@@ -213,15 +211,5 @@ func (r *Reader) nextChunk() (next chunk, err error) {
 			return next, nil
 		}
 		return next, err
-	}
-}
-
-// take returns an empty list of events with room for a chunk.
-func (r *Reader) take() []probe.Event {
-	select {
-	case events := <-r.events:
-		return events
-	default:
-		return make([]probe.Event, 0, chunkLength)
 	}
 }

@@ -11,13 +11,15 @@ import (
 func (r *Reader) resolve() (err error) {
 	for c := range r.chunks {
 		if err == nil {
-			if err = protect(func() error { r.sendChunk(&c); return nil }); err != nil {
+			if err = protect(func() error { r.sendChunk(c); return nil }); err != nil {
 				r.stop()
 			}
 		}
 		for _, done := range c.ends {
 			close(done)
 		}
+		*c = chunk{events: c.events[:0]}
+		r.unused.Give(c)
 	}
 	return err
 }
@@ -29,10 +31,6 @@ func (r *Reader) sendChunk(c *chunk) {
 	if c.bad {
 		r.env.send(Malformed{})
 	}
-	select {
-	case r.events <- c.events[:0]:
-	default:
-	}
 	if r.counted() || r.limited.Load() {
 		select {
 		case r.counts <- nil:
@@ -43,12 +41,8 @@ func (r *Reader) sendChunk(c *chunk) {
 
 // facts adds processes and the paths of cgroups to events.
 func (r *Reader) facts(events []probe.Event) *Facts {
-	var f *Facts
-	select {
-	case f = <-r.free:
-	default:
-		f = &Facts{free: r.free}
-	}
+	f := r.free.Take()
+	f.free = r.free
 	for i := range events {
 		e := &events[i]
 		fact := Fact{Event: *e}

@@ -50,16 +50,9 @@ func NewHolderCheck(env *Env) *HolderCheck {
 
 // Run checks from time to time until ctx ends.
 func (h *HolderCheck) Run(ctx context.Context) {
-	ticker := time.NewTicker(holderInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			if err := protect(func() error { h.Check(ctx); return nil }); err != nil {
-				h.env.Logger.WithError(err).Error("Who holds ports could not be checked; portwatcher tries again.")
-			}
+	for clock.Sleep(ctx, holderInterval) {
+		if err := protect(func() error { h.Check(ctx); return nil }); err != nil {
+			h.env.Logger.WithError(err).Error("The processes that hold ports could not be checked; portwatcher tries again.")
 		}
 	}
 }
@@ -120,7 +113,7 @@ func (h *HolderCheck) findGone() bool {
 
 // lookUp finds the processes that hold sockets now. It logs the error.
 func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
-	held := &Held{Lookup: tracker.Lookup{Began: clock.Now(), Source: model.SourceProc}}
+	held := &Held{Lookup: tracker.Lookup{Began: clock.Now(), Source: model.SourceProc}, Ending: map[string]bool{}}
 	var inodes []uint32
 	for i := range holdings {
 		if holdings[i].Inode != 0 {
@@ -143,10 +136,8 @@ func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
 		known := h.Processes
 		h.Processes = withHidden(found.ByInode[h.Inode], known, found.Denied)
 		held.Lookup.Holdings = append(held.Lookup.Holdings, h)
-		if c := h.Container; c != nil && !sharesProcess(known, h.Processes) {
-			if held.Ending == nil {
-				held.Ending = map[string]bool{}
-			}
+		changed := len(known) > 0 && len(h.Processes) > 0 && !model.ShareProcess(known, h.Processes)
+		if c := h.Container; c != nil && changed {
 			if _, checked := held.Ending[c.ID]; !checked {
 				held.Ending[c.ID] = attribute.Ending(e.ProcRoot, c.PID)
 			}
@@ -158,27 +149,14 @@ func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
 	return held, nil
 }
 
-// sharesProcess reports whether a process is in both lists, or one list is empty.
-func sharesProcess(a, b []model.Process) bool {
-	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(p model.Process) bool {
-		return slices.ContainsFunc(b, func(q model.Process) bool { return p.PID == q.PID })
-	})
-}
-
 // withHidden adds to the found processes the known ones whose open files could not be
 // listed: they may hold the socket.
 func withHidden(found, known []model.Process, denied []int) []model.Process {
 	if len(denied) == 0 {
 		return found
 	}
-	all := slices.Clone(found)
-	for _, p := range known {
-		if slices.Contains(denied, p.PID) {
-			all = append(all, p)
-		}
-	}
-	slices.SortFunc(all, func(a, b model.Process) int { return a.PID - b.PID })
-	return all
+	hidden := slices.DeleteFunc(slices.Clone(known), func(p model.Process) bool { return !slices.Contains(denied, p.PID) })
+	return model.MergeProcesses(found, hidden)
 }
 
 // lookUpFresh is the second lookup of the processes that hold the sockets which opened

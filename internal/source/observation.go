@@ -4,6 +4,7 @@ import (
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
+	"portwatcher/internal/freelist"
 	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/tracker"
@@ -88,7 +89,7 @@ type Facts struct {
 	List []Fact
 	// Cgroups has the known paths of the facts' cgroups.
 	Cgroups *CgroupPaths
-	free    chan *Facts
+	free    freelist.List[Facts]
 }
 
 // Counts are openings and closings that eBPF counted.
@@ -200,10 +201,7 @@ func (*Held) observation()            {}
 func (f *Facts) Release() {
 	clear(f.List)
 	f.List = f.List[:0]
-	select {
-	case f.free <- f:
-	default:
-	}
+	f.free.Give(f)
 }
 
 // CgroupPaths are paths of cgroups by their ids. A value is immutable.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"time"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
+	"portwatcher/internal/tracker"
 )
 
 // scans scans several times in a row, unless nothing has changed.
@@ -91,9 +93,15 @@ func (w *Watcher) attribute(q *Scan) {
 	for i, index := range q.Unknown {
 		fresh[i] = q.Snapshot.Sockets[index]
 	}
-	q.Epoch = members.Epoch
-	q.Snapshot.New = w.env.attribute(fresh, q.Unknown, members.ownership(directory))
-	q.Resolved = true
+	owners, denied, err := w.env.Attributor.Attribute(fresh, attribute.Members{
+		Lookup: directory.Lookup, Namespace: members.Containers, Host: members.Host, Forms: directory.Forms,
+	})
+	w.env.reportTrouble(denied, err)
+	q.Snapshot.New = make(map[int]tracker.Owner, len(owners))
+	for i, owner := range owners {
+		q.Snapshot.New[q.Unknown[i]] = tracker.Owner{Container: owner.Container, Processes: owner.Processes}
+	}
+	q.Epoch, q.Resolved = members.Epoch, true
 }
 
 // ScanNamespace reads a namespace one time, and resolves the owners of all its sockets. It

@@ -19,6 +19,7 @@
 package source
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,4 +184,18 @@ func (n *Notices) First(key string) bool {
 	n.keys[key] = struct{}{}
 	n.oldest = append(n.oldest, key)
 	return true
+}
+
+// reportTrouble logs, one time each, why processes could not be found.
+func (e *Env) reportTrouble(denied int, err error) {
+	if denied > 0 && e.Notices.First("denied") {
+		processes := "a process"
+		if denied > 1 {
+			processes = fmt.Sprintf("%d processes", denied)
+		}
+		e.Logger.Infof("The open files of %s cannot be listed, so a port that they hold is reported without its process. This needs the capabilities SYS_PTRACE and DAC_READ_SEARCH, and no denial by AppArmor (security_opt apparmor=unconfined) or by the system.", processes)
+	}
+	if err != nil && e.Notices.First("attribution") {
+		e.Logger.WithError(err).Warn("Owners of sockets could not be read completely. This message is logged one time.")
+	}
 }

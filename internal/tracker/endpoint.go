@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"slices"
 
 	"portwatcher/internal/clock"
@@ -175,11 +176,7 @@ func (e *endpoint) setSettled(settled bool) {
 }
 
 func (e *endpoint) firstOpened() clock.Instant {
-	first := e.sockets[0].opened
-	for _, s := range e.sockets[1:] {
-		first = min(first, s.opened)
-	}
-	return first
+	return slices.MinFunc(e.sockets, func(a, b *socket) int { return cmp.Compare(a.opened, b.opened) }).opened
 }
 
 // refresh updates an endpoint from its sockets. Where no process is known any

@@ -143,18 +143,17 @@ func sameProcess(a, b model.Process) bool {
 // holders is the union of the sockets' processes, ordered by pid.
 func (e *endpoint) holders() []model.Process {
 	first := e.sockets[0].processes
-	same := func(s *socket) bool {
-		return len(s.processes) == len(first) && (len(first) == 0 || &s.processes[0] == &first[0])
+	other := func(s *socket) bool {
+		return len(s.processes) != len(first) || len(first) > 0 && &s.processes[0] != &first[0]
 	}
-	if !slices.ContainsFunc(e.sockets, func(s *socket) bool { return !same(s) }) {
+	if !slices.ContainsFunc(e.sockets, other) {
 		return first
 	}
-	var all []model.Process
-	for _, s := range e.sockets {
-		all = append(all, s.processes...)
+	lists := make([][]model.Process, len(e.sockets))
+	for i, s := range e.sockets {
+		lists[i] = s.processes
 	}
-	slices.SortStableFunc(all, func(a, b model.Process) int { return a.PID - b.PID })
-	return slices.CompactFunc(all, func(a, b model.Process) bool { return a.PID == b.PID })
+	return model.MergeProcesses(lists...)
 }
 
 // changedOwner reports whether the endpoint certainly has another owner than reported:
@@ -162,10 +161,5 @@ func (e *endpoint) holders() []model.Process {
 // same after exec.
 func (e *endpoint) changedOwner() bool {
 	unknown := func(s *socket) bool { return len(s.processes) == 0 }
-	if len(e.reportedProcesses) == 0 || slices.ContainsFunc(e.sockets, unknown) {
-		return false
-	}
-	return !slices.ContainsFunc(e.processes, func(p model.Process) bool {
-		return slices.ContainsFunc(e.reportedProcesses, func(q model.Process) bool { return p.PID == q.PID })
-	})
+	return len(e.reportedProcesses) > 0 && !slices.ContainsFunc(e.sockets, unknown) && !model.ShareProcess(e.processes, e.reportedProcesses)
 }
