@@ -20,7 +20,7 @@ func execute(t *testing.T, arguments ...string) (string, error) {
 	return out.String(), err
 }
 
-// What is not understood is named, with what is allowed.
+// A usage error names the mistake and what is allowed.
 func TestUsageErrors(t *testing.T) {
 	for line, want := range map[string][]string{
 		"runn":                   {`"runn"`, "check, config, events, healthcheck, ports, run, top, version, wait", "did you mean run?"},

@@ -99,7 +99,7 @@ func (c *Capture) finishContainer(o *source.ContainerChange) {
 		c.gap(o.Container, "the container has ended, and portwatcher is behind: its last openings and closings may be missing", 0)
 	}
 	if o.Kind == engine.Passed {
-		c.passed(o.Container, at)
+		c.passed(o.Container)
 	} else {
 		c.remove(o.Container.ID, at)
 	}
@@ -147,7 +147,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 
 // passed applies a container that ended before it could be inspected: eBPF's reports of it
 // become events.
-func (c *Capture) passed(container *model.Container, at clock.Instant) {
+func (c *Capture) passed(container *model.Container) {
 	if c.containers[container.ID] == nil && c.selected(container) {
 		c.placeLast(container, nil)
 		c.flushBurst(container.ID)

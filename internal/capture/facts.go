@@ -13,7 +13,6 @@ import (
 // lossTime is how long after a loss of facts a close may come whose opening was lost.
 const lossTime = 10 * time.Second
 
-// placed is the result of placing a fact.
 type placed int
 
 const (

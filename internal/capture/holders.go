@@ -32,14 +32,12 @@ func (c *Capture) answerFresh(q *source.Fresh) {
 	}
 }
 
-// answerHolders lists the processes that hold open endpoints.
 func (c *Capture) answerHolders(q *source.Holders) {
 	c.tracker.Holders(func(p *model.Process) {
 		q.Recorded = append(q.Recorded, attribute.Recorded{PID: p.PID, Name: p.Name})
 	})
 }
 
-// answerHoldings lists the sockets of the endpoints that some processes hold.
 func (c *Capture) answerHoldings(q *source.Holdings) {
 	var held func(pid int) bool
 	if q.PIDs != nil {

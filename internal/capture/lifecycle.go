@@ -85,7 +85,6 @@ func (c *Capture) beginStop(e *ending) {
 	}()
 }
 
-// stopSources ends all sources; each sends what it has received before it ends.
 func (c *Capture) stopSources(e *ending) {
 	e.stopEngine()
 	e.stopProbe()

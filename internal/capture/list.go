@@ -17,7 +17,6 @@ import (
 	"portwatcher/internal/source"
 )
 
-// parallelScans bounds how many namespaces List reads at a time.
 const parallelScans = 8
 
 // infoTime is how long List waits for the engine's information about itself.

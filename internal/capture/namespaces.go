@@ -13,7 +13,6 @@ import (
 	"portwatcher/internal/source"
 )
 
-// namespace is a network namespace with its containers.
 type namespace struct {
 	id      model.Namespace
 	host    bool
@@ -52,7 +51,6 @@ func (n *namespace) containers() []*model.Container {
 	return all
 }
 
-// monitored reports whether at least one member is monitored.
 func (n *namespace) monitored() bool {
 	for _, m := range n.members {
 		if m.monitored {
@@ -143,7 +141,6 @@ func (c *Capture) namespaceOf(w *source.Watcher) *namespace {
 	return nil
 }
 
-// watchedNamespaces returns the namespaces that have a watcher.
 func (c *Capture) watchedNamespaces() iter.Seq[*namespace] {
 	return func(yield func(*namespace) bool) {
 		for _, n := range c.namespaces {
@@ -154,7 +151,6 @@ func (c *Capture) watchedNamespaces() iter.Seq[*namespace] {
 	}
 }
 
-// scanAll requests a scan of every namespace.
 func (c *Capture) scanAll() {
 	for n := range c.watchedNamespaces() {
 		n.watcher.Poke()

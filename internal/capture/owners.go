@@ -34,7 +34,6 @@ type cgroupOwner struct {
 	stranger  string
 }
 
-// maxOwners bounds the cache.
 const maxOwners = 4096
 
 func (o *ownerCache) forget() { o.known = nil }

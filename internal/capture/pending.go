@@ -125,7 +125,6 @@ func (p *pending) waitsBehind(netns, cookie uint64) (id string, behind bool) {
 	return id, behind
 }
 
-// take removes and returns what waits for a container.
 func (p *pending) take(id string) *waiting {
 	w := p.lists[id]
 	if w == nil {
@@ -156,7 +155,6 @@ func (p *pending) drop(id string) {
 	p.droppedCounts += counts
 }
 
-// dropAll forgets everything that waits.
 func (p *pending) dropAll() {
 	for id := range p.lists {
 		p.drop(id)

@@ -110,7 +110,6 @@ func weightOf(e *model.Event) uint64 {
 	return 0
 }
 
-// hasRoom reports whether all sinks have room for another event of a container.
 func (c *Capture) hasRoom(container string) bool {
 	return !slices.ContainsFunc(c.sinks, func(o *outlet) bool { return !o.Room(container) })
 }
@@ -138,12 +137,10 @@ func (c *Capture) reportLost() {
 	}
 }
 
-// keepsState reports whether a sink keeps what is open.
 func (c *Capture) keepsState() bool {
 	return slices.ContainsFunc(c.sinks, func(o *outlet) bool { return o.State })
 }
 
-// offerState offers the state to the sinks that keep it, and reports whether all took it.
 func (c *Capture) offerState(container string, r Record) bool {
 	all := true
 	for _, o := range c.sinks {

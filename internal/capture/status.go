@@ -46,7 +46,6 @@ func (c *Capture) detected(change *tracker.Change) {
 	d.Sum += took
 }
 
-// counters returns a copy of the counts.
 func (c *Capture) counters() model.Counters {
 	all := model.Counters{
 		Events: maps.Clone(c.counts.events), Detection: make(map[model.Source]model.Distribution, len(c.counts.detection)),

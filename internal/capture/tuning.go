@@ -88,7 +88,6 @@ func (c *Capture) applySettings() {
 	}
 }
 
-// buffer returns the share of one namespace in the receive buffers.
 func (c *Capture) buffer() int {
 	total := c.tuning.Buffers
 	if total <= 0 {
@@ -121,19 +120,16 @@ func (c *Capture) shareBuffers() {
 	}
 }
 
-// retuneAll makes every watcher apply the settings.
 func (c *Capture) retuneAll() {
 	for n := range c.watchedNamespaces() {
 		n.watcher.Retune()
 	}
 }
 
-// selected reports whether the settings select a container.
 func (c *Capture) selected(container *model.Container) bool {
 	return c.tuning.Selection.Matches(container.Ref(), c.named) && (c.tuning.Enabled == nil || c.tuning.Enabled(container))
 }
 
-// named reports whether a running container has this name.
 func (c *Capture) named(name string) bool {
 	for _, m := range c.containers {
 		if m.Name == name {
@@ -154,7 +150,6 @@ func (c *Capture) chooseAgain(name string) {
 	}
 }
 
-// reported reports whether a port is reported.
 func (c *Capture) reported(container *model.Container, p model.Protocol, number uint16) bool {
 	return c.tuning.Reported == nil || c.tuning.Reported(container, p, number)
 }

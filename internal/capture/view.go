@@ -114,7 +114,6 @@ func (c *Capture) serveViews() {
 	c.views.waiting = c.views.waiting[:0]
 }
 
-// buildView makes a view of the state.
 func (c *Capture) buildView() {
 	began := clock.Now()
 	c.now = began

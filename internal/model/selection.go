@@ -17,7 +17,6 @@ type Selection struct {
 	exclude []entry
 }
 
-// entry is one word of a selection.
 type entry struct {
 	text    string // as written
 	matches func(*ContainerRef) bool

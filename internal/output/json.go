@@ -146,7 +146,6 @@ func appendFloat(dst []byte, f float64) []byte {
 	return append(dst, text...)
 }
 
-// appendKnown appends a name and a text, unless that is empty.
 func appendKnown(dst []byte, name, s string) []byte {
 	if s == "" {
 		return dst
@@ -158,7 +157,6 @@ func appendText(dst []byte, name, s string) []byte {
 	return appendString(append(dst, name...), s)
 }
 
-// appendString appends a JSON string.
 func appendString(dst []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {

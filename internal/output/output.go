@@ -16,7 +16,6 @@ import (
 	"portwatcher/internal/model"
 )
 
-// timeLayout is RFC 3339 with milliseconds.
 const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 
 // Format is how events are written.

@@ -168,7 +168,6 @@ func (q *Queue[T]) newTally(key string) *tally {
 	return t
 }
 
-// extend adds a block.
 func (q *Queue[T]) extend() {
 	b := q.spare
 	if q.spare = nil; b == nil {
@@ -213,7 +212,6 @@ func (q *Queue[T]) takeFew(dst []T, limit int) []T {
 	return dst
 }
 
-// next removes the oldest value.
 func (q *Queue[T]) next() T {
 	oldest := &q.first.items[q.head]
 	v := oldest.value
@@ -233,7 +231,6 @@ func (q *Queue[T]) next() T {
 	return v
 }
 
-// release records that a value of a container has left.
 func (q *Queue[T]) release(t *tally) {
 	t.waiting--
 	if t.waiting == 0 || t.waiting < q.share/2 {

@@ -55,7 +55,6 @@ func (w *Writer) Run(ctx context.Context) error {
 	}
 }
 
-// writeWaiting writes all that waits.
 func (w *Writer) writeWaiting() error {
 	var batch [outputBatch]*model.Event
 	for {

@@ -20,7 +20,6 @@ const (
 	busyScan     = 50 * time.Millisecond // the longest time between two scans meanwhile
 )
 
-// busy measures the rate of connections in a namespace.
 type busy struct {
 	at          clock.Instant // of the last measurement; zero before the first
 	connections uint64

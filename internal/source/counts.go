@@ -98,7 +98,6 @@ func (c *counter) take() (err error) {
 	return nil
 }
 
-// countedProcesses describes the process of the last opening.
 func countedProcesses(cache *attribute.Cache, c *probe.Count) []model.Process {
 	if c.PID == 0 {
 		return nil

@@ -83,7 +83,6 @@ func (w *Watcher) scan(ctx context.Context) error {
 	return nil
 }
 
-// attribute resolves the owners of a scan's unknown sockets.
 func (w *Watcher) attribute(q *Scan) {
 	w.busy()
 	defer w.idle()

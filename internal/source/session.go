@@ -168,7 +168,6 @@ func (e *Env) cookieOf(id model.Namespace) (cookie uint64, err error) {
 // stays open while it is there.
 type servers map[netip.AddrPort]bool
 
-// servers returns those of the last scan.
 func (w *Watcher) servers() servers {
 	s := servers{}
 	for i := range w.sockets {

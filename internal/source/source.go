@@ -147,7 +147,6 @@ func (r *reply) wait(closed <-chan struct{}) bool {
 	}
 }
 
-// signal puts a token into a channel of capacity 1, if there is none.
 func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:

@@ -222,7 +222,6 @@ func (w *Watcher) usesProc() bool {
 	return w.env.Mode == Proc || time.Now().Before(w.procUntil)
 }
 
-// run watches through one session.
 func (w *Watcher) run(ctx context.Context) error {
 	defer w.idle()
 	return protect(func() error { return w.watch(ctx) })

@@ -85,7 +85,6 @@ func (t *Tracker) revise(c *container) {
 	c.revision = t.revision
 }
 
-// add indexes a new endpoint.
 func (t *Tracker) add(e *endpoint) {
 	t.endpoints[e.key] = e
 	c := t.containers[e.key.Container]

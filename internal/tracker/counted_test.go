@@ -16,7 +16,7 @@ type tally struct {
 	lastAt                 float64
 	ended                  uint64
 	endedAt                float64
-	ownerless                 bool
+	ownerless              bool
 }
 
 func (c tally) counted() Counted {
