@@ -283,7 +283,7 @@ func addFlag(all map[string]*input, cmd *cobra.Command, f *pflag.Flag) {
 		if err != nil {
 			return nil, err
 		}
-		s, err := config.Load(command.Flags(), environment)
+		s, err := config.NewLoader(command.Flags(), environment).Load()
 		if err != nil {
 			return nil, err
 		}

@@ -32,13 +32,7 @@ func (c *Capture) takeCloses(o *source.Closes) {
 		c.counts.overruns++
 		p.In += o.Lost
 		p.Lost += o.Lost
-		container, _ := n.onlyMember()
-		reason := "destroy notifications were lost: sockets closed faster than they could be read; the namespace is scanned again"
-		if o.Lost == 0 {
-			reason += "; how many were lost is not known"
-		}
-		// Each lost notification stands for an opening and a closing.
-		c.gap(container, reason, 2*o.Lost)
+		n.overrun.add(o.Lost, c.now)
 	}
 }
 

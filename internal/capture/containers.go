@@ -118,6 +118,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	if c.selected(m.Container) {
 		c.placeLast(m.Container, m.namespace)
 	}
+	c.pending.end(id)
 	c.flushBurst(id)
 	c.publish(c.tracker.CloseContainer(c.changes[:0], id, at, model.SourceEngine))
 	c.flushBurst(id)
@@ -131,6 +132,9 @@ func (c *Capture) remove(id string, at clock.Instant) {
 		return
 	}
 	c.reportDoubt(n)
+	if len(n.members) == 1 {
+		c.reportOverrun(n)
+	}
 	delete(n.members, id)
 	c.reconsider(n)
 	c.adjust(n)

@@ -27,6 +27,9 @@ func (c *Capture) takeCount(count *source.Count, paths *source.CgroupPaths, at c
 		c.counts.counted.Dropped += countOf(count)
 	case waits:
 		c.pending.addCount(id, *count, paths, at)
+	case lost:
+		c.counts.counted.Lost += countOf(count)
+		c.unnamed += countOf(count)
 	}
 }
 
@@ -39,7 +42,7 @@ func (c *Capture) placeCount(count *source.Count, paths *source.CgroupPaths) (pl
 	owner := c.owners.find(c, paths, count.Cgroup, count.TaskCgroup)
 	switch {
 	case n == nil:
-		return c.placeWithout(owner)
+		return c.placeWithout(owner, count.NetnsCookie)
 	case owner.container == nil && owner.stranger != "":
 		return waits, owner.stranger
 	}

@@ -19,6 +19,7 @@ const (
 	applied placed = iota // the tracker has it
 	dropped               // it is of no interest: not monitored, or of no container
 	waits                 // its container is not known yet
+	lost                  // its container cannot be known any more
 )
 
 // takeFacts places facts, or keeps them until the engine reports their container.
@@ -39,6 +40,9 @@ func (c *Capture) takeFact(f *source.Fact, paths *source.CgroupPaths, at clock.I
 		c.counts.ring.Dropped++
 	case waits:
 		c.pending.addFact(container, *f, paths, at)
+	case lost:
+		c.counts.ring.Lost++
+		c.unnamed++
 	}
 }
 
@@ -57,13 +61,16 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 	owner := c.owners.find(c, paths, f.Socket.Cgroup, f.TaskCgroup)
 	switch {
 	case n == nil:
-		return c.placeWithout(owner)
+		return c.placeWithout(owner, f.NetnsCookie)
 	case f.Kind == probe.Closed && f.Connected:
 		n.connecting[f.Socket.Cookie] = f.Time
 		n.watcher.PokeSoon()
 	case f.Kind == probe.Closed:
 		delete(n.connecting, f.Socket.Cookie)
-		if !c.placeClose(n, f) && !c.lossAt.IsZero() && c.now.Sub(c.lossAt) < lossTime {
+		known := c.placeClose(n, f)
+		switch counted := c.closeOverflowed(f, known); {
+		case known, counted:
+		case !c.lossAt.IsZero() && c.now.Sub(c.lossAt) < lossTime:
 			c.placeLoneClose(n, f, owner.container)
 		}
 	case owner.container == nil && owner.stranger != "":
@@ -75,11 +82,14 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 }
 
 // placeWithout is place for a namespace that is not watched, or not yet.
-func (c *Capture) placeWithout(owner cgroupOwner) (placed, string) {
-	if owner.container == nil {
-		if owner.stranger != "" {
-			return waits, owner.stranger
-		}
+func (c *Capture) placeWithout(owner cgroupOwner, netns uint64) (placed, string) {
+	switch {
+	case owner.container != nil:
+	case owner.stranger != "":
+		return waits, owner.stranger
+	case owner.gone && netns != c.hostCookie:
+		return lost, ""
+	default:
 		return dropped, ""
 	}
 	// Its watcher has not opened its session yet, or it ended before it could be inspected.

@@ -130,8 +130,10 @@ func (c *Capture) finish() {
 	close(c.env.Closed)
 	c.now = clock.Now()
 	c.reportUnread()
+	c.reportUnnamed()
 	for _, n := range c.namespaces {
 		c.reportDoubt(n)
+		c.reportOverrun(n)
 	}
 	c.flushBursts()
 	c.keepState()

@@ -37,6 +37,7 @@ type namespace struct {
 	abandoned int
 	// ownerless are ports whose container is not known.
 	ownerless doubt
+	overrun   overrun
 }
 
 func newNamespace(id model.Namespace) *namespace {

@@ -32,6 +32,7 @@ type ownerCache struct{ known map[[2]uint64]cgroupOwner }
 type cgroupOwner struct {
 	container *model.Container
 	stranger  string
+	gone      bool // neither: the cgroup had ended before its path could be read
 }
 
 const maxOwners = 4096
@@ -50,11 +51,21 @@ func (o *ownerCache) find(c *Capture, cgroups *source.CgroupPaths, socket, task 
 	if owner.container != nil {
 		c.addForm(paths)
 	}
+	owner.gone = cgroups.Gone(socket) || cgroups.Gone(task)
 	if o.known == nil || len(o.known) >= maxOwners {
 		o.known = map[[2]uint64]cgroupOwner{}
 	}
 	o.known[key] = owner
 	return owner
+}
+
+// reportUnnamed reports by a gap what happened in cgroups that had ended before their paths
+// could be read.
+func (c *Capture) reportUnnamed() {
+	if c.unnamed > 0 {
+		c.gap(nil, "containers started and ended before portwatcher could read their cgroups: the machine is very busy, or portwatcher was delayed", c.unnamed)
+		c.unnamed = 0
+	}
 }
 
 // addForm adds the form in which these cgroup paths name a container of this engine to the

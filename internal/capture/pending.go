@@ -27,6 +27,9 @@ const (
 type pending struct {
 	lists  map[string]*waiting
 	opened map[socketID]string // the ids by which the openings of sockets wait
+	// overflowed are the open sockets whose opening was counted in the burst of a container
+	// when the engine had reported that.
+	overflowed map[socketID]*model.Container
 	// dropped are openings and closings, in facts and in counts, of ids that the engine has
 	// not reported.
 	dropped, droppedCounts uint64
@@ -156,9 +159,15 @@ func (p *pending) drop(id string) {
 }
 
 func (p *pending) dropAll() {
+	p.overflowed = nil
 	for id := range p.lists {
 		p.drop(id)
 	}
+}
+
+// end forgets the overflowed sockets of a container that has ended.
+func (p *pending) end(container string) {
+	maps.DeleteFunc(p.overflowed, func(_ socketID, c *model.Container) bool { return c.ID == container })
 }
 
 func (p *pending) dropOldest() {
@@ -234,9 +243,30 @@ func (c *Capture) placeOverflow(id string, w *waiting) {
 	b.span(w.began, w.latest)
 	b.count(w.opened, w.closed, model.SourceEBPF)
 	b.unknown(w.opened, w.closed, c.now)
+	for socket := range w.counted {
+		if c.pending.overflowed == nil {
+			c.pending.overflowed = map[socketID]*model.Container{}
+		}
+		c.pending.overflowed[socket] = m.Container
+	}
 	if m.namespace != nil && m.namespace.watcher != nil {
 		m.namespace.watcher.Poke()
 	}
+}
+
+// closeOverflowed counts the closing of an overflowed socket, unless a scan has made the
+// socket known since. It returns false for any other socket.
+func (c *Capture) closeOverflowed(f *source.Fact, known bool) bool {
+	socket := socketID{f.NetnsCookie, f.Socket.Cookie}
+	container := c.pending.overflowed[socket]
+	if container == nil {
+		return false
+	}
+	delete(c.pending.overflowed, socket)
+	if !known {
+		c.countBeside(container, f, 0, 1)
+	}
+	return true
 }
 
 // placeLast places what waits for a container that has ended. n is nil where its namespace

@@ -45,7 +45,7 @@ func (c *Capture) takeProbeState(o source.ProbeState) {
 	} else if c.counts.probes++; c.counts.probes > 1 {
 		c.log.Info("eBPF works again.")
 	}
-	c.reader = o.Reader
+	c.reader, c.hostCookie = o.Reader, o.HostCookie
 	c.pending.dropAll() // no namespace's number is known without eBPF
 	c.applySettings()
 	c.retuneAll()

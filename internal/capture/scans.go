@@ -41,7 +41,9 @@ func (c *Capture) applySnapshot(n *namespace, s tracker.Snapshot) {
 	if s.Resumed { // the holders of the ports are those of the earlier run
 		n.watcher.Opened()
 	}
+	before := c.tracker.Vanished()
 	c.publish(c.tracker.Snapshot(c.changes[:0], n.id, s))
+	n.overrun.scanned(c, n, s.Began, c.tracker.Vanished()-before)
 	c.reportOwnerless(n)
 }
 
