@@ -80,7 +80,7 @@ func events(ctx context.Context, s *config.Settings, q *eventsQuery) error {
 			if err != nil {
 				return err
 			}
-			if err := output.WriteEvent(w, output.Format(s.Format), e); err != nil {
+			if _, err := w.Write(output.AppendEvent(w.AvailableBuffer(), output.Format(s.Format), e)); err != nil {
 				return fmt.Errorf("write event: %w", err)
 			}
 			if q.follow {

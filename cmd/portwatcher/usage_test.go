@@ -72,16 +72,7 @@ func TestNothingOpen(t *testing.T) {
 	}
 }
 
-// The maps of containers' labels are bounded.
-func TestRememberedLabelsAreBounded(t *testing.T) {
-	reported := map[string]bool{}
-	for range 3 * maxRemembered {
-		bound(reported)
-		reported[strings.Repeat("x", len(reported)+1)] = true
-	}
-	if len(reported) > maxRemembered {
-		t.Errorf("%d are remembered, at most %d should be", len(reported), maxRemembered)
-	}
+func TestLabelProblems(t *testing.T) {
 	plain := &model.Container{Name: "web", Labels: map[string]string{"com.example": "1"}}
 	if problems := labelProblems(plain); problems != nil {
 		t.Errorf("problems of good labels: %q", problems)

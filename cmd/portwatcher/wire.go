@@ -117,33 +117,16 @@ func openProbe(s *config.Settings, log logrus.FieldLogger) func() (source.Probe,
 // enabled decides by the container's own label. It logs invalid labels, one time for each
 // container.
 func enabled(log logrus.FieldLogger) func(*model.Container) bool {
-	reported := map[string]bool{} // ids with invalid labels; belongs to the capture's goroutine
+	var notices source.Notices
 	return func(c *model.Container) bool {
 		on, err := config.Enabled(c)
 		on = on || err != nil
-		if !on || reported[c.ID] {
-			return on
-		}
-		problems := labelProblems(c)
-		if len(problems) > 0 {
-			bound(reported)
-			reported[c.ID] = true
-		}
-		for _, problem := range problems {
-			log.WithField("container", c.Name).Warn(problem)
+		if problems := labelProblems(c); on && len(problems) > 0 && notices.First(c.ID) {
+			for _, problem := range problems {
+				log.WithField("container", c.Name).Warn(problem)
+			}
 		}
 		return on
-	}
-}
-
-// maxRemembered bounds the maps of labels: hosts that run tests start thousands of
-// containers a day.
-const maxRemembered = 1000
-
-// bound empties a map that is full.
-func bound[V any](m map[string]V) {
-	if len(m) >= maxRemembered {
-		clear(m)
 	}
 }
 
@@ -163,6 +146,10 @@ func labelProblems(c *model.Container) []string {
 	return problems
 }
 
+// maxIgnored bounds the parsed labels: hosts that run tests start thousands of containers a
+// day.
+const maxIgnored = 1000
+
 // reported decides by the ports to watch and the container's own label.
 func reported(watched model.PortSet, log logrus.FieldLogger) func(*model.Container, model.Protocol, uint16) bool {
 	ignored := map[string]model.PortSet{} // by the label's value; belongs to the capture's goroutine
@@ -180,7 +167,9 @@ func reported(watched model.PortSet, log logrus.FieldLogger) func(*model.Contain
 			if rules, err = config.Ignored(c); err != nil {
 				log.WithField("container", c.Name).WithError(err).Debug("The label is ignored.") // enabled has logged it
 			}
-			bound(ignored)
+			if len(ignored) >= maxIgnored {
+				clear(ignored)
+			}
 			ignored[text] = rules
 		}
 		return !rules.Contains(protocol, number)

@@ -81,9 +81,9 @@ type Capture struct {
 	namespaces map[model.Namespace]*namespace
 	byCookie   map[uint64]*namespace // by the namespace's cookie in eBPF's events
 	reaches    map[model.Endpoint]exposure.Reach
-	changes    []tracker.Change // reused
-	owners     ownerCache
-	forms      *attribute.Forms // in which cgroup paths name this engine's containers
+	changes    []tracker.Change          // reused
+	owners     map[[2]uint64]cgroupOwner // by the cgroups of facts, until the containers change
+	forms      *attribute.Forms          // in which cgroup paths name this engine's containers
 	pending    pending
 	bursts     bursts
 	sinks      []*outlet

@@ -30,7 +30,7 @@ func (c *Capture) add(o *source.ContainerChange) {
 	m := &member{Container: container}
 	c.containers[container.ID] = m
 	defer c.chooseAgain(container.Name)
-	c.owners.forget()
+	c.owners = nil
 	c.changed()
 	if o.Err != nil {
 		m.unreachable = o.Err
@@ -113,7 +113,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	}
 	delete(c.containers, id)
 	defer c.chooseAgain(m.Name)
-	c.owners.forget()
+	c.owners = nil
 	c.changed()
 	if c.selected(m.Container) {
 		c.placeLast(m.Container, m.namespace)
@@ -173,7 +173,7 @@ func (c *Capture) update(o *source.ContainerChange) {
 	}
 	known, monitored := m.Container, m.monitored
 	m.Container = container
-	c.owners.forget()
+	c.owners = nil
 	c.changed()
 	c.tracker.UpdateContainer(container)
 	c.choose(m, known)

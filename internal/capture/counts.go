@@ -39,7 +39,7 @@ func countOf(c *source.Count) uint64 { return c.Opened + c.Closed + c.Missed }
 // container's burst.
 func (c *Capture) placeCount(count *source.Count, paths *source.CgroupPaths) (placed, string) {
 	n := c.byCookie[count.NetnsCookie]
-	owner := c.owners.find(c, paths, count.Cgroup, count.TaskCgroup)
+	owner := c.findOwner(paths, count.Cgroup, count.TaskCgroup)
 	switch {
 	case n == nil:
 		return c.placeWithout(owner, count.NetnsCookie)

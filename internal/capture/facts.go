@@ -58,7 +58,7 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 	if n != nil && n.watcher != nil {
 		n.watcher.CountFact()
 	}
-	owner := c.owners.find(c, paths, f.Socket.Cgroup, f.TaskCgroup)
+	owner := c.findOwner(paths, f.Socket.Cgroup, f.TaskCgroup)
 	switch {
 	case n == nil:
 		return c.placeWithout(owner, f.NetnsCookie)

@@ -24,9 +24,6 @@ func (c *Capture) ownerOf(n *namespace, f *source.Fact, container *model.Contain
 	return tracker.Owner{Container: container, Processes: f.Processes}
 }
 
-// ownerCache has the containers of facts' cgroups, until the containers change.
-type ownerCache struct{ known map[[2]uint64]cgroupOwner }
-
 // cgroupOwner is a container, or the id of one that the engine may report later, or
 // neither.
 type cgroupOwner struct {
@@ -37,12 +34,10 @@ type cgroupOwner struct {
 
 const maxOwners = 4096
 
-func (o *ownerCache) forget() { o.known = nil }
-
-// find returns the owner by the cgroup of a socket, else by that of its process.
-func (o *ownerCache) find(c *Capture, cgroups *source.CgroupPaths, socket, task uint64) cgroupOwner {
+// findOwner returns the owner by the cgroup of a socket, else by that of its process.
+func (c *Capture) findOwner(cgroups *source.CgroupPaths, socket, task uint64) cgroupOwner {
 	key := [2]uint64{socket, task}
-	if owner, ok := o.known[key]; ok {
+	if owner, ok := c.owners[key]; ok {
 		return owner
 	}
 	paths := []string{cgroups.Path(socket), cgroups.Path(task)}
@@ -52,10 +47,10 @@ func (o *ownerCache) find(c *Capture, cgroups *source.CgroupPaths, socket, task 
 		c.addForm(paths)
 	}
 	owner.gone = cgroups.Gone(socket) || cgroups.Gone(task)
-	if o.known == nil || len(o.known) >= maxOwners {
-		o.known = map[[2]uint64]cgroupOwner{}
+	if c.owners == nil || len(c.owners) >= maxOwners {
+		c.owners = map[[2]uint64]cgroupOwner{}
 	}
-	o.known[key] = owner
+	c.owners[key] = owner
 	return owner
 }
 

@@ -54,9 +54,7 @@ func (c *Capture) tune(t Tuning) {
 	c.tuning = t
 	c.tracker.SetGrace(t.CloseGrace)
 	c.applySettings()
-	for _, m := range c.containers {
-		c.choose(m, m.Container)
-	}
+	c.chooseAll()
 	c.drop("", func(e model.Endpoint) bool {
 		return !c.reported(c.find(e.Container), e.Protocol, e.Port)
 	})
@@ -142,9 +140,12 @@ func (c *Capture) named(name string) bool {
 // chooseAgain applies the selection to all containers where it depends on whether one of
 // this name runs.
 func (c *Capture) chooseAgain(name string) {
-	if !c.tuning.Selection.DependsOn(name) {
-		return
+	if c.tuning.Selection.DependsOn(name) {
+		c.chooseAll()
 	}
+}
+
+func (c *Capture) chooseAll() {
 	for _, m := range c.containers {
 		c.choose(m, m.Container)
 	}

@@ -71,27 +71,27 @@ func appendListener(dst []byte, l *model.Listener) []byte {
 		dst = strconv.AppendUint(append(dst, `,"port":`...), uint64(l.Port), 10)
 	}
 	for i := range l.Processes {
-		before := `,`
-		if i == 0 {
-			before = `,"processes":[`
-		}
-		dst = appendProcess(append(dst, before...), &l.Processes[i])
+		dst = appendProcess(append(dst, before(i, `,"processes":[`)...), &l.Processes[i])
 	}
 	if len(l.Processes) > 0 {
 		dst = append(dst, ']')
 	}
 	dst = appendKnown(dst, `,"exposure":`, string(l.Exposure))
 	for i, published := range l.Published {
-		before := `,`
-		if i == 0 {
-			before = `,"published":[`
-		}
-		dst = appendText(dst, before, published)
+		dst = appendText(dst, before(i, `,"published":[`), published)
 	}
 	if len(l.Published) > 0 {
 		dst = append(dst, ']')
 	}
 	return appendKnown(dst, `,"source":`, string(l.Source))
+}
+
+// before returns what precedes an element of an array.
+func before(index int, first string) string {
+	if index == 0 {
+		return first
+	}
+	return ","
 }
 
 func appendProcess(dst []byte, p *model.Process) []byte {
@@ -113,11 +113,7 @@ func appendBurst(dst []byte, b *model.Burst) []byte {
 	dst = appendTime(append(dst, `,"first":`...), b.First)
 	dst = appendTime(append(dst, `,"last":`...), b.Last)
 	for i, number := range b.Ports {
-		before := `,`
-		if i == 0 {
-			before = `,"ports":[`
-		}
-		dst = strconv.AppendUint(append(dst, before...), uint64(number), 10)
+		dst = strconv.AppendUint(append(dst, before(i, `,"ports":[`)...), uint64(number), 10)
 	}
 	if len(b.Ports) > 0 {
 		dst = append(dst, ']')

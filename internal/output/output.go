@@ -7,7 +7,6 @@ package output
 
 import (
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -25,12 +24,6 @@ const (
 	Text Format = "text"
 	JSON Format = "json"
 )
-
-// WriteEvent writes one event as one line.
-func WriteEvent(w io.Writer, format Format, e *model.Event) error {
-	_, err := w.Write(AppendEvent(nil, format, e))
-	return err
-}
 
 // AppendEvent appends one event as one line.
 func AppendEvent(dst []byte, format Format, e *model.Event) []byte {

@@ -3,6 +3,7 @@ package source
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 
@@ -153,8 +154,7 @@ func (e *Env) cookieOf(id model.Namespace) (cookie uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	cookie, err = cookieIn(handle)
-	return cookie, errors.Join(err, handle.Close())
+	return cookieIn(handle)
 }
 
 // hostCookie returns the cookie of the host's namespace.
@@ -163,10 +163,10 @@ func (e *Env) hostCookie() (cookie uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	cookie, err = cookieIn(handle)
-	return cookie, errors.Join(err, handle.Close())
+	return cookieIn(handle)
 }
 
+// cookieIn returns the cookie of an open namespace, and closes that.
 func cookieIn(handle *netns.Handle) (cookie uint64, err error) {
 	err = handle.Do(func() error {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -176,7 +176,7 @@ func cookieIn(handle *netns.Handle) (cookie uint64, err error) {
 		cookie, err = probe.NetnsCookie(fd)
 		return errors.Join(err, unix.Close(fd))
 	})
-	return cookie, err
+	return cookie, errors.Join(err, handle.Close())
 }
 
 // servers are the UDP ports of servers that another source has found. /proc cannot
@@ -207,11 +207,7 @@ func (s servers) withoutClients(sockets []model.Socket) []model.Socket {
 		}
 		kept = append(kept, socket)
 	}
-	for at := range s { // the next socket there may be a client
-		if !there[at] {
-			delete(s, at)
-		}
-	}
+	maps.DeleteFunc(s, func(at netip.AddrPort, _ bool) bool { return !there[at] }) // the next socket there may be a client
 	return kept
 }
 
