@@ -1,8 +1,6 @@
 package output
 
-import (
-	"testing"
-)
+import "testing"
 
 func BenchmarkAppendEvent(b *testing.B) {
 	for _, format := range []Format{Text, JSON} {

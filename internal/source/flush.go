@@ -1,8 +1,6 @@
 package source
 
-import (
-	"context"
-)
+import "context"
 
 // flushes are the calls of Flush that wait. One flush of the probe is under way at a time:
 // its end closes the channels of the calls before its beginning.
