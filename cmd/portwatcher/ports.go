@@ -70,10 +70,7 @@ func ports(ctx context.Context, s *config.Settings) (err error) {
 		return err
 	}
 	defer closeWith(&err, docker)
-	c, err := newCapture(s, log, docker, nil)
-	if err != nil {
-		return err
-	}
+	c := newCapture(s, log, docker, nil)
 	open, failed := c.List(ctx)
 	if open == nil && failed != nil {
 		return failed

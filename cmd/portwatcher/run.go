@@ -55,9 +55,7 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 		return err
 	}
 	defer closeWith(&err, m.record)
-	if m.capture, err = newCapture(s, log, docker, m.wire); err != nil {
-		return err
-	}
+	m.capture = newCapture(s, log, docker, m.wire)
 	if m.web, err = newServer(s, log, m.capture, m.record, m.measures); err != nil {
 		return err
 	}

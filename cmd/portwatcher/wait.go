@@ -126,10 +126,7 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	defer closeWith(&err, docker)
 	// One look is quick, and often enough.
 	local := wait.NewLocal()
-	first, err := newCapture(s, log, docker, nil)
-	if err != nil {
-		return err
-	}
+	first := newCapture(s, log, docker, nil)
 	open, failed := first.List(ctx)
 	if options.Timeout == 0 {
 		local.Use(looked{first, failed})
@@ -137,13 +134,10 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c, err := newCapture(s, log, docker, func(o *capture.Options) {
+	c := newCapture(s, log, docker, func(o *capture.Options) {
 		changed := func(*model.Event) { local.Event() }
 		o.Sinks = []capture.Sink{watchLive(ctx, changed, func(uint64) { local.Event() })}
 	})
-	if err != nil {
-		return err
-	}
 	local.Use(starting{c, open})
 	watching := start(ctx, func(ctx context.Context) error {
 		err := c.Run(ctx)

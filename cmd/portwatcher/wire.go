@@ -15,6 +15,7 @@ import (
 	"portwatcher/internal/model"
 	"portwatcher/internal/preflight"
 	"portwatcher/internal/probe"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/source"
 )
 
@@ -67,7 +68,7 @@ func prepareList(s *config.Settings) (*logrus.Logger, *engine.Engine, error) {
 func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, error) {
 	e, err := engine.New(engine.Options{
 		Host: s.DockerHost, Logger: log,
-		Alive: func(c *model.Container) bool { return attribute.Exists(s.ProcRoot, c.PID) },
+		Alive: func(c *model.Container) bool { return procfs.Exists(s.ProcRoot, c.PID) },
 	})
 	if err != nil {
 		return nil, usageError{err}
@@ -76,7 +77,7 @@ func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, erro
 }
 
 // newCapture prepares the capture. change, which may be nil, adds the sinks.
-func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, change func(*capture.Options)) (*capture.Capture, error) {
+func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, change func(*capture.Options)) *capture.Capture {
 	finder := attribute.NewFinder(s.ProcRoot)
 	cgroups, err := attribute.OpenCgroups(s.CgroupRoot)
 	if err != nil {

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"time"
 
-	"portwatcher/internal/attribute"
 	"portwatcher/internal/engine"
 	"portwatcher/internal/model"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/source"
 )
 
@@ -63,7 +63,7 @@ func (c *Capture) blind() error {
 			why = m.unreachable
 		}
 	}
-	if errors.Is(why, errNoHostPIDNamespace) && attribute.HostProcesses(c.options.ProcRoot) {
+	if errors.Is(why, errNoHostPIDNamespace) && procfs.HostProcesses(c.options.ProcRoot) {
 		return nil
 	}
 	return why
