@@ -24,7 +24,7 @@ import (
 	"portwatcher/internal/server/api"
 )
 
-// fakeCapture holds what a test says is so.
+// fakeCapture has the state that a test sets.
 type fakeCapture struct {
 	mutex      sync.Mutex
 	open       []model.Open
@@ -293,6 +293,10 @@ func start(t testing.TB, change func(*Options, *limits)) *running {
 	if run.Server, err = newServer(o, l); err != nil {
 		t.Fatal(err)
 	}
+	o.Metrics.Watch(metrics.Sources{
+		View: o.Capture.View, Ready: o.Capture.Ready, Published: PublishedPorts, Streams: run.Streams,
+		Journal: func() metrics.Journal { return metrics.Journal{} },
+	})
 	if err := run.Listen(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,14 +2,11 @@ package server
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 )
 
-// slots bound how many do something at one time. Their number is the capacity.
+// slots bound how many do something at one time. The capacity is their number.
 type slots chan struct{}
-
-func newSlots(most int) slots { return make(slots, most) }
 
 // tryEnter takes a slot if one is free.
 func (s slots) tryEnter() bool {
@@ -21,7 +18,7 @@ func (s slots) tryEnter() bool {
 	}
 }
 
-// enter takes a slot, or returns false when none was free in time or ctx ended.
+// enter takes a slot. It returns false where none is free in time, or ctx ends.
 func (s slots) enter(ctx context.Context, patience time.Duration) bool {
 	if s.tryEnter() {
 		return true
@@ -38,5 +35,3 @@ func (s slots) enter(ctx context.Context, patience time.Duration) bool {
 }
 
 func (s slots) leave() { <-s }
-
-type counter = atomic.Uint64

@@ -78,8 +78,8 @@ func TestMatchingIsBounded(t *testing.T) {
 	}
 }
 
-// TestEqualFiltersAreComparedOnce has many requests for the same.
-func TestEqualFiltersAreComparedOnce(t *testing.T) {
+// TestEachRequestWaitsForItsOwn has many requests for two ports.
+func TestEachRequestWaitsForItsOwn(t *testing.T) {
 	s := start(t, nil)
 	type result struct {
 		ports api.Ports
@@ -92,8 +92,7 @@ func TestEqualFiltersAreComparedOnce(t *testing.T) {
 		path := paths[i%len(paths)]
 		go func() { answers <- result{decode[api.Ports](t, s, path), path} }()
 	}
-	kernel.Eventually(t, "all wait", func() bool { return len(s.waits) == requests })
-	kernel.Eventually(t, "they wait for two things", func() bool { return s.waiters.count() == len(paths) })
+	kernel.Eventually(t, "all wait", func() bool { return s.waiters.count() == requests })
 	late := &model.ContainerRef{ID: strings.Repeat("c", 64), Name: "late"}
 	for _, o := range []model.Open{
 		openPort(late, model.TCP, "0.0.0.0", 81, model.Network), openPort(late, model.TCP, "0.0.0.0", 82, model.Loopback),
@@ -106,7 +105,7 @@ func TestEqualFiltersAreComparedOnce(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	}
-	// The other can be reached from now on, of which an event of another type tells.
+	// The other can be reached from now on, and the event has another type.
 	s.capture.set(func(c *fakeCapture) {
 		c.open = slices.Clone(c.open)
 		c.open[len(c.open)-1].Exposure = model.Network
@@ -120,7 +119,7 @@ func TestEqualFiltersAreComparedOnce(t *testing.T) {
 	kernel.Eventually(t, "nobody waits", func() bool { return s.waiters.count() == 0 && len(s.waits) == 0 })
 }
 
-// TestMissedEventsWake opens a port of which no event tells.
+// TestMissedEventsWake opens a port without an event.
 func TestMissedEventsWake(t *testing.T) {
 	s := start(t, nil)
 	answers := make(chan api.Ports)
@@ -128,7 +127,7 @@ func TestMissedEventsWake(t *testing.T) {
 	kernel.Eventually(t, "the request waits", func() bool { return s.waiters.count() == 1 })
 	opened := openPort(web, model.TCP, "0.0.0.0", 81, model.Network)
 	s.Missed(5)
-	// The view may come after what tells of it.
+	// The view may come after the report of missed events.
 	s.capture.set(func(c *fakeCapture) { c.open = append(slices.Clone(c.open), opened) })
 	s.Missed(5)
 	if got := <-answers; len(got.Ports) != 1 {

@@ -164,8 +164,8 @@ func (x *terminal) wantsEnd() error {
 
 func boardOf(open ...model.Open) *Board {
 	b := NewBoard()
-	b.Begin()
-	b.Replace(open, time.Now())
+	b.expect()
+	b.replace(open, time.Now())
 	return b
 }
 
@@ -288,7 +288,7 @@ func TestManyEvents(t *testing.T) {
 	x.wants("the-last", "3001 open ports")
 	took := time.Since(began)
 	// One frame for each look at the board, and one for what is left.
-	most := int64(took/refresh) + 3
+	most := int64(took/refreshInterval) + 3
 	if count := source.frames.Load() - frames; count > most {
 		t.Errorf("%d frames in %s, want at most %d", count, took, most)
 	}

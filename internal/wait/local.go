@@ -8,56 +8,50 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Capture knows what is open, as far as it has looked;
-// [portwatcher/internal/capture.Capture] does.
+// Capture provides the state of this process's capture;
+// [portwatcher/internal/capture.Capture] implements it.
 type Capture interface {
 	Open() []model.Open
 	Containers() []model.ContainerState
-	// Ready returns nil while what it knows is up to date.
+	// Ready returns nil while the state is complete.
 	Ready() error
 }
 
-// Local is an [Instance] of this process. It looks again at each event.
+// Local is an [Instance] in this process.
 type Local struct {
 	mutex   sync.Mutex
 	capture Capture
 	changed chan struct{} // closed and replaced at each event
 }
 
-// NewLocal returns an instance whose capture knows nothing yet.
+// NewLocal returns an instance without a capture; see [Local.Use].
 func NewLocal() *Local { return &Local{changed: make(chan struct{})} }
 
-// Use says which capture is asked from now on.
+// Use sets the capture that is read from now on. It is called before any other method.
 func (l *Local) Use(c Capture) {
 	l.mutex.Lock()
-	defer l.mutex.Unlock()
 	l.capture = c
-	l.wake()
+	l.mutex.Unlock()
+	l.Event()
 }
 
-// Event is called for each event. It does not block.
+// Event makes the waits read the capture again. It does not block.
 func (l *Local) Event() {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	l.wake()
-}
-
-// wake has everybody look again. The caller holds the lock.
-func (l *Local) wake() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// state returns the capture, and what tells that it is worth to look again.
+// state returns the capture, and a channel that is closed at the next event.
 func (l *Local) state() (Capture, <-chan struct{}) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	return l.capture, l.changed
 }
 
-// lookInterval is the time between two looks without an event: exposure changes
-// without one.
-const lookInterval = time.Second
+// readInterval is the time between two reads without an event: exposure changes without one.
+const readInterval = time.Second
 
 // names returns the names of the containers that run now.
 func names(capture Capture) model.Names {
@@ -70,10 +64,10 @@ func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure,
 	filter := t.filter(exposures)
 	late := time.NewTimer(timeout)
 	defer late.Stop()
-	again := time.NewTicker(lookInterval)
+	again := time.NewTicker(readInterval)
 	defer again.Stop()
 	for {
-		capture, changed := l.state() // before the look, so that no event is missed
+		capture, changed := l.state() // before reading, so that no event is missed
 		var open []model.Open
 		matcher := filter.Matcher(names(capture))
 		for _, o := range capture.Open() {

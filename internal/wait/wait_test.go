@@ -57,7 +57,7 @@ func (c *fakeCapture) add(o model.Open) {
 	c.open = append(c.open, o)
 }
 
-func (c *fakeCapture) looks() int {
+func (c *fakeCapture) reads() int {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	return c.asked
@@ -126,7 +126,7 @@ func TestLocalIsWoken(t *testing.T) {
 	go func() {
 		ended <- Run(t.Context(), local, []Target{target(t, "web:80")}, Options{Timeout: time.Hour, Output: &out})
 	}()
-	kernel.Eventually(t, "somebody looks", func() bool { return capture.looks() > 0 })
+	kernel.Eventually(t, "somebody reads", func() bool { return capture.reads() > 0 })
 	capture.add(opened("web", 80, "0.0.0.0", model.Network))
 	local.Event()
 	select {

@@ -113,13 +113,18 @@ func begin(t *testing.T) (address string, state *capture) {
 
 func serve(ctx context.Context, t *testing.T, state *capture, record *journal.Journal, log logrus.FieldLogger) (string, <-chan error) {
 	t.Helper()
+	measures := metrics.New(metrics.Options{MaxSeries: 100, Logger: log})
 	s, err := server.New(server.Options{
 		Listen: "127.0.0.1:0", Capture: state, History: server.FromJournal(record), Logger: log, Version: "1.2.3",
-		Metrics: metrics.New(metrics.Options{MaxSeries: 100, Logger: log}),
+		Metrics: measures,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	measures.Watch(metrics.Sources{
+		View: state.View, Ready: state.Ready, Published: server.PublishedPorts, Streams: s.Streams,
+		Journal: func() metrics.Journal { return metrics.Journal{} },
+	})
 	if err := s.Listen(); err != nil {
 		t.Fatal(err)
 	}
