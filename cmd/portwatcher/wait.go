@@ -134,7 +134,7 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	}
 	open, failed := first.Once(ctx)
 	if options.Timeout == 0 {
-		local.Use(scanned{first, failed})
+		local.Use(first.View, func() error { return failed })
 		return wait.Run(ctx, local, targets, options)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -146,7 +146,13 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	if err != nil {
 		return err
 	}
-	local.Use(starting{c, open})
+	local.Use(func() *model.View { // until the first scan has ended, also with the result of the one before
+		view := *c.View()
+		if c.Ready() != nil {
+			view.Open = slices.Concat(open, view.Open)
+		}
+		return &view
+	}, c.Ready)
 	watching := start(ctx, func(ctx context.Context) error {
 		err := c.Run(ctx)
 		cancel(err)
@@ -156,28 +162,4 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	watching.stop()
 	<-watching.done
 	return err
-}
-
-// scanned is a capture that has scanned once.
-type scanned struct {
-	*capture.Capture
-	failed error
-}
-
-// Ready returns why the scan may be incomplete.
-func (s scanned) Ready() error { return s.failed }
-
-// starting is a capture whose first scan may not have ended, with the result of an earlier one.
-type starting struct {
-	*capture.Capture
-	before []model.Open
-}
-
-// Open returns the open endpoints; until the first scan has ended, also those of before.
-func (s starting) Open() []model.Open {
-	open := s.Capture.Open()
-	if s.Ready() != nil {
-		return slices.Concat(s.before, open)
-	}
-	return open
 }

@@ -78,6 +78,7 @@ type page struct {
 	first, last uint64
 	ended       bool // nothing more matches
 	older       bool // there is an older page
+	newer       bool // there is a newer page
 	written     bool // an event is in a chunk
 	chunk       bytes.Buffer
 }
@@ -181,24 +182,15 @@ func (p *page) more(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if !p.ended && p.left > 0 {
-		return nil
+	switch {
+	case !p.ended && (p.left > 0 || p.query.FromStart):
+	case p.older:
+		p.finish(p.link("before", p.first))
+	case p.newer:
+		p.finish(p.link("after", p.last))
+	default:
+		p.finish("")
 	}
-	next := ""
-	if p.older {
-		next = p.link("before", p.first)
-	} else if p.query.FromStart && !p.ended {
-		newer := p.query
-		newer.AfterID, newer.Limit = p.last, 1
-		found, err := p.server.any(ctx, newer)
-		if err != nil {
-			return err
-		}
-		if found {
-			next = p.link("after", p.last)
-		}
-	}
-	p.finish(next)
 	return nil
 }
 
@@ -209,11 +201,18 @@ func (p *page) read(ctx context.Context) error {
 		q.AfterID, q.FromStart = p.last, true
 	}
 	q.Limit = p.left
+	if p.query.FromStart {
+		q.Limit++ // to see whether there is a newer page
+	}
 	if q.FromStart {
-		q.Limit = min(p.left, chunkEvents)
+		q.Limit = min(q.Limit, chunkEvents)
 	}
 	count := 0
 	for event, err := range p.server.history.Events(ctx, q) {
+		if p.left == 0 {
+			p.newer, p.ended = true, true
+			return nil
+		}
 		if damaged, ok := errors.AsType[*journal.DamagedError](err); ok {
 			p.last = damaged.ID
 		} else if err != nil {

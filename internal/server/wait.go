@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -147,43 +146,23 @@ func (w *waiters) compare() {
 }
 
 // opened returns the endpoints that are in now and not in before, or differ in what a filter
-// compares. Both are in the order of [model.View.Open]; where they are not, it returns more.
+// compares.
 func opened(before, now []model.Open) (opened []*model.Open) {
-	i := 0
-	for j := range now {
-		for i < len(before) && order(&before[i].Listener, &now[j].Listener) < 0 {
-			i++
+	known := make(map[model.Endpoint]*model.Listener, len(before))
+	for i := range before {
+		known[before[i].Endpoint()] = &before[i].Listener
+	}
+	for i := range now {
+		if l := known[now[i].Endpoint()]; l == nil || !alike(l, &now[i].Listener) {
+			opened = append(opened, &now[i])
 		}
-		if i < len(before) && alike(&before[i].Listener, &now[j].Listener) {
-			i++
-			continue
-		}
-		opened = append(opened, &now[j])
 	}
 	return opened
 }
 
-// order is that of [model.View.Open].
-func order(a, b *model.Listener) int {
-	return cmp.Or(
-		cmp.Compare(containerName(a), containerName(b)), cmp.Compare(a.Port, b.Port),
-		cmp.Compare(a.Protocol, b.Protocol), a.Address.Compare(b.Address),
-	)
-}
-
-// alike reports whether two are the same to every [model.Filter].
+// alike reports whether two states of an endpoint are the same to every [model.Filter].
 func alike(a, b *model.Listener) bool {
-	if a.Container != b.Container && (a.Container == nil || b.Container == nil || !a.Container.Same(b.Container)) {
-		return false
-	}
-	return a.Port == b.Port && a.Protocol == b.Protocol && a.Address == b.Address && a.Exposure == b.Exposure
-}
-
-func containerName(l *model.Listener) string {
-	if l.Container == nil {
-		return ""
-	}
-	return l.Container.Name
+	return a.Exposure == b.Exposure && (a.Container == b.Container || a.Container.Same(b.Container))
 }
 
 // count returns how many requests wait.

@@ -13,9 +13,7 @@ import (
 // Capture watches in this process; [portwatcher/internal/capture.Capture] implements it.
 type Capture interface {
 	Run(ctx context.Context) error
-	Open() []model.Open
-	Containers() []model.ContainerState
-	Status() model.CaptureStatus
+	View() *model.View
 	Ready() error
 }
 
@@ -69,14 +67,16 @@ func (l *local) Run(ctx context.Context, b *Board) error {
 func (l *local) update(b *Board, list bool) {
 	if list {
 		b.expect()
-		b.replace(l.capture.Open(), b.now()) // if it is refused, the next one follows soon
 	}
-	capture := l.capture.Status()
-	status := Status{Host: capture.Host, Gaps: capture.Gaps, Lost: capture.Lost, EngineError: capture.Engine.Error}
-	for _, w := range capture.Watchers {
+	view := l.capture.View()
+	if list {
+		b.replace(view.Open, b.now()) // if it is refused, the next one follows soon
+	}
+	status := Status{Host: view.Status.Host, Gaps: view.Status.Gaps, Lost: view.Status.Lost, EngineError: view.Status.Engine.Error}
+	for _, w := range view.Status.Watchers {
 		status.Sources = append(status.Sources, w.Source)
 	}
-	for _, c := range l.capture.Containers() {
+	for _, c := range view.Containers {
 		if c.Monitored {
 			status.Containers++
 		}

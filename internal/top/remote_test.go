@@ -248,13 +248,11 @@ func (c *fakeCapture) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *fakeCapture) Open() []model.Open { return c.open }
-
-func (c *fakeCapture) Containers() []model.ContainerState {
-	return []model.ContainerState{{Monitored: true}, {Monitored: false}}
+func (c *fakeCapture) View() *model.View {
+	return &model.View{
+		Open: c.open, Containers: []model.ContainerState{{Monitored: true}, {Monitored: false}}, Status: model.CaptureStatus{Host: "node1"},
+	}
 }
-
-func (c *fakeCapture) Status() model.CaptureStatus { return model.CaptureStatus{Host: "node1"} }
 
 func (c *fakeCapture) Ready() error { return errors.New("not yet") }
 

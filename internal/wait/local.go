@@ -8,29 +8,22 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Capture provides the state of this process's capture;
-// [portwatcher/internal/capture.Capture] implements it.
-type Capture interface {
-	Open() []model.Open
-	Containers() []model.ContainerState
-	// Ready returns nil while the state is complete.
-	Ready() error
-}
-
 // Local is an [Instance] in this process.
 type Local struct {
 	mutex   sync.Mutex
-	capture Capture
+	view    func() *model.View
+	ready   func() error
 	changed chan struct{} // closed and replaced at each event
 }
 
-// NewLocal returns an instance without a capture; see [Local.Use].
+// NewLocal returns an instance without a source; see [Local.Use].
 func NewLocal() *Local { return &Local{changed: make(chan struct{})} }
 
-// Use sets the capture that is read from now on. It is called before any other method.
-func (l *Local) Use(c Capture) {
+// Use sets the source that is read from now on: view returns the present state, and ready nil
+// while the state is complete. It is called before any other method.
+func (l *Local) Use(view func() *model.View, ready func() error) {
 	l.mutex.Lock()
-	l.capture = c
+	l.view, l.ready = view, ready
 	l.mutex.Unlock()
 	l.Event()
 }
@@ -43,21 +36,16 @@ func (l *Local) Event() {
 	l.changed = make(chan struct{})
 }
 
-// state returns the capture, and a channel that is closed at the next event.
-func (l *Local) state() (Capture, <-chan struct{}) {
+// state returns the present view, and a channel that is closed at the next event.
+func (l *Local) state() (*model.View, <-chan struct{}) {
 	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	return l.capture, l.changed
+	view, changed := l.view, l.changed
+	l.mutex.Unlock()
+	return view(), changed // the channel is older than the view: no event is missed
 }
 
 // readInterval is the time between two reads without an event: exposure changes without one.
 const readInterval = time.Second
-
-// names returns the names of the containers that run now.
-func names(capture Capture) model.Names {
-	view := model.View{Containers: capture.Containers()}
-	return view.Named
-}
 
 // Await implements Instance.
 func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error) {
@@ -67,10 +55,10 @@ func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure,
 	again := time.NewTicker(readInterval)
 	defer again.Stop()
 	for {
-		capture, changed := l.state() // before reading, so that no event is missed
+		view, changed := l.state()
 		var open []model.Open
-		matcher := filter.Matcher(names(capture))
-		for _, o := range capture.Open() {
+		matcher := filter.Matcher(view.Named)
+		for _, o := range view.Open {
 			if matcher.Listener(&o.Listener) {
 				open = append(open, o)
 			}
@@ -94,15 +82,15 @@ func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure,
 
 // Containers implements Instance.
 func (l *Local) Containers(_ context.Context, t Target) ([]Container, error) {
-	capture, _ := l.state()
-	if err := capture.Ready(); err != nil {
+	if err := l.ready(); err != nil {
 		return nil, err
 	}
-	matcher, open := t.filter(nil).Matcher(names(capture)), capture.Open()
+	view, _ := l.state()
+	matcher := t.filter(nil).Matcher(view.Named)
 	var found []Container
-	for _, c := range capture.Containers() {
+	for _, c := range view.Containers {
 		if matcher.Container(c.Ref()) {
-			found = append(found, Container{Name: c.Name, Monitored: c.Monitored, Open: openIn(c.ID, open)})
+			found = append(found, Container{Name: c.Name, Monitored: c.Monitored, Open: openIn(c.ID, view.Open)})
 		}
 	}
 	return found, nil
@@ -110,9 +98,9 @@ func (l *Local) Containers(_ context.Context, t Target) ([]Container, error) {
 
 // Running implements Instance.
 func (l *Local) Running(context.Context) ([]string, error) {
-	capture, _ := l.state()
+	view, _ := l.state()
 	var names []string
-	for _, c := range capture.Containers() {
+	for _, c := range view.Containers {
 		names = append(names, c.Name)
 	}
 	return names, nil
