@@ -13,14 +13,12 @@ import (
 // many of one container.
 const liveCapacity, liveShare = 1 << 14, 1 << 12
 
-// outputSink writes events to standard output.
 func outputSink(w *sink.Writer) capture.Sink {
 	s := eventSink(w.Queue)
 	s.Slow = "missing from standard output, which was not read in time"
 	return s
 }
 
-// eventSink puts events into a queue.
 func eventSink(q *sink.Queue[*model.Event]) capture.Sink {
 	return capture.Sink{
 		Name: q.Status().Name,
@@ -43,7 +41,6 @@ func liveSink(q *sink.Queue[*model.Event]) capture.Sink {
 	return s
 }
 
-// journalSink puts records into the journal's queue.
 func journalSink(j *journal.Journal) capture.Sink {
 	return capture.Sink{
 		Name: "journal", State: true,

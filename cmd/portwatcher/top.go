@@ -78,7 +78,6 @@ type boardLog struct {
 	kept  []string
 }
 
-// maxWarnings is how many are kept.
 const maxWarnings = 20
 
 // Levels implements [logrus.Hook].
@@ -108,7 +107,6 @@ func (l *boardLog) Fire(entry *logrus.Entry) error {
 	return nil
 }
 
-// print writes the warnings that were kept.
 func (l *boardLog) print(w io.Writer) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()

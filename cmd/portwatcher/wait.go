@@ -25,7 +25,6 @@ const (
 	maxTargets = 50
 )
 
-// waitFlags are the flags of `portwatcher wait`.
 type waitFlags struct {
 	instance instanceFlags
 	timeout  time.Duration

@@ -128,7 +128,6 @@ func collectStatus(s sender, status *model.CaptureStatus) {
 	}
 }
 
-// sender sends metrics to the registry.
 type sender struct{ to chan<- prometheus.Metric }
 
 func (s sender) gauge(d *prometheus.Desc, value float64, labels ...string) {

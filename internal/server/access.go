@@ -54,7 +54,6 @@ func readToken(path string) (tokenSum, error) {
 	return sha256.Sum256([]byte(token)), nil
 }
 
-// readBounded reads a file of at most so many bytes.
 func readBounded(path string, most int64) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -54,7 +54,6 @@ func (s *Server) warnOpen(at netip.AddrPort, other string) {
 	}
 }
 
-// announcePublished logs where the port of this process's container can be reached.
 func (s *Server) announcePublished(scheme string, number uint16, published []netip.AddrPort) {
 	if len(published) == 0 {
 		s.log.Infof("Port %d of this container is published nowhere: other containers on its networks reach it.", number)

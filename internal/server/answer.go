@@ -50,7 +50,6 @@ func newWhole(contentType string, content []byte, compressed bool) *whole {
 	return &whole{body: body{size: len(content)}, contentType: contentType, content: content, compressed: compressed}
 }
 
-// asJSON encodes a value as an answer to one request.
 func asJSON(r *http.Request, value any) (*whole, error) {
 	return asWhole(r, "application/json", func(into *bytes.Buffer) error { return encode(into, value) })
 }

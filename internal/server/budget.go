@@ -93,7 +93,6 @@ func (b *budget) tryHold(held *holding) (victim *holding, freed <-chan struct{},
 	return victim, b.freed, false
 }
 
-// release returns the memory to the budget.
 func (h *holding) release() {
 	b := h.budget
 	b.mutex.Lock()

@@ -23,7 +23,6 @@ const (
 	chunkEvents = 250
 )
 
-// getEvents answers with a page of events, or with a stream.
 func (s *Server) getEvents(w http.ResponseWriter, r *http.Request, p *parameters) error {
 	w.Header().Add("Vary", "Accept")
 	if acceptsStream(r) {
@@ -52,7 +51,6 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request, p *parameters
 	return one.answer(w, r)
 }
 
-// acceptsStream reports whether the client asks for the stream by its media type.
 func acceptsStream(r *http.Request) bool {
 	for _, line := range r.Header.Values("Accept") {
 		for entry := range strings.SplitSeq(line, ",") {

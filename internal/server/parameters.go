@@ -57,7 +57,6 @@ func parseParameters(r *http.Request, allowed []string) (*parameters, error) {
 	return &parameters{values: values, now: time.Now()}, nil
 }
 
-// problem returns the error, or nil.
 func (p *parameters) problem() error {
 	if p.err == nil {
 		return nil // not a nil *Problem in an interface
@@ -127,7 +126,6 @@ func (p *parameters) time(name string) time.Time {
 	return t
 }
 
-// duration parses a duration from 0 to most.
 func (p *parameters) duration(name string, most time.Duration) (d time.Duration, given bool) {
 	return single(p, name, fmt.Sprintf("0 to %s, with a unit as in 500ms or 30s", most), func(text string) (time.Duration, bool) {
 		d, err := time.ParseDuration(text)
@@ -135,7 +133,6 @@ func (p *parameters) duration(name string, most time.Duration) (d time.Duration,
 	})
 }
 
-// id parses the id of an event.
 func (p *parameters) id(name string) (id uint64, given bool) {
 	return single(p, name, "ids of events, 0 to 9223372036854775807", parseID)
 }
@@ -145,7 +142,6 @@ func parseID(text string) (id uint64, ok bool) {
 	return id, err == nil && id <= maxID
 }
 
-// count parses a number from 1 to most.
 func (p *parameters) count(name string, standard, most int) int {
 	number, given := single(p, name, fmt.Sprintf("1 to %d", most), func(text string) (int, bool) {
 		number, err := strconv.Atoi(text)
@@ -170,7 +166,6 @@ func (p *parameters) truth(name string) *bool {
 // Source: https://docs.docker.com/compose/how-tos/project-name/.
 var projects = regexp.MustCompile(`^[a-zA-Z0-9_.-]+$`)
 
-// project parses the name of a Compose project.
 func (p *parameters) project() string {
 	name, _ := single(p, "project", "names of letters, digits, _ . -", func(text string) (string, bool) { return text, projects.MatchString(text) })
 	return name

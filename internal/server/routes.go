@@ -53,7 +53,6 @@ func (s *Server) getOpenAPI(w http.ResponseWriter, r *http.Request, _ *parameter
 	})
 }
 
-// routes returns the handler of all paths.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range s.apiRoutes() {

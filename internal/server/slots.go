@@ -8,7 +8,6 @@ import (
 // slots bound how many do something at one time. The capacity is their number.
 type slots chan struct{}
 
-// tryEnter takes a slot if one is free.
 func (s slots) tryEnter() bool {
 	select {
 	case s <- struct{}{}:

@@ -57,7 +57,6 @@ func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// newStatus converts the status of the capture.
 func newStatus(c *model.CaptureStatus) api.Status {
 	status := api.Status{
 		Host: c.Host, StartedAt: c.StartedAt, Engine: api.Engine(c.Engine), Source: api.Source(c.Source),

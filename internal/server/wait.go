@@ -97,7 +97,6 @@ func (w *waiters) leave(one *waiter) {
 	}
 }
 
-// wake starts a comparison. It does not block.
 func (w *waiters) wake() {
 	select {
 	case w.changed <- struct{}{}:
@@ -165,7 +164,6 @@ func alike(a, b *model.Listener) bool {
 	return a.Exposure == b.Exposure && (a.Container == b.Container || a.Container.Same(b.Container))
 }
 
-// count returns how many requests wait.
 func (w *waiters) count() int {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()

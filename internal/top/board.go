@@ -34,7 +34,6 @@ type Board struct {
 	behind time.Duration
 }
 
-// link is the connection to the source.
 type link struct {
 	lost  error // nil while it works
 	since time.Time

@@ -2,7 +2,6 @@ package top
 
 import "slices"
 
-// column is a column of the table.
 type column int
 
 const (

@@ -12,7 +12,6 @@ import (
 	"portwatcher/internal/output"
 )
 
-// details are the details of one port.
 type details struct {
 	row    *row
 	events []*model.Event // oldest first
@@ -21,14 +20,12 @@ type details struct {
 	back   int // how many lines the history is scrolled back
 }
 
-// history is the past of one port.
 type history struct {
 	of     *model.Listener
 	events []*model.Event
 	err    error
 }
 
-// openDetails shows the row under the cursor, and requests its history.
 func (m *screen) openDetails() tea.Cmd {
 	if m.cursor >= len(m.rows) || m.rows[m.cursor].Container == nil {
 		return nil
@@ -43,7 +40,6 @@ func (m *screen) openDetails() tea.Cmd {
 	}
 }
 
-// add adds those events that concern the port.
 func (d *details) add(events []*model.Event) {
 	d.events = merge(d.events, concerning(events, &d.row.Listener))
 }

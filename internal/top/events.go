@@ -9,7 +9,6 @@ import (
 	"portwatcher/internal/output"
 )
 
-// eventLines returns a title and the latest events, the newest last.
 func (m *screen) eventLines(height int) []string {
 	filter := strings.ToLower(m.filter)
 	var chosen []string

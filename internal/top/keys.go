@@ -44,7 +44,6 @@ func (m *screen) key(key tea.KeyPressMsg) tea.Cmd {
 	return nil
 }
 
-// typeKey handles a key while the filter is typed.
 func (m *screen) typeKey(name, text string) {
 	switch name {
 	case "enter":

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 )
 
@@ -25,7 +26,6 @@ const (
 	roundsToList = 10
 )
 
-// local is a capture of this process.
 type local struct {
 	capture Capture
 	board   *Board
@@ -50,14 +50,10 @@ func (l *local) Run(ctx context.Context, b *Board) error {
 		return err
 	})
 	group.Go(func() error {
-		ticker := time.NewTicker(localInterval)
-		defer ticker.Stop()
 		for round := 0; ; round++ {
 			l.update(b, round%roundsToList == 0)
-			select {
-			case <-ctx.Done():
+			if !clock.Sleep(ctx, localInterval) {
 				return nil
-			case <-ticker.C:
 			}
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"portwatcher/internal/client"
+	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
@@ -29,7 +30,6 @@ const (
 	listRetry    = time.Second
 )
 
-// remote is a running instance.
 type remote struct {
 	client *client.Client
 	// stale has room for one: the list has to be read now.
@@ -127,8 +127,6 @@ func (r *remote) list(ctx context.Context, b *Board) bool {
 }
 
 func (r *remote) keepStatus(ctx context.Context, b *Board) error {
-	ticker := time.NewTicker(statusInterval)
-	defer ticker.Stop()
 	for {
 		status, err := r.client.Status(ctx)
 		switch problem := (*api.Problem)(nil); {
@@ -139,10 +137,8 @@ func (r *remote) keepStatus(ctx context.Context, b *Board) error {
 		case err == nil:
 			b.setStatus(statusOf(status))
 		}
-		select {
-		case <-ctx.Done():
+		if !clock.Sleep(ctx, statusInterval) {
 			return nil
-		case <-ticker.C:
 		}
 	}
 }

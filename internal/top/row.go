@@ -127,7 +127,6 @@ func exposureText(l *model.Listener) string {
 	return output.Printable(strings.Join(slices.Compact(parts), " "))
 }
 
-// processesInRow bounds a row's width; the details have all processes.
 const processesInRow = 3
 
 func processText(processes []model.Process) string {

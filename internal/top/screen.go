@@ -95,7 +95,6 @@ func (m *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
-// refresh reads the board.
 func (m *screen) refresh() {
 	m.at = m.now()
 	s, changed := m.board.snapshot(m.shown.revision)
@@ -175,7 +174,6 @@ func (m *screen) setFilter(text string) {
 	m.arrange()
 }
 
-// typeText adds text to the filter.
 func (m *screen) typeText(text string) {
 	all := []rune(m.filter + output.Printable(text))
 	m.setFilter(string(all[:min(len(all), maxFilter)]))

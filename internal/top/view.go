@@ -128,7 +128,6 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// table returns its title and so many lines.
 func (m *screen) table(height int) []string {
 	c := fitColumns(&m.longest, m.width)
 	lines := append(make([]string, 0, height+1), bold.paint(m.tableTitle(&c)))

@@ -10,7 +10,6 @@ import (
 	"portwatcher/internal/model"
 )
 
-// remote is a running instance.
 type remote struct{ client *client.Client }
 
 // Remote returns the running instance of a client. The caller closes the client.
@@ -63,7 +62,6 @@ func (r remote) Running(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// openIn returns the open endpoints of one container.
 func openIn(id string, all []model.Open) []model.Open {
 	var mine []model.Open
 	for _, o := range all {
