@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
 	"portwatcher/internal/client"
@@ -25,9 +26,9 @@ const (
 	// statusInterval is the time between two requests of the status.
 	statusInterval = 2 * time.Second
 	// listInterval is the time between two requests of the list without a reason: exposure
-	// changes without an event. listRetry is the time after one that failed.
+	// changes without an event. maxListPause bounds the time after requests that failed.
 	listInterval = 30 * time.Second
-	listRetry    = time.Second
+	maxListPause = 5 * time.Second
 )
 
 type remote struct {
@@ -83,6 +84,8 @@ func (r *remote) handle(b *Board, m client.Message) {
 
 // keepList reads the list whenever it is stale, and after each interval.
 func (r *remote) keepList(ctx context.Context, b *Board) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.MaxInterval = maxListPause
 	timer := time.NewTimer(listInterval)
 	defer timer.Stop()
 	for {
@@ -93,9 +96,10 @@ func (r *remote) keepList(ctx context.Context, b *Board) error {
 		case <-timer.C:
 		}
 		if r.list(ctx, b) {
+			pauses.Reset()
 			timer.Reset(listInterval)
 		} else {
-			timer.Reset(listRetry)
+			timer.Reset(pauses.NextBackOff())
 		}
 	}
 }
