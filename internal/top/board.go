@@ -27,7 +27,7 @@ type Board struct {
 	known    bool // a list has come
 	events   []*model.Event
 	journal  uint64 // rises when event ids start over
-	status   Status
+	status   watchStatus
 	link     link
 	note     note
 	// behind is how far the source's clock is behind this one.
@@ -125,7 +125,7 @@ func (b *Board) forget() {
 	})
 }
 
-func (b *Board) setStatus(s Status) { b.change(func() { b.status = s }) }
+func (b *Board) setStatus(s watchStatus) { b.change(func() { b.status = s }) }
 
 // lost reports that the connection to the source is lost, and is being made again.
 func (b *Board) lost(why error) {
@@ -164,7 +164,7 @@ type snapshot struct {
 	open     []*model.Open // in no order
 	known    bool
 	events   []*model.Event // oldest first
-	status   Status
+	status   watchStatus
 	link     link
 	note     note
 	behind   time.Duration

@@ -68,7 +68,7 @@ func (l *local) update(b *Board, list bool) {
 	if list {
 		b.replace(view.Open, b.now()) // if it is refused, the next one follows soon
 	}
-	status := Status{Host: view.Status.Host, Gaps: view.Status.Gaps, Lost: view.Status.Lost, EngineError: view.Status.Engine.Error}
+	status := watchStatus{Host: view.Status.Host, Gaps: view.Status.Gaps, Lost: view.Status.Lost, EngineError: view.Status.Engine.Error}
 	for _, w := range view.Status.Watchers {
 		status.Sources = append(status.Sources, w.Source)
 	}

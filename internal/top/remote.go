@@ -147,8 +147,8 @@ func (r *remote) keepStatus(ctx context.Context, b *Board) error {
 	}
 }
 
-func statusOf(answer *api.Status) Status {
-	s := Status{
+func statusOf(answer *api.Status) watchStatus {
+	s := watchStatus{
 		Host: answer.Host, Containers: answer.Containers, Gaps: answer.Gaps, Lost: answer.Lost,
 		NotReady: answer.NotReady, EngineError: answer.Engine.Error,
 	}

@@ -263,7 +263,7 @@ func TestLocal(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- source.Run(ctx, board) }()
 	eventually(t, board, "the list", func(s *snapshot) bool {
-		return has(80)(s) && reflect.DeepEqual(s.status, Status{Host: "node1", Containers: 1, NotReady: "not yet"})
+		return has(80)(s) && reflect.DeepEqual(s.status, watchStatus{Host: "node1", Containers: 1, NotReady: "not yet"})
 	})
 	board.Event(event(1, model.Opened, db))
 	board.Event(event(2, model.Closed, web))

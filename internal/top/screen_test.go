@@ -21,7 +21,7 @@ var (
 func three(t *testing.T) *view {
 	t.Helper()
 	v := newView(t, openAt(web, begin.Add(-90*time.Second)), openAt(db, begin.Add(-26*time.Hour)), openAt(back, begin.Add(-5*time.Second)))
-	v.board.setStatus(Status{Host: "node1", Containers: 3, Gaps: 2, Sources: []model.Source{model.SourceEBPF, model.SourceSockDiag, model.SourceEBPF}})
+	v.board.setStatus(watchStatus{Host: "node1", Containers: 3, Gaps: 2, Sources: []model.Source{model.SourceEBPF, model.SourceSockDiag, model.SourceEBPF}})
 	v.tick()
 	return v
 }
@@ -242,7 +242,7 @@ func TestConnection(t *testing.T) {
 	v.board.connected()
 	v.tick()
 	v.wants("live from the test")
-	v.board.setStatus(Status{EngineError: "no engine"})
+	v.board.setStatus(watchStatus{EngineError: "no engine"})
 	v.tick()
 	v.wants("the Docker Engine cannot be reached: no engine")
 	v.board.Note("a remark %d", 1)

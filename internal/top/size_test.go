@@ -40,7 +40,7 @@ func TestFitsEverySize(t *testing.T) {
 		{"paused without events", []string{"p", "e"}},
 	} {
 		v := newView(t, open...)
-		v.board.setStatus(Status{Host: hostile, Containers: 3, Sources: []model.Source{model.Source(hostile)}})
+		v.board.setStatus(watchStatus{Host: hostile, Containers: 3, Sources: []model.Source{model.Source(hostile)}})
 		v.board.Event(event(1, model.Opened, hostileListener()))
 		v.board.Event(&model.Event{ID: 2, Time: begin, Type: model.Type(hostile), Listener: hostileListener()})
 		v.board.Event(&model.Event{ID: 3, Time: begin, Type: model.Gap, Reason: hostile})

@@ -8,8 +8,8 @@ import (
 	"portwatcher/internal/output"
 )
 
-// Status describes the watching. Its texts may contain any characters.
-type Status struct {
+// watchStatus describes the watching. Its texts may contain any characters.
+type watchStatus struct {
 	Host string
 	// Containers is how many are monitored.
 	Containers int
@@ -23,7 +23,7 @@ type Status struct {
 }
 
 // trouble describes what does not work; it is empty while everything does.
-func (s *Status) trouble() string {
+func (s *watchStatus) trouble() string {
 	if s.NotReady == "" && s.EngineError != "" {
 		return output.Printable("the Docker Engine cannot be reached: " + s.EngineError)
 	}
@@ -31,7 +31,7 @@ func (s *Status) trouble() string {
 }
 
 // sources lists the sources in use, "ebpf, sock_diag".
-func (s *Status) sources() string {
+func (s *watchStatus) sources() string {
 	var names []string
 	for _, source := range s.Sources {
 		if source != "" {

@@ -16,8 +16,9 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
-	"strings"
 	"time"
+
+	"portwatcher/internal/server/api"
 )
 
 //go:embed static
@@ -95,14 +96,10 @@ func load(files fs.FS) (map[string]asset, error) {
 	return assets, nil
 }
 
-// problem answers as the API does. Source: RFC 9457.
+// problem answers with an error of the API.
 func problem(w http.ResponseWriter, status int, detail string) {
-	var body strings.Builder
-	// A map of strings and numbers always encodes, and a Builder always writes.
-	_ = json.NewEncoder(&body).Encode(map[string]any{
-		"type": "about:blank", "title": http.StatusText(status), "status": status, "detail": detail,
-	})
-	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Content-Type", api.MediaTypeProblem)
 	w.WriteHeader(status)
-	fmt.Fprint(w, body.String())
+	// The client may have left.
+	_ = json.NewEncoder(w).Encode(api.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail})
 }
