@@ -1,13 +1,13 @@
 package server
 
 import (
-	"container/list"
 	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // gate accepts connections, and bounds how many there are: in all, and from one address. Where
@@ -29,8 +29,6 @@ type gate struct {
 	// ordinary are the connections outside the reserve, by address.
 	ordinary map[netip.Addr]int
 	count    int // of ordinary
-	// idle are the connections without a request in a handler, the longest idle first.
-	idle *list.List
 }
 
 // conn is a connection of a [gate].
@@ -42,15 +40,15 @@ type conn struct {
 	closing  sync.Once
 
 	// Guarded by gate.mutex.
-	busy int           // requests in handlers; HTTP/2 has several
-	idle *list.Element // nil while busy
+	busy int       // requests in handlers; HTTP/2 has several
+	idle time.Time // since when busy is 0
 }
 
 func newGate(l net.Listener, limits limits) *gate {
 	return &gate{
 		Listener: l, sendBuffer: limits.sendBuffer,
 		most: limits.connections - limits.reserve, perAddress: limits.perAddress, reserve: limits.reserve,
-		open: map[*conn]struct{}{}, ordinary: map[netip.Addr]int{}, idle: list.New(),
+		open: map[*conn]struct{}{}, ordinary: map[netip.Addr]int{},
 	}
 }
 
@@ -115,17 +113,18 @@ func (g *gate) admit(c *conn) (admitted bool, victim *conn) {
 		g.count++
 		g.ordinary[c.address]++
 	}
-	c.idle = g.idle.PushBack(c)
+	c.idle = time.Now()
 	return true, victim
 }
 
-func (g *gate) longestIdle(suits func(*conn) bool) *conn {
-	for e := g.idle.Front(); e != nil; e = e.Next() {
-		if c := e.Value.(*conn); suits(c) {
-			return c
+// longestIdle searches all connections, which happens only while there are too many.
+func (g *gate) longestIdle(suits func(*conn) bool) (longest *conn) {
+	for c := range g.open {
+		if c.busy == 0 && suits(c) && (longest == nil || c.idle.Before(longest.idle)) {
+			longest = c
 		}
 	}
-	return nil
+	return longest
 }
 
 // remove uncounts a connection, unless it is already. The caller holds g.mutex.
@@ -134,21 +133,12 @@ func (g *gate) remove(c *conn) {
 		return
 	}
 	delete(g.open, c)
-	g.notIdle(c)
 	if c.reserved {
 		return
 	}
 	g.count--
 	if g.ordinary[c.address]--; g.ordinary[c.address] == 0 {
 		delete(g.ordinary, c.address)
-	}
-}
-
-// notIdle marks a connection as not idle. The caller holds g.mutex.
-func (g *gate) notIdle(c *conn) {
-	if c.idle != nil {
-		g.idle.Remove(c.idle)
-		c.idle = nil
 	}
 }
 
@@ -169,16 +159,13 @@ func (c *conn) enter() {
 	c.gate.mutex.Lock()
 	defer c.gate.mutex.Unlock()
 	c.busy++
-	c.gate.notIdle(c)
 }
 
 func (c *conn) leave() {
 	c.gate.mutex.Lock()
 	defer c.gate.mutex.Unlock()
 	c.busy--
-	if _, open := c.gate.open[c]; open && c.busy == 0 {
-		c.idle = c.gate.idle.PushBack(c)
-	}
+	c.idle = time.Now()
 }
 
 type connKey struct{}
