@@ -209,7 +209,7 @@ func event(kind model.Type, o model.Open) *model.Event {
 }
 
 func gap() *model.Event {
-	return &model.Event{Time: testTime, Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "the kernel had more to tell than was read in time"}
+	return &model.Event{Time: testTime, Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "the kernel dropped messages that were not read in time"}
 }
 
 // manyPorts are open endpoints of containers of 15 each.

@@ -26,7 +26,7 @@ func TestListDoesNotUndoEvents(t *testing.T) {
 	}
 }
 
-// Events of an earlier life do not end the one that a newer list knows.
+// Events of an earlier life do not end the one of a newer list.
 func TestOldEventsAfterANewerList(t *testing.T) {
 	b := NewBoard()
 	b.expect()

@@ -32,7 +32,7 @@ type fakeInstance struct {
 	streams chan *fakeStream
 }
 
-// fakeStream is an event stream that somebody reads.
+// fakeStream is an event stream that a client reads.
 type fakeStream struct {
 	lines chan string
 	cut   chan struct{}
@@ -125,14 +125,14 @@ func (f *fakeInstance) set(change func()) {
 	change()
 }
 
-// nextStream waits for somebody to read the stream.
+// nextStream waits for a reader of the stream.
 func (f *fakeInstance) nextStream() *fakeStream {
 	f.t.Helper()
 	select {
 	case s := <-f.streams:
 		return s
 	case <-time.After(20 * time.Second):
-		f.t.Fatal("nobody reads the stream")
+		f.t.Fatal("the stream has no reader")
 		return nil
 	}
 }
@@ -234,7 +234,7 @@ func TestRemoteRefused(t *testing.T) {
 	}
 }
 
-// fakeCapture is a capture that looks at nothing.
+// fakeCapture is a capture that scans nothing.
 type fakeCapture struct {
 	open []model.Open
 	err  error

@@ -119,7 +119,7 @@ func TestLocal(t *testing.T) {
 	}
 }
 
-// A port that opens later ends the wait at the event, and not at the next look.
+// A port that opens later ends the wait at the event, and not at the next read.
 func TestLocalIsWoken(t *testing.T) {
 	capture := &fakeCapture{}
 	local := capture.local()
@@ -128,7 +128,7 @@ func TestLocalIsWoken(t *testing.T) {
 	go func() {
 		ended <- Run(t.Context(), local, []Target{target(t, "web:80")}, Options{Timeout: time.Hour, Output: &out})
 	}()
-	kernel.Eventually(t, "somebody reads", func() bool { return capture.reads() > 0 })
+	kernel.Eventually(t, "the capture is read", func() bool { return capture.reads() > 0 })
 	capture.add(opened("web", 80, "0.0.0.0", model.Network))
 	local.Event()
 	select {
@@ -174,7 +174,7 @@ func TestBrokenOutput(t *testing.T) {
 	}
 }
 
-// answer is what the fake instance says on one path.
+// answer is the fake instance's answer on one path.
 type answer struct {
 	status int
 	body   any
@@ -253,11 +253,11 @@ func TestRemoteUnreachable(t *testing.T) {
 	server.Close() // its port is free
 	err := Run(t.Context(), remoteAt(t, server.URL, "secret"), []Target{target(t, "web:80")}, Options{Timeout: time.Millisecond})
 	if err == nil || !strings.Contains(err.Error(), "web:80 is not open after 1ms") || !strings.Contains(err.Error(), "connection refused") {
-		t.Errorf("error %v, want that nobody answers", err)
+		t.Errorf("error %v, want connection refused", err)
 	}
 }
 
-// Each target has its own line, and those that are open are told all the same.
+// Each target has its own line, also those that are open.
 func TestSeveral(t *testing.T) {
 	local := (&fakeCapture{open: []model.Open{opened("web", 80, "::", model.Network)}}).local()
 	var out bytes.Buffer
@@ -267,7 +267,7 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
-// What an instance tells is not trusted.
+// Text from an instance is not trusted.
 func TestHostileNames(t *testing.T) {
 	name := "web\x1b[2J\n"
 	local := (&fakeCapture{
