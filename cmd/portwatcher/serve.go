@@ -6,13 +6,13 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/attribute"
 	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/metrics"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/server"
 	"portwatcher/internal/server/page"
 	"portwatcher/internal/version"
@@ -63,7 +63,7 @@ func ownNamespace(procRoot string, log logrus.FieldLogger) model.Namespace {
 		log.WithError(err).Debug("The network namespace of this process cannot be identified.")
 		return model.Namespace{}
 	}
-	host, err := attribute.HostNamespace(procRoot)
+	host, err := procfs.HostNamespace(procRoot)
 	if err != nil {
 		log.WithError(err).Debug("The network namespace of the host cannot be identified.")
 	}
