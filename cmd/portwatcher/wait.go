@@ -116,35 +116,25 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 		return usageError{err}
 	}
 	s.LogLevel = logrus.ErrorLevel // scripts do not need the steps of the start
-	log, docker, err := prepare(s)
+	log, docker, err := prepareList(s)
 	if err != nil {
 		return err
 	}
 	defer closeWith(&err, docker)
-
-	if err := insist(s); err != nil {
-		return err
-	}
 	// One scan is quick, and often enough.
 	local := wait.NewLocal()
-	first, err := newCapture(s, log, docker, nil)
-	if err != nil {
-		return err
-	}
-	open, failed := first.Once(ctx)
+	first := newCapture(s, log, docker, nil)
+	open, failed := first.List(ctx)
 	if options.Timeout == 0 {
 		local.Use(first.View, func() error { return failed })
 		return wait.Run(ctx, local, targets, options)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c, err := newCapture(s, log, docker, func(o *capture.Options) {
+	c := newCapture(s, log, docker, func(o *capture.Options) {
 		changed := func(*model.Event) { local.Event() }
 		o.Sinks = []capture.Sink{watchLive(ctx, changed, func(uint64) { local.Event() })}
 	})
-	if err != nil {
-		return err
-	}
 	local.Use(func() *model.View { // until the first scan has ended, also with the result of the one before
 		view := *c.View()
 		if c.Ready() != nil {

@@ -20,7 +20,7 @@ func written(t *testing.T, format output.Format, events ...*model.Event) string 
 	t.Helper()
 	var log bytes.Buffer
 	for _, e := range events {
-		if err := output.WriteEvent(&log, format, e); err != nil {
+		if _, err := log.Write(output.AppendEvent(nil, format, e)); err != nil {
 			t.Fatal(err)
 		}
 	}
