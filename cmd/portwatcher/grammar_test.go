@@ -335,7 +335,11 @@ func chooseTarget(t *testing.T, value string) ([]model.Listener, error) {
 		return nil, err
 	}
 	local := wait.NewLocal()
-	local.Use(everywhere{})
+	local.Use(func() *model.View {
+		view := everywhere{}.View()
+		view.Open = everywhere{}.Open()
+		return view
+	}, everywhere{}.Ready)
 	open, err := local.Await(t.Context(), targets[0], nil, 0)
 	if errors.Is(err, wait.ErrTimeout) {
 		return nil, nil
@@ -347,10 +351,10 @@ func chooseTarget(t *testing.T, value string) ([]model.Listener, error) {
 	return selected, err
 }
 
-// everywhere is a capture whose containers all have port 1 open. It implements
-// [wait.Capture] and [server.Capture].
+// everywhere is a capture of the world. It implements [server.Capture].
 type everywhere struct{}
 
+// Open returns endpoints with port 1 in all containers.
 func (everywhere) Open() []model.Open {
 	open := slices.Clone(world)
 	for i := range open {

@@ -14,18 +14,17 @@ import (
 	"portwatcher/internal/server/api"
 )
 
-// defaultServer is where a running instance listens unless it is told otherwise.
+// defaultServer is where a running instance listens by default.
 const defaultServer = "http://127.0.0.1:9888"
 
-// firstAnswer is how long an instance at the default address may take to answer
-// before it counts as not there.
+// firstAnswer is the time after which an instance at the default address counts as not running.
 const firstAnswer = 3 * time.Second
 
-// instanceFlags say which running instance to ask.
+// instanceFlags are the flags that select the running instance to ask.
 type instanceFlags struct {
 	server, tokenFile, caFile string
 	local                     bool
-	// named says that the address was given, so that it must be there.
+	// named means that the address was given, so that an instance has to answer there.
 	named bool
 }
 
@@ -38,8 +37,8 @@ func (f *instanceFlags) register(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("server", "local")
 }
 
-// connect returns a client of the running instance, or nil where the command is
-// to watch by itself. The caller closes the client.
+// connect returns a client of the running instance, or nil where the command watches by itself.
+// The caller closes the client.
 func (f *instanceFlags) connect(ctx context.Context, cmd *cobra.Command) (*client.Client, error) {
 	if f.local {
 		return nil, nil
@@ -58,17 +57,17 @@ func (f *instanceFlags) connect(ctx context.Context, cmd *cobra.Command) (*clien
 	switch problem := (*api.Problem)(nil); {
 	case err == nil:
 		return c, nil
-	case nobodyThere(err):
+	case notRunning(err):
 		c.Close()
 		return nil, nil
 	case errors.As(err, &problem) && problem.Status >= 500:
-		return c, nil // it is there, and may be starting
+		return c, nil // it runs, and may be starting
 	}
 	c.Close()
 	return nil, errors.Join(err, errors.New("--local watches without asking it, and --server names another instance"))
 }
 
-// why says why no instance is asked.
+// why returns why no instance is asked.
 func (f *instanceFlags) why() string {
 	if f.local {
 		return "--local"
@@ -76,13 +75,13 @@ func (f *instanceFlags) why() string {
 	return "no instance at " + f.server
 }
 
-// nobodyThere says whether an error means that there is no server.
-func nobodyThere(err error) bool {
+// notRunning reports whether an error means that no server runs.
+func notRunning(err error) bool {
 	var operation *net.OpError
 	return errors.As(err, &operation) && operation.Op == "dial" || errors.Is(err, context.DeadlineExceeded)
 }
 
-// fromEnvironment takes the variables of the flags that are not given.
+// fromEnvironment reads the environment variables of the flags that are not given.
 func (f *instanceFlags) fromEnvironment(cmd *cobra.Command) {
 	for _, flag := range []struct {
 		name  string

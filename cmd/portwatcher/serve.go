@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 
 	"github.com/sirupsen/logrus"
@@ -23,11 +24,22 @@ func newMetrics(s *config.Settings, log logrus.FieldLogger) *metrics.Metrics {
 	})
 }
 
-// newServer prepares what is served and takes the address, so that a start with
-// an address that is in use ends at once. It returns nil where nothing is
-// served.
+// newServer prepares the HTTP server and opens its address, so that a start with an address that
+// is in use fails at once. It returns nil where nothing is served. It also connects the metrics
+// with what they read.
 func newServer(s *config.Settings, log logrus.FieldLogger, c *capture.Capture, record *journal.Journal, m *metrics.Metrics) (*server.Server, error) {
+	sources := metrics.Sources{
+		View: c.View, Published: server.PublishedPorts,
+		Ready: func() error { return errors.Join(c.Ready(), record.Err()) },
+		Journal: func() metrics.Journal {
+			stats := record.Stats()
+			return metrics.Journal{
+				Writable: record.Err() == nil, LagSeconds: stats.Lag.Seconds(), SizeBytes: stats.Size, Written: stats.Written,
+			}
+		},
+	}
 	if s.Listen == "" {
+		m.Watch(sources)
 		return nil, nil
 	}
 	web, err := server.New(server.Options{
@@ -38,20 +50,22 @@ func newServer(s *config.Settings, log logrus.FieldLogger, c *capture.Capture, r
 	if err != nil {
 		return nil, usageError{err}
 	}
+	sources.Streams = web.Streams
+	m.Watch(sources)
 	return web, web.Listen()
 }
 
-// ownNamespace returns the network namespace of this process, zero where that is
-// known to be the host's.
+// ownNamespace returns the network namespace of this process; zero where it is not known, or is
+// the host's.
 func ownNamespace(procRoot string, log logrus.FieldLogger) model.Namespace {
 	own, err := netns.Identify("/proc", os.Getpid())
 	if err != nil {
-		log.WithError(err).Debug("The own network namespace is not known.")
+		log.WithError(err).Debug("The network namespace of this process cannot be identified.")
 		return model.Namespace{}
 	}
 	host, err := procfs.HostNamespace(procRoot)
 	if err != nil {
-		log.WithError(err).Debug("The host's network namespace is not known by this process.")
+		log.WithError(err).Debug("The network namespace of the host cannot be identified.")
 	}
 	if host == own {
 		return model.Namespace{}

@@ -9,18 +9,16 @@ import (
 	"portwatcher/internal/sink"
 )
 
-// liveCapacity is how many events wait for those who read them live, and liveShare how
+// liveCapacity is how many events wait for the consumers that show them live, and liveShare how
 // many of one container.
 const liveCapacity, liveShare = 1 << 14, 1 << 12
 
-// outputSink hands events to standard output.
 func outputSink(w *sink.Writer) capture.Sink {
 	s := eventSink(w.Queue)
 	s.Slow = "missing from standard output, which was not read in time"
 	return s
 }
 
-// eventSink hands events to a queue.
 func eventSink(q *sink.Queue[*model.Event]) capture.Sink {
 	return capture.Sink{
 		Name: q.Status().Name,
@@ -35,15 +33,14 @@ func eventSink(q *sink.Queue[*model.Event]) capture.Sink {
 	}
 }
 
-// liveSink hands events to those who only have to be woken by them: the events
-// themselves are in the journal. It does not hold the others up.
+// liveSink puts events into a queue that may lose some: its consumers read the events from the
+// journal, or the state from the capture. It never slows the capture.
 func liveSink(q *sink.Queue[*model.Event]) capture.Sink {
 	s := eventSink(q)
 	s.Room, s.Lossy = nil, true
 	return s
 }
 
-// journalSink hands records to the journal.
 func journalSink(j *journal.Journal) capture.Sink {
 	return capture.Sink{
 		Name: "journal", State: true,
@@ -62,15 +59,15 @@ func journalSink(j *journal.Journal) capture.Sink {
 
 func fill(s sink.Status) (length, capacity int) { return s.Length, s.Capacity }
 
-// watchLive returns a sink whose events f receives in a goroutine of its own, until ctx
-// ends. Where f is too slow missed, which may be nil, receives how many events it did not.
+// watchLive returns a sink whose events f receives in a goroutine of its own, until ctx ends.
+// Where f is too slow, missed receives the number of events that f does not.
 func watchLive(ctx context.Context, f func(*model.Event), missed func(uint64)) capture.Sink {
 	q := sink.NewQueue[*model.Event]("live", liveCapacity, liveShare)
 	go consume(ctx, q, f, missed)
 	return liveSink(q)
 }
 
-// consume hands events on until ctx ends.
+// consume passes events to f until ctx ends; see [watchLive].
 func consume(ctx context.Context, q *sink.Queue[*model.Event], f func(*model.Event), missed func(uint64)) {
 	var events []*model.Event
 	var dropped uint64
@@ -86,9 +83,7 @@ func consume(ctx context.Context, q *sink.Queue[*model.Event], f func(*model.Eve
 		}
 		clear(events)
 		if s := q.Status(); s.Dropped != dropped {
-			if missed != nil {
-				missed(s.Dropped - dropped)
-			}
+			missed(s.Dropped - dropped)
 			dropped = s.Dropped
 		}
 	}

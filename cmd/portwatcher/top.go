@@ -18,16 +18,16 @@ import (
 func topCommand() *cobra.Command {
 	var instance instanceFlags
 	var cmd *cobra.Command
-	cmd = settingsCommand("top", "Show live in the terminal what is open and what happens", []string{
+	cmd = settingsCommand("top", "Show open ports and events live in the terminal", []string{
 		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.CloseGrace, config.UDPClients,
 		config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
 	}, func(ctx context.Context, s *config.Settings) error { return showTop(ctx, cmd, s, &instance) })
-	cmd.Long = `Shows live in the terminal what is open and what happens: from a running
-"portwatcher run", or by itself where none answers at the default address. Its
-first line says which. ? shows the keys, q quits.
+	cmd.Long = `Shows open ports and events live in the terminal. It asks a running
+"portwatcher run", or watches by itself where none answers at the default address.
+The first line shows which. ? shows the keys, q quits.
 
-The settings below from --monitor-containers on count only while it watches by
-itself; it prints no events and keeps no journal then.`
+The settings below from --monitor-containers on have an effect only while it watches
+by itself; it prints no events and keeps no journal then.`
 	instance.register(cmd)
 	return cmd
 }
@@ -52,7 +52,7 @@ func showTop(ctx context.Context, cmd *cobra.Command, s *config.Settings, instan
 		return err
 	}
 	defer closeWith(&err, docker)
-	// The log would be written across the view.
+	// The log would overwrite the view.
 	warnings := &boardLog{board: board}
 	log.SetOutput(io.Discard)
 	log.AddHook(warnings)
@@ -60,14 +60,14 @@ func showTop(ctx context.Context, cmd *cobra.Command, s *config.Settings, instan
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	watching := newCapture(s, log, docker, func(o *capture.Options) {
-		o.Sinks = []capture.Sink{watchLive(ctx, board.Event, func(n uint64) { board.Note("%d events are missing from the list: they came too fast", n) })}
+		o.Sinks = []capture.Sink{watchLive(ctx, board.Event, func(n uint64) { board.Note("%d events are missing: they came too fast", n) })}
 	})
 	options.Source = top.Local(watching, board, instance.why())
 	return top.Run(ctx, options)
 }
 
-// boardLog shows warnings in the view while it is there, and keeps the last of
-// them until it has ended. It implements [logrus.Hook].
+// boardLog shows warnings in the view, and keeps the last of them until the view has ended. It
+// implements [logrus.Hook].
 type boardLog struct {
 	board *top.Board
 
@@ -75,7 +75,6 @@ type boardLog struct {
 	kept  []string
 }
 
-// maxWarnings is how many are kept.
 const maxWarnings = 20
 
 // Levels implements [logrus.Hook].
@@ -105,7 +104,6 @@ func (l *boardLog) Fire(entry *logrus.Entry) error {
 	return nil
 }
 
-// print writes what was kept, after the view has ended.
 func (l *boardLog) print(w io.Writer) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()

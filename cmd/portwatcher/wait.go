@@ -21,12 +21,10 @@ import (
 const (
 	// maxTimeout bounds --timeout of `portwatcher wait`.
 	maxTimeout = 24 * time.Hour
-	// maxTargets bounds the ports of one call: each is a request that an instance
-	// keeps open.
+	// maxTargets bounds the ports of one call: each is a request that the instance keeps open.
 	maxTargets = 50
 )
 
-// waitFlags are what `portwatcher wait` is asked for.
 type waitFlags struct {
 	instance instanceFlags
 	timeout  time.Duration
@@ -42,20 +40,19 @@ func waitCommand() *cobra.Command {
 	}, func(ctx context.Context, s *config.Settings) error { return waitFor(ctx, cmd, s, &flags) })
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.Long = `Waits until each of the ports is open, and prints a line for each. It needs no
-shell inside the container. CONTAINER selects as MONITOR_CONTAINERS does: a name, a
-Compose service, project/service, a pattern with * ? [a-z], label:key=value; where
-several containers match, one of them is enough. A container that does not exist yet
-is waited for.
+shell inside the container. CONTAINER has the form of MONITOR_CONTAINERS: a name, a
+Compose service, project/service, a pattern with * ? [a-z], label:key=value. Where
+several containers match, one of them is enough. The container need not exist yet.
 
-It asks a running "portwatcher run", or watches by itself where none answers at
-the default address; the settings below from --source on count only then.
+It asks a running "portwatcher run", or watches by itself where none answers at the
+default address; the settings below from --source on have an effect only then.
 
 The exit status is 0 when all were open, 1 at the timeout, 2 for wrong usage.`
 	cmd.Example = `  portwatcher wait web:80 db:5432/tcp --timeout 30s
   portwatcher wait shop/web:80 --exposure published
   portwatcher wait web:80 --timeout 0 --quiet && echo "it is up"`
 	own := cmd.Flags()
-	own.DurationVar(&flags.timeout, "timeout", 30*time.Second, "how long to wait at most, 0 to 24h; 0 looks once")
+	own.DurationVar(&flags.timeout, "timeout", 30*time.Second, "how long to wait at most, 0 to 24h; 0 checks once")
 	own.StringSliceVar(&flags.exposure, "exposure", nil, "count only ports that can be reached so: loopback, network, published, host; may be repeated")
 	own.BoolVarP(&flags.quiet, "quiet", "q", false, "print nothing when a port is open")
 	flags.instance.register(cmd)
@@ -84,7 +81,7 @@ func (f *waitFlags) parse(arguments []string) ([]wait.Target, wait.Options, erro
 		o.Output = os.Stdout
 	}
 	if f.timeout < 0 || f.timeout > maxTimeout {
-		return nil, o, flagError("timeout", f.timeout.String(), "allowed are 0 (look once) to %s", maxTimeout)
+		return nil, o, flagError("timeout", f.timeout.String(), "allowed are 0 (check once) to %s", maxTimeout)
 	}
 	for _, text := range f.exposure {
 		exposure, err := model.ParseExposure(text)
@@ -109,7 +106,7 @@ func (f *waitFlags) parse(arguments []string) ([]wait.Target, wait.Options, erro
 	return targets, o, nil
 }
 
-// waitHere waits with a capture of its own.
+// waitHere waits with a capture in this process.
 func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, options wait.Options) (err error) {
 	var names []string
 	for _, t := range targets {
@@ -118,18 +115,18 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	if s.Containers, err = model.ParseSelection(strings.Join(names, ",")); err != nil {
 		return usageError{err}
 	}
-	s.LogLevel = logrus.ErrorLevel // a script reads what is open, not how it is found
+	s.LogLevel = logrus.ErrorLevel // scripts do not need the steps of the start
 	log, docker, err := prepareList(s)
 	if err != nil {
 		return err
 	}
 	defer closeWith(&err, docker)
-	// One look is quick, and often enough.
+	// One scan is quick, and often enough.
 	local := wait.NewLocal()
 	first := newCapture(s, log, docker, nil)
 	open, failed := first.List(ctx)
 	if options.Timeout == 0 {
-		local.Use(looked{first, failed})
+		local.Use(first.View, func() error { return failed })
 		return wait.Run(ctx, local, targets, options)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -138,7 +135,13 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 		changed := func(*model.Event) { local.Event() }
 		o.Sinks = []capture.Sink{watchLive(ctx, changed, func(uint64) { local.Event() })}
 	})
-	local.Use(starting{c, open})
+	local.Use(func() *model.View { // until the first scan has ended, also with the result of the one before
+		view := *c.View()
+		if c.Ready() != nil {
+			view.Open = slices.Concat(open, view.Open)
+		}
+		return &view
+	}, c.Ready)
 	watching := start(ctx, func(ctx context.Context) error {
 		err := c.Run(ctx)
 		cancel(err)
@@ -148,29 +151,4 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	watching.stop()
 	<-watching.done
 	return err
-}
-
-// looked is a capture that has looked once.
-type looked struct {
-	*capture.Capture
-	failed error
-}
-
-// Ready returns why the look may not have seen all.
-func (l looked) Ready() error { return l.failed }
-
-// starting is a capture that may not have looked yet, with what was open
-// before.
-type starting struct {
-	*capture.Capture
-	before []model.Open
-}
-
-// Open returns what is open, and until that is known, what was.
-func (s starting) Open() []model.Open {
-	open := s.Capture.Open()
-	if s.Ready() != nil {
-		return slices.Concat(s.before, open)
-	}
-	return open
 }

@@ -1,8 +1,8 @@
 // Package client talks to a running instance's HTTP API.
 //
-// A [Client] is safe for concurrent use. Every error says which server was
-// asked for what; an answer that is an error wraps an [*api.Problem]. The token
-// goes into a header, never into an address or an error.
+// A [Client] is safe for concurrent use. Every error names the server and the request; an
+// answer that is an error wraps an [*api.Problem]. The token goes into a header, never into an
+// address or an error.
 package client
 
 import (
@@ -31,19 +31,18 @@ const (
 	maxAnswer = 64 << 20
 )
 
-// Options say which server to ask, and how.
+// Options are the arguments of [New].
 type Options struct {
 	// Server is http://HOST:PORT or https://HOST:PORT.
 	Server string
-	// TokenFile holds the token; empty sends none. It is read for each request,
-	// so that a new token is used at once.
+	// TokenFile holds the token; empty sends none. It is read for each request, so that a new
+	// token is used at once.
 	TokenFile string
-	// CAFile holds PEM certificates to trust instead of the system's; empty
-	// takes the system's.
+	// CAFile holds PEM certificates to trust instead of the system's; empty uses the system's.
 	CAFile string
 }
 
-// Client asks one server.
+// Client sends requests to one server.
 type Client struct {
 	base      *url.URL
 	tokenFile string
@@ -52,8 +51,7 @@ type Client struct {
 	timing    timing
 }
 
-// New checks the options; it does not connect. Its errors name the option that
-// is wrong.
+// New checks the options; it does not connect. Its errors name the option that is wrong.
 func New(o Options) (*Client, error) {
 	base, err := parseServer(o.Server)
 	if err != nil {
@@ -78,24 +76,24 @@ func New(o Options) (*Client, error) {
 	}
 	c.http = &http.Client{
 		Transport: c.transport,
-		// A redirect could carry the token elsewhere; the API has none.
+		// A redirect could send the token elsewhere; the API has none.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil
 }
 
-// Close releases idle connections. Calls under way are ended by their contexts.
+// Close closes idle connections. Calls under way end with their contexts.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// Server returns the address as it is used.
+// Server returns the server's address.
 func (c *Client) Server() string { return c.base.String() }
 
 func parseServer(server string) (*url.URL, error) {
 	base, err := url.Parse(server)
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Hostname() == "" ||
 		base.User != nil || strings.Trim(base.Path, "/") != "" || base.RawQuery != "" || base.Fragment != "" {
-		// What was given is not repeated: it could hold a password.
-		return nil, errors.New("the server's address is not understood: allowed are http://HOST:PORT and https://HOST:PORT, without path and user")
+		// The error does not repeat the address, which may contain a password.
+		return nil, errors.New("the server's address is invalid: allowed are http://HOST:PORT and https://HOST:PORT, without path and user")
 	}
 	base.Path = ""
 	return base, nil
@@ -108,12 +106,12 @@ func readCertificates(path string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(content) {
-		return nil, fmt.Errorf("%s: no certificate in PEM form is in it", path)
+		return nil, fmt.Errorf("%s: it contains no certificate in PEM form", path)
 	}
 	return pool, nil
 }
 
-// token returns the content of the token file, or nothing where there is none.
+// token returns the content of the token file, or "" without one.
 func (c *Client) token() (string, error) {
 	if c.tokenFile == "" {
 		return "", nil
@@ -129,22 +127,22 @@ func (c *Client) token() (string, error) {
 	return token, nil
 }
 
-// Status asks how the instance is.
+// Status returns the status of the instance.
 func (c *Client) Status(ctx context.Context) (*api.Status, error) {
 	return get[api.Status](ctx, c, api.PathStatus, nil, requestTimeout)
 }
 
-// Containers asks for containers; query has the parameters of the API.
+// Containers returns running containers; query has the parameters of the API.
 func (c *Client) Containers(ctx context.Context, query url.Values) (*api.Containers, error) {
 	return get[api.Containers](ctx, c, api.PathContainers, query, requestTimeout)
 }
 
-// Ports asks for open endpoints; query has the parameters of the API.
+// Ports returns open endpoints; query has the parameters of the API.
 func (c *Client) Ports(ctx context.Context, query url.Values) (*api.Ports, error) {
 	return get[api.Ports](ctx, c, api.PathPorts, query, requestTimeout)
 }
 
-// Events asks for one page of events; query has the parameters of the API.
+// Events returns one page of events; query has the parameters of the API.
 func (c *Client) Events(ctx context.Context, query url.Values) (*api.Events, error) {
 	return get[api.Events](ctx, c, api.PathEvents, query, requestTimeout)
 }
@@ -164,8 +162,8 @@ func get[T any](ctx context.Context, c *Client, path string, query url.Values, t
 	return &answer, nil
 }
 
-// do sends a request. An answer other than 200 is an error, which wraps an
-// [*api.Problem]. The caller closes the body.
+// do sends a request. An answer other than 200 is an error that wraps an [*api.Problem]. The
+// caller closes the body.
 func (c *Client) do(ctx context.Context, path string, query url.Values, header http.Header) (*http.Response, error) {
 	token, err := c.token()
 	if err != nil {
@@ -195,12 +193,12 @@ func (c *Client) do(ctx context.Context, path string, query url.Values, header h
 func (c *Client) failed(path string, err error) error {
 	var transport *url.Error
 	if errors.As(err, &transport) {
-		err = transport.Err // its text repeats method and address
+		err = transport.Err // the rest of its text repeats method and address
 	}
-	return fmt.Errorf("ask portwatcher at %s for %s: %w", c.base, path, err)
+	return fmt.Errorf("request %s of portwatcher at %s: %w", path, c.base, err)
 }
 
-// readProblem makes an error of an answer, whoever gave it.
+// readProblem returns an answer as an error, also where a proxy gave it.
 func readProblem(response *http.Response) *api.Problem {
 	problem := &api.Problem{Type: "about:blank", Title: http.StatusText(response.StatusCode), Detail: response.Status}
 	kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))

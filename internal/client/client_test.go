@@ -121,7 +121,7 @@ func TestTrust(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := newClient(t, Options{Server: s.URL}).Status(t.Context()); err == nil {
-		t.Error("a certificate of nobody is trusted")
+		t.Error("an unknown certificate is trusted")
 	}
 }
 
@@ -196,7 +196,7 @@ func TestStreamResumes(t *testing.T) {
 			event(w, 21)
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
-		case 5: // what it knows is gone
+		case 5: // its events are not kept any more
 			fmt.Fprint(w, "event: reset\ndata: {\"first_id\":31,\"last_id\":40}\n\n")
 		case 6:
 			event(w, 31)

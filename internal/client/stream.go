@@ -8,25 +8,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
 
-// timing is how long things take at most.
+// timing bounds how long things take.
 type timing struct {
-	// silence is after how long without a byte a stream counts as dead: three
-	// heartbeats of the server.
+	// silence is after how long without a byte a stream counts as dead: three heartbeats of the
+	// server.
 	silence time.Duration
 	// retryFirst and retryMost bound the time between two tries.
 	retryFirst, retryMost time.Duration
-	// waitTurn is how long one request of Wait lasts: below what proxies cut.
+	// waitTurn is how long one request of Wait lasts: less than the time after which proxies
+	// close a connection.
 	waitTurn time.Duration
 }
 
@@ -37,62 +39,62 @@ var defaultTiming = timing{
 	waitTurn:   time.Minute,
 }
 
-// maxLine bounds a line of the stream; an event with a hundred processes is
-// far below it.
+// backOff returns the pauses between tries. Their jitter keeps many clients from returning at
+// one moment.
+func (t *timing) backOff() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval, b.Multiplier = t.retryFirst, t.retryMost, 2
+	return b
+}
+
+// maxLine bounds a line of the stream, in bytes. An event with a hundred processes is far
+// shorter.
 const maxLine = 1 << 20
 
-// Message is one thing that a stream tells; exactly one field is set.
+// Message is one message of a stream; exactly one field is set.
 type Message struct {
 	Event *model.Event
 	// Hello comes after each connect.
 	Hello *api.Hello
-	// Reset says that what the caller knows may be wrong by now.
+	// Reset means that the state which the caller has built from events may be wrong.
 	Reset *api.Reset
-	// Down says why the connection was lost. It is made again without the
-	// caller's doing, and goes on where it was.
+	// Down is why the connection was lost. Stream connects again and resumes.
 	Down error
 }
 
-// errEnded is a stream that the server ended in order.
+// errEnded means that the server ended the stream in order.
 var errEnded = errors.New("the server ended the stream")
 
-// Stream hands each event to handle, in order, until ctx ends, and returns nil
-// then. It connects again for as long as it takes, and goes on after the last
-// event without a hole or a repeat. It returns the first error of handle, and an
-// answer that will not change by trying again: a wrong parameter or token.
-// query has the parameters of the API.
+// Stream calls handle for each message, in order, until ctx ends, and returns nil then. It
+// connects again for as long as it takes, and resumes after the last event without a hole or a
+// repeat. It returns the first error of handle, and an answer that trying again does not
+// change: a wrong parameter or token. query has the parameters of the API.
 func (c *Client) Stream(ctx context.Context, query url.Values, handle func(Message) error) error {
 	s := &stream{client: c, query: query, handle: handle}
-	wait := c.timing.retryFirst
+	pauses := c.timing.backOff()
 	for {
 		err := s.connect(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case s.refused != nil:
-			return s.refused
+		case s.failed != nil:
+			return s.failed
 		case isFinal(err):
 			return err
 		}
 		if s.alive {
-			wait = c.timing.retryFirst
+			pauses.Reset()
 		}
 		if err := handle(Message{Down: err}); err != nil {
 			return err
 		}
-		// Jitter keeps many clients from coming back at one moment.
-		pause := wait/2 + rand.N(wait/2+1)
-		if errors.Is(err, errEnded) {
-			pause = c.timing.retryFirst
-		}
-		if !clock.Sleep(ctx, pause) {
+		if !clock.Sleep(ctx, pauses.NextBackOff()) {
 			return nil
 		}
-		wait = min(2*wait, c.timing.retryMost)
 	}
 }
 
-// isFinal says whether an error stays when the request is sent again.
+// isFinal reports whether another try ends with the same error.
 func isFinal(err error) bool {
 	var problem *api.Problem
 	return errors.As(err, &problem) && problem.Status >= 400 && problem.Status < 500 &&
@@ -106,12 +108,12 @@ type stream struct {
 	handle func(Message) error
 
 	position uint64
-	known    bool  // position is where to go on
-	alive    bool  // the last connection told something
-	refused  error // of handle
+	known    bool  // position is where to resume
+	alive    bool  // the last connection was answered
+	failed   error // of handle
 }
 
-// connect reads one connection until it ends; the error says why it did.
+// connect reads one connection until it ends, and returns why.
 func (s *stream) connect(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -137,7 +139,8 @@ func (s *stream) connect(ctx context.Context) error {
 	return s.client.failed(api.PathEvents, err)
 }
 
-// read takes the stream apart. Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+// read parses the stream; it calls came for each line.
+// Source: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 func (s *stream) read(body io.Reader, came func()) error {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
@@ -175,53 +178,41 @@ func (s *stream) dispatch(name string, data []byte) error {
 	if len(data) == 0 {
 		return nil
 	}
+	var m Message
+	var end api.End
+	var into any
 	switch name {
 	case api.StreamHello:
-		var hello api.Hello
-		if err := decode(name, data, &hello); err != nil {
-			return err
-		}
-		// Where to start was told by the query otherwise.
-		if !s.known && !s.query.Has("after") && !s.query.Has("since") {
-			s.position, s.known = hello.LastID, true
-		}
-		return s.hand(Message{Hello: &hello})
+		m.Hello = new(api.Hello)
+		into = m.Hello
 	case api.StreamReset:
-		var reset api.Reset
-		if err := decode(name, data, &reset); err != nil {
-			return err
-		}
-		s.position, s.known = max(reset.FirstID, 1)-1, true
-		return s.hand(Message{Reset: &reset})
+		m.Reset = new(api.Reset)
+		into = m.Reset
 	case api.StreamEnd:
-		var end api.End
-		if err := decode(name, data, &end); err != nil {
-			return err
-		}
-		s.position, s.known = end.ResumeAfter, true
-		return fmt.Errorf("%w: %s", errEnded, end.Reason)
+		into = &end
+	default:
+		m.Event = new(model.Event)
+		into = m.Event
 	}
-	var event model.Event
-	if err := decode(name, data, &event); err != nil {
-		return err
-	}
-	// The position is that of what was handed on, so that an event is neither
-	// lost nor repeated when handle fails.
-	if err := s.hand(Message{Event: &event}); err != nil {
-		return err
-	}
-	s.position, s.known = event.ID, true
-	return nil
-}
-
-func (s *stream) hand(m Message) error {
-	s.refused = s.handle(m)
-	return s.refused
-}
-
-func decode(name string, data []byte, into any) error {
 	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("read %s of the stream: %w", name, err)
 	}
-	return nil
+	switch {
+	case m.Hello != nil:
+		// With these parameters the query is where to begin.
+		if !s.known && !s.query.Has("after") && !s.query.Has("since") {
+			s.resumeAfter(m.Hello.LastID)
+		}
+	case m.Reset != nil:
+		s.resumeAfter(max(m.Reset.FirstID, 1) - 1)
+	case m.Event == nil:
+		s.resumeAfter(end.ResumeAfter)
+		return fmt.Errorf("%w: %s", errEnded, end.Reason)
+	}
+	if s.failed = s.handle(m); s.failed == nil && m.Event != nil {
+		s.resumeAfter(m.Event.ID) // only after handle has it
+	}
+	return s.failed
 }
+
+func (s *stream) resumeAfter(id uint64) { s.position, s.known = id, true }

@@ -1,17 +1,17 @@
-// Package metrics shows Prometheus what portwatcher does and what is open.
+// Package metrics collects Prometheus metrics of portwatcher and of the open endpoints.
 //
-// Scans are counted as they come; all else, such as the events since the start and
-// the open endpoints, is read when Prometheus asks. It keeps no history and serves
+// Scans are counted as they happen; all else, such as the events since the start and the open
+// endpoints, is read from [Sources] at each scrape. The package keeps no history and serves
 // nothing: the caller sends what [Metrics.Write] writes.
 //
 // Invariants:
 //
-//   - DO keep the number of series bounded: each label is a closed set, or its
-//     metric has a budget. DON'T put a pid or an id into a label, but for
-//     container_id of portwatcher_port_info.
+//   - DO keep the number of series bounded: each label is a closed set, or its metric has a
+//     budget. DON'T put a pid or an id into a label, except container_id of
+//     portwatcher_port_info.
 //   - DON'T block in ObserveScan: a source calls it.
-//   - DO write the metrics with a series for each port by hand: the library takes
-//     ten times as long to check each. What has few series is the library's.
+//   - DO build the metrics with a series for each port without the registry, whose checks take
+//     ten times as long, and encode them once for each version of the view.
 package metrics
 
 import (
@@ -31,40 +31,68 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Options are the settings of New.
+// Options are the arguments of [New].
 type Options struct {
-	// MaxSeries bounds the series of each metric that grows with the number of
-	// ports; at least 1.
+	// MaxSeries bounds the series of each metric that grows with the number of ports; at least 1.
 	MaxSeries int
-	// Version and Commit say which build this is.
+	// Version and Commit identify the build.
 	Version, Commit string
 	Logger          logrus.FieldLogger
 }
 
-// Metrics is a registry of its own. Its methods are safe for concurrent use,
-// and a nil *Metrics counts nothing.
-type Metrics struct {
-	log       logrus.FieldLogger
-	maxSeries int
-	registry  *prometheus.Registry
-	scan      *prometheus.HistogramVec
-
-	state State
-	// ports has the metrics of each port for what is not written by hand.
-	ports    *prometheus.Registry
-	rendered rendered
-	leftOut  sync.Once // logs that series are left out
-	failure  logOnce
+// Sources are read at each scrape. The functions are safe for concurrent use, and return within
+// milliseconds.
+type Sources struct {
+	View func() *model.View
+	// Published returns the published ports of the monitored containers.
+	Published func(*model.View) []Published
+	// Ready returns nil while everything is watched.
+	Ready   func() error
+	Journal func() Journal
+	// Streams returns how many readers of the event stream there are, and how many were
+	// disconnected since the start because they were too slow. It may be nil: none.
+	Streams func() (open int, cutOff uint64)
 }
 
-// New returns metrics that do not know yet where to read what is true now; see
-// [Metrics.Watch].
+// Published is a published port of a container.
+type Published struct {
+	Container string // its name
+	Protocol  model.Protocol
+	Port      uint16
+	// Listening means that something that others can reach listens there.
+	Listening bool
+}
+
+// Journal is the state of the record of events.
+type Journal struct {
+	Writable bool
+	// LagSeconds is the age of the oldest event that is not recorded yet.
+	LagSeconds float64
+	SizeBytes  int64
+	// Written is how many events were recorded since the start.
+	Written uint64
+}
+
+// Metrics has a registry of its own. Its methods are safe for concurrent use, and a nil
+// *Metrics counts nothing.
+type Metrics struct {
+	log      logrus.FieldLogger
+	registry *prometheus.Registry
+	scan     *prometheus.HistogramVec
+	ports    *ports // nil until Watch
+
+	mutex       sync.Mutex
+	lastFailure string // that was logged
+}
+
+// New returns metrics without sources; see [Metrics.Watch].
 func New(o Options) *Metrics {
 	m := &Metrics{
-		log: o.Logger, maxSeries: o.MaxSeries, registry: prometheus.NewRegistry(), ports: prometheus.NewRegistry(),
+		log: o.Logger, registry: prometheus.NewRegistry(),
+		ports: &ports{log: o.Logger, maxSeries: o.MaxSeries},
 		scan: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "portwatcher_scan_duration_seconds", Help: "Time that one look at the sockets of one network namespace took.",
-			// Classic buckets, and native ones for who asks for them.
+			Name: "portwatcher_scan_duration_seconds", Help: "Duration of one scan of the sockets of one network namespace.",
+			// Classic buckets, and native ones for clients that support them.
 			Buckets:                         model.DetectionBounds,
 			NativeHistogramBucketFactor:     1.1,
 			NativeHistogramMaxBucketNumber:  100,
@@ -73,7 +101,7 @@ func New(o Options) *Metrics {
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "portwatcher_build_info",
-		Help:        "Always 1; the labels say which build runs.",
+		Help:        "Always 1; the labels identify the build.",
 		ConstLabels: prometheus.Labels{"version": o.Version, "commit": o.Commit, "go_version": runtime.Version()},
 	})
 	build.Set(1)
@@ -82,54 +110,47 @@ func New(o Options) *Metrics {
 	return m
 }
 
-// Watch names what scrapes read. It is called once, before the first scrape.
-func (m *Metrics) Watch(state State) {
-	m.state = state
-	m.registry.MustRegister(&collector{state})
-	m.ports.MustRegister(&portCollector{m})
+// Watch sets the sources. It is called once, before the first scrape.
+func (m *Metrics) Watch(s Sources) {
+	m.ports.sources = s
+	m.registry.MustRegister(&collector{s})
 }
 
-// ObserveScan takes the time of one scan of the sockets of a namespace.
+// ObserveScan receives the duration of each scan of the sockets of a namespace.
 func (m *Metrics) ObserveScan(source model.Source, took time.Duration) {
 	if m != nil {
 		m.scan.WithLabelValues(string(source)).Observe(took.Seconds())
 	}
 }
 
-// Negotiate returns the format that a client takes, which is the content type of
-// the answer: the text format, OpenMetrics or protobuf.
+// Negotiate returns the format that a client accepts, which is the content type of the answer:
+// the text format, OpenMetrics or protobuf.
 func Negotiate(header http.Header) expfmt.Format {
 	return expfmt.NegotiateAccept(header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
 }
 
-// Write writes all metrics. What cannot be collected is left out, and logged once.
+// Write writes all metrics. It leaves out what cannot be collected, and logs that once.
 func (m *Metrics) Write(into *bytes.Buffer, format expfmt.Format) error {
-	gatherers := prometheus.Gatherers{m.registry}
-	var byHand []segment
-	switch format.FormatType() {
-	case expfmt.TypeTextPlain, expfmt.TypeOpenMetrics:
-		if m.state != nil {
-			byHand = m.rendered.of(m, m.state.View(), format.FormatType() == expfmt.TypeOpenMetrics)
-		}
-	default:
-		gatherers = append(gatherers, m.ports)
-	}
-	families, err := gatherers.Gather()
+	encoded, err := m.ports.encoded(format)
 	if err != nil {
-		m.failure.log(m.log, err)
+		return err
+	}
+	families, err := m.registry.Gather()
+	if err != nil {
+		m.logFailure(err)
 	}
 	encoder := expfmt.NewEncoder(into, format)
 	for _, family := range families {
-		for len(byHand) > 0 && byHand[0].name < family.GetName() {
-			into.Write(byHand[0].text)
-			byHand = byHand[1:]
+		for len(encoded) > 0 && encoded[0].name < family.GetName() {
+			into.Write(encoded[0].text)
+			encoded = encoded[1:]
 		}
 		if err := encoder.Encode(family); err != nil {
 			return err
 		}
 	}
-	for _, one := range byHand {
-		into.Write(one.text)
+	for _, family := range encoded {
+		into.Write(family.text)
 	}
 	if closer, ok := encoder.(expfmt.Closer); ok {
 		return closer.Close() // OpenMetrics has a last line
@@ -137,24 +158,19 @@ func (m *Metrics) Write(into *bytes.Buffer, format expfmt.Format) error {
 	return nil
 }
 
-// logOnce logs an error when it is another than the last.
-type logOnce struct {
-	mutex sync.Mutex
-	last  string
-}
-
-func (l *logOnce) log(to logrus.FieldLogger, err error) {
+// logFailure logs an error, unless it was the last one.
+func (m *Metrics) logFailure(err error) {
 	text := err.Error()
-	l.mutex.Lock()
-	known := text == l.last
-	l.last = text
-	l.mutex.Unlock()
-	if known {
+	m.mutex.Lock()
+	logged := text == m.lastFailure
+	m.lastFailure = text
+	m.mutex.Unlock()
+	if logged {
 		return
 	}
 	var several prometheus.MultiError
 	if errors.As(err, &several) && len(several) > 0 {
 		text = several[0].Error()
 	}
-	to.Warnf("Metrics are left out: %s", strings.ReplaceAll(text, "\n", " "))
+	m.log.Warnf("Metrics are left out: %s", strings.ReplaceAll(text, "\n", " "))
 }

@@ -28,20 +28,21 @@ import (
 
 var update = flag.Bool("update", false, "write the golden file")
 
-// fakeState is what a test says is so.
+// fakeState is the state that a test sets.
 type fakeState struct {
 	view      model.View
 	published []Published
 	notReady  error
 }
 
-func (f *fakeState) View() *model.View                  { return &f.view }
-func (f *fakeState) Published(*model.View) []Published  { return f.published }
-func (f *fakeState) Ready() error                       { return f.notReady }
-func (f *fakeState) Streams() (open int, cutOff uint64) { return 2, 1 }
-
-func (f *fakeState) Journal() Journal {
-	return Journal{Writable: true, LagSeconds: 0.25, SizeBytes: 4096, Written: 12}
+func (f *fakeState) sources() Sources {
+	return Sources{
+		View:      func() *model.View { return &f.view },
+		Published: func(*model.View) []Published { return f.published },
+		Ready:     func() error { return f.notReady },
+		Journal:   func() Journal { return Journal{Writable: true, LagSeconds: 0.25, SizeBytes: 4096, Written: 12} },
+		Streams:   func() (open int, cutOff uint64) { return 2, 1 },
+	}
 }
 
 var web = &model.ContainerRef{ID: strings.Repeat("a", 64), Name: "shop_web_1", Image: "nginx:1.27", Project: "shop"}
@@ -92,11 +93,11 @@ func realistic() *fakeState {
 	}
 }
 
-func filled(t testing.TB, maxSeries int, state State) (*Metrics, *logtest.Hook) {
+func filled(t testing.TB, maxSeries int, state *fakeState) (*Metrics, *logtest.Hook) {
 	t.Helper()
 	logger, hook := logtest.NewNullLogger()
 	m := New(Options{MaxSeries: maxSeries, Version: "1.2.3", Commit: "abc", Logger: logger})
-	m.Watch(state)
+	m.Watch(state.sources())
 	m.ObserveScan(model.SourceSockDiag, 40*time.Millisecond)
 	return m, hook
 }
@@ -163,7 +164,7 @@ func TestSeriesAreBounded(t *testing.T) {
 	text := scrape(t, m)
 	for metric, excess := range map[string]int{"portwatcher_port_info": 20, "portwatcher_published_port_listening": 17, "portwatcher_listening_ports": 0} {
 		if !strings.Contains(text, fmt.Sprintf("portwatcher_series_left_out{metric=%q} %d\n", metric, excess)) {
-			t.Errorf("%s: %d are not said to be left out:\n%s", metric, excess, text)
+			t.Errorf("%s: %d are not reported as left out:\n%s", metric, excess, text)
 		}
 		if count := strings.Count(text, "\n"+metric+"{"); count > 5 {
 			t.Errorf("%s has %d series", metric, count)
@@ -204,13 +205,14 @@ func TestNobodyCounts(*testing.T) {
 	m.ObserveScan(model.SourceEBPF, time.Second)
 }
 
-// TestByHandAsByTheLibrary compares what is written by hand with what the library
-// writes of the same.
-func TestByHandAsByTheLibrary(t *testing.T) {
+// TestPortsAreValid has the library check the metrics that are built without it.
+func TestPortsAreValid(t *testing.T) {
 	for name, state := range map[string]*fakeState{"realistic": realistic(), "nothing": {}} {
 		for _, accept := range []string{"", "application/openmetrics-text;version=1.0.0", "text/plain;version=0.0.4;escaping=underscores"} {
 			m, _ := filled(t, 4, state)
-			families, err := prometheus.Gatherers{m.registry, m.ports}.Gather()
+			families, err := prometheus.Gatherers{m.registry, prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+				return m.ports.families(&state.view), nil
+			})}.Gather()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,192 +1,186 @@
 package metrics
 
 import (
+	"bytes"
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/model"
 )
 
-// family is a gauge with a number of series that grows with the number of ports.
-type family struct {
-	name, help string
-	labels     []string // in the order of the alphabet, as they are written
-	desc       *prometheus.Desc
-}
-
-func newFamily(name, help string, labels ...string) *family {
-	return &family{name: "portwatcher_" + name, help: help, labels: labels, desc: describe(name, help, labels...)}
-}
-
-// The families, in the order of their names.
+// The labels of each metric are in alphabetical order, as the formats have them.
 var (
-	listeningPorts = newFamily("listening_ports", "Endpoints that are open now.",
-		"container_name", "exposure", "protocol")
-	portInfo = newFamily("port_info", "Always 1: one endpoint that is open now.",
-		"address", "container_id", "container_name", "exposure", "image", "port", "process", "protocol")
-	publishedListening = newFamily("published_port_listening", "Whether something listens on a port that is published (1), or nothing does (0).",
-		"container_name", "port", "protocol")
-	seriesLeftOut = newFamily("series_left_out", "Series that are missing because their metric has more than --metrics-max-series.", "metric")
-
-	families = []*family{listeningPorts, portInfo, publishedListening, seriesLeftOut}
+	listeningLabels = []string{"container_name", "exposure", "protocol"}
+	infoLabels      = []string{"address", "container_id", "container_name", "exposure", "image", "port", "process", "protocol"}
+	publishedLabels = []string{"container_name", "port", "protocol"}
 )
 
-// output takes the series of families, one family after the other.
-type output interface {
-	begin(*family)
-	// add takes the values of the labels in their order, valid or not, and keeps none.
-	add(value int, labels []string)
+// ports are the metrics with a number of series that grows with the number of ports.
+type ports struct {
+	log       logrus.FieldLogger
+	maxSeries int // of each metric
+	sources   Sources
+	leftOut   sync.Once // logs that series are left out
+
+	mutex   sync.Mutex
+	version uint64 // of the view that is encoded
+	forms   map[expfmt.Format][]encoded
 }
 
-// portSeries puts out what has a series for each port.
-type portSeries struct {
-	metrics *Metrics
-	view    *model.View
-	to      output
-	labels  []string // reused
-
-	left    int // of the budget of a family
-	excess  []int
-	current int // index of the family
+// encoded is a metric in one format.
+type encoded struct {
+	name string
+	text []byte // immutable
 }
 
-func (m *Metrics) putPorts(view *model.View, to output) {
-	p := &portSeries{metrics: m, view: view, to: to, excess: make([]int, len(families))}
-	for i, put := range []func(){p.putListening, p.putInfo, p.putPublished, p.putLeftOut} {
-		p.current, p.left = i, m.maxSeries
-		to.begin(families[i])
-		put()
+// encoded returns the metrics of the current view, in the order of their names. Scrapes of the
+// same version share them.
+func (p *ports) encoded(format expfmt.Format) ([]encoded, error) {
+	if p.sources.View == nil {
+		return nil, nil
 	}
-}
-
-// add puts a series out, if the budget of its family allows.
-func (p *portSeries) add(value int, labels ...string) {
-	if p.left == 0 {
-		p.excess[p.current]++
-		return
+	view := p.sources.View()
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if p.forms == nil || p.version != view.Version {
+		p.version, p.forms = view.Version, map[expfmt.Format][]encoded{}
 	}
-	p.left--
-	p.to.add(value, labels)
-}
-
-func (p *portSeries) putListening() {
-	type key struct {
-		container string
-		exposure  model.Exposure
-		protocol  model.Protocol
+	if form := p.forms[format]; form != nil {
+		return form, nil
 	}
-	counts := map[key]int{}
-	for i := range p.view.Open {
-		o := &p.view.Open[i]
-		counts[key{nameOf(o.Container), o.Exposure, o.Protocol}]++
-	}
-	for _, k := range slices.SortedFunc(maps.Keys(counts), func(a, b key) int {
-		return cmp.Or(cmp.Compare(a.container, b.container), cmp.Compare(a.exposure, b.exposure), cmp.Compare(a.protocol, b.protocol))
-	}) {
-		p.add(counts[k], k.container, string(k.exposure), k.protocol.String())
-	}
-}
-
-// byReach are the exposures from what most can reach to what fewest can.
-var byReach = []model.Exposure{model.Published, model.Host, model.Network, model.Loopback}
-
-func (p *portSeries) putInfo() {
-	open := p.view.Open
-	if len(open) <= p.metrics.maxSeries {
-		for i := range open {
-			p.putOne(&open[i])
+	form := []encoded{}
+	for _, family := range p.families(view) {
+		var text bytes.Buffer
+		if err := expfmt.NewEncoder(&text, format).Encode(family); err != nil {
+			return nil, fmt.Errorf("encode %s: %w", family.GetName(), err)
 		}
-		return
+		form = append(form, encoded{family.GetName(), text.Bytes()})
 	}
-	// What the outside can reach must not be what is left out. What none of them has
-	// is put out first.
-	for rank := -1; rank < len(byReach); rank++ {
-		for i := range open {
-			if slices.Index(byReach, open[i].Exposure) == rank {
-				p.putOne(&open[i])
-			}
-		}
-	}
+	p.forms[format] = form
+	return form, nil
 }
 
-func (p *portSeries) putOne(o *model.Open) {
-	if p.left == 0 {
-		p.excess[p.current]++
-		return
+// families returns the metrics that have a series, in the order of their names.
+func (p *ports) families(view *model.View) []*dto.MetricFamily {
+	all := []*family{
+		p.listening(view),
+		p.info(view),
+		p.published(view),
 	}
-	p.left--
-	var container model.ContainerRef
-	if o.Container != nil {
-		container = *o.Container
-	}
-	process := ""
-	if len(o.Processes) > 0 {
-		process = o.Processes[0].Name
-	}
-	p.labels = append(p.labels[:0], o.Address.String(), container.ID, container.Name, string(o.Exposure), container.Image,
-		strconv.Itoa(int(o.Port)), process, o.Protocol.String())
-	p.to.add(1, p.labels)
-}
-
-func (p *portSeries) putPublished() {
-	for _, one := range p.metrics.state.Published(p.view) {
-		p.add(int(truth(one.Listening)), one.Container, strconv.Itoa(int(one.Port)), one.Protocol.String())
-	}
-}
-
-// putLeftOut says how many series were left out; the log has it once.
-func (p *portSeries) putLeftOut() {
-	p.left = len(families)
-	for i, excess := range p.excess[:len(families)-1] {
-		p.add(excess, families[i].name)
-		if excess > 0 {
-			p.metrics.leftOut.Do(func() {
-				p.metrics.log.Warnf("%s has %d series too many for --metrics-max-series %d; they are left out, and counted in portwatcher_series_left_out.",
-					families[i].name, excess, p.metrics.maxSeries)
+	leftOut := newFamily("series_left_out", "Series that are missing because their metric has more than --metrics-max-series.", len(all), "metric")
+	for _, f := range all {
+		leftOut.add(f.excess, f.GetName())
+		if f.excess > 0 {
+			p.leftOut.Do(func() {
+				p.log.Warnf("%s has %d series too many for --metrics-max-series %d; they are left out, and counted in portwatcher_series_left_out.",
+					f.GetName(), f.excess, p.maxSeries)
 			})
 		}
 	}
-}
-
-func nameOf(container *model.ContainerRef) string {
-	if container == nil {
-		return ""
+	var families []*dto.MetricFamily
+	for _, f := range append(all, leftOut) {
+		if len(f.Metric) > 0 {
+			families = append(families, &f.MetricFamily)
+		}
 	}
-	return container.Name
+	return families
 }
 
-// portCollector gives the library what [rendered] writes by hand, for formats that
-// are not written by hand.
-type portCollector struct{ metrics *Metrics }
-
-// Describe implements [prometheus.Collector].
-func (c *portCollector) Describe(to chan<- *prometheus.Desc) {
-	for _, f := range families {
-		to <- f.desc
+func (p *ports) listening(view *model.View) *family {
+	f := newFamily("listening_ports", "Endpoints that are open now.", p.maxSeries, listeningLabels...)
+	counts := map[[3]string]int{}
+	for i := range view.Open {
+		o := &view.Open[i]
+		counts[[3]string{containerOf(o).Name, string(o.Exposure), o.Protocol.String()}]++
 	}
-}
-
-// Collect implements [prometheus.Collector].
-func (c *portCollector) Collect(to chan<- prometheus.Metric) {
-	c.metrics.putPorts(c.metrics.state.View(), &libraryOutput{sender: sender{to}})
-}
-
-type libraryOutput struct {
-	sender
-	family *family
-}
-
-func (o *libraryOutput) begin(f *family) { o.family = f }
-
-func (o *libraryOutput) add(value int, labels []string) {
-	valid := make([]string, len(labels))
-	for i, label := range labels {
-		valid[i] = strings.ToValidUTF8(label, replacement)
+	for _, labels := range slices.SortedFunc(maps.Keys(counts), func(a, b [3]string) int { return slices.Compare(a[:], b[:]) }) {
+		f.add(counts[labels], labels[:]...)
 	}
-	o.gauge(o.family.desc, float64(value), valid...)
+	return f
+}
+
+// byReach are the exposures, those with the widest reach first.
+var byReach = []model.Exposure{model.Published, model.Host, model.Network, model.Loopback}
+
+func (p *ports) info(view *model.View) *family {
+	f := newFamily("port_info", "Always 1: one endpoint that is open now.", p.maxSeries, infoLabels...)
+	order := make([]*model.Open, len(view.Open))
+	for i := range view.Open {
+		order[i] = &view.Open[i]
+	}
+	if len(order) > p.maxSeries { // leave out those with the narrowest reach
+		slices.SortStableFunc(order, func(a, b *model.Open) int {
+			return cmp.Compare(slices.Index(byReach, a.Exposure), slices.Index(byReach, b.Exposure))
+		})
+	}
+	for _, o := range order {
+		c, process := containerOf(o), ""
+		if len(o.Processes) > 0 {
+			process = o.Processes[0].Name
+		}
+		f.add(1, o.Address.String(), c.ID, c.Name, string(o.Exposure), c.Image, strconv.Itoa(int(o.Port)), process, o.Protocol.String())
+	}
+	return f
+}
+
+func (p *ports) published(view *model.View) *family {
+	f := newFamily("published_port_listening", "Whether something listens on a port that is published (1), or nothing does (0).", p.maxSeries, publishedLabels...)
+	for _, port := range p.sources.Published(view) {
+		f.add(int(truth(port.Listening)), port.Container, strconv.Itoa(int(port.Port)), port.Protocol.String())
+	}
+	return f
+}
+
+// containerOf returns the container of an endpoint, an empty one where it has none.
+func containerOf(o *model.Open) *model.ContainerRef {
+	if o.Container == nil {
+		return &model.ContainerRef{}
+	}
+	return o.Container
+}
+
+// family is a gauge with at most so many series.
+type family struct {
+	dto.MetricFamily
+	labels []string
+	most   int
+	excess int // series that were left out
+}
+
+func newFamily(name, help string, most int, labels ...string) *family {
+	f := &family{labels: labels, most: most}
+	f.Name, f.Help, f.Type = new("portwatcher_"+name), &help, dto.MetricType_GAUGE.Enum()
+	return f
+}
+
+// add adds a series with the values of the labels, which it keeps.
+func (f *family) add(value int, labels ...string) {
+	if len(f.Metric) == f.most {
+		f.excess++
+		return
+	}
+	series := &struct { // one allocation
+		dto.Metric
+		gauge dto.Gauge
+		value float64
+	}{value: float64(value)}
+	series.gauge.Value, series.Gauge = &series.value, &series.gauge
+	series.Label = make([]*dto.LabelPair, len(labels))
+	pairs := make([]dto.LabelPair, len(labels))
+	for i := range labels {
+		// A process may give itself any bytes as a name.
+		labels[i] = strings.ToValidUTF8(labels[i], "\uFFFD")
+		pairs[i].Name, pairs[i].Value = &f.labels[i], &labels[i]
+		series.Label[i] = &pairs[i]
+	}
+	f.Metric = append(f.Metric, &series.Metric)
 }

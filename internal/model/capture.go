@@ -87,77 +87,76 @@ type ContainerState struct {
 	Stale bool
 }
 
-// CaptureStatus is the condition of the capture. The JSON form is part of the HTTP API's
-// status.
+// CaptureStatus is the condition of the capture.
 type CaptureStatus struct {
 	// Host is the name of this host in events; empty until it is known.
-	Host string `json:"host,omitempty"`
+	Host string
 	// StartedAt is when the capture began, in UTC.
-	StartedAt time.Time    `json:"started_at"`
-	Engine    EngineStatus `json:"engine"`
-	Source    SourceStatus `json:"source"`
+	StartedAt time.Time
+	Engine    EngineStatus
+	Source    SourceStatus
 	// Watchers has one entry for each namespace that is watched.
-	Watchers []WatcherStatus `json:"watchers"`
+	Watchers []WatcherStatus
 	// Gaps is the number of gap events, Overruns how often the kernel dropped reports that
 	// were not read in time, and Lost how many events a sink's queue dropped; since the
 	// start.
-	Gaps     uint64 `json:"gaps"`
-	Overruns uint64 `json:"overruns"`
-	Lost     uint64 `json:"lost_events"`
+	Gaps     uint64
+	Overruns uint64
+	Lost     uint64
 	// Queues are the sinks' queues.
-	Queues []QueueStatus `json:"queues"`
+	Queues []QueueStatus
 }
 
 // EngineStatus is the condition of the connection to the Docker Engine.
 type EngineStatus struct {
-	Connected bool `json:"connected"`
+	Connected bool
 	// Since is when it was connected, or when the connection was lost, in UTC.
-	Since   time.Time `json:"since,omitzero"`
-	Address string    `json:"address"`
-	Name    string    `json:"name,omitempty"`
-	Version string    `json:"version,omitempty"`
+	Since   time.Time
+	Address string
+	Name    string
+	Version string
 	// Reconnects is how often the connection was made again.
-	Reconnects uint64 `json:"reconnects"`
+	Reconnects uint64
 	// Error is why it is not connected; empty while it is.
-	Error string `json:"error,omitempty"`
+	Error string
 }
 
 // SourceStatus names the sources in use.
 type SourceStatus struct {
 	// Wanted is the setting: auto, ebpf, netlink or proc.
-	Wanted string `json:"wanted"`
+	Wanted string
 	// EBPF means that eBPF reports every change on this host.
-	EBPF bool `json:"ebpf"`
+	EBPF bool
 	// Destroy means that destroy notifications are received in every namespace that is
 	// watched.
-	Destroy bool `json:"destroy"`
+	Destroy bool
 }
 
 // WatcherStatus is the condition of one namespace that is watched.
 type WatcherStatus struct {
-	Namespace Namespace `json:"-"`
+	Namespace Namespace
 	// Name is the namespace as /proc shows it, "net:[4026531840]".
-	Name string `json:"namespace"`
+	Name string
 	// Host means that it is the host's own.
-	Host    bool   `json:"host"`
-	Source  Source `json:"source,omitempty"`
-	Destroy bool   `json:"destroy"`
+	Host    bool
+	Source  Source
+	Destroy bool
 	// Reason is why destroy notifications are not received although they could be.
-	Reason string `json:"reason,omitempty"`
+	Reason string
 	// LastScan is when it was last scanned with success, in UTC.
-	LastScan time.Time `json:"last_scan_at,omitzero"`
-	Stale    bool      `json:"stale"`
+	LastScan time.Time
+	Stale    bool
 	// Containers are the names of the monitored ones, sorted.
-	Containers []string `json:"containers"`
+	Containers []string
 }
 
 // QueueStatus is the fill of the queue in front of one sink.
 type QueueStatus struct {
 	// Name is the sink: output, journal or live.
-	Name string `json:"name"`
+	Name string
 	// Length is how many events wait, of Capacity.
-	Length   int `json:"length"`
-	Capacity int `json:"capacity"`
+	Length   int
+	Capacity int
 	// Dropped is how many it did not take since the start.
-	Dropped uint64 `json:"dropped"`
+	Dropped uint64
 }

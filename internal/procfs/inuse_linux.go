@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // InUse is how many sockets of a network namespace are in the kernel's tables,
@@ -25,9 +27,17 @@ var counts = [...]struct{ name, tcp, udp string }{
 
 // Counter counts the sockets of a network namespace, at a small part of the cost of a
 // dump. It keeps that namespace alive until it is closed, also when the process through
-// which it was opened has ended. It is safe for concurrent use.
+// which it was opened has ended. Read is for one goroutine; Close may be called by any.
 type Counter struct {
 	files [len(counts)]*os.File // nil where the kernel has no IPv6
+	raw   [len(counts)]syscall.RawConn
+
+	// One read, and the function that makes it: a closure made by each Read would be
+	// allocated.
+	buffer *[bufferSize]byte
+	length int
+	err    error
+	read   func(fd uintptr)
 }
 
 // OpenCounter opens a counter for the network namespace of process pid. Its
@@ -39,8 +49,14 @@ func OpenCounter(procRoot string, pid int) (*Counter, error) {
 	}
 	defer root.Close()
 	c := &Counter{}
+	// From the beginning: the kernel counts again. One system call reads all; ReadAt would
+	// make a second that finds the end.
+	c.read = func(fd uintptr) { c.length, c.err = unix.Pread(int(fd), c.buffer[:], 0) }
 	for i := range counts {
-		if c.files[i], err = openIn(root, counts[i].name, i > 0); err != nil {
+		if c.files[i], err = openIn(root, counts[i].name, i > 0); err == nil && c.files[i] != nil {
+			c.raw[i], err = c.files[i].SyscallConn()
+		}
+		if err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
@@ -50,18 +66,20 @@ func OpenCounter(procRoot string, pid int) (*Counter, error) {
 // Read returns the current numbers and allocates nothing. The error is a *[ParseError]
 // for a damaged file, os.ErrClosed after Close, otherwise the errno, wrapped.
 func (c *Counter) Read() (InUse, error) {
-	buffer := buffers.Take()
-	defer buffers.Give(buffer)
+	c.buffer = buffers.Take()
+	defer buffers.Give(c.buffer)
 	var sum InUse
 	for i, file := range c.files {
 		if file == nil {
 			continue
 		}
-		n, err := file.ReadAt(buffer[:], 0) // from its beginning: the kernel counts again
-		if err != nil && err != io.EOF {
-			return sum, err
+		if c.raw[i].Control(c.read) != nil { // its only error is not exported
+			c.err = os.ErrClosed
 		}
-		if line, err := parseInUse(&sum, buffer[:n], counts[i].tcp, counts[i].udp); err != nil {
+		if c.err != nil {
+			return sum, &os.PathError{Op: "read", Path: file.Name(), Err: c.err}
+		}
+		if line, err := parseInUse(&sum, c.buffer[:c.length], counts[i].tcp, counts[i].udp); err != nil {
 			return sum, &ParseError{file.Name(), line, err.Error()}
 		}
 	}

@@ -17,21 +17,22 @@ import (
 	"portwatcher/internal/server/api"
 )
 
-// tokenSum is the SHA-256 of the token: comparing sums takes the same time
-// whatever the length, and the token itself is not kept.
+// tokenSum is the SHA-256 of the token: comparing sums takes the same time whatever the length
+// of the token, and the token is not kept.
 type tokenSum [sha256.Size]byte
 
 // maxToken bounds the token file, in bytes.
 const maxToken = 4096
 
-// tokenSetting names the setting in both forms: which was used is not known here.
+// tokenSetting names the setting in both forms, because either may be in use.
 const tokenSetting = "--token-file, PORTWATCHER_TOKEN_FILE"
 
 func (s *Server) readToken() (err error) {
-	if s.TokenFile == "" {
+	path := s.options.TokenFile
+	if path == "" {
 		return nil
 	}
-	s.token, err = newReloaded(s.log, func() (tokenSum, error) { return readToken(s.TokenFile) }, s.TokenFile)
+	s.token, err = newReloaded(s.log, func() (tokenSum, error) { return readToken(path) }, path)
 	return err
 }
 
@@ -53,7 +54,6 @@ func readToken(path string) (tokenSum, error) {
 	return sha256.Sum256([]byte(token)), nil
 }
 
-// readBounded reads a file that must not have more than most bytes.
 func readBounded(path string, most int64) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -69,7 +69,7 @@ func readBounded(path string, most int64) ([]byte, error) {
 	return content, nil
 }
 
-// authorized returns nil for a request that carries the token.
+// authorized returns nil for a request with the token.
 func (s *Server) authorized(r *http.Request) error {
 	if s.token == nil {
 		return nil
@@ -83,57 +83,7 @@ func (s *Server) authorized(r *http.Request) error {
 	return newProblem(http.StatusUnauthorized, "a token is needed: send it as the header Authorization: Bearer TOKEN")
 }
 
-// hostAllowed guards against DNS rebinding, by which a page of another site
-// would read what listens here: its requests carry that site's name. A token
-// guards better, and makes this check needless.
-func (s *Server) hostAllowed(r *http.Request) error {
-	if s.token != nil {
-		return nil
-	}
-	host := r.Host
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-	// An address cannot be rebound, and a name without a dot is none that a site
-	// on the Internet has.
-	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") ||
-		strings.HasSuffix(host, ".localhost") || s.hosts[host] {
-		return nil
-	}
-	return newProblem(http.StatusForbidden,
-		fmt.Sprintf("Host: %q: without a token, allowed are addresses, names without a dot, this host's name and those of --allowed-hosts", host))
-}
-
-// certificate is a pair of certificate and key.
-type certificate = tls.Certificate
-
-func (s *Server) readCertificate() (err error) {
-	if s.TLSCert == "" && s.TLSKey == "" {
-		return nil
-	}
-	if s.TLSCert == "" || s.TLSKey == "" {
-		return errors.New("--tls-cert and --tls-key: each needs the other")
-	}
-	load := func() (*certificate, error) {
-		pair, err := tls.LoadX509KeyPair(s.TLSCert, s.TLSKey)
-		if err != nil {
-			return nil, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", s.TLSCert, s.TLSKey, err)
-		}
-		return &pair, nil
-	}
-	s.pair, err = newReloaded(s.log, load, s.TLSCert, s.TLSKey)
-	return err
-}
-
-func (s *Server) tlsConfig() *tls.Config {
-	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.get(), nil },
-	}
-}
-
-// challenge completes an answer to a request without the token.
+// challenge completes the answer to a request without the token.
 // Source: RFC 6750, section 3.
 func challenge(w http.ResponseWriter, r *http.Request, p *api.Problem) {
 	if p.Status != http.StatusUnauthorized {
@@ -144,4 +94,43 @@ func challenge(w http.ResponseWriter, r *http.Request, p *api.Problem) {
 		value += `, error="invalid_token"`
 	}
 	w.Header().Set("WWW-Authenticate", value)
+}
+
+// hostAllowed prevents DNS rebinding, by which a page of another site reads from here: its
+// requests have that site's name. A token prevents it better, and makes this check needless.
+func (s *Server) hostAllowed(r *http.Request) error {
+	if s.token != nil {
+		return nil
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	// An address cannot be rebound, and no site on the Internet has a name without a dot.
+	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") ||
+		strings.HasSuffix(host, ".localhost") || s.hosts[host] {
+		return nil
+	}
+	return newProblem(http.StatusForbidden,
+		fmt.Sprintf("Host: %q: without a token, allowed are addresses, names without a dot, this host's name and those of --allowed-hosts", host))
+}
+
+func (s *Server) readCertificate() (err error) {
+	cert, key := s.options.TLSCert, s.options.TLSKey
+	if cert == "" && key == "" {
+		return nil
+	}
+	if cert == "" || key == "" {
+		return errors.New("--tls-cert and --tls-key: each needs the other")
+	}
+	load := func() (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", cert, key, err)
+		}
+		return &pair, nil
+	}
+	s.pair, err = newReloaded(s.log, load, cert, key)
+	return err
 }

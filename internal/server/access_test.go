@@ -23,7 +23,7 @@ func writeFile(t testing.TB, path, content string) string {
 	return path
 }
 
-// expire makes the next request look at the files again.
+// expire makes the next request check the files again.
 func expire[T any](r *reloaded[T]) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()

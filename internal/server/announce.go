@@ -9,18 +9,19 @@ import (
 	"strings"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 )
 
 const (
-	// lookEvery is the time between two looks for the container that this process
-	// is in, and lookFor how long it is looked for.
-	lookEvery = 200 * time.Millisecond
-	lookFor   = time.Minute
+	// findEvery is the time between two searches for the container of this process, and findFor
+	// the time after which they end.
+	findEvery = 200 * time.Millisecond
+	findFor   = time.Minute
 )
 
-// announce says where the server is and who can read from it. It may have to
-// wait until the containers are known.
+// announce logs the address, and who can read from it. It may have to wait until the containers
+// are known.
 func (s *Server) announce(ctx context.Context) {
 	scheme := "http"
 	if s.pair != nil {
@@ -32,7 +33,7 @@ func (s *Server) announce(ctx context.Context) {
 		return
 	}
 	at := address.AddrPort()
-	if s.Namespace == (model.Namespace{}) {
+	if s.options.Namespace == (model.Namespace{}) {
 		s.warnOpen(at, fmt.Sprintf("; --listen 127.0.0.1:%d serves this host alone", at.Port()))
 		return
 	}
@@ -42,20 +43,18 @@ func (s *Server) announce(ctx context.Context) {
 	case !found:
 		s.warnOpen(at, "")
 	default:
-		s.tellPublished(scheme, at.Port(), published)
+		s.announcePublished(scheme, at.Port(), published)
 	}
 }
 
-// warnOpen warns where nothing is known to stand between the address and whoever
-// reaches it.
+// warnOpen warns of an address that everybody may be able to reach.
 func (s *Server) warnOpen(at netip.AddrPort, other string) {
 	if s.token == nil {
-		s.log.Warnf("Everybody who reaches %s can read what listens here: --token-file asks for a token%s.", at, other)
+		s.log.Warnf("Everybody who reaches %s can read what listens here: --token-file requires a token%s.", at, other)
 	}
 }
 
-// tellPublished says where the port of this process's container can be reached.
-func (s *Server) tellPublished(scheme string, number uint16, published []netip.AddrPort) {
+func (s *Server) announcePublished(scheme string, number uint16, published []netip.AddrPort) {
 	if len(published) == 0 {
 		s.log.Infof("Port %d of this container is published nowhere: other containers on its networks reach it.", number)
 		return
@@ -77,29 +76,25 @@ func (s *Server) tellPublished(scheme string, number uint16, published []netip.A
 	}
 }
 
-// awaitPublished waits until this process's container is known, and returns the
-// addresses of the host that forward to a port of its namespace. found is false
-// where it is in none, or in the host's namespace.
+// awaitPublished waits until this process's container is known, and returns the addresses of
+// the host that forward to a port of its namespace. found is false where the process is in no
+// container, or in the host's namespace.
 func (s *Server) awaitPublished(ctx context.Context, number uint16) (published []netip.AddrPort, found bool) {
-	ctx, cancel := context.WithTimeout(ctx, lookFor)
+	ctx, cancel := context.WithTimeout(ctx, findFor)
 	defer cancel()
-	again := time.NewTicker(lookEvery)
-	defer again.Stop()
 	for {
-		known := s.Capture.Ready() == nil // before the look, so that it has all
-		if published, found = publishedFor(s.Capture.View().Containers, s.Namespace, number); found || known {
+		complete := s.capture.Ready() == nil // before the view, so that the view has all containers
+		if published, found = publishedFor(s.capture.View().Containers, s.options.Namespace, number); found || complete {
 			return published, found
 		}
-		select {
-		case <-ctx.Done():
+		if !clock.Sleep(ctx, findEvery) {
 			return nil, false
-		case <-again.C:
 		}
 	}
 }
 
-// publishedFor lists the addresses of the host that forward to a TCP port of a
-// namespace, and says whether it is a container's, and not the host's.
+// publishedFor returns the addresses of the host that forward to a TCP port of a namespace.
+// found is false where no container has the namespace, or it is the host's.
 func publishedFor(containers []model.ContainerState, namespace model.Namespace, number uint16) (published []netip.AddrPort, found bool) {
 	for _, c := range containers {
 		if c.Namespace != namespace {

@@ -12,7 +12,7 @@ import (
 	"portwatcher/internal/testutil/kernel"
 )
 
-// lateCapture knows its containers when it is told to.
+// lateCapture has no containers until it is released.
 type lateCapture struct {
 	*fakeCapture
 	late  []model.ContainerState
@@ -26,7 +26,7 @@ func (c *lateCapture) View() *model.View {
 	return &model.View{}
 }
 
-// Whoever can be read from by everybody is warned, and nobody else.
+// An address that everybody can read from is logged as a warning; no other is.
 func TestWhoReachesIsTold(t *testing.T) {
 	own := model.Namespace{Device: 4, Inode: 7}
 	at := func(hosts ...string) (all []model.PublishedPort) {
@@ -42,23 +42,23 @@ func TestWhoReachesIsTold(t *testing.T) {
 		published []model.PublishedPort
 		token     string
 		mode      string
-		says      []string // with the level
-		silent    string
+		wants     []string // with the level
+		without   string
 	}{
-		"loopback":               {listen: "127.0.0.1:0", silent: "reach"},
-		"the host":               {listen: "0.0.0.0:0", says: []string{"warning Everybody who reaches", "--listen 127.0.0.1:"}},
-		"the host, with a token": {listen: "0.0.0.0:0", token: token, silent: "Everybody"},
-		"a container's":          {listen: "0.0.0.0:0", namespace: own, published: at("127.0.0.1:9888"), says: []string{"info On this host it is at http://127.0.0.1:9888;"}, silent: "warning"},
+		"loopback":               {listen: "127.0.0.1:0", without: "reach"},
+		"the host":               {listen: "0.0.0.0:0", wants: []string{"warning Everybody who reaches", "--listen 127.0.0.1:"}},
+		"the host, with a token": {listen: "0.0.0.0:0", token: token, without: "Everybody"},
+		"a container's":          {listen: "0.0.0.0:0", namespace: own, published: at("127.0.0.1:9888"), wants: []string{"info On this host it is at http://127.0.0.1:9888;"}, without: "warning"},
 		"in the host's": {
-			listen: "0.0.0.0:0", namespace: own, mode: "host", says: []string{"warning Everybody who reaches"},
+			listen: "0.0.0.0:0", namespace: own, mode: "host", wants: []string{"warning Everybody who reaches"},
 		},
-		"in no container's": {listen: "0.0.0.0:0", namespace: model.Namespace{Inode: 9}, says: []string{"warning Everybody who reaches"}},
-		"not published":     {listen: "0.0.0.0:0", namespace: own, says: []string{"info Port", "published nowhere"}, silent: "warning"},
+		"in no container's": {listen: "0.0.0.0:0", namespace: model.Namespace{Inode: 9}, wants: []string{"warning Everybody who reaches"}},
+		"not published":     {listen: "0.0.0.0:0", namespace: own, wants: []string{"info Port", "published nowhere"}, without: "warning"},
 		"published to all": {
 			listen: "0.0.0.0:0", namespace: own, published: at("[::1]:80", "0.0.0.0:9888", "[::]:9888"),
-			says: []string{"warning Port", "published at 0.0.0.0:9888, [::]:9888:", "--token-file", "info On this host it is at http://[::1]:80;"},
+			wants: []string{"warning Port", "published at 0.0.0.0:9888, [::]:9888:", "--token-file", "info On this host it is at http://[::1]:80;"},
 		},
-		"published to all, with a token": {listen: "0.0.0.0:0", namespace: own, published: at("127.0.0.1:80", "0.0.0.0:9888"), token: token, says: []string{"info On this host"}, silent: "warning"},
+		"published to all, with a token": {listen: "0.0.0.0:0", namespace: own, published: at("127.0.0.1:80", "0.0.0.0:9888"), token: token, wants: []string{"info On this host"}, without: "warning"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			capture := &lateCapture{fakeCapture: &fakeCapture{notReady: errors.New("starting")}}
@@ -75,16 +75,16 @@ func TestWhoReachesIsTold(t *testing.T) {
 			}
 			capture.known.Store(true)
 			capture.set(func(f *fakeCapture) { f.notReady = nil })
-			told := func() string {
+			logged := func() string {
 				var lines strings.Builder
 				for _, entry := range s.logs.AllEntries() {
 					lines.WriteString(entry.Level.String() + " " + entry.Message + "\n")
 				}
 				return lines.String()
 			}
-			kernel.Eventually(t, "it is told", func() bool {
-				for _, want := range append(test.says, "info Serving the page") {
-					if !strings.Contains(told(), want) {
+			kernel.Eventually(t, "it is logged", func() bool {
+				for _, want := range append(test.wants, "info Serving the page") {
+					if !strings.Contains(logged(), want) {
 						return false
 					}
 				}
@@ -93,8 +93,8 @@ func TestWhoReachesIsTold(t *testing.T) {
 			if err := s.stop(); err != nil {
 				t.Error(err)
 			}
-			if test.silent != "" && strings.Contains(told(), test.silent) {
-				t.Errorf("told %q, want nothing of %q", told(), test.silent)
+			if test.without != "" && strings.Contains(logged(), test.without) {
+				t.Errorf("logged %q, want nothing of %q", logged(), test.without)
 			}
 		})
 	}

@@ -11,19 +11,16 @@ import (
 	"time"
 )
 
-// minGzip is the size in bytes from which an answer is worth compressing.
-const minGzip = 1 << 10
-
-// maxKept bounds the buffers that are kept for the next answer, in bytes.
-const maxKept = 4 << 20
-
-// pieceSize is how many bytes are written at once: the time for one write is for
-// so many.
-const pieceSize = 64 << 10
+const (
+	// maxKept bounds the buffers that are kept for the next answer, in bytes.
+	maxKept = 4 << 20
+	// pieceSize is how many bytes one write has; see limits.stallTime.
+	pieceSize = 64 << 10
+)
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-func keep(buffer *bytes.Buffer) {
+func recycle(buffer *bytes.Buffer) {
 	if buffer.Cap() <= maxKept {
 		buffer.Reset()
 		buffers.Put(buffer)
@@ -40,131 +37,123 @@ func encode(into *bytes.Buffer, value any) error {
 	return nil
 }
 
-// whole is an answer that is complete. Answers can share it.
+// whole is a complete answer. Requests can share it.
 type whole struct {
 	body
 	contentType string
-	content     []byte // immutable while it is held
-	packed      bool   // by gzip
-	done        func() // gives its memory back once it was sent; may be nil
+	content     []byte // immutable until done
+	compressed  bool
+	done        func() // called after it was sent; may be nil
 }
 
-func newWhole(contentType string, content []byte, packed bool) *whole {
-	return &whole{body: body{size: len(content)}, contentType: contentType, content: content, packed: packed}
+func newWhole(contentType string, content []byte, compressed bool) *whole {
+	return &whole{body: body{size: len(content)}, contentType: contentType, content: content, compressed: compressed}
 }
 
-// asJSON encodes a value as an answer of its own.
 func asJSON(r *http.Request, value any) (*whole, error) {
 	return asWhole(r, "application/json", func(into *bytes.Buffer) error { return encode(into, value) })
 }
 
-// asWhole makes an answer of its own, compressed where the client takes it.
+// asWhole makes an answer to one request, compressed where the client accepts it.
 func asWhole(r *http.Request, contentType string, write func(into *bytes.Buffer) error) (*whole, error) {
-	plain := buffers.Get().(*bytes.Buffer)
-	if err := write(plain); err != nil {
+	buffer := buffers.Get().(*bytes.Buffer)
+	if err := write(buffer); err != nil {
 		return nil, err
 	}
-	if plain.Len() <= minGzip || !acceptsGzip(r) {
-		what := newWhole(contentType, plain.Bytes(), false)
-		what.done = func() { keep(plain) }
-		return what, nil
+	compressed := buffer.Len() > minGzip && acceptsGzip(r)
+	if compressed {
+		plain := buffer
+		defer recycle(plain)
+		buffer = buffers.Get().(*bytes.Buffer)
+		if err := compress(buffer, plain.Bytes()); err != nil {
+			return nil, err
+		}
 	}
-	defer keep(plain)
-	packed := buffers.Get().(*bytes.Buffer)
-	if err := new(packer).pack(packed, plain.Bytes(), true); err != nil {
-		return nil, err
-	}
-	what := newWhole(contentType, packed.Bytes(), true)
-	what.done = func() { keep(packed) }
-	return what, nil
+	answer := newWhole(contentType, buffer.Bytes(), compressed)
+	answer.done = func() { recycle(buffer) }
+	return answer, nil
 }
 
-// rendered is what is kept of an answer for those who ask for the same.
+// rendered is an answer that is shared, in both forms.
 type rendered struct {
-	plain *whole
-
-	packing sync.Once
-	packed  *whole
-	err     error
+	plain      *whole
+	compressed func() (*whole, error) // makes it at the first call
 }
 
-func newRendered(contentType string, plain []byte) *rendered {
-	return &rendered{plain: newWhole(contentType, plain, false)}
+func newRendered(contentType string, content []byte) *rendered {
+	return &rendered{newWhole(contentType, content, false), sync.OnceValues(func() (*whole, error) {
+		var into bytes.Buffer
+		err := compress(&into, content)
+		return newWhole(contentType, into.Bytes(), true), err
+	})}
 }
 
-// form returns the form that a client takes.
+// form returns the form that a client accepts.
 func (a *rendered) form(r *http.Request) (*whole, error) {
 	if len(a.plain.content) <= minGzip || !acceptsGzip(r) {
 		return a.plain, nil
 	}
-	a.packing.Do(func() {
-		var packed bytes.Buffer
-		a.err = new(packer).pack(&packed, a.plain.content, true)
-		a.packed = newWhole(a.plain.contentType, packed.Bytes(), true)
-	})
-	return a.packed, a.err
+	return a.compressed()
 }
 
-// answer sends what build returns, which is called as one of the few at one time:
-// it must not wait, for the journal or for the client. The slots are nil where there
-// is hardly anything to build.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, few slots, build func() (*whole, error)) error {
-	what, one, err := s.prepare(r, few, build)
+// answer sends what build returns. build holds one of the slots and must not wait, for the
+// journal or for the client. The slots are nil where building costs next to nothing.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, bound slots, build func() (*whole, error)) error {
+	answer, held, err := s.prepare(r, bound, build)
 	if err != nil {
 		return err
 	}
-	if what.done != nil {
-		defer what.done()
+	if answer.done != nil {
+		defer answer.done()
 	}
-	defer one.release()
-	s.send(w, r, what, one)
+	defer held.release()
+	s.send(w, r, answer, held)
 	return nil
 }
 
-// prepare returns an answer that is held within the budget. It gives its slot back
-// only then, so that what is not held is bounded by the slots.
-func (s *Server) prepare(r *http.Request, few slots, build func() (*whole, error)) (*whole, *answer, error) {
-	if few != nil {
-		if !few.enter(r.Context(), s.limits.patience) {
-			return nil, nil, newProblem(http.StatusServiceUnavailable, fmt.Sprintf("%d requests are being answered already", cap(few)))
+// prepare returns an answer that is within the memory budget. It leaves its slot only then, so
+// that the slots bound what is not within the budget yet.
+func (s *Server) prepare(r *http.Request, bound slots, build func() (*whole, error)) (*whole, *holding, error) {
+	if bound != nil {
+		if !bound.enter(r.Context(), s.limits.patience) {
+			return nil, nil, newProblem(http.StatusServiceUnavailable, fmt.Sprintf("%d requests are being answered already", cap(bound)))
 		}
-		defer few.leave()
+		defer bound.leave()
 	}
-	what, err := build()
+	answer, err := build()
 	if err != nil {
 		return nil, nil, err
 	}
-	one, err := s.hold(r, &what.body)
-	return what, one, err
+	held, err := s.hold(r, &answer.body)
+	return answer, held, err
 }
 
-// send writes an answer to a client that takes each piece in the time for one
-// write, and all of it in the time for an answer.
-func (s *Server) send(w http.ResponseWriter, r *http.Request, what *whole, one *answer) {
+// send writes an answer, within the times that pieceWriter allows.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, answer *whole, held *holding) {
 	header := w.Header()
-	header.Set("Content-Type", what.contentType)
+	header.Set("Content-Type", answer.contentType)
 	header.Add("Vary", "Accept-Encoding")
-	if what.packed {
+	if answer.compressed {
 		header.Set("Content-Encoding", "gzip")
 	}
-	header.Set("Content-Length", strconv.Itoa(len(what.content)))
+	header.Set("Content-Length", strconv.Itoa(len(answer.content)))
 	if r.Method == http.MethodHead {
 		return
 	}
-	// A client that went away, or was broken off, is no failure of ours.
-	if err := s.newPieceWriter(w, one).write(what.content); err != nil {
-		s.log.WithError(err).WithField("path", r.URL.Path).Debug("An answer is broken off.")
+	// A client that left, or was disconnected, is no failure of the server.
+	if err := s.newPieceWriter(w, held).write(answer.content); err != nil {
+		s.log.WithError(err).WithField("path", r.URL.Path).Debug("The connection ended before the whole answer was sent.")
 	}
 }
 
-// hold makes room for what an answer holds in memory. The caller releases it.
-func (s *Server) hold(r *http.Request, what *body) (*answer, error) {
+// hold takes the memory of an answer from the budget. The caller releases it.
+func (s *Server) hold(r *http.Request, what *body) (*holding, error) {
 	memory := s.memory
 	if reservedPath(r.URL.Path) {
 		memory = s.reservedMemory
 	}
-	if one := memory.hold(r.Context(), connOf(r), what, s.limits.patience); one != nil {
-		return one, nil
+	if held := memory.hold(r.Context(), connOf(r), what, s.limits.patience); held != nil {
+		return held, nil
 	}
 	if err := r.Context().Err(); err != nil {
 		return nil, err
@@ -172,22 +161,19 @@ func (s *Server) hold(r *http.Request, what *body) (*answer, error) {
 	return nil, newProblem(http.StatusServiceUnavailable, fmt.Sprintf("the answers that are being sent have %d MiB already", memory.most>>20))
 }
 
-// pieceWriter writes an answer piece by piece, each within the time for one write.
+// pieceWriter writes an answer in pieces: each within limits.stallTime, all within
+// limits.sendTime.
 type pieceWriter struct {
 	out     http.ResponseWriter
 	control *http.ResponseController
-	one     *answer
+	held    *holding
 	stall   time.Duration
-	end     time.Time // of the time for the answer
-
-	// packer and packed are set where the parts are compressed.
-	packer *packer
-	packed *bytes.Buffer
+	end     time.Time
 }
 
-func (s *Server) newPieceWriter(w http.ResponseWriter, one *answer) *pieceWriter {
+func (s *Server) newPieceWriter(w http.ResponseWriter, held *holding) *pieceWriter {
 	return &pieceWriter{
-		out: w, control: http.NewResponseController(w), one: one,
+		out: w, control: http.NewResponseController(w), held: held,
 		stall: s.limits.stallTime, end: time.Now().Add(s.limits.sendTime),
 	}
 }
@@ -202,28 +188,13 @@ func (p *pieceWriter) write(content []byte) error {
 		if err := p.control.SetWriteDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err
 		}
-		p.one.writing(true)
+		p.held.writing(true)
 		_, err := p.out.Write(piece)
-		p.one.writing(false)
+		p.held.writing(false)
 		if err != nil {
 			return err
 		}
 		content = content[len(piece):]
 	}
 	return nil
-}
-
-// pack makes writePart compress.
-func (p *pieceWriter) pack() { p.packer, p.packed = new(packer), new(bytes.Buffer) }
-
-// writePart writes a part of an answer; last ends it.
-func (p *pieceWriter) writePart(content []byte, last bool) error {
-	if p.packer != nil {
-		p.packed.Reset()
-		if err := p.packer.pack(p.packed, content, last); err != nil {
-			return err
-		}
-		content = p.packed.Bytes()
-	}
-	return p.write(content)
 }

@@ -50,24 +50,28 @@ func unpack(t testing.TB, packed string) string {
 	return string(content)
 }
 
-func FuzzPacker(f *testing.F) {
+func FuzzCompression(f *testing.F) {
 	f.Add([]byte("one piece"), uint8(1))
 	f.Add(bytes.Repeat([]byte("many pieces, "), 1000), uint8(7))
 	f.Add([]byte{}, uint8(0))
 	f.Fuzz(func(t *testing.T, content []byte, pieces uint8) {
-		var packed bytes.Buffer
-		var p packer
-		size := len(content)/(int(pieces)+1) + 1
-		for piece := range slices.Chunk(content, size) {
-			if err := p.pack(&packed, piece, false); err != nil {
+		var whole, inPieces bytes.Buffer
+		if err := compress(&whole, content); err != nil {
+			t.Fatal(err)
+		}
+		w := newPieceCompressor(&inPieces)
+		for piece := range slices.Chunk(content, len(content)/(int(pieces)+1)+1) {
+			if _, err := w.Write(piece); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := p.pack(&packed, nil, true); err != nil {
+		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if got := unpack(t, packed.String()); got != string(content) {
-			t.Errorf("%q, want %q", got, content)
+		for _, compressed := range []string{whole.String(), inPieces.String()} {
+			if got := unpack(t, compressed); got != string(content) {
+				t.Errorf("%q, want %q", got, content)
+			}
 		}
 	})
 }
@@ -90,7 +94,7 @@ func TestBudget(t *testing.T) {
 	if b.hold(ended, nil, &body{size: 1}, time.Hour) != nil {
 		t.Error("who is gone holds something")
 	}
-	waiting := make(chan *answer)
+	waiting := make(chan *holding)
 	go func() { waiting <- b.hold(t.Context(), nil, &body{size: 50}, time.Hour) }()
 	first.release()
 	if b.used != 100 {
@@ -106,8 +110,8 @@ func TestBudget(t *testing.T) {
 		t.Error("the large one is not alone")
 	}
 	large.release()
-	if b.used != 0 || len(b.answers) != 0 {
-		t.Errorf("%d bytes are used by %d answers", b.used, len(b.answers))
+	if b.used != 0 || len(b.holdings) != 0 {
+		t.Errorf("%d bytes are used by %d answers", b.used, len(b.holdings))
 	}
 }
 

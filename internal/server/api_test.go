@@ -173,11 +173,11 @@ func TestWhatOneContainerPublishesAnotherMayServe(t *testing.T) {
 	capture.open = append(capture.open, openPort(db, model.TCP, "0.0.0.0", 443, model.Published))
 	all := inventory(capture.containers, capture.open)
 	if !all[1].Declared[1].Listening {
-		t.Errorf("nobody is said to serve 443: %+v", all[1].Declared)
+		t.Errorf("443 is reported as not served: %+v", all[1].Declared)
 	}
 	for _, u := range all[0].Undeclared {
 		if u.Port == 443 {
-			t.Error("443 is said to be undeclared")
+			t.Error("443 is reported as undeclared")
 		}
 	}
 }

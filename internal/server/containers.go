@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"portwatcher/internal/metrics"
 	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
@@ -16,30 +17,42 @@ func (s *Server) getContainers(w http.ResponseWriter, r *http.Request, p *parame
 		return err
 	}
 	return s.answer(w, r, s.requests, func() (*whole, error) {
-		view := s.Capture.View()
-		all := inventory(view.Containers, view.Open)
+		view := s.capture.View()
 		refs := make(map[string]*model.ContainerRef, len(view.Containers))
 		for i := range view.Containers {
 			refs[view.Containers[i].ID] = view.Containers[i].Ref()
 		}
 		matcher := filter.Matcher(view.Named)
-		wanted := slices.DeleteFunc(all, func(c api.Container) bool {
+		selected := slices.DeleteFunc(inventory(view.Containers, view.Open), func(c api.Container) bool {
 			return !matcher.Container(refs[c.ID])
 		})
-		return asJSON(r, api.Containers{Containers: wanted})
+		return asJSON(r, api.Containers{Containers: selected})
 	})
+}
+
+// PublishedPorts returns the published ports of the monitored containers in a view, for
+// [metrics.Sources].
+func PublishedPorts(view *model.View) (published []metrics.Published) {
+	for _, c := range inventory(view.Containers, view.Open) {
+		for _, d := range c.Declared {
+			if c.Monitored && len(d.Published) > 0 {
+				published = append(published, metrics.Published{Container: c.Name, Protocol: d.Protocol, Port: d.Port, Listening: d.Listening})
+			}
+		}
+	}
+	return published
 }
 
 // place is a port of a container or of a namespace.
 type place struct {
-	owner    any // a container's id, or a port.Namespace
+	owner    any // a container's id, or a model.Namespace
 	protocol model.Protocol
 	port     uint16
 }
 
-// inventory sets what containers declare beside what listens, sorted by
-// project, name and id. Containers that share a network namespace share what
-// listens there: a port that one publishes may be served by the other.
+// inventory compares what containers declare with what listens, sorted by project, name and id.
+// Containers that share a network namespace share what listens there: one may serve a port that
+// another publishes.
 func inventory(states []model.ContainerState, open []model.Open) []api.Container {
 	byContainer := map[string][]*model.Open{}
 	for i := range open {
@@ -63,13 +76,12 @@ func inventory(states []model.ContainerState, open []model.Open) []api.Container
 			declared[placeOf(c, e.Protocol, e.Port)] = true
 		}
 	}
-	containers := make([]api.Container, 0, len(states))
+	containers := make([]api.Container, len(states))
 	for i := range states {
 		c := &states[i]
-		one := describe(c)
-		one.Declared = declaredPorts(c, reachable)
-		one.Undeclared = undeclaredPorts(c, byContainer[c.ID], declared)
-		containers = append(containers, one)
+		containers[i] = describe(c)
+		containers[i].Declared = declaredPorts(c, reachable)
+		containers[i].Undeclared = undeclaredPorts(c, byContainer[c.ID], declared)
 	}
 	slices.SortFunc(containers, func(a, b api.Container) int {
 		return cmp.Or(cmp.Compare(a.Project, b.Project), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
@@ -86,30 +98,31 @@ func placeOf(c *model.ContainerState, protocol model.Protocol, number uint16) pl
 
 func describe(c *model.ContainerState) api.Container {
 	ref := c.Ref()
-	one := api.Container{
+	container := api.Container{
 		ID: ref.ID, Name: ref.Name, Image: ref.Image, Project: ref.Project, Service: ref.Service,
 		Monitored: c.Monitored, NetworkMode: c.NetworkMode, Paused: c.Paused,
 		Addresses: append([]netip.Addr{}, c.Addresses...),
 		Source:    c.Source, LastScanAt: c.LastScan, Stale: c.Stale,
 	}
 	if c.Namespace != (model.Namespace{}) {
-		one.Namespace = c.Namespace.String()
+		container.Namespace = c.Namespace.String()
 	}
-	return one
+	return container
 }
 
-// declaredPorts joins what is exposed and what is published, by port.
+// declaredPorts joins the exposed and the published ports.
 func declaredPorts(c *model.ContainerState, reachable map[place]bool) []api.Declared {
-	found := map[model.ExposedPort]*api.Declared{}
+	declared := []api.Declared{}
 	at := func(protocol model.Protocol, number uint16) *api.Declared {
-		key := model.ExposedPort{Protocol: protocol, Port: number}
-		if found[key] == nil {
-			found[key] = &api.Declared{
+		i := slices.IndexFunc(declared, func(d api.Declared) bool { return d.Protocol == protocol && d.Port == number })
+		if i < 0 {
+			i = len(declared)
+			declared = append(declared, api.Declared{
 				Protocol: protocol, Port: number, Published: []string{},
 				Listening: reachable[placeOf(c, protocol, number)],
-			}
+			})
 		}
-		return found[key]
+		return &declared[i]
 	}
 	for _, e := range c.Exposed {
 		at(e.Protocol, e.Port).Exposed = true
@@ -118,10 +131,8 @@ func declaredPorts(c *model.ContainerState, reachable map[place]bool) []api.Decl
 		d := at(p.Protocol, p.Port)
 		d.Published = append(d.Published, p.Host.String())
 	}
-	declared := make([]api.Declared, 0, len(found))
-	for _, d := range found {
-		slices.Sort(d.Published)
-		declared = append(declared, *d)
+	for i := range declared {
+		slices.Sort(declared[i].Published)
 	}
 	slices.SortFunc(declared, func(a, b api.Declared) int {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"portwatcher/internal/journal"
-	"portwatcher/internal/model"
+	"portwatcher/internal/output"
 	"portwatcher/internal/server/api"
 )
 
@@ -23,14 +23,12 @@ const (
 	chunkEvents = 250
 )
 
-// getEvents answers with a page of events, or with a stream.
 func (s *Server) getEvents(w http.ResponseWriter, r *http.Request, p *parameters) error {
 	w.Header().Add("Vary", "Accept")
 	if acceptsStream(r) {
 		return s.streamEvents(w, r, p)
 	}
-	filter := p.filter()
-	q := journal.Query{Filter: filter}
+	q := journal.Query{Filter: p.filter()}
 	q.Since, q.Until = p.time("since"), p.time("until")
 	after, forward := p.id("after")
 	before, backward := p.id("before")
@@ -45,13 +43,14 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request, p *parameters
 		return err
 	}
 	q.AfterID, q.BeforeID, q.FromStart = after, before, forward
-	one := &page{server: s, query: q, left: limit, nextPage: func(name string, id uint64) string { return nextPage(r, p, name, id) }}
-	// Ids begin at 1, and in a Query 0 is no bound.
-	one.ended = backward && before <= 1
+	one := &page{server: s, query: q, left: limit, link: func(name string, id uint64) string {
+		p.values.Set(name, strconv.FormatUint(id, 10))
+		return r.URL.Path + "?" + p.values.Encode()
+	}}
+	one.ended = backward && before <= 1 // ids begin at 1, and in a Query 0 is no bound
 	return one.answer(w, r)
 }
 
-// acceptsStream says whether the client asked for the stream by name.
 func acceptsStream(r *http.Request) bool {
 	for _, line := range r.Header.Values("Accept") {
 		for entry := range strings.SplitSeq(line, ",") {
@@ -63,85 +62,96 @@ func acceptsStream(r *http.Request) bool {
 	return false
 }
 
-func nextPage(r *http.Request, p *parameters, name string, id uint64) string {
-	p.values.Set(name, strconv.FormatUint(id, 10))
-	return r.URL.Path + "?" + p.values.Encode()
-}
-
-// page is one page of events on its way from the journal to a client: an
-// [api.Events]. It holds one chunk of it at a time, and no query while the client
-// is waited for.
+// page is one page of events on its way from the journal to a client: an [api.Events]. It holds
+// one chunk at a time, and no query while it waits for the client.
 type page struct {
-	server   *Server
-	query    journal.Query
-	left     int // of the limit
-	nextPage func(parameter string, id uint64) string
+	server *Server
+	query  journal.Query
+	left   int                                      // of the limit
+	link   func(parameter string, id uint64) string // to another page
 
 	firstID, lastID uint64 // of the journal
-	// first and last are the ids of the first and the last event that were read, the
-	// damaged ones included; 0 where none was.
+	// first and last are the ids of the first and the last event that were read, including
+	// damaged ones; 0 where none was.
 	first, last uint64
 	ended       bool // nothing more matches
 	older       bool // there is an older page
-	written     bool // an event
+	newer       bool // there is a newer page
+	written     bool // an event is in a chunk
 	chunk       bytes.Buffer
 }
 
-// answer reads the page and sends it. An answer that fits into one chunk is sent
-// as a whole. What fails before the first chunk is the error; what fails after it
-// breaks the answer off.
+// answer reads the page and sends it. A page of one chunk is sent as a whole. An error of the
+// first chunk is returned; after a later one the connection is closed, so that the client does
+// not take the beginning for the whole.
 func (p *page) answer(w http.ResponseWriter, r *http.Request) error {
 	s := p.server
-	// The chunk, and what it is compressed to.
-	one, err := s.hold(r, &body{size: 2 * pieceSize})
+	held, err := s.hold(r, &body{size: 2 * pieceSize}) // the chunk, and its compressed form
 	if err != nil {
 		return err
 	}
-	defer one.release()
+	defer held.release()
 	if err := p.begin(r.Context()); err != nil {
 		return err
 	}
 	if p.ended {
-		what, err := asWhole(r, "application/json", func(into *bytes.Buffer) error {
+		answer, err := asWhole(r, "application/json", func(into *bytes.Buffer) error {
 			into.Write(p.chunk.Bytes())
 			return nil
 		})
 		if err == nil {
-			s.send(w, r, what, one)
-			what.done()
+			s.send(w, r, answer, held)
+			answer.done()
 		}
 		return err
 	}
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Add("Vary", "Accept-Encoding")
-	to := s.newPieceWriter(w, one)
-	if acceptsGzip(r) {
+	compresses := acceptsGzip(r)
+	if compresses {
 		header.Set("Content-Encoding", "gzip")
-		to.pack()
 	}
 	if r.Method == http.MethodHead {
 		return nil
 	}
+	if err := p.send(r.Context(), s.newPieceWriter(w, held), compresses); err != nil {
+		s.log.WithError(err).WithField("path", r.URL.Path).Debug("The connection is closed before the whole page was sent.")
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// send sends the chunk, and all that follow it.
+func (p *page) send(ctx context.Context, to *pieceWriter, compresses bool) error {
+	var compressed bytes.Buffer
+	compressor := newPieceCompressor(&compressed)
 	for {
-		err := to.writePart(p.chunk.Bytes(), p.ended)
-		if err == nil && p.ended {
-			return nil
+		content := p.chunk.Bytes()
+		if compresses {
+			compressed.Reset()
+			_, err := compressor.Write(content)
+			if err == nil && p.ended {
+				err = compressor.Close()
+			}
+			if err != nil {
+				return fmt.Errorf("compress a page: %w", err)
+			}
+			content = compressed.Bytes()
 		}
-		if err == nil {
-			p.chunk.Reset()
-			err = p.more(r.Context())
+		if err := to.write(content); err != nil || p.ended {
+			return err
 		}
-		if err != nil {
-			s.log.WithError(err).WithField("path", r.URL.Path).Debug("A page of events is broken off.")
-			panic(http.ErrAbortHandler) // the client must not take it for complete
+		p.chunk.Reset()
+		if err := p.more(ctx); err != nil {
+			return err
 		}
 	}
 }
 
 // begin puts the first chunk into the buffer.
 func (p *page) begin(ctx context.Context) (err error) {
-	p.lastID = p.server.History.LastID()
+	p.lastID = p.server.history.LastID()
 	if p.firstID, err = p.server.firstID(ctx); err != nil {
 		return err
 	}
@@ -151,15 +161,14 @@ func (p *page) begin(ctx context.Context) (err error) {
 		return nil
 	}
 	if !p.query.FromStart && p.query.BeforeID == 0 {
-		// What is recorded from now on is not part of the last events.
+		// Events that are recorded from now on are not part of the page.
 		p.query.BeforeID = min(p.lastID, maxID-1) + 1
 	}
 	return p.more(ctx)
 }
 
-// more puts the next chunk into the buffer, and the end of the answer behind the
-// last one.
-func (p *page) more(ctx context.Context) error {
+// more puts the next chunk into the buffer; after the last one also the end of the answer.
+func (p *page) more(ctx context.Context) (err error) {
 	isFirst := p.first == 0
 	if err := p.server.query(ctx, p.read); err != nil {
 		return err
@@ -167,56 +176,52 @@ func (p *page) more(ctx context.Context) error {
 	if isFirst && !p.query.FromStart && !p.ended {
 		older := p.query
 		older.BeforeID, older.Limit = p.first, 1
-		var err error
 		if p.older, err = p.server.any(ctx, older); err != nil {
 			return err
 		}
 	}
-	if !p.ended && p.left > 0 {
-		return nil
-	}
-	next := ""
 	switch {
+	case !p.ended && (p.left > 0 || p.query.FromStart):
 	case p.older:
-		next = p.nextPage("before", p.first)
-	case p.query.FromStart && !p.ended:
-		newer := p.query
-		newer.AfterID, newer.Limit = p.last, 1
-		found, err := p.server.any(ctx, newer)
-		if err != nil {
-			return err
-		}
-		if found {
-			next = p.nextPage("after", p.last)
-		}
+		p.finish(p.link("before", p.first))
+	case p.newer:
+		p.finish(p.link("after", p.last))
+	default:
+		p.finish("")
 	}
-	p.finish(next)
 	return nil
 }
 
 // read reads events into the buffer until it has a piece.
 func (p *page) read(ctx context.Context) error {
 	q := p.query
-	if p.first > 0 { // where the page begins is known
+	if p.first > 0 { // the page goes on after the last event
 		q.AfterID, q.FromStart = p.last, true
 	}
 	q.Limit = p.left
+	if p.query.FromStart {
+		q.Limit++ // to see whether there is a newer page
+	}
 	if q.FromStart {
-		q.Limit = min(p.left, chunkEvents)
+		q.Limit = min(q.Limit, chunkEvents)
 	}
 	count := 0
-	for event, err := range p.server.History.Events(ctx, q) {
-		damaged, isDamaged := errors.AsType[*journal.DamagedError](err)
-		switch {
-		case isDamaged:
+	for event, err := range p.server.history.Events(ctx, q) {
+		if p.left == 0 {
+			p.newer, p.ended = true, true
+			return nil
+		}
+		if damaged, ok := errors.AsType[*journal.DamagedError](err); ok {
 			p.last = damaged.ID
-		case err != nil:
+		} else if err != nil {
 			return err
-		default:
+		} else {
 			p.last = event.ID
-			if err := p.add(event); err != nil {
-				return err
+			if p.written {
+				p.chunk.WriteByte(',')
 			}
+			p.written = true
+			p.chunk.Write(output.AppendJSON(p.chunk.AvailableBuffer(), event))
 		}
 		if p.first == 0 {
 			p.first = p.last
@@ -230,29 +235,14 @@ func (p *page) read(ctx context.Context) error {
 	return nil
 }
 
-func (p *page) add(event *model.Event) error {
-	if p.written {
-		p.chunk.WriteByte(',')
-	}
-	p.written = true
-	return p.append(event)
-}
-
-// append encodes a value without a line break.
-func (p *page) append(value any) error {
-	err := encode(&p.chunk, value)
-	p.chunk.Truncate(p.chunk.Len() - 1)
-	return err
-}
-
 // finish puts the end of the answer into the buffer.
 func (p *page) finish(next string) {
 	p.ended = true
 	fmt.Fprintf(&p.chunk, `],"first_id":%d,"last_id":%d`, p.firstID, p.lastID)
 	if next != "" {
 		p.chunk.WriteString(`,"next":`)
-		// A text always encodes.
-		_ = p.append(next)
+		_ = encode(&p.chunk, next) // a string always encodes
+		p.chunk.Truncate(p.chunk.Len() - 1)
 	}
 	p.chunk.WriteString("}\n")
 }

@@ -82,7 +82,7 @@ func TestThePageIsOfOneMoment(t *testing.T) {
 	history.recordMany(3 * chunkEvents)
 	page := decode[api.Events](t, s, "/api/v1/events?limit=5000")
 	if len(page.Events) != 3*chunkEvents || page.LastID != 3*chunkEvents || history.LastID() == page.LastID {
-		t.Errorf("%d events, the last is said to be %d", len(page.Events), page.LastID)
+		t.Errorf("%d events, the last is reported as %d", len(page.Events), page.LastID)
 	}
 }
 
@@ -116,7 +116,7 @@ func (h *interrupted) Events(ctx context.Context, q journal.Query) iter.Seq2[*mo
 // chunks: the client must not take the beginning for all.
 func TestAPageThatCannotBeCompletedIsBrokenOff(t *testing.T) {
 	history := &interrupted{fakeHistory: newFakeHistory(), between: func(query int) error {
-		if query >= 3 { // after the first chunk, and what tells whether there is an older page
+		if query >= 3 { // after the first chunk, and the query for an older page
 			return errors.New("no disk")
 		}
 		return nil

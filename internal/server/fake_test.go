@@ -24,7 +24,7 @@ import (
 	"portwatcher/internal/server/api"
 )
 
-// fakeCapture holds what a test says is so.
+// fakeCapture has the state that a test sets.
 type fakeCapture struct {
 	mutex      sync.Mutex
 	open       []model.Open
@@ -209,7 +209,7 @@ func event(kind model.Type, o model.Open) *model.Event {
 }
 
 func gap() *model.Event {
-	return &model.Event{Time: testTime, Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "the kernel had more to tell than was read in time"}
+	return &model.Event{Time: testTime, Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "the kernel dropped messages that were not read in time"}
 }
 
 // manyPorts are open endpoints of containers of 15 each.
@@ -293,6 +293,10 @@ func start(t testing.TB, change func(*Options, *limits)) *running {
 	if run.Server, err = newServer(o, l); err != nil {
 		t.Fatal(err)
 	}
+	o.Metrics.Watch(metrics.Sources{
+		View: o.Capture.View, Ready: o.Capture.Ready, Published: PublishedPorts, Streams: run.Streams,
+		Journal: func() metrics.Journal { return metrics.Journal{} },
+	})
 	if err := run.Listen(); err != nil {
 		t.Fatal(err)
 	}

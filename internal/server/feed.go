@@ -5,34 +5,35 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"sort"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/model"
 	"portwatcher/internal/output"
 )
 
-// feed reads the journal once for all streams: it keeps the last events in
-// memory, each with the bytes that go out. While nobody reads, it does not
-// either.
+// feed reads the journal once for all streams: it keeps the latest events, each with the bytes
+// that a stream sends. While there are no readers, it does not read.
 type feed struct {
 	history History
 	log     logrus.FieldLogger
-	batch   int // events that are read at once
+	most    int // items that are kept, and one batch
 
 	mutex   sync.Mutex
 	readers int
-	// ring holds every event with an id above base and up to last.
-	ring []item // a circle; the oldest is at start
-	// start and length say which part of the circle is in use.
-	start, length int
-	base, last    uint64
-	changed       chan struct{} // closed when last rises
-	wanted        chan struct{} // has room for one: a first reader came
+	// items are all events with an id above base and up to last.
+	items      []item
+	base, last uint64
+	changed    chan struct{} // closed when last rises
+	joined     chan struct{} // has room for one: a first reader came
 }
 
 // item is an event and its bytes in a stream. Both are immutable.
@@ -41,15 +42,8 @@ type item struct {
 	frame []byte
 }
 
-// retryRead is the time after which a journal that could not be read is tried
-// again.
-const retryRead = time.Second
-
 func newFeed(history History, log logrus.FieldLogger, l limits) *feed {
-	return &feed{
-		history: history, log: log, batch: max(l.ring/4, 1), ring: make([]item, l.ring),
-		changed: make(chan struct{}), wanted: make(chan struct{}, 1),
-	}
+	return &feed{history: history, log: log, most: l.ring, changed: make(chan struct{}), joined: make(chan struct{}, 1)}
 }
 
 // join makes the feed read, until leave.
@@ -59,131 +53,107 @@ func (f *feed) join() (leave func()) {
 	f.readers++
 	if f.readers == 1 {
 		last := f.history.LastID()
-		clear(f.ring)
-		f.start, f.length, f.base, f.last = 0, 0, last, last
+		f.items, f.base, f.last = nil, last, last
 		select {
-		case f.wanted <- struct{}{}:
+		case f.joined <- struct{}{}:
 		default:
 		}
 	}
 	return func() {
 		f.mutex.Lock()
 		defer f.mutex.Unlock()
-		f.readers--
-		if f.readers == 0 {
-			clear(f.ring)
-			f.length = 0
+		if f.readers--; f.readers == 0 {
+			f.items = nil
 		}
 	}
 }
 
-// next returns up to most items after position, and a channel that is closed
-// when there are more. Known is false where the ring does not go back that far.
-// Last is the id up to which the feed has read.
+// next appends up to most items after position, and returns a channel that is closed when there
+// are more. known is false where the items do not go back that far. last is the id up to which
+// the feed has read.
 func (f *feed) next(into []item, position uint64, most int) (items []item, more <-chan struct{}, last uint64, known bool) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if position < f.base {
 		return into, f.changed, f.last, false
 	}
-	// The ids rise: search the first that is above position.
-	low, high := 0, f.length
-	for low < high {
-		middle := (low + high) / 2
-		if f.at(middle).event.ID > position {
-			high = middle
-		} else {
-			low = middle + 1
-		}
-	}
-	for i := low; i < f.length && len(into) < most; i++ {
-		into = append(into, *f.at(i))
-	}
-	return into, f.changed, f.last, true
+	first := sort.Search(len(f.items), func(i int) bool { return f.items[i].event.ID > position })
+	return append(into, f.items[first:min(first+most, len(f.items))]...), f.changed, f.last, true
 }
-
-func (f *feed) at(i int) *item { return &f.ring[(f.start+i)%len(f.ring)] }
 
 // run reads the journal while there are readers, until ctx ends.
 func (f *feed) run(ctx context.Context) {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.MaxInterval = 2 * time.Second
 	failing := false
+	batch := max(f.most/4, 1)
 	for ctx.Err() == nil {
-		committed := f.history.Committed() // before reading: nothing is slept through
-		position, wanted := f.position()
-		if !wanted {
+		committed := f.history.Committed() // before reading, so that no commit is missed
+		position, read := f.position()
+		if !read {
 			select {
-			case <-f.wanted:
+			case <-f.joined:
 			case <-ctx.Done():
 			}
 			continue
 		}
-		all, err := collect(ctx, f.history, journal.Query{AfterID: position, FromStart: true, Limit: f.batch})
+		all, err := collect(ctx, f.history, journal.Query{AfterID: position, FromStart: true, Limit: batch})
 		if err != nil {
 			if !failing && ctx.Err() == nil {
-				f.log.WithError(err).Error("The journal cannot be read for the event streams; it is tried again every second.")
+				f.log.WithError(err).Error("The journal cannot be read for the event streams; reading is tried again.")
 			}
 			failing = true
-			f.pause(ctx)
+			clock.Sleep(ctx, pauses.NextBackOff())
 			continue
 		}
 		if failing {
 			f.log.Info("The journal can be read again for the event streams.")
 			failing = false
+			pauses.Reset()
 		}
 		f.add(position, all)
-		if all.count == f.batch {
+		if all.count == batch {
 			continue
 		}
 		select {
 		case <-committed:
-		case <-f.wanted:
+		case <-f.joined:
 		case <-ctx.Done():
 		}
 	}
 }
 
-func (f *feed) pause(ctx context.Context) {
-	timer := time.NewTimer(retryRead)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-func (f *feed) position() (last uint64, wanted bool) {
+// position returns where to read on, and whether anybody reads the streams.
+func (f *feed) position() (last uint64, read bool) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	return f.last, f.readers > 0
 }
 
-// add takes events that come after position. If all readers left meanwhile and
-// others came, the position is another, and what was read does not fit.
+// add adds events that come after position. If all readers have left and others have come in
+// the meantime, the position is another one, and the events are ignored.
 func (f *feed) add(position uint64, all found) {
-	items := make([]item, 0, len(all.events))
-	for _, event := range all.events {
-		items = append(items, item{event, eventFrame(nil, event)})
+	items := make([]item, len(all.events))
+	for i, event := range all.events {
+		items[i] = item{event, eventFrame(nil, event)}
 	}
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if position != f.last || f.readers == 0 || all.count == 0 {
 		return
 	}
-	for _, one := range items {
-		if f.length == len(f.ring) {
-			f.base = f.at(0).event.ID
-			f.start = (f.start + 1) % len(f.ring)
-			f.length--
-		}
-		*f.at(f.length) = one
-		f.length++
+	f.items = append(f.items, items...)
+	if len(f.items) > f.most {
+		excess := len(f.items) - f.most*3/4 // move the others rarely
+		f.base = f.items[excess-1].event.ID
+		f.items = slices.Clone(f.items[excess:])
 	}
 	f.last = all.last
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
 
-// eventFrame appends an event as the stream has it.
+// eventFrame appends an event in the form of the stream.
 // Source: https://html.spec.whatwg.org/multipage/server-sent-events.html.
 func eventFrame(into []byte, e *model.Event) []byte {
 	into = strconv.AppendUint(append(into, "id: "...), e.ID, 10)
@@ -192,7 +162,7 @@ func eventFrame(into []byte, e *model.Event) []byte {
 	return append(into, "\n\n"...)
 }
 
-// noteFrame appends what is no event of a port: it has no id.
+// noteFrame appends a message that is not an event of a port: it has no id.
 func noteFrame(into *bytes.Buffer, name string, value any) {
 	data, err := json.Marshal(value)
 	if err != nil {

@@ -69,7 +69,7 @@ func FuzzRawQuery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query string) {
 		values, err := url.ParseQuery(query)
 		if err == nil && values.Has("wait") {
-			return // it would wait as long as it says, which other tests try
+			return // it would wait for that time, which other tests try
 		}
 		request := httptest.NewRequest(http.MethodGet, api.PathPorts, nil)
 		request.Host = "localhost"

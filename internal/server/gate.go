@@ -1,23 +1,22 @@
 package server
 
 import (
-	linked "container/list"
 	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
+	"time"
 )
 
-// gate accepts connections, and bounds how many there are: in all, and from one
-// address. Where there are too many it closes the connection that has gone longest
-// without a request in a handler: one that is idle, or sends its headers slowly.
+// gate accepts connections, and bounds how many there are: in all, and from one address. Where
+// there are too many it closes the connection that has gone longest without a request in a
+// handler: one that is idle, or sends its headers slowly.
 //
-// A connection for which nothing can be closed is accepted into the reserve, where
-// only the reserved paths are served (see [reservedPath]), so that monitoring and
-// health checks get through whatever other clients do. Where the reserve is full
-// of requests as well, the new connection is closed.
+// A connection for which nothing can be closed goes into the reserve, where only the reserved
+// paths are served (see [reservedPath]), so that monitoring and health checks always succeed.
+// Where the reserve is full of requests too, the gate closes the new connection.
 type gate struct {
 	net.Listener
 	sendBuffer int // bytes that the kernel keeps for each connection
@@ -30,9 +29,6 @@ type gate struct {
 	// ordinary are the connections outside the reserve, by address.
 	ordinary map[netip.Addr]int
 	count    int // of ordinary
-	// idle are the connections without a request in a handler: the first has been
-	// idle for longest.
-	idle *linked.List
 }
 
 // conn is a connection of a [gate].
@@ -44,15 +40,15 @@ type conn struct {
 	closing  sync.Once
 
 	// Guarded by gate.mutex.
-	busy int             // requests in handlers; HTTP/2 has several
-	idle *linked.Element // nil while busy
+	busy int       // requests in handlers; HTTP/2 has several
+	idle time.Time // since when busy is 0
 }
 
 func newGate(l net.Listener, limits limits) *gate {
 	return &gate{
 		Listener: l, sendBuffer: limits.sendBuffer,
 		most: limits.connections - limits.reserve, perAddress: limits.perAddress, reserve: limits.reserve,
-		open: map[*conn]struct{}{}, ordinary: map[netip.Addr]int{}, idle: linked.New(),
+		open: map[*conn]struct{}{}, ordinary: map[netip.Addr]int{},
 	}
 }
 
@@ -65,7 +61,7 @@ func (g *gate) Accept() (net.Conn, error) {
 		}
 		if tcp, ok := accepted.(*net.TCPConn); ok {
 			// Without it a thousand slow readers could hold gigabytes in the kernel. A
-			// connection that is gone by now fails at its first use all the same.
+			// connection that is closed by now fails at its first use.
 			_ = tcp.SetWriteBuffer(g.sendBuffer)
 		}
 		c := &conn{Conn: accepted, gate: g, address: addressOf(accepted)}
@@ -87,8 +83,8 @@ func addressOf(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// admit counts a connection, or returns false. It returns the one that has to be
-// closed for it.
+// admit counts a connection, or returns false. victim is a connection that has to be closed for
+// it, or nil.
 func (g *gate) admit(c *conn) (admitted bool, victim *conn) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -117,29 +113,26 @@ func (g *gate) admit(c *conn) (admitted bool, victim *conn) {
 		g.count++
 		g.ordinary[c.address]++
 	}
-	c.idle = g.idle.PushBack(c)
+	c.idle = time.Now()
 	return true, victim
 }
 
-func (g *gate) longestIdle(suits func(*conn) bool) *conn {
-	for e := g.idle.Front(); e != nil; e = e.Next() {
-		if c := e.Value.(*conn); suits(c) {
-			return c
+// longestIdle searches all connections, which happens only while there are too many.
+func (g *gate) longestIdle(suits func(*conn) bool) (longest *conn) {
+	for c := range g.open {
+		if c.busy == 0 && suits(c) && (longest == nil || c.idle.Before(longest.idle)) {
+			longest = c
 		}
 	}
-	return nil
+	return longest
 }
 
-// remove forgets a connection, once. The caller holds g.mutex.
+// remove uncounts a connection, unless it is already. The caller holds g.mutex.
 func (g *gate) remove(c *conn) {
-	if _, known := g.open[c]; !known {
+	if _, open := g.open[c]; !open {
 		return
 	}
 	delete(g.open, c)
-	if c.idle != nil {
-		g.idle.Remove(c.idle)
-		c.idle = nil
-	}
 	if c.reserved {
 		return
 	}
@@ -158,35 +151,26 @@ func (c *conn) Close() (err error) {
 	return err
 }
 
-// abort breaks a connection off. It does not block.
-func (c *conn) abort() {
-	// net/http reports to the client's handler what it means that it is closed.
-	_ = c.Close()
-}
+// abort closes a connection without waiting for its request.
+func (c *conn) abort() { _ = c.Close() } // the handler's next write fails
 
-// enter and leave are around each handler.
+// enter marks the begin of a handler, leave its end.
 func (c *conn) enter() {
 	c.gate.mutex.Lock()
 	defer c.gate.mutex.Unlock()
 	c.busy++
-	if c.idle != nil {
-		c.gate.idle.Remove(c.idle)
-		c.idle = nil
-	}
 }
 
 func (c *conn) leave() {
 	c.gate.mutex.Lock()
 	defer c.gate.mutex.Unlock()
 	c.busy--
-	if _, known := c.gate.open[c]; known && c.busy == 0 {
-		c.idle = c.gate.idle.PushBack(c)
-	}
+	c.idle = time.Now()
 }
 
 type connKey struct{}
 
-// withConn makes a connection known to its handlers, as http.Server.ConnContext.
+// withConn adds the connection to the context of its requests, as http.Server.ConnContext.
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	if secure, ok := c.(*tls.Conn); ok {
 		c = secure.NetConn()
@@ -200,8 +184,7 @@ func connOf(r *http.Request) *conn {
 	return c
 }
 
-// reservedPath says whether a path is one of those that have a share of
-// everything to themselves.
+// reservedPath reports whether a path has connections, slots and memory of its own.
 func reservedPath(path string) bool {
 	return path == "/metrics" || path == "/healthz" || path == "/readyz"
 }

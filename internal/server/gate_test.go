@@ -203,27 +203,24 @@ func TestGateCounts(t *testing.T) {
 	for _, c := range all {
 		c.Close()
 	}
-	if checkGate(t, gate); len(gate.open) != 0 || gate.idle.Len() != 0 || len(gate.ordinary) != 0 {
-		t.Errorf("%d are open, %d idle, %v", len(gate.open), gate.idle.Len(), gate.ordinary)
+	if checkGate(t, gate); len(gate.open) != 0 || len(gate.ordinary) != 0 {
+		t.Errorf("%d are open, %v", len(gate.open), gate.ordinary)
 	}
 }
 
 // checkGate counts anew.
 func checkGate(t *testing.T, gate *gate) {
 	t.Helper()
-	ordinary, idle := 0, 0
+	ordinary := 0
 	byAddress := map[netip.Addr]int{}
 	for c := range gate.open {
 		if !c.reserved {
 			ordinary++
 			byAddress[c.address]++
 		}
-		if c.busy == 0 {
-			idle++
-		}
 	}
-	if ordinary != gate.count || ordinary > 16 || len(gate.open)-ordinary > 4 || idle != gate.idle.Len() || !maps.Equal(byAddress, gate.ordinary) {
-		t.Fatalf("%d of %d are ordinary (%d counted), %d idle (%d counted), %v (%v counted)", ordinary, len(gate.open), gate.count, idle, gate.idle.Len(), byAddress, gate.ordinary)
+	if ordinary != gate.count || ordinary > 16 || len(gate.open)-ordinary > 4 || !maps.Equal(byAddress, gate.ordinary) {
+		t.Fatalf("%d of %d are ordinary (%d counted), %v (%v counted)", ordinary, len(gate.open), gate.count, byAddress, gate.ordinary)
 	}
 	for address, count := range byAddress {
 		if count > 8 {

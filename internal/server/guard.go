@@ -10,9 +10,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// headers go out with every answer. The page has no inline script and style,
-// and loads from here alone.
-// Source: https://owasp.org/www-project-secure-headers/.
+// headers go out with every answer. The page has no inline script and style, and loads from
+// here alone. Source: https://owasp.org/www-project-secure-headers/.
 var headers = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
 		"img-src 'self' data:; font-src 'self'; manifest-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -26,8 +25,7 @@ var headers = map[string]string{
 	"Cache-Control":                "no-store",
 }
 
-// guard is around every handler: it sets the headers, and turns away what no
-// handler has to see.
+// guard wraps every handler: it sets the headers, and refuses what no handler serves.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.handling.RLock()
@@ -41,9 +39,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		for name, value := range headers {
 			w.Header().Set(name, value)
 		}
-		// A client that reads slowly is let go of. A stream sets its own deadlines.
+		// A stream sets deadlines of its own.
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.limits.sendTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return // the connection is gone
+			return // the connection is closed
 		}
 		err := s.refuse(w, r)
 		if err == nil && c != nil && c.reserved && !reservedPath(r.URL.Path) {
@@ -58,38 +56,36 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
-// refuse returns what is wrong with any request of this form.
+// refuse returns an error for a request that no path serves.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
-		return newProblem(http.StatusMethodNotAllowed, fmt.Sprintf("%s is not allowed: nothing can be changed here; allowed are GET and HEAD", clip(r.Method)))
+		return newProblem(http.StatusMethodNotAllowed,
+			fmt.Sprintf("%s is not allowed: nothing can be changed here; allowed are GET and HEAD", r.Method[:min(len(r.Method), 32)]))
 	case len(r.RequestURI) > maxAddress:
 		return newProblem(http.StatusRequestURITooLong, fmt.Sprintf("the address has %d bytes: allowed are %d", len(r.RequestURI), maxAddress))
 	case r.ContentLength != 0:
-		// net/http reads a little of it, so that the answer arrives; not for long. A
-		// connection that is gone is noticed then.
+		// net/http reads a little of the body, so that the answer arrives. If the connection is
+		// closed, writing fails.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.headerTime))
 		return newProblem(http.StatusRequestEntityTooLarge, "the request has a body: none is allowed")
 	}
 	return nil
 }
 
-// clip bounds what is repeated to the client.
-func clip(text string) string { return text[:min(len(text), 32)] }
-
-// recovered keeps a mistake in one handler from the others, and from sight.
+// recovered answers a request whose handler panics with an error that reveals nothing.
 func (s *Server) recovered(w http.ResponseWriter, r *http.Request) {
 	what := recover()
 	if what == nil {
 		return
 	}
 	if err, ok := what.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-		panic(what) // net/http knows what to do
+		panic(what) // net/http closes the connection
 	}
 	s.log.WithFields(logrus.Fields{"path": r.URL.Path, "stack": string(debug.Stack())}).Errorf("A request made its handler panic: %v", what)
 	if w.Header().Get("Content-Type") != "" {
-		panic(http.ErrAbortHandler) // an answer has begun: it can only be broken off
+		panic(http.ErrAbortHandler) // the answer has begun
 	}
 	writeProblem(w, r, newProblem(http.StatusInternalServerError, "an error in portwatcher: its log has the details"))
 }

@@ -42,7 +42,7 @@ type found struct {
 // collect reads what a query returns, as one of the few queries at one time.
 func (s *Server) collect(ctx context.Context, q journal.Query) (all found, err error) {
 	err = s.query(ctx, func(ctx context.Context) error {
-		all, err = collect(ctx, s.History, q)
+		all, err = collect(ctx, s.history, q)
 		return err
 	})
 	return all, err
@@ -83,7 +83,7 @@ func (s *Server) query(ctx context.Context, read func(context.Context) error) er
 // any reports whether a query finds an event, damaged or not.
 func (s *Server) any(ctx context.Context, q journal.Query) (found bool, err error) {
 	err = s.query(ctx, func(ctx context.Context) error {
-		all, err := collect(ctx, s.History, q)
+		all, err := collect(ctx, s.history, q)
 		found = all.count > 0
 		return err
 	})
@@ -92,7 +92,7 @@ func (s *Server) any(ctx context.Context, q journal.Query) (found bool, err erro
 
 func (s *Server) firstID(ctx context.Context) (id uint64, err error) {
 	err = s.query(ctx, func(ctx context.Context) error {
-		id, err = s.History.FirstID(ctx)
+		id, err = s.history.FirstID(ctx)
 		return err
 	})
 	return id, err

@@ -74,7 +74,7 @@ func TestManyReaders(t *testing.T) {
 	}
 }
 
-// count reads the events 1 to last, which have to come in order. It looks at
+// count reads the events 1 to last, which have to come in order. It reads
 // their ids alone: 150 readers share the machine with the server here.
 func (r *reader) count(last uint64) error {
 	for next := uint64(1); next <= last; {
@@ -118,7 +118,7 @@ func (r *running) stuck(t *testing.T, path string, headers ...string) net.Conn {
 	return conn
 }
 
-// watchMemory returns what tells how much more the heap was at its highest.
+// watchMemory returns a function that returns how much more the heap was at its highest.
 func watchMemory() func() uint64 {
 	var stats runtime.MemStats
 	runtime.GC()

@@ -17,25 +17,28 @@ import (
 	"portwatcher/internal/when"
 )
 
-// maxValues bounds the values of one list in a query, and maxPatterns those that
-// are compared with the names of containers.
+// maxValues bounds the values of one list in a query, and maxPatterns the entries that are
+// compared with the names of containers.
 const (
 	maxValues   = 100
 	maxPatterns = 32
 )
 
-// parameters are the query of a request. The first that is wrong is the error.
+// maxID is the highest id that the journal can keep: SQLite's integers are signed.
+const maxID = math.MaxInt64
+
+// parameters are the query of a request. The error is the first parameter that is wrong.
 type parameters struct {
 	values url.Values
 	now    time.Time
 	err    *api.Problem
 }
 
-// parseParameters takes only the parameters that the route knows.
+// parseParameters refuses parameters that the route does not have.
 func parseParameters(r *http.Request, allowed []string) (*parameters, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, newProblem(http.StatusBadRequest, fmt.Sprintf("the query is not understood: %v; allowed is name=value&name=value, with %%XX for other characters", err))
+		return nil, newProblem(http.StatusBadRequest, fmt.Sprintf("the query is invalid: %v; allowed is name=value&name=value, with %%XX for other characters", err))
 	}
 	for name := range values {
 		if slices.Contains(allowed, name) {
@@ -45,16 +48,15 @@ func parseParameters(r *http.Request, allowed []string) (*parameters, error) {
 		if len(allowed) > 0 {
 			list = strings.Join(allowed, ", ")
 		}
-		p := badParameter(name, strings.Join(values[name], ","), "the parameters "+list)
-		p.Detail = fmt.Sprintf("there is no parameter %q here: allowed are %s", p.Parameter, list)
-		p.Parameter = strings.ToValidUTF8(p.Parameter, "\uFFFD")
+		p := badParameter(name, strings.Join(values[name], ","), "")
+		p.Detail = fmt.Sprintf("there is no parameter %q here: allowed are %s", name, list)
+		p.Parameter = strings.ToValidUTF8(name, "\uFFFD")
 		p.Allowed = allowed
 		return nil, p
 	}
 	return &parameters{values: values, now: time.Now()}, nil
 }
 
-// problem returns the first that is wrong, as an error.
 func (p *parameters) problem() error {
 	if p.err == nil {
 		return nil // not a nil *Problem in an interface
@@ -68,8 +70,8 @@ func (p *parameters) wrong(name, value, allowed string) {
 	}
 }
 
-// list parses values that may be repeated, or separated by commas.
-func list[T any](p *parameters, name, allowed string, parse func(string) (T, bool)) []T {
+// listOf parses values that may be repeated, or separated by commas.
+func listOf[T any](p *parameters, name, allowed string, parse func(string) (T, error)) []T {
 	var parsed []T
 	for _, value := range p.values[name] {
 		for word := range strings.SplitSeq(value, ",") {
@@ -77,130 +79,96 @@ func list[T any](p *parameters, name, allowed string, parse func(string) (T, boo
 			if word == "" {
 				continue
 			}
-			one, ok := parse(word)
+			value, err := parse(word)
 			switch {
-			case !ok:
+			case err != nil:
 				p.wrong(name, word, allowed)
 				return nil
 			case len(parsed) == maxValues:
 				p.wrong(name, word, fmt.Sprintf("at most %d values", maxValues))
 				return nil
 			}
-			parsed = append(parsed, one)
+			parsed = append(parsed, value)
 		}
 	}
 	return parsed
 }
 
-// single returns a value that may be given once; empty counts as not given.
-func (p *parameters) single(name, allowed string) (value string, given bool) {
+// single parses a value that may be given once. An empty value counts as not given.
+func single[T any](p *parameters, name, allowed string, parse func(string) (T, bool)) (value T, given bool) {
 	values := p.values[name]
-	if len(values) > 1 {
+	switch {
+	case len(values) > 1:
 		p.wrong(name, strings.Join(values, ","), allowed+", once")
-		return "", false
+		return value, false
+	case len(values) == 0 || values[0] == "":
+		return value, false
 	}
-	if len(values) == 0 || values[0] == "" {
-		return "", false
+	parsed, ok := parse(values[0])
+	if !ok {
+		p.wrong(name, values[0], allowed)
+		return value, false
 	}
-	return values[0], true
+	return parsed, true
 }
 
-const allowedTimes = "times such as 2026-11-22T18:36:28Z (RFC 3339) and times ago such as 90s, 15m, 1h, 7d, 2w"
-
-// time parses a time, or how long ago it was.
+// time parses a time, or how long ago it was. It returns zero where it is not given.
 func (p *parameters) time(name string) time.Time {
-	value, given := p.single(name, allowedTimes)
-	if !given {
-		return time.Time{}
-	}
-	if ago, err := when.ParseDuration(strings.TrimPrefix(value, "-")); err == nil {
-		return p.now.Add(-ago).UTC()
-	}
-	// In a query a + that is not escaped is a blank.
-	t, err := time.Parse(time.RFC3339Nano, strings.Replace(value, " ", "+", 1))
-	if err != nil {
-		p.wrong(name, value, allowedTimes)
-		return time.Time{}
-	}
-	return t.UTC()
+	const allowed = "times such as 2026-11-22T18:36:28Z (RFC 3339) and times ago such as 90s, 15m, 1h, 7d, 2w"
+	t, _ := single(p, name, allowed, func(text string) (time.Time, bool) {
+		if ago, err := when.ParseDuration(strings.TrimPrefix(text, "-")); err == nil {
+			return p.now.Add(-ago).UTC(), true
+		}
+		// In a query a + that is not escaped is a blank.
+		t, err := time.Parse(time.RFC3339Nano, strings.Replace(text, " ", "+", 1))
+		return t.UTC(), err == nil
+	})
+	return t
 }
 
-// duration parses a duration within bounds.
 func (p *parameters) duration(name string, most time.Duration) (d time.Duration, given bool) {
-	allowed := fmt.Sprintf("0 to %s, with a unit as in 500ms or 30s", most)
-	value, given := p.single(name, allowed)
-	if !given {
-		return 0, false
-	}
-	d, err := time.ParseDuration(value)
-	if err != nil || d < 0 || d > most {
-		p.wrong(name, value, allowed)
-		return 0, false
-	}
-	return d, true
+	return single(p, name, fmt.Sprintf("0 to %s, with a unit as in 500ms or 30s", most), func(text string) (time.Duration, bool) {
+		d, err := time.ParseDuration(text)
+		return d, err == nil && d >= 0 && d <= most
+	})
 }
 
-// maxID is the highest id that the journal can keep: SQLite's integers are
-// signed.
-const maxID = math.MaxInt64
-
-// id parses the id of an event.
 func (p *parameters) id(name string) (id uint64, given bool) {
-	const allowed = "ids of events, 0 to 9223372036854775807"
-	value, given := p.single(name, allowed)
-	if !given {
-		return 0, false
-	}
-	id, err := strconv.ParseUint(value, 10, 64)
-	if err != nil || id > maxID {
-		p.wrong(name, value, allowed)
-		return 0, false
-	}
-	return id, true
+	return single(p, name, "ids of events, 0 to 9223372036854775807", parseID)
 }
 
-// count parses a number from 1 to most.
+func parseID(text string) (id uint64, ok bool) {
+	id, err := strconv.ParseUint(text, 10, 64)
+	return id, err == nil && id <= maxID
+}
+
 func (p *parameters) count(name string, standard, most int) int {
-	allowed := fmt.Sprintf("1 to %d", most)
-	value, given := p.single(name, allowed)
+	number, given := single(p, name, fmt.Sprintf("1 to %d", most), func(text string) (int, bool) {
+		number, err := strconv.Atoi(text)
+		return number, err == nil && number >= 1 && number <= most
+	})
 	if !given {
-		return standard
-	}
-	number, err := strconv.Atoi(value)
-	if err != nil || number < 1 || number > most {
-		p.wrong(name, value, allowed)
 		return standard
 	}
 	return number
 }
 
-// truth parses true or false; nil is not given.
+// truth parses true or false. It returns nil where it is not given.
 func (p *parameters) truth(name string) *bool {
-	const allowed = "true, false"
-	value, given := p.single(name, allowed)
+	value, given := single(p, name, "true, false", func(text string) (bool, bool) { return text == "true", text == "true" || text == "false" })
 	if !given {
 		return nil
 	}
-	yes := value == "true"
-	if !yes && value != "false" {
-		p.wrong(name, value, allowed)
-		return nil
-	}
-	return &yes
+	return &value
 }
 
 // projects matches the names of Compose projects.
 // Source: https://docs.docker.com/compose/how-tos/project-name/.
 var projects = regexp.MustCompile(`^[a-zA-Z0-9_.-]+$`)
 
-// project parses the name of a Compose project.
 func (p *parameters) project() string {
-	const allowed = "names of letters, digits, _ . -"
-	value, given := p.single("project", allowed)
-	if given && !projects.MatchString(value) {
-		p.wrong("project", value, allowed)
-	}
-	return value
+	name, _ := single(p, "project", "names of letters, digits, _ . -", func(text string) (string, bool) { return text, projects.MatchString(text) })
+	return name
 }
 
 // containers parses the selection of containers, by both names of the parameter.
@@ -216,7 +184,7 @@ func (p *parameters) containers() model.Selection {
 		}
 		words = append(words, its...)
 	}
-	selection, _ := model.ParseSelection(strings.Join(words, ",")) // its error is known by now
+	selection, _ := model.ParseSelection(strings.Join(words, ",")) // the loop has reported its error
 	return selection
 }
 
@@ -232,7 +200,7 @@ func (p *parameters) ports() model.PortSet {
 	return ports
 }
 
-// wrongEntry takes the error of a list.
+// wrongEntry reports the error of a list.
 func (p *parameters) wrongEntry(name string, err error) {
 	entry, reason := "", err.Error()
 	if wrong, ok := errors.AsType[*model.EntryError](err); ok {
@@ -243,31 +211,23 @@ func (p *parameters) wrongEntry(name string, err error) {
 	}
 }
 
-// filter parses what selects endpoints and events. A parameter that the route
-// does not know is not given.
+// filter parses the parameters that select endpoints and events. A parameter that the route does
+// not have is not given.
 func (p *parameters) filter() model.Filter {
 	return model.Filter{
 		Containers: p.containers(),
 		Project:    p.project(),
-		Protocols:  list(p, "protocol", "tcp, udp", parseProtocol),
+		Protocols:  listOf(p, "protocol", "tcp, udp", parseProtocol),
 		Ports:      p.ports(),
-		Exposures:  list(p, "exposure", join(model.Exposures), known(model.ParseExposure)),
-		Types:      list(p, "type", join(model.Types), known(model.ParseType)),
+		Exposures:  listOf(p, "exposure", join(model.Exposures), model.ParseExposure),
+		Types:      listOf(p, "type", join(model.Types), model.ParseType),
 		Transient:  p.truth("transient"),
 	}
 }
 
-func parseProtocol(word string) (model.Protocol, bool) {
-	var p model.Protocol
-	err := p.UnmarshalText([]byte(word))
-	return p, err == nil
-}
-
-func known[T any](parse func(string) (T, error)) func(string) (T, bool) {
-	return func(word string) (T, bool) {
-		value, err := parse(word)
-		return value, err == nil
-	}
+func parseProtocol(word string) (p model.Protocol, err error) {
+	err = p.UnmarshalText([]byte(word))
+	return p, err
 }
 
 func join[T ~string](words []T) string {

@@ -25,34 +25,19 @@ func (s *Server) getPorts(w http.ResponseWriter, r *http.Request, p *parameters)
 	if !at.IsZero() {
 		return s.reply(w, r, func() (any, error) { return s.openAt(r.Context(), &filter, at) })
 	}
-	if !waits {
-		return s.sendPorts(w, r, &filter, s.Capture.View())
+	view := s.capture.View()
+	if waits {
+		// The time to send begins when there is something to send. If the connection is closed,
+		// writing fails.
+		sending := http.NewResponseController(w)
+		_ = sending.SetWriteDeadline(time.Time{})
+		found, err := s.await(r.Context(), &filter, wait)
+		_ = sending.SetWriteDeadline(time.Now().Add(s.limits.sendTime))
+		if err != nil {
+			return err
+		}
+		view = found
 	}
-	// The time to send begins when there is something to send. A connection that
-	// is gone is noticed then.
-	sending := http.NewResponseController(w)
-	_ = sending.SetWriteDeadline(time.Time{})
-	view, err := s.await(r.Context(), &filter, wait)
-	_ = sending.SetWriteDeadline(time.Now().Add(s.limits.sendTime))
-	if err != nil {
-		return err
-	}
-	return s.sendPorts(w, r, &filter, view)
-}
-
-func (s *Server) openAt(ctx context.Context, filter *model.Filter, at time.Time) (answer api.Ports, err error) {
-	err = s.query(ctx, func(ctx context.Context) error {
-		open, watching, err := s.History.At(ctx, at)
-		matcher := filter.Matcher(model.NamesIn(open))
-		open = slices.DeleteFunc(open, func(o model.Open) bool { return !matcher.Listener(&o.Listener) })
-		answer = api.Ports{Time: at, Ports: append([]model.Open{}, open...), Watching: &watching}
-		return err
-	})
-	return answer, err
-}
-
-// sendPorts answers with what is open in a view and wanted, as an [api.Ports].
-func (s *Server) sendPorts(w http.ResponseWriter, r *http.Request, filter *model.Filter, view *model.View) error {
 	return s.answer(w, r, s.requests, func() (*whole, error) {
 		if filter.All() {
 			return s.portList.of(view).form(r)
@@ -64,8 +49,19 @@ func (s *Server) sendPorts(w http.ResponseWriter, r *http.Request, filter *model
 	})
 }
 
-// portList is the answer with all that is open, which is made once for all that
-// ask while it is the same. The zero value is ready.
+func (s *Server) openAt(ctx context.Context, filter *model.Filter, at time.Time) (answer api.Ports, err error) {
+	err = s.query(ctx, func(ctx context.Context) error {
+		open, watching, err := s.history.At(ctx, at)
+		matcher := filter.Matcher(model.NamesIn(open))
+		open = slices.DeleteFunc(open, func(o model.Open) bool { return !matcher.Listener(&o.Listener) })
+		answer = api.Ports{Time: at, Ports: append([]model.Open{}, open...), Watching: &watching}
+		return err
+	})
+	return answer, err
+}
+
+// portList is the answer with all open endpoints, which requests share while it is the same. The
+// zero value is ready.
 type portList struct {
 	mutex sync.Mutex
 	view  *model.View
@@ -73,7 +69,7 @@ type portList struct {
 	list  *rendered
 }
 
-// listAge bounds how old Time of an answer is.
+// listAge bounds the age of Time in an answer.
 const listAge = time.Second
 
 func (l *portList) of(view *model.View) *rendered {
@@ -90,8 +86,7 @@ func (l *portList) of(view *model.View) *rendered {
 	return l.list
 }
 
-// sameOpen says whether two views have the same list of what is open: views that
-// differ in something else share it.
+// sameOpen reports whether two views share the list of open endpoints.
 func sameOpen(a, b *model.View) bool {
 	return a.Version == b.Version || len(a.Open) == len(b.Open) && (len(a.Open) == 0 || &a.Open[0] == &b.Open[0])
 }

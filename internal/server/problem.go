@@ -27,8 +27,7 @@ func badParameter(name, value, allowed string) *api.Problem {
 
 // wrongParameter returns the error of a query parameter, with its reason.
 func wrongParameter(name, value, reason string) *api.Problem {
-	// A long value is told in part: the answer is no place for it.
-	const most = 200
+	const most = 200 // bytes of the value in the answer
 	if len(value) > most {
 		value = strings.ToValidUTF8(value[:most], "") + "…"
 	}
@@ -38,18 +37,18 @@ func wrongParameter(name, value, reason string) *api.Problem {
 	return p
 }
 
-// tryLater is the seconds after which a client that was turned away may return.
+// tryLater is the value of Retry-After, in seconds.
 const tryLater = 5
 
-// fail answers with an error. One that is none of the client's is logged.
+// fail answers with an error. It logs an error that the client has not caused.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var p *api.Problem
 	switch {
 	case errors.As(err, &p):
 	case r.Context().Err() != nil:
-		return // nobody is there to read it
+		return // the client has left
 	case errors.Is(err, context.DeadlineExceeded):
-		p = newProblem(http.StatusServiceUnavailable, "the answer took too long to find: ask for less")
+		p = newProblem(http.StatusServiceUnavailable, "reading the journal took too long: request less")
 	default:
 		s.log.WithError(err).WithField("path", r.URL.Path).Error("A request could not be answered.")
 		p = newProblem(http.StatusInternalServerError, err.Error())
@@ -70,12 +69,11 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p *api.Problem) {
 	header.Set("Content-Type", api.MediaTypeProblem)
 	header.Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(p.Status)
-	// Who does not read the answer does not miss it.
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(body, '\n')) // the client may have left
 }
 
-// newErrorLog takes what net/http logs: broken handshakes and connections, which
-// are the client's affair.
+// newErrorLog logs what net/http reports at the level debug: broken handshakes and connections,
+// which clients cause.
 func newErrorLog(to logrus.FieldLogger) *log.Logger { return log.New(debugWriter{to}, "", 0) }
 
 type debugWriter struct{ log logrus.FieldLogger }

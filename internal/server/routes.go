@@ -10,11 +10,13 @@ import (
 	"portwatcher/internal/server/api"
 )
 
-// route is one address of the API.
+// handler answers a request, or returns the error that becomes the answer.
+type handler func(http.ResponseWriter, *http.Request) error
+
+// route is one path of the API.
 type route struct {
-	path string
-	// parameters are those of the query that it knows.
-	parameters []string
+	path       string
+	parameters []string // that the query may have
 	handle     func(http.ResponseWriter, *http.Request, *parameters) error
 }
 
@@ -24,7 +26,7 @@ var (
 	eventFilters = append([]string{"type", "transient"}, selecting...)
 )
 
-// PathOpenAPI is where the description of the API is.
+// PathOpenAPI is the path of the description of the API.
 const PathOpenAPI = "/api/v1/openapi.yaml"
 
 // openAPI describes the API.
@@ -38,82 +40,75 @@ func (s *Server) apiRoutes() []route {
 		{api.PathContainers, []string{"container", "name", "project"}, s.getContainers},
 		{api.PathPorts, append([]string{"at", "wait"}, selecting...), s.getPorts},
 		{api.PathEvents, append([]string{"since", "until", "after", "before", "limit"}, eventFilters...), s.getEvents},
-		{PathOpenAPI, nil, func(w http.ResponseWriter, r *http.Request, _ *parameters) error {
-			return s.answer(w, r, s.requests, func() (*whole, error) {
-				return asWhole(r, "application/yaml", func(into *bytes.Buffer) error {
-					into.Write(openAPI)
-					return nil
-				})
-			})
-		}},
+		{PathOpenAPI, nil, s.getOpenAPI},
 	}
 }
 
-// routes puts everything together.
+func (s *Server) getOpenAPI(w http.ResponseWriter, r *http.Request, _ *parameters) error {
+	return s.answer(w, r, s.requests, func() (*whole, error) {
+		return asWhole(r, "application/yaml", func(into *bytes.Buffer) error {
+			into.Write(openAPI)
+			return nil
+		})
+	})
+}
+
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range s.apiRoutes() {
-		mux.Handle(route.path, s.private(s.answering(route)))
+		mux.Handle(route.path, s.private(func(w http.ResponseWriter, r *http.Request) error {
+			p, err := parseParameters(r, route.parameters)
+			if err != nil {
+				return err
+			}
+			return route.handle(w, r, p)
+		}))
 	}
-	mux.Handle("/api/", s.private(http.HandlerFunc(s.nothingHere)))
-	if s.Metrics != nil {
-		mux.Handle("/metrics", s.private(http.HandlerFunc(s.getMetrics)))
+	mux.Handle("/api/", s.private(nothingHere))
+	if s.options.Metrics != nil {
+		mux.Handle("/metrics", s.private(s.getMetrics))
 	}
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) {
-		s.finish(w, r, s.answer(w, r, nil, func() (*whole, error) { return asJSON(r, map[string]string{"status": "ok"}) }))
-	})
-	mux.HandleFunc("/readyz", s.getReady)
-	if s.Page != nil {
-		page := s.known(s.Page)
+	mux.Handle("/healthz", s.public(s.getHealth))
+	mux.Handle("/readyz", s.public(s.getReady))
+	if s.options.Page != nil {
+		page := s.public(func(w http.ResponseWriter, r *http.Request) error {
+			if err := s.hostAllowed(r); err != nil {
+				return err
+			}
+			s.options.Page.ServeHTTP(w, r)
+			return nil
+		})
 		mux.Handle("/{$}", page)
 		mux.Handle("/assets/", page)
 	}
-	mux.HandleFunc("/", s.nothingHere)
+	mux.Handle("/", s.public(nothingHere))
 	return s.guard(mux)
 }
 
-func (s *Server) nothingHere(w http.ResponseWriter, r *http.Request) {
-	s.fail(w, r, newProblem(http.StatusNotFound, fmt.Sprintf("there is nothing at %q; the API is described at %s", strings.ToValidUTF8(r.URL.Path, "\uFFFD"), PathOpenAPI)))
+func nothingHere(_ http.ResponseWriter, r *http.Request) error {
+	return newProblem(http.StatusNotFound, fmt.Sprintf("there is nothing at %q; the API is described at %s", strings.ToValidUTF8(r.URL.Path, "\uFFFD"), PathOpenAPI))
 }
 
-// known lets requests pass that come by a name that is allowed.
-func (s *Server) known(next http.Handler) http.Handler {
+// public serves every request.
+func (s *Server) public(next handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := next(w, r); err != nil {
+			s.fail(w, r, err)
+		}
+	})
+}
+
+// private serves requests with an allowed host name and, if one is required, the token.
+func (s *Server) private(next handler) http.Handler {
+	return s.public(func(w http.ResponseWriter, r *http.Request) error {
 		if err := s.hostAllowed(r); err != nil {
-			s.fail(w, r, err)
-			return
+			return err
 		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// private lets requests pass that may read what is here.
-func (s *Server) private(next http.Handler) http.Handler {
-	return s.known(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.authorized(r); err != nil {
-			s.fail(w, r, err)
-			return
+			return err
 		}
-		next.ServeHTTP(w, r)
-	}))
-}
-
-// answering makes a handler of a route.
-func (s *Server) answering(to route) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, err := parseParameters(r, to.parameters)
-		if err == nil {
-			err = to.handle(w, r, p)
-		}
-		s.finish(w, r, err)
+		return next(w, r)
 	})
-}
-
-// finish answers with the error, if there is one.
-func (s *Server) finish(w http.ResponseWriter, r *http.Request, err error) {
-	if err != nil {
-		s.fail(w, r, err)
-	}
 }
 
 // reply sends what find returns, which may wait for the journal.

@@ -1,28 +1,28 @@
-// Package server shows what portwatcher knows over HTTP: the API under /api/v1,
-// the stream of events, the metrics and the page.
+// Package server serves portwatcher's state over HTTP: the API under /api/v1, the stream of
+// events, the metrics and the page.
 //
-// It does not watch anything and keeps no record: it reads from [Capture] and
-// [History], and nothing that a client does changes anything.
+// It observes nothing and records nothing: it reads from [Capture] and [History], and no
+// request changes anything.
 //
 // Invariants:
 //
-//   - DO bound everything that a client can make grow: connections, in all and from
-//     one address; requests, streams, waits, patterns; bytes that wait for a slow
-//     reader, here and in the kernel. DON'T hold a query, a slot for making answers
-//     or a compressor while a client is waited for.
-//   - DO keep what an event costs the same however many clients there are: what
-//     they wait for is compared beside it, at a bounded rate. DON'T let the capture
-//     or the journal feel that somebody reads.
-//   - DO answer /metrics, /healthz and /readyz whatever other clients do: they have
-//     connections, slots and bytes that others cannot take.
-//   - DO read the stream from the journal by id: what is recorded comes once and
-//     in order. DON'T hand a reader anything that it could not resume from.
-//   - DO break an answer off that cannot be completed. DON'T let it pass for whole.
+//   - DO bound everything that a client can make grow: connections, in all and from one address;
+//     requests, streams, waits, patterns; bytes that wait for a slow reader, here and in the
+//     kernel. DON'T hold a query, a slot or a compressor while waiting for a client.
+//   - DO keep the cost of an event independent of the number of clients: one goroutine compares
+//     what they wait for, at a bounded rate. DON'T slow the capture or the journal.
+//   - DO answer /metrics, /healthz and /readyz whatever other clients do: they have connections,
+//     slots and bytes of their own.
+//   - DO read the stream from the journal by id, so that each recorded event comes once and in
+//     order, and a reader can resume after any of them.
+//   - DO close the connection of an answer that cannot be completed. DON'T end it as if it were
+//     whole.
 //   - DON'T put a secret into a log, an answer or an address.
 package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -30,6 +30,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,38 +40,35 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Capture is what is known at this moment. Its methods are safe for concurrent
-// use.
+// Capture provides the current state. Its methods are safe for concurrent use.
 type Capture interface {
-	// View returns what is known at this moment. It is immutable and shared, and
-	// returns within milliseconds.
+	// View returns the current view within milliseconds. It is immutable and shared.
 	View() *model.View
-	// Ready returns nil while everything that was asked for is watched; the error
-	// says what is in the way.
+	// Ready returns nil while everything that the settings select is watched, or why it is not.
 	Ready() error
 }
 
-// Options are the settings and surroundings of a [Server].
+// Options are the arguments of [New].
 type Options struct {
 	// Listen is HOST:PORT. An empty host means all addresses.
 	Listen string
-	// TokenFile holds the bearer token; empty: none is asked for.
+	// TokenFile holds the bearer token; without one, no token is required.
 	TokenFile string
 	// TLSCert and TLSKey are PEM files; both or none.
 	TLSCert, TLSKey string
-	// AllowedHosts are names by which clients may ask without a token, beside
-	// addresses, names without a dot and this host's own.
+	// AllowedHosts are host names that requests without a token may use, beside addresses, names
+	// without a dot and this host's own name.
 	AllowedHosts []string
 
-	// Namespace is the network namespace of this process; zero where it is not
-	// known, or is known to be the host's.
+	// Namespace is the network namespace of this process; zero where it is not known, or is the
+	// host's.
 	Namespace model.Namespace
 
 	Capture Capture
 	History History
-	// Metrics is served at /metrics.
+	// Metrics is served at /metrics; nil serves none.
 	Metrics *metrics.Metrics
-	// Page serves "/" and "/assets/".
+	// Page serves "/" and "/assets/"; nil serves none.
 	Page    http.Handler
 	Logger  logrus.FieldLogger
 	Version string
@@ -78,13 +76,13 @@ type Options struct {
 
 // limits bound what clients can make the server do.
 type limits struct {
-	connections int // at one time, the reserve included
+	connections int // at one time, including the reserve
 	reserve     int // connections for the reserved paths alone
 	perAddress  int // connections from one address, without the reserve
-	requests    int // whose answer is made, at one time
-	scrapes     int // whose metrics are made, at one time
-	memory      int // bytes of answers that are sent
-	reserved    int // bytes of answers that are sent from the reserved paths
+	requests    int // whose answer is being made, at one time
+	scrapes     int // whose metrics are being made, at one time
+	memory      int // bytes of answers that are being sent
+	reserved    int // bytes of answers that are being sent from the reserved paths
 	patience    time.Duration
 	queries     int // of the journal, at one time
 	queryTime   time.Duration
@@ -133,47 +131,46 @@ const (
 	maxConcurrent = 32
 )
 
-// Server serves HTTP. Its methods are safe for concurrent use; Serve is called
-// once.
+// Server serves HTTP. Its methods are safe for concurrent use; Serve is called once.
 type Server struct {
-	Options
+	options  Options
+	capture  Capture
+	history  History
 	log      logrus.FieldLogger
 	limits   limits
-	token    *reloaded[tokenSum]     // nil: none is asked for
-	pair     *reloaded[*certificate] // nil: no TLS
-	hosts    map[string]bool
+	token    *reloaded[tokenSum]         // nil: none is required
+	pair     *reloaded[*tls.Certificate] // nil: no TLS
+	hosts    map[string]bool             // in lower case
 	handler  http.Handler
 	listener net.Listener
 
 	feed     *feed
 	waiters  *waiters
 	portList portList
-	// memory bounds what is held for answers, reservedMemory for those of the
-	// reserved paths.
+	// memory bounds the answers that are being sent, reservedMemory those of the reserved paths.
 	memory, reservedMemory *budget
 
-	requests slots
-	scrapes  slots
-	queries  slots
-	waits    slots
-	streams  slots
-	cutOff   counter
+	requests, scrapes, queries, waits, streams slots
+	// cutOff counts the readers of the stream that were too slow.
+	cutOff atomic.Uint64
 
 	stopping chan struct{} // closed when streams and waits have to end
-	// handling is held for reading by each request: who takes it for writing has
-	// waited for all. A WaitGroup must not be added to while it is waited for.
+	// Each request holds handling for reading, so that Lock waits for all of them. A WaitGroup
+	// does not allow requests that begin during Wait.
 	handling sync.RWMutex
 }
 
-// New checks the options and reads the files that they name; it does not
-// listen. Its errors name the setting that is wrong.
+// New checks the options and reads the files that they name; it does not listen. Its errors
+// name the setting that is wrong.
 func New(o Options) (*Server, error) { return newServer(o, defaultLimits) }
 
 func newServer(o Options, l limits) (*Server, error) {
 	s := &Server{
-		Options: o, log: o.Logger, limits: l, hosts: map[string]bool{}, stopping: make(chan struct{}),
+		options: o, capture: o.Capture, history: o.History, log: o.Logger, limits: l,
+		hosts: map[string]bool{}, stopping: make(chan struct{}),
 		memory: newBudget(l.memory), reservedMemory: newBudget(l.reserved),
-		requests: newSlots(l.requests), scrapes: newSlots(l.scrapes), queries: newSlots(l.queries), waits: newSlots(l.waits), streams: newSlots(l.streams),
+		requests: make(slots, l.requests), scrapes: make(slots, l.scrapes), queries: make(slots, l.queries),
+		waits: make(slots, l.waits), streams: make(slots, l.streams),
 	}
 	if _, _, err := net.SplitHostPort(o.Listen); err != nil {
 		return nil, fmt.Errorf("--listen: %q: allowed is HOST:PORT, such as 127.0.0.1:9888", o.Listen)
@@ -191,51 +188,51 @@ func newServer(o Options, l limits) (*Server, error) {
 		s.hosts[strings.ToLower(name)] = true
 	}
 	s.feed = newFeed(o.History, s.log, l)
-	s.waiters = newWaiters(func() *model.View { return s.Capture.View() })
+	s.waiters = newWaiters(func() *model.View { return s.capture.View() })
 	s.handler = s.routes()
-	if o.Metrics != nil {
-		o.Metrics.Watch(state{s})
-	}
 	return s, nil
 }
 
-// Event takes an event, in order, after a view has it. It does not block, and
-// costs the same however many clients wait.
+// Event receives an event, in order, after a view has it. It does not block, and costs the
+// same however many clients wait.
 func (s *Server) Event(e *model.Event) {
 	switch e.Type {
-	case model.Closed, model.Bursts: // nothing that opened stays open by it
+	case model.Closed, model.Bursts: // open nothing
 	default:
 		s.waiters.wake()
 	}
 }
 
-// Missed says that n events were dropped instead of being passed to [Server.Event].
-// It does not block.
+// Missed receives the number of events that were dropped instead of being passed to
+// [Server.Event]. It does not block.
 func (s *Server) Missed(uint64) { s.waiters.wake() }
 
-// Listen takes the address. The error says who may have it, and what to do.
-// Serve calls it where it was not called before.
+// Streams returns how many readers of the event stream there are, and how many were
+// disconnected because they were too slow.
+func (s *Server) Streams() (open int, cutOff uint64) { return len(s.streams), s.cutOff.Load() }
+
+// Listen opens the address. The error names the probable cause and the remedy. Serve calls it
+// if nobody has.
 func (s *Server) Listen() error {
-	listener, err := net.Listen("tcp", s.Options.Listen)
+	listener, err := net.Listen("tcp", s.options.Listen)
 	if operation, ok := errors.AsType[*net.OpError](err); ok {
 		err = operation.Err // the rest repeats the address
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("listen on %s: %w: is another portwatcher running? --listen names another address", s.Options.Listen, err)
+		return fmt.Errorf("listen on %s: %w: is another portwatcher running? --listen names another address", s.options.Listen, err)
 	case err != nil:
-		return fmt.Errorf("listen on %s: %w; --listen names another address", s.Options.Listen, err)
+		return fmt.Errorf("listen on %s: %w; --listen names another address", s.options.Listen, err)
 	}
 	s.listener = listener
 	return nil
 }
 
-// Addr is the address that is listened on, once it is.
+// Addr returns the address after Listen.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Serve answers until ctx ends, and returns nil then. Requests under way have a
-// second to end; streams are told where to resume. All that it started has
-// ended when it returns.
+// Serve answers until ctx ends, and returns nil then. Requests under way have a second to end;
+// streams end with the id to resume after. When it returns, all its goroutines have ended.
 func (s *Server) Serve(ctx context.Context) error {
 	if s.listener == nil {
 		if err := s.Listen(); err != nil {
@@ -243,19 +240,18 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 	}
 	h := s.httpServer()
-
-	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	running, stopRunning := context.WithCancel(context.WithoutCancel(ctx))
 	var owned sync.WaitGroup
-	owned.Go(func() { s.announce(following) })
-	owned.Go(func() { s.feed.run(following) })
-	owned.Go(func() { s.waiters.run(following) })
+	owned.Go(func() { s.announce(running) })
+	owned.Go(func() { s.feed.run(running) })
+	owned.Go(func() { s.waiters.run(running) })
 
 	stopped := make(chan struct{})
 	owned.Go(func() {
 		defer close(stopped)
 		select {
 		case <-ctx.Done():
-		case <-following.Done(): // serving failed
+		case <-running.Done(): // serving failed
 		}
 		s.stop(h)
 	})
@@ -266,13 +262,13 @@ func (s *Server) Serve(ctx context.Context) error {
 	} else {
 		err = h.Serve(listener)
 	}
-	if !errors.Is(err, http.ErrServerClosed) {
-		err = fmt.Errorf("serve HTTP on %s: %w", s.listener.Addr(), err)
-	} else {
+	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 		<-stopped
+	} else {
+		err = fmt.Errorf("serve HTTP on %s: %w", s.listener.Addr(), err)
 	}
-	stopFollowing()
+	stopRunning()
 	owned.Wait()
 	s.handling.Lock()
 	defer s.handling.Unlock()
@@ -280,7 +276,6 @@ func (s *Server) Serve(ctx context.Context) error {
 }
 
 func (s *Server) httpServer() *http.Server {
-	logging := s.log.WithField("part", "http")
 	h := &http.Server{
 		Handler:           s.handler,
 		ConnContext:       withConn,
@@ -288,24 +283,27 @@ func (s *Server) httpServer() *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxConcurrent},
-		ErrorLog:          newErrorLog(logging),
+		ErrorLog:          newErrorLog(s.log.WithField("part", "http")),
 	}
 	if s.pair != nil {
-		h.TLSConfig = s.tlsConfig()
+		h.TLSConfig = &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.get(), nil },
+		}
 	}
 	return h
 }
 
-// stop ends what is under way within the time for it.
+// stop ends the requests under way within limits.stopTime.
 func (s *Server) stop(h *http.Server) {
 	close(s.stopping)
-	// Some of the time is left for what Close breaks off.
+	// The rest of the time is for what Close ends.
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.stopTime*8/10)
 	defer cancel()
 	if err := h.Shutdown(ctx); err != nil {
-		s.log.WithError(err).Debug("Requests that did not end in time are broken off.")
+		s.log.WithError(err).Debug("Some requests did not end in time; their connections are closed.")
 		if err := h.Close(); err != nil {
-			s.log.WithError(err).Debug("Closing connections.")
+			s.log.WithError(err).Debug("Connections cannot be closed.")
 		}
 	}
 }

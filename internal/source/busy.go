@@ -32,6 +32,9 @@ type busy struct {
 // the receiving of notifications must begin or end.
 func (w *Watcher) measureConnections() error {
 	b := &w.busyness
+	if clock.Since(b.at) < busyInterval {
+		return nil
+	}
 	pids := w.env.members(w.id).pids()
 	if len(pids) == 0 {
 		return nil

@@ -58,7 +58,7 @@ func (q *quiet) dumped(at clock.Instant, facts, epoch uint64, sockets []model.So
 // unchanged reports whether a dump now would show nothing new.
 func (w *Watcher) unchanged() bool {
 	q := &w.session.quiet
-	if q.counter == nil || !q.settled || clock.Since(q.at) >= q.longest {
+	if q.counter == nil || !q.settled || w.fullDue() {
 		return false
 	}
 	// Before the facts are compared: the next call compares one that follows.
@@ -69,6 +69,14 @@ func (w *Watcher) unchanged() bool {
 		return false
 	}
 	return inUse == q.sockets && w.facts.Load() == q.facts && w.env.members(w.id).Epoch == q.epoch
+}
+
+// fullDue reports whether a dump is due although nothing seems to have changed. Not all
+// namespaces have it at the same moment.
+func (w *Watcher) fullDue() bool {
+	q := &w.session.quiet
+	period := func(at clock.Instant) clock.Instant { return at.Add(-w.shift(q.longest)) / clock.Instant(q.longest) }
+	return period(clock.Now()) != period(q.at)
 }
 
 // count opens the counter of a namespace; nil where that is not possible.

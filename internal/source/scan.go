@@ -30,7 +30,7 @@ func (w *Watcher) scans(ctx context.Context, count int) error {
 			case <-time.After(w.session.settings.BurstDelay):
 			}
 		}
-		if w.unchanged() {
+		if w.quietly = w.unchanged(); w.quietly {
 			w.lastScan.Store(int64(clock.Now()))
 			continue
 		}

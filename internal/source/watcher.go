@@ -69,6 +69,7 @@ type Watcher struct {
 	secondSet, connectSet bool
 
 	scanned   bool      // since the session began
+	quietly   bool      // the last scan found nothing to do
 	postponed int       // scans in a row that came too early
 	procUntil time.Time // /proc replaces sock_diag until then
 }
@@ -252,17 +253,11 @@ func (w *Watcher) loop(ctx context.Context) error {
 	if w.session.exact {
 		bursts = 1
 	}
-	var measure <-chan time.Time
-	if w.session.source == model.SourceSockDiag && !w.session.exact {
-		ticker := time.NewTicker(busyInterval)
-		defer ticker.Stop()
-		measure = ticker.C
-		if w.busyness.without {
-			interval = min(interval, busyScan)
-		}
+	measures := w.session.source == model.SourceSockDiag && !w.session.exact
+	if measures && w.busyness.without {
+		interval = min(interval, busyScan)
 	}
-	due := clock.Now().Add(w.untilTick(interval))
-	scan := time.NewTimer(clock.Until(due))
+	scan := time.NewTimer(w.untilTick(interval))
 	defer scan.Stop()
 	retry := clock.StoppedTimer()
 	defer retry.Stop()
@@ -279,9 +274,10 @@ func (w *Watcher) loop(ctx context.Context) error {
 		case <-retry.C:
 			return errRetune
 		case <-scan.C:
-			err = w.scans(ctx, bursts)
-			due = max(due.Add(interval), clock.Now()) // a burst may take longer than the interval
-			scan.Reset(clock.Until(due))
+			if err = w.scans(ctx, bursts); err == nil && measures {
+				err = w.measureConnections()
+			}
+			scan.Reset(w.untilTick(interval))
 		case <-w.poke:
 			err = w.scan(ctx)
 		case <-w.soon:
@@ -299,8 +295,6 @@ func (w *Watcher) loop(ctx context.Context) error {
 			w.drain(limited)
 			cancel()
 			close(done)
-		case <-measure:
-			err = w.measureConnections()
 		case <-w.openings:
 			w.setSecond()
 		case <-w.second.C:
@@ -318,13 +312,22 @@ func (w *Watcher) setSecond() {
 	}
 }
 
-// phases is the number of groups of watchers: those of one group scan at the same moment,
-// so that one wake-up of the process serves many, but not all.
+// phases is the number of groups of namespaces: those of one group are dumped at the same
+// moment, so that one wake-up of the process serves many, but not all.
 const phases = 8
 
-// untilTick returns the time until the next multiple of an interval, shifted by the phase
-// of the namespace.
+// shift is by how much the namespace's phase moves multiples of an interval.
+func (w *Watcher) shift(interval time.Duration) time.Duration {
+	return interval * time.Duration(w.id.Inode%phases) / phases
+}
+
+// untilTick returns the time until the next scan: until the next multiple of an interval,
+// shifted by the phase of the namespace. Namespaces in which nothing happens are not
+// shifted: their sockets are only counted, and one wake-up serves them all.
 func (w *Watcher) untilTick(interval time.Duration) time.Duration {
-	shift := interval * time.Duration(w.id.Inode%phases) / phases
+	shift := w.shift(interval)
+	if w.quietly {
+		shift = 0
+	}
 	return interval - (time.Duration(clock.Now())-shift)%interval
 }

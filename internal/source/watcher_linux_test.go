@@ -145,6 +145,38 @@ func TestPhases(t *testing.T) {
 			t.Errorf("%d of them in phase %d", n, phase)
 		}
 	}
+	// Where nothing happens, one wake-up serves all.
+	for inode := range uint64(phases) {
+		w := NewWatcher(r.Env, model.Namespace{Inode: 4026531840 + inode})
+		w.quietly = true
+		before := clock.Now()
+		wait := w.untilTick(interval)
+		if after := clock.Now(); (time.Duration(before)+wait)/interval == (time.Duration(after)+wait-1)/interval {
+			t.Errorf("the next count in namespace %d is in %s, want it at a multiple of %s", inode, wait, interval)
+		}
+	}
+}
+
+// TestFullScansAreSpread: each namespace is dumped at least once in each period, and not
+// all at the same moment.
+func TestFullScansAreSpread(t *testing.T) {
+	r, _ := newRig(t, nil)
+	due := 0
+	for inode := range uint64(phases) {
+		w := NewWatcher(r.Env, model.Namespace{Inode: 4026531840 + inode})
+		w.session = &session{quiet: quiet{longest: fullScan}}
+		w.session.quiet.at = clock.Now().Add(-fullScan)
+		if !w.fullDue() {
+			t.Errorf("namespace %d: no dump is due after %s", inode, fullScan)
+		}
+		w.session.quiet.at = clock.Now().Add(-fullScan / 2)
+		if w.fullDue() {
+			due++
+		}
+	}
+	if due == 0 || due == phases {
+		t.Errorf("after half of the period a dump is due in %d of %d namespaces, want some", due, phases)
+	}
 }
 
 // TestServersStay: /proc cannot distinguish a UDP server in the range of clients' ports

@@ -1,10 +1,21 @@
 package top
 
-// columns are those of the table that fit, with their widths in cells.
-type columns struct {
-	shown  []column
-	widths [columnCount]int
-}
+import "slices"
+
+type column int
+
+const (
+	columnContainer column = iota
+	columnPort
+	columnAddress
+	columnExposure
+	columnProcess
+	columnAge
+	columnCount
+)
+
+// textColumns are the columns whose text is part of a row; the age changes by itself.
+const textColumns = columnAge
 
 var (
 	titles = [columnCount]string{"CONTAINER", "PORT", "ADDRESS", "EXPOSURE", "PROCESS", "OPEN FOR"}
@@ -16,12 +27,18 @@ var (
 
 const (
 	ageWidth = 9
-	gutter   = 2 // before the first column: the cursor and the mark of what is new
+	gutter   = 2 // before the first column: the cursor and the mark of a new row
 	gap      = 2 // between two columns
 )
 
-// fitColumns gives each column the width that its longest text takes, and cuts
-// the widest ones where that is too much.
+// columns are the columns that fit, with their widths in cells.
+type columns struct {
+	shown  []column
+	widths [columnCount]int
+}
+
+// fitColumns gives each column the width of its longest text. Where that is too much it leaves
+// columns out, and then cuts the widest.
 func fitColumns(longest *[textColumns]int, width int) columns {
 	var c columns
 	for i := range columnCount {
@@ -33,13 +50,13 @@ func fitColumns(longest *[textColumns]int, width int) columns {
 		c.widths[i] = max(c.widths[i], w)
 	}
 	for _, drop := range dispensable {
-		if c.leastTotal() <= width {
+		if c.sum(&least) <= width {
 			break
 		}
-		c.drop(drop)
+		c.shown = slices.DeleteFunc(c.shown, func(i column) bool { return i == drop })
 	}
 	for over := c.total() - width; over > 0; over-- {
-		widest := c.widest()
+		widest := slices.MaxFunc(c.shown, func(a, b column) int { return c.widths[a] - least[a] - c.widths[b] + least[b] })
 		if c.widths[widest] <= 1 {
 			break
 		}
@@ -48,39 +65,12 @@ func fitColumns(longest *[textColumns]int, width int) columns {
 	return c
 }
 
-func (c *columns) total() int {
+func (c *columns) total() int { return c.sum(&c.widths) }
+
+func (c *columns) sum(widths *[columnCount]int) int {
 	sum := gutter + gap*(len(c.shown)-1)
 	for _, i := range c.shown {
-		sum += c.widths[i]
+		sum += widths[i]
 	}
 	return sum
-}
-
-func (c *columns) leastTotal() int {
-	sum := gutter + gap*(len(c.shown)-1)
-	for _, i := range c.shown {
-		sum += least[i]
-	}
-	return sum
-}
-
-func (c *columns) drop(which column) {
-	kept := c.shown[:0]
-	for _, i := range c.shown {
-		if i != which {
-			kept = append(kept, i)
-		}
-	}
-	c.shown = kept
-}
-
-// widest returns the column that has most to give.
-func (c *columns) widest() column {
-	widest := c.shown[0]
-	for _, i := range c.shown {
-		if c.widths[i]-least[i] > c.widths[widest]-least[widest] {
-			widest = i
-		}
-	}
-	return widest
 }

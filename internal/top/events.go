@@ -9,11 +9,8 @@ import (
 	"portwatcher/internal/output"
 )
 
-// eventLines are the title of the events and the latest of them, the newest
-// last.
 func (m *screen) eventLines(height int) []string {
-	lines := append(make([]string, 0, height), m.paint.text(cut("EVENTS (UTC)", m.width), bold))
-	wanted := strings.ToLower(m.filter)
+	filter := strings.ToLower(m.filter)
 	var chosen []string
 	for _, e := range slices.Backward(m.shown.events) {
 		if len(chosen) == height-1 {
@@ -22,26 +19,23 @@ func (m *screen) eventLines(height int) []string {
 		if !isShown(e) {
 			continue
 		}
-		if text := eventText(e, true); strings.Contains(strings.ToLower(text), wanted) {
-			chosen = append(chosen, m.paint.text(cut(text, m.width), eventStyle(e)))
+		if text := eventText(e, true); strings.Contains(strings.ToLower(text), filter) {
+			chosen = append(chosen, m.line(eventStyle(e), text))
 		}
 	}
 	slices.Reverse(chosen)
-	lines = append(lines, chosen...)
+	lines := append([]string{m.line(bold, "EVENTS (UTC)")}, chosen...)
 	if len(chosen) == 0 {
-		why := "Nothing has happened yet."
+		why := "No event yet."
 		if m.filter != "" {
-			why = fmt.Sprintf("None of the last %d events has %q in it.", len(m.shown.events), m.filter)
+			why = fmt.Sprintf("None of the last %d events has %q in its line.", len(m.shown.events), m.filter)
 		}
-		lines = append(lines, m.paint.text(cut("  "+why, m.width), faint))
+		lines = append(lines, m.line(faint, "  "+why))
 	}
-	for len(lines) < height {
-		lines = append(lines, "")
-	}
-	return lines
+	return pad(lines, height)
 }
 
-// isShown leaves the opening of a transient out: its close tells the whole.
+// isShown is false for the opening of a transient: the line of its close shows both.
 func isShown(e *model.Event) bool { return !e.Transient || e.Type != model.Opened }
 
 func eventStyle(e *model.Event) style {
@@ -60,8 +54,7 @@ func eventStyle(e *model.Event) style {
 	return plain
 }
 
-// eventText is an event in one line. The name of its container is left out where
-// it is known from elsewhere.
+// eventText describes an event in one line, with or without the name of its container.
 func eventText(e *model.Event, named bool) string {
 	kind := string(e.Type)
 	if e.Transient {
@@ -91,7 +84,7 @@ func eventText(e *model.Event, named bool) string {
 	return strings.Join(parts, " ")
 }
 
-// printableError is an error in one line that is safe to show.
+// printableError formats an error in one line.
 func printableError(err error) string {
 	return output.Printable(strings.ReplaceAll(err.Error(), "\n", "; "))
 }

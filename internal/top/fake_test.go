@@ -82,10 +82,10 @@ func newView(t *testing.T, open ...model.Open) *view {
 	v := &view{t: t, source: &fakeSource{}, clock: begin}
 	board := NewBoard()
 	board.now = func() time.Time { return v.clock }
-	v.screen = newModel(t.Context(), board, v.source, true)
+	v.screen = newScreen(t.Context(), board, v.source)
 	v.screen.now = board.now
-	board.Begin()
-	board.Replace(open, begin)
+	board.expect()
+	board.replace(open, begin)
 	v.tick()
 	return v
 }

@@ -18,7 +18,7 @@ var keysHelp = [][2]string{
 	{"?", "this help"},
 }
 
-// key handles a key. What it returns is done outside.
+// key handles a key, and returns the command that it starts.
 func (m *screen) key(key tea.KeyPressMsg) tea.Cmd {
 	name := key.String()
 	switch {
@@ -32,6 +32,10 @@ func (m *screen) key(key tea.KeyPressMsg) tea.Cmd {
 		return tea.Quit
 	case m.help:
 		m.help = false // any key
+	case name == "?":
+		m.help = true
+	case name == "p", name == "space":
+		m.pause()
 	case m.details != nil:
 		m.detailsKey(name)
 	default:
@@ -40,7 +44,6 @@ func (m *screen) key(key tea.KeyPressMsg) tea.Cmd {
 	return nil
 }
 
-// typeKey handles a key while the filter is typed.
 func (m *screen) typeKey(name, text string) {
 	switch name {
 	case "enter":
@@ -57,7 +60,7 @@ func (m *screen) typeKey(name, text string) {
 	case "up", "down", "pgup", "pgdown":
 		m.move(name)
 	default:
-		m.type_(text)
+		m.typeText(text)
 	}
 }
 
@@ -65,19 +68,17 @@ func (m *screen) detailsKey(name string) {
 	switch name {
 	case "esc", "enter", "left", "h", "backspace":
 		m.details = nil
-	case "?":
-		m.help = true
-	case "p", "space":
-		m.pause()
 	default:
-		m.details.scroll(name, m.height)
+		d := m.details
+		last := max(0, len(d.events)-1)
+		if to, moves := target(name, last-d.back, m.height/2, last); moves {
+			d.back = last - max(0, min(to, last))
+		}
 	}
 }
 
 func (m *screen) tableKey(name string) tea.Cmd {
 	switch name {
-	case "?":
-		m.help = true
 	case "/":
 		m.typing = true
 	case "esc":
@@ -91,8 +92,6 @@ func (m *screen) tableKey(name string) tea.Cmd {
 	case "e":
 		m.hideEvents = !m.hideEvents
 		m.scroll()
-	case "p", "space":
-		m.pause()
 	case "enter":
 		return m.openDetails()
 	default:
@@ -103,32 +102,36 @@ func (m *screen) tableKey(name string) tea.Cmd {
 
 // move moves the cursor, if the key is one that does.
 func (m *screen) move(name string) {
-	page := max(1, m.layout().rows-1)
-	to := m.cursor
+	if to, moves := target(name, m.cursor, max(1, m.layout().rows-1), len(m.rows)-1); moves {
+		m.moveTo(to)
+		m.moved = m.cursor > 0
+	}
+}
+
+// target returns where a key moves to from an index, which may be out of range. moves is
+// false for other keys.
+func target(name string, at, page, last int) (to int, moves bool) {
 	switch name {
 	case "up", "k":
-		to--
+		return at - 1, true
 	case "down", "j":
-		to++
+		return at + 1, true
 	case "pgup", "ctrl+b":
-		to -= page
+		return at - page, true
 	case "pgdown", "ctrl+f":
-		to += page
+		return at + page, true
 	case "home", "g":
-		to = 0
+		return 0, true
 	case "end", "G":
-		to = len(m.rows) - 1
-	default:
-		return
+		return last, true
 	}
-	m.moveTo(to)
-	m.moved = m.cursor > 0
+	return at, false
 }
 
 // pause stops the view, or shows what has happened since.
 func (m *screen) pause() {
 	m.paused = !m.paused
 	if !m.paused {
-		m.look()
+		m.refresh()
 	}
 }

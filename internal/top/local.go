@@ -2,41 +2,38 @@ package top
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 )
 
-// Capture watches by itself; [portwatcher/internal/capture.Capture] does.
+// Capture watches in this process; [portwatcher/internal/capture.Capture] implements it.
 type Capture interface {
 	Run(ctx context.Context) error
-	Open() []model.Open
-	Containers() []model.ContainerState
-	Status() model.CaptureStatus
+	View() *model.View
 	Ready() error
 }
 
 const (
-	// lookInterval is the time between two looks at how the capture goes.
-	lookInterval = time.Second
-	// looksToList is after how many looks the list is taken anew: exposure changes
-	// without an event.
-	looksToList = 10
+	// localInterval is the time between two reads of the capture's status.
+	localInterval = time.Second
+	// roundsToList is after how many of them the list is read: exposure changes without an
+	// event.
+	roundsToList = 10
 )
 
-// local is a capture of this process.
 type local struct {
 	capture Capture
 	board   *Board
 	why     string
 }
 
-// Local returns a source that watches by itself. The capture's events go to
-// [Board.Event] of the same board, by the caller's doing. why says for what
-// reason no instance is asked.
+// Local returns a source that watches by itself. The caller passes the capture's events to
+// [Board.Event] of the same board. why is the reason why no instance is asked.
 func Local(c Capture, b *Board, why string) Source { return &local{capture: c, board: b, why: why} }
 
 // Title implements Source.
@@ -48,46 +45,45 @@ func (l *local) Run(ctx context.Context, b *Board) error {
 	group.Go(func() error {
 		err := l.capture.Run(ctx)
 		if err == nil && ctx.Err() == nil {
-			err = fmt.Errorf("the watching ended by itself")
+			err = errors.New("the capture ended by itself")
 		}
 		return err
 	})
 	group.Go(func() error {
-		ticker := time.NewTicker(lookInterval)
-		defer ticker.Stop()
 		for round := 0; ; round++ {
-			l.look(b, round%looksToList == 0)
-			select {
-			case <-ctx.Done():
+			l.update(b, round%roundsToList == 0)
+			if !clock.Sleep(ctx, localInterval) {
 				return nil
-			case <-ticker.C:
 			}
 		}
 	})
 	return group.Wait()
 }
 
-func (l *local) look(b *Board, list bool) {
+func (l *local) update(b *Board, list bool) {
 	if list {
-		b.Begin()
-		open := l.capture.Open()
-		b.Replace(open, b.now()) // refused after a storm: the next one does
+		b.expect()
 	}
-	status := l.capture.Status()
-	watched := 0
-	for _, c := range l.capture.Containers() {
+	view := l.capture.View()
+	if list {
+		b.replace(view.Open, b.now()) // if it is refused, the next one follows soon
+	}
+	status := watchStatus{Host: view.Status.Host, Gaps: view.Status.Gaps, Lost: view.Status.Lost, EngineError: view.Status.Engine.Error}
+	for _, w := range view.Status.Watchers {
+		status.Sources = append(status.Sources, w.Source)
+	}
+	for _, c := range view.Containers {
 		if c.Monitored {
-			watched++
+			status.Containers++
 		}
 	}
-	var trouble string
 	if err := l.capture.Ready(); err != nil {
-		trouble = err.Error()
+		status.NotReady = err.Error()
 	}
-	b.SetStatus(newStatus(&status, watched, trouble))
+	b.setStatus(status)
 }
 
-// History implements Source: nothing is known but what happened since the start.
+// History implements Source: it has the events since the start.
 func (l *local) History(_ context.Context, of *model.Listener) ([]*model.Event, error) {
 	return l.board.history(of), nil
 }

@@ -3,10 +3,12 @@ package top
 import (
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"portwatcher/internal/model"
 )
 
-// style is how a text looks: parameters of SGR.
+// style is an appearance of text: parameters of SGR.
 // Source: ECMA-48, 8.3.117 (SELECT GRAPHIC RENDITION).
 type style string
 
@@ -22,30 +24,16 @@ const (
 	cyan    style = "36"
 )
 
-// paint writes styles. Without colors, text is still bold, faint or reversed.
-type paint struct{ colors bool }
-
-// noColor says whether the environment asks for no colors.
-// Source: https://no-color.org.
-func noColor(environment []string) bool {
-	off := false
-	for _, variable := range environment { // the last one counts
-		if value, found := strings.CutPrefix(variable, "NO_COLOR="); found {
-			off = value != ""
-		}
-	}
-	return off
-}
-
-// text returns a text that has no escape sequence in a style.
-func (p paint) text(s string, as style) string {
-	if as == plain || s == "" || !p.colors && strings.HasPrefix(string(as), "3") {
+// paint returns a text without escape sequences in a style. Bubble Tea removes the colors
+// where NO_COLOR asks for none.
+func (as style) paint(s string) string {
+	if as == plain || s == "" {
 		return s
 	}
 	return "\x1b[" + string(as) + "m" + s + "\x1b[0m"
 }
 
-// exposureStyle makes clear which of them the outside can reach.
+// exposureStyle highlights what can be reached from outside.
 func exposureStyle(e model.Exposure) style {
 	switch e {
 	case model.Published:
@@ -56,4 +44,31 @@ func exposureStyle(e model.Exposure) style {
 		return faint
 	}
 	return plain
+}
+
+// width returns how many cells of the terminal a text takes.
+func width(s string) int {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return ansi.StringWidth(s)
+		}
+	}
+	return len(s)
+}
+
+// fit makes a text exactly so many cells wide, and marks where it cuts.
+func fit(s string, cells int) string {
+	s = cut(s, cells)
+	return s + strings.Repeat(" ", max(0, cells-width(s)))
+}
+
+// cut shortens a text to so many cells where it is longer.
+func cut(s string, cells int) string {
+	if width(s) <= cells {
+		return s
+	}
+	if cells <= 0 {
+		return ""
+	}
+	return ansi.Truncate(s, cells, "…")
 }

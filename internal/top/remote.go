@@ -9,9 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
 	"portwatcher/internal/client"
+	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 	"portwatcher/internal/server/api"
 )
@@ -19,42 +21,39 @@ import (
 const (
 	// pastEvents is how many events from before the start are shown.
 	pastEvents = 200
-	// historyEvents is how many events of one port are asked for.
+	// historyEvents is how many events of one port are requested.
 	historyEvents = 200
-	// statusInterval is the time between two questions how the instance is.
+	// statusInterval is the time between two requests of the status.
 	statusInterval = 2 * time.Second
-	// listInterval is the time after which the list is asked for anew: exposure
-	// changes without an event.
+	// listInterval is the time between two requests of the list without a reason: exposure
+	// changes without an event. maxListPause bounds the time after requests that failed.
 	listInterval = 30 * time.Second
-	// listRetry is the time between two questions for the list that fail.
-	listRetry = time.Second
+	maxListPause = 5 * time.Second
 )
 
-// remote is a running instance.
 type remote struct {
 	client *client.Client
-	// wanted has room for one: the list is to be asked for now.
-	wanted chan struct{}
-	// pastWanted says that the events from before are to be asked for, too.
-	pastWanted atomic.Bool
+	// stale has room for one: the list has to be read now.
+	stale chan struct{}
+	// needPast is set while the events from before the stream have to be read too.
+	needPast atomic.Bool
 }
 
-// Remote returns a source that asks a running instance. The caller closes the
-// client after the view has ended.
+// Remote returns a source that asks a running instance. The caller closes the client after the
+// view has ended.
 func Remote(c *client.Client) Source {
-	return &remote{client: c, wanted: make(chan struct{}, 1)}
+	return &remote{client: c, stale: make(chan struct{}, 1)}
 }
 
 // Title implements Source.
 func (r *remote) Title() string { return "live from " + r.client.Server() }
 
-// Run implements Source. It returns an error that no other try would change: a
-// wrong token.
+// Run implements Source. It returns an error that trying again does not change: a wrong token.
 func (r *remote) Run(ctx context.Context, b *Board) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		return r.client.Stream(ctx, nil, func(m client.Message) error {
-			r.take(b, m)
+			r.handle(b, m)
 			return nil
 		})
 	})
@@ -63,99 +62,103 @@ func (r *remote) Run(ctx context.Context, b *Board) error {
 	return group.Wait()
 }
 
-func (r *remote) take(b *Board, m client.Message) {
+func (r *remote) handle(b *Board, m client.Message) {
 	switch {
 	case m.Event != nil:
 		b.Event(m.Event)
+		return
 	case m.Down != nil:
-		b.Lost(m.Down)
+		b.lost(m.Down)
+		return
 	case m.Reset != nil:
-		b.Forget()
-		r.want(true)
+		b.forget()
 	case m.Hello != nil:
-		b.Connected()
-		r.want(true)
+		b.connected()
 	}
-}
-
-func (r *remote) want(past bool) {
-	if past {
-		r.pastWanted.Store(true)
-	}
+	r.needPast.Store(true)
 	select {
-	case r.wanted <- struct{}{}:
+	case r.stale <- struct{}{}:
 	default:
 	}
 }
 
-// keepList asks for what is open whenever that is wanted, and now and then.
+// keepList reads the list whenever it is stale, and after each interval.
 func (r *remote) keepList(ctx context.Context, b *Board) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.MaxInterval = maxListPause
 	timer := time.NewTimer(listInterval)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.wanted:
+		case <-r.stale:
 		case <-timer.C:
 		}
 		if r.list(ctx, b) {
+			pauses.Reset()
 			timer.Reset(listInterval)
 		} else {
-			timer.Reset(listRetry)
+			timer.Reset(pauses.NextBackOff())
 		}
 	}
 }
 
-// list returns false where it has to be done again.
+// list returns false where it has to be called again.
 func (r *remote) list(ctx context.Context, b *Board) bool {
-	b.Begin()
+	b.expect()
 	ports, err := r.client.Ports(ctx, nil)
 	if err != nil {
-		b.Lost(err)
+		b.lost(err)
 		return false
 	}
-	if !b.Replace(ports.Ports, ports.Time) {
+	if !b.replace(ports.Ports, ports.Time) {
 		return false
 	}
-	b.Connected()
-	if !r.pastWanted.Swap(false) {
+	b.connected()
+	if !r.needPast.Swap(false) {
 		return true
 	}
-	journal := b.Journal()
+	journal := b.journalNumber()
 	past, err := r.client.Events(ctx, url.Values{"limit": {strconv.Itoa(pastEvents)}})
 	if err != nil {
-		r.pastWanted.Store(true)
+		r.needPast.Store(true)
 		b.Note("The events from before cannot be read: %v", err)
 		return false
 	}
-	// Of another journal than it is by now they mean nothing, and are wanted anew.
-	b.Past(journal, past.Events)
+	b.past(journal, past.Events)
 	return true
 }
 
 func (r *remote) keepStatus(ctx context.Context, b *Board) error {
-	ticker := time.NewTicker(statusInterval)
-	defer ticker.Stop()
 	for {
 		status, err := r.client.Status(ctx)
 		switch problem := (*api.Problem)(nil); {
 		case ctx.Err() != nil:
 			return nil
-		case errors.As(err, &problem): // else the stream tells that nobody answers
-			b.Note("The state of the instance cannot be read: %v", err)
+		case errors.As(err, &problem): // other errors come with the stream too
+			b.Note("The status of the instance cannot be read: %v", err)
 		case err == nil:
-			b.SetStatus(newStatus(&status.CaptureStatus, status.Containers, status.NotReady))
+			b.setStatus(statusOf(status))
 		}
-		select {
-		case <-ctx.Done():
+		if !clock.Sleep(ctx, statusInterval) {
 			return nil
-		case <-ticker.C:
 		}
 	}
 }
 
-// containerName matches what can be asked for by name.
+func statusOf(answer *api.Status) watchStatus {
+	s := watchStatus{
+		Host: answer.Host, Containers: answer.Containers, Gaps: answer.Gaps, Lost: answer.Lost,
+		NotReady: answer.NotReady, EngineError: answer.Engine.Error,
+	}
+	for _, w := range answer.Watchers {
+		s.Sources = append(s.Sources, w.Source)
+	}
+	return s
+}
+
+// containerName matches the names that the API takes.
 // Source: https://docs.docker.com/reference/api/engine/ (ContainerCreate: name).
 var containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
@@ -165,7 +168,7 @@ func (r *remote) History(ctx context.Context, of *model.Listener) ([]*model.Even
 		"container": {of.Container.ID}, "port": {strconv.Itoa(int(of.Port)) + "/" + of.Protocol.String()},
 		"limit": {strconv.Itoa(historyEvents)},
 	}
-	// By name, the containers are found that were there before it.
+	// The name selects the earlier containers of this name too.
 	if containerName.MatchString(of.Container.Name) {
 		query.Set("container", of.Container.Name)
 	}

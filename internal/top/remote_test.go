@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ type fakeInstance struct {
 	streams chan *fakeStream
 }
 
-// fakeStream is an event stream that somebody reads.
+// fakeStream is an event stream that a client reads.
 type fakeStream struct {
 	lines chan string
 	cut   chan struct{}
@@ -55,7 +56,7 @@ func (f *fakeInstance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case f.refuse:
 		f.answer(w, http.StatusUnauthorized, api.Problem{Status: 401, Title: "Unauthorized"})
 	case r.URL.Path == api.PathStatus:
-		f.answer(w, http.StatusOK, api.Status{CaptureStatus: model.CaptureStatus{Host: "node1"}, Containers: 3, Ready: true})
+		f.answer(w, http.StatusOK, api.Status{Host: "node1", Containers: 3, Ready: true})
 	case r.URL.Path == api.PathPorts && f.failing > 0:
 		f.failing--
 		f.answer(w, http.StatusServiceUnavailable, api.Problem{Status: 503, Title: "Service Unavailable"})
@@ -124,14 +125,14 @@ func (f *fakeInstance) set(change func()) {
 	change()
 }
 
-// nextStream waits for somebody to read the stream.
+// nextStream waits for a reader of the stream.
 func (f *fakeInstance) nextStream() *fakeStream {
 	f.t.Helper()
 	select {
 	case s := <-f.streams:
 		return s
 	case <-time.After(20 * time.Second):
-		f.t.Fatal("nobody reads the stream")
+		f.t.Fatal("the stream has no reader")
 		return nil
 	}
 }
@@ -155,7 +156,7 @@ func (f *fakeInstance) watch() (*Board, Source, <-chan error) {
 func eventually(t *testing.T, b *Board, what string, condition func(s *snapshot) bool) {
 	t.Helper()
 	kernel.Await(t, what, func() string {
-		s, _ := b.look(^uint64(0))
+		s, _ := b.snapshot(^uint64(0))
 		if condition(&s) {
 			return ""
 		}
@@ -165,8 +166,8 @@ func eventually(t *testing.T, b *Board, what string, condition func(s *snapshot)
 
 func has(number uint16) func(s *snapshot) bool {
 	return func(s *snapshot) bool {
-		for _, r := range s.rows {
-			if r.key.Port == number {
+		for _, r := range s.open {
+			if r.Port == number {
 				return true
 			}
 		}
@@ -233,7 +234,7 @@ func TestRemoteRefused(t *testing.T) {
 	}
 }
 
-// fakeCapture is a capture that looks at nothing.
+// fakeCapture is a capture that scans nothing.
 type fakeCapture struct {
 	open []model.Open
 	err  error
@@ -247,13 +248,11 @@ func (c *fakeCapture) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *fakeCapture) Open() []model.Open { return c.open }
-
-func (c *fakeCapture) Containers() []model.ContainerState {
-	return []model.ContainerState{{Monitored: true}, {Monitored: false}}
+func (c *fakeCapture) View() *model.View {
+	return &model.View{
+		Open: c.open, Containers: []model.ContainerState{{Monitored: true}, {Monitored: false}}, Status: model.CaptureStatus{Host: "node1"},
+	}
 }
-
-func (c *fakeCapture) Status() model.CaptureStatus { return model.CaptureStatus{Host: "node1"} }
 
 func (c *fakeCapture) Ready() error { return errors.New("not yet") }
 
@@ -264,7 +263,7 @@ func TestLocal(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- source.Run(ctx, board) }()
 	eventually(t, board, "the list", func(s *snapshot) bool {
-		return has(80)(s) && s.status == Status{Host: "node1", Containers: 1, Trouble: "not yet"}
+		return has(80)(s) && reflect.DeepEqual(s.status, watchStatus{Host: "node1", Containers: 1, NotReady: "not yet"})
 	})
 	board.Event(event(1, model.Opened, db))
 	board.Event(event(2, model.Closed, web))

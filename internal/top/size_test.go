@@ -40,7 +40,7 @@ func TestFitsEverySize(t *testing.T) {
 		{"paused without events", []string{"p", "e"}},
 	} {
 		v := newView(t, open...)
-		v.board.SetStatus(newStatus(&model.CaptureStatus{Host: hostile, Watchers: []model.WatcherStatus{{Source: model.Source(hostile)}}}, 3, ""))
+		v.board.setStatus(watchStatus{Host: hostile, Containers: 3, Sources: []model.Source{model.Source(hostile)}})
 		v.board.Event(event(1, model.Opened, hostileListener()))
 		v.board.Event(&model.Event{ID: 2, Time: begin, Type: model.Type(hostile), Listener: hostileListener()})
 		v.board.Event(&model.Event{ID: 3, Time: begin, Type: model.Gap, Reason: hostile})
@@ -112,9 +112,9 @@ func TestFit(t *testing.T) {
 
 func BenchmarkFrame(b *testing.B) {
 	board := NewBoard()
-	board.Begin()
-	board.Replace(many(3000), begin)
-	m := newModel(b.Context(), board, &fakeSource{}, true)
+	board.expect()
+	board.replace(many(3000), begin)
+	m := newScreen(b.Context(), board, &fakeSource{})
 	l := listener("x", 1, "::", model.Network)
 	b.ReportAllocs()
 	for id := uint64(1); b.Loop(); id++ {

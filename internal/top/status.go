@@ -8,36 +8,34 @@ import (
 	"portwatcher/internal/output"
 )
 
-// Status is how the watching goes. Its texts are safe to show.
-type Status struct {
+// watchStatus describes the watching. Its texts may contain any characters.
+type watchStatus struct {
 	Host string
-	// Containers are those that are watched, Namespaces their network namespaces.
-	Containers, Namespaces int
-	// Sources tell of changes, for people: "ebpf".
-	Sources string
-	// Gaps and Lost are since the start of the watching.
+	// Containers is how many are monitored.
+	Containers int
+	// Sources has the source of each network namespace that is watched.
+	Sources []model.Source
+	// Gaps and Lost count gaps and lost events since the start of the watching.
 	Gaps, Lost uint64
-	// Trouble is what does not work; empty while everything does.
-	Trouble string
+	// NotReady is why not everything is watched, EngineError why the Docker Engine is not
+	// connected; empty otherwise.
+	NotReady, EngineError string
 }
 
-// newStatus makes a status; notReady is empty while the capture works.
-func newStatus(capture *model.CaptureStatus, containers int, notReady string) Status {
-	s := Status{
-		Host: output.Printable(capture.Host), Containers: containers, Namespaces: len(capture.Watchers),
-		Sources: sources(capture), Gaps: capture.Gaps, Lost: capture.Lost, Trouble: output.Printable(notReady),
+// trouble describes what does not work; it is empty while everything does.
+func (s *watchStatus) trouble() string {
+	if s.NotReady == "" && s.EngineError != "" {
+		return output.Printable("the Docker Engine cannot be reached: " + s.EngineError)
 	}
-	if s.Trouble == "" && capture.Engine.Error != "" {
-		s.Trouble = output.Printable("the Docker Engine cannot be reached: " + capture.Engine.Error)
-	}
-	return s
+	return output.Printable(s.NotReady)
 }
 
-func sources(capture *model.CaptureStatus) string {
+// sources lists the sources in use, "ebpf, sock_diag".
+func (s *watchStatus) sources() string {
 	var names []string
-	for _, w := range capture.Watchers {
-		if w.Source != "" {
-			names = append(names, output.Printable(string(w.Source)))
+	for _, source := range s.Sources {
+		if source != "" {
+			names = append(names, output.Printable(string(source)))
 		}
 	}
 	slices.Sort(names)

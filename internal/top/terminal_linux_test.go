@@ -18,7 +18,7 @@ import (
 	"portwatcher/internal/testutil/kernel"
 )
 
-// terminal is a pseudo-terminal with the view on it, and somebody who looks.
+// terminal is a pseudo-terminal with the view on it, and an emulator that reads it.
 type terminal struct {
 	t       *testing.T
 	master  *os.File
@@ -58,7 +58,7 @@ func onTerminal(t *testing.T, board *Board, source Source, environment ...string
 		defer close(x.ended)
 		x.err = Run(ctx, Options{
 			Board: board, Source: source, Output: tty, Input: tty,
-			// Of this kind of terminal the emulator knows every sequence.
+			// The emulator supports every sequence of this kind of terminal.
 			Environment: append([]string{"TERM=linux"}, environment...),
 		})
 	}()
@@ -164,8 +164,8 @@ func (x *terminal) wantsEnd() error {
 
 func boardOf(open ...model.Open) *Board {
 	b := NewBoard()
-	b.Begin()
-	b.Replace(open, time.Now())
+	b.expect()
+	b.replace(open, time.Now())
 	return b
 }
 
@@ -204,7 +204,7 @@ func TestResize(t *testing.T) {
 	if err := pty.Setsize(x.tty, &pty.Winsize{Rows: 12, Cols: 40}); err != nil {
 		t.Fatal(err)
 	}
-	// The kernel tells the terminal's foreground processes, of which this one is
+	// The kernel signals the terminal's foreground processes, of which this one is
 	// none: it is not their session's.
 	if err := unix.Kill(unix.Getpid(), unix.SIGWINCH); err != nil {
 		t.Fatal(err)
@@ -287,8 +287,8 @@ func TestManyEvents(t *testing.T) {
 	board.Event(event(events+1, model.Opened, listener("the-last", 1, "::", model.Network)))
 	x.wants("the-last", "3001 open ports")
 	took := time.Since(began)
-	// One frame for each look at the board, and one for what is left.
-	most := int64(took/refresh) + 3
+	// One frame for each read of the board, and one for what is left.
+	most := int64(took/refreshInterval) + 3
 	if count := source.frames.Load() - frames; count > most {
 		t.Errorf("%d frames in %s, want at most %d", count, took, most)
 	}

@@ -1,13 +1,10 @@
-// Package top is the live view in a terminal: what is open, and what has just
-// happened.
+// Package top is the live view in a terminal: the open endpoints and the latest events.
 //
-// A [Source] writes to a [Board]; the view looks at the board a few times a
-// second. So the number of frames does not depend on the number of events, and
-// a slow terminal slows nothing but itself. Only the rows that fit on the screen
-// are drawn.
+// A [Source] writes to a [Board]; the view reads the board a few times a second. So the number
+// of frames does not depend on the number of events, and a slow terminal slows nothing but the
+// view. Only the rows that fit on the screen are drawn.
 //
-// Nothing that comes from a source is trusted: what could steer the terminal is
-// replaced before it is shown.
+// Text from a source is not trusted: characters that control a terminal are replaced.
 package top
 
 import (
@@ -24,19 +21,17 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Source tells a board what is open and what happens.
+// Source provides what a board shows.
 type Source interface {
-	// Run writes to the board until ctx ends, and returns nil then. An error ends
-	// the view.
+	// Run writes to the board until ctx ends, and returns nil then. An error ends the view.
 	Run(ctx context.Context, b *Board) error
-	// History returns events of one port of a container, oldest first. The
-	// container is not nil.
+	// History returns events of one port of a container, oldest first. The container is not nil.
 	History(ctx context.Context, of *model.Listener) ([]*model.Event, error)
-	// Title says where the data comes from.
+	// Title describes where the data comes from.
 	Title() string
 }
 
-// Options say what to show, and where.
+// Options are the arguments of [Run].
 type Options struct {
 	Board  *Board
 	Source Source
@@ -46,8 +41,8 @@ type Options struct {
 	Environment []string
 }
 
-// ErrNoTerminal says that the output is not a terminal.
-var ErrNoTerminal = errors.New(`the live view needs a terminal on standard output, and this is none: "portwatcher ports" prints what is open, "portwatcher events --follow" what happens`)
+// ErrNoTerminal is the error for an output that is no terminal.
+var ErrNoTerminal = errors.New(`the live view needs a terminal on standard output: use "portwatcher ports" for what is open and "portwatcher events --follow" for events`)
 
 // CheckTerminal returns [ErrNoTerminal] where nothing can be drawn.
 func CheckTerminal(output *os.File) error {
@@ -60,16 +55,14 @@ func CheckTerminal(output *os.File) error {
 // framesPerSecond bounds what is written to the terminal.
 const framesPerSecond = 20
 
-// Run shows the view until the user quits or ctx ends, and returns nil then. The
-// terminal is as it was before when it returns, also after a panic. The source
-// has ended by then.
+// Run shows the view until the user quits or ctx ends, and returns nil then. When it returns,
+// also after a panic, the source has ended and the terminal is as it was before.
 func Run(ctx context.Context, o Options) error {
 	if err := CheckTerminal(o.Output); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	m := newModel(ctx, o.Board, o.Source, !noColor(o.Environment))
 	options := []tea.ProgramOption{
 		tea.WithOutput(o.Output), tea.WithEnvironment(o.Environment),
 		tea.WithFPS(framesPerSecond), tea.WithoutSignalHandler(),
@@ -77,16 +70,17 @@ func Run(ctx context.Context, o Options) error {
 	if term.IsTerminal(o.Input.Fd()) { // else keys come from the controlling terminal
 		options = append(options, tea.WithInput(o.Input))
 	}
-	program := tea.NewProgram(guarded{m, cancel}, options...)
+	program := tea.NewProgram(guarded{newScreen(ctx, o.Board, o.Source), cancel}, options...)
 	var others sync.WaitGroup
 	others.Go(func() {
-		if err := runSource(ctx, &o); err != nil {
+		defer recovered("the source of the view", cancel)
+		if err := o.Source.Run(ctx, o.Board); err != nil {
 			cancel(err)
 		}
 	})
 	others.Go(func() {
 		<-ctx.Done()
-		program.Quit() // ends in order, unlike the program's own context
+		program.Quit() // restores the terminal, unlike the end of the program's own context
 	})
 	_, err := program.Run()
 	cancel(nil)
@@ -100,20 +94,14 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// runSource makes an error of a panic, which would leave the terminal unusable.
-func runSource(ctx context.Context, o *Options) (err error) {
-	defer recovered("the source of the view", func(e error) { err = e })
-	return o.Source.Run(ctx, o.Board)
-}
-
-// recovered makes an error of a panic. It is to be deferred.
+// recovered turns a panic into an error, so that the terminal is restored. It is deferred.
 func recovered(what string, fail func(error)) {
 	if r := recover(); r != nil {
 		fail(fmt.Errorf("%s failed: %v\n%s", what, r, debug.Stack()))
 	}
 }
 
-// guarded is a screen whose panic ends the view in order.
+// guarded is a screen whose panic ends the view with an error.
 type guarded struct {
 	*screen
 	fail func(error)

@@ -1,31 +1,35 @@
 package top
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+
+	"portwatcher/internal/output"
 )
 
-// newFor is how long what has just come is marked.
-const newFor = 3 * time.Second
-
-// noteFor is how long a remark is shown.
-const noteFor = 20 * time.Second
+const (
+	// newFor is how long a new row is marked.
+	newFor = 3 * time.Second
+	// noteFor is how long a note is shown.
+	noteFor = 20 * time.Second
+	// chromeLines are the lines of the header (2), of the table's title and of the footer.
+	chromeLines = 4
+	// leastEvents is the least number of lines of the events.
+	leastEvents = 4
+)
 
 // layout is how many lines each part has.
 type layout struct {
 	rows, events int // events with its title; 0 while hidden
 }
 
-// chromeLines are those of the header (2), the table's title and the footer.
-const chromeLines = 4
-
 func (m *screen) layout() layout {
 	left := max(1, m.height-chromeLines)
 	l := layout{rows: left}
-	const leastEvents = 4
 	if !m.hideEvents && left >= 3*leastEvents {
 		l.events = max(leastEvents, left*2/5)
 		l.rows = left - l.events
@@ -46,53 +50,67 @@ func (m *screen) View() tea.View {
 func (m *screen) lines() []string {
 	switch {
 	case m.help:
-		return m.helpLines()
+		return m.filled(m.helpLines(), "any key leads back")
 	case m.details != nil:
-		return m.detailLines()
+		return m.filled(m.detailLines(), "Esc back  up/down scroll the history  p pause  q quit  ? help")
 	}
 	l := m.layout()
-	lines := append(make([]string, 0, m.height+chromeLines), m.header()...)
-	lines = append(lines, m.table(l.rows)...)
+	lines := append(m.header(), m.table(l.rows)...)
 	if l.events > 0 {
 		lines = append(lines, m.eventLines(l.events)...)
 	}
 	return append(lines, m.footer())
 }
 
-// header are two lines: where the data comes from and whether it does, and how
-// the watching goes.
+// line is a line of the screen: a text in a style, cut to the width.
+func (m *screen) line(as style, text string) string { return as.paint(cut(text, m.width)) }
+
+// filled makes the lines a whole screen with a footer.
+func (m *screen) filled(lines []string, footer string) []string {
+	return append(pad(lines, max(1, m.height-1)), m.line(faint, footer))
+}
+
+// pad cuts or extends lines to a height.
+func pad(lines []string, height int) []string {
+	for len(lines) < height {
+		lines = append(lines, "")
+	}
+	return lines[:height]
+}
+
+// header returns two lines: the source with its state, and the counts.
 func (m *screen) header() []string {
 	s := &m.shown
 	first := "portwatcher"
 	if s.status.Host != "" {
-		first += " on " + s.status.Host
+		first += " on " + output.Printable(s.status.Host)
 	}
 	state, as := m.source.Title(), green
 	switch {
 	case s.link.lost != nil:
 		state = fmt.Sprintf("connection lost %s ago, trying again: %s", age(m.at.Sub(s.link.since)), printableError(s.link.lost))
 		as = red
-	case s.status.Trouble != "":
-		state, as = s.status.Trouble, red
+	case s.status.trouble() != "":
+		state, as = s.status.trouble(), red
 	case m.paused:
 		state, as = "PAUSED (p goes on), "+state, yellow
 	}
-	line := m.paint.text(cut(first, m.width), bold)
+	line := m.line(bold, first)
 	if room := m.width - width(first) - gap; room > 0 {
-		line += separator(1) + m.paint.text(cut(state, room), as)
+		line += separator(1) + as.paint(cut(state, room))
 	}
-	return []string{line, m.paint.text(cut(m.counts(), m.width), faint)}
+	return []string{line, m.line(faint, m.counts())}
 }
 
 func (m *screen) counts() string {
 	s := &m.shown
-	text := "waiting for what is open"
+	text := "waiting for the list of open ports"
 	if s.known {
-		text = count(len(s.rows), "open port") + ", " + count(s.status.Containers, "container") + ", " +
-			count(s.status.Namespaces, "network namespace")
+		text = count(len(s.open), "open port") + ", " + count(s.status.Containers, "container") + ", " +
+			count(len(s.status.Sources), "network namespace")
 	}
-	if s.status.Sources != "" {
-		text += "  source " + s.status.Sources
+	if sources := s.status.sources(); sources != "" {
+		text += "  source " + sources
 	}
 	if s.status.Gaps > 0 {
 		text += "  " + count(int(s.status.Gaps), "gap")
@@ -110,28 +128,24 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// table is its title and so many lines.
 func (m *screen) table(height int) []string {
 	c := fitColumns(&m.longest, m.width)
-	lines := append(make([]string, 0, height+1), m.paint.text(m.tableTitle(&c), bold))
+	lines := append(make([]string, 0, height+1), bold.paint(m.tableTitle(&c)))
 	for i := m.first; i < min(m.first+height, len(m.rows)); i++ {
 		lines = append(lines, m.row(&c, m.rows[i], i == m.cursor))
 	}
 	if len(m.rows) == 0 {
-		lines = append(lines, m.paint.text(cut("  "+m.emptiness(), m.width), faint))
+		lines = append(lines, m.line(faint, "  "+m.noRows()))
 	}
-	for len(lines) < height+1 {
-		lines = append(lines, "")
-	}
-	return lines
+	return pad(lines, height+1)
 }
 
-func (m *screen) emptiness() string {
+func (m *screen) noRows() string {
 	switch {
 	case !m.shown.known:
-		return "Nothing is known yet."
+		return "The list of open ports has not arrived yet."
 	case m.filter != "":
-		return fmt.Sprintf("Nothing that is open has %q in it. Esc clears the filter.", m.filter)
+		return fmt.Sprintf("No open port has %q in its row. Esc clears the filter.", m.filter)
 	}
 	return "No port is open."
 }
@@ -140,8 +154,10 @@ func (m *screen) tableTitle(c *columns) string {
 	line := strings.Repeat(" ", gutter)
 	for n, i := range c.shown {
 		title := titles[i]
-		if i == m.sort {
-			title += map[bool]string{false: "↑", true: "↓"}[m.reverse]
+		if i == m.sort && m.reverse {
+			title += "↓"
+		} else if i == m.sort {
+			title += "↑"
 		}
 		line += separator(n) + fit(title, c.widths[i])
 	}
@@ -157,41 +173,36 @@ func separator(n int) string {
 
 func (m *screen) row(c *columns, r *row, selected bool) string {
 	mark, as := " ", plain
-	if !r.shown.IsZero() && m.at.Sub(r.shown) < newFor {
+	if !r.appeared.IsZero() && m.at.Sub(r.appeared) < newFor {
 		mark, as = "+", green
 	}
-	pointer := " "
-	if selected {
-		pointer = ">"
+	pointer, whole := " ", plain // whole is a style for all of the line
+	switch {
+	case selected:
+		pointer, whole = ">", reverse
+	case m.shown.link.lost != nil:
+		whole = faint
 	}
-	if m.shown.link.lost != nil {
-		as = faint
-	}
-	if selected || as == faint || c.total() > m.width { // one style for the line
-		line := pointer + mark
-		for n, i := range c.shown {
-			line += separator(n) + fit(m.cell(r, i), c.widths[i])
-		}
-		if selected {
-			as = reverse
-		}
-		return m.paint.text(fit(line, m.width), as)
-	}
-	var line strings.Builder
-	line.WriteString(pointer + m.paint.text(mark, as))
+	cells := make([]string, len(c.shown))
 	for n, i := range c.shown {
-		of := as
-		if i == columnExposure {
-			of = exposureStyle(r.listener.Exposure)
-		}
-		line.WriteString(separator(n) + m.paint.text(fit(m.cell(r, i), c.widths[i]), of))
+		cells[n] = fit(m.cell(r, i), c.widths[i])
 	}
-	return line.String()
+	if whole != plain || c.total() > m.width {
+		return cmp.Or(whole, as).paint(fit(pointer+mark+strings.Join(cells, separator(1)), m.width))
+	}
+	for n, i := range c.shown {
+		if i == columnExposure {
+			cells[n] = exposureStyle(r.Exposure).paint(cells[n])
+		} else {
+			cells[n] = as.paint(cells[n])
+		}
+	}
+	return pointer + as.paint(mark) + strings.Join(cells, separator(1))
 }
 
 func (m *screen) cell(r *row, i column) string {
 	if i == columnAge {
-		return m.age(r.openedAt)
+		return m.age(r.OpenedAt)
 	}
 	return r.cells[i]
 }
@@ -204,19 +215,16 @@ func (m *screen) age(since time.Time) string {
 	return age(m.at.Add(-m.shown.behind).Sub(since))
 }
 
-// footer tells of the filter, a remark, or the keys.
+// footer shows the filter, a note, or the keys.
 func (m *screen) footer() string {
-	var text string
-	var as = faint
+	text, as := "q quit  / filter  s sort  enter details  e events  p pause  ? help", faint
 	switch {
 	case m.typing:
 		text, as = "/"+m.filter+"_", bold
 	case m.shown.note.text != "" && m.at.Sub(m.shown.note.at) < noteFor:
 		text, as = m.shown.note.text, yellow
 	case m.filter != "":
-		text, as = fmt.Sprintf("filter %q: %d of %d  Esc clears it", m.filter, len(m.rows), len(m.shown.rows)), bold
-	default:
-		text = "q quit  / filter  s sort  enter details  e events  p pause  ? help"
+		text, as = fmt.Sprintf("filter %q: %d of %d  Esc clears it", m.filter, len(m.rows), len(m.shown.open)), bold
 	}
 	var place string
 	if len(m.rows) > 0 {
@@ -224,15 +232,7 @@ func (m *screen) footer() string {
 	}
 	room := m.width - width(place) - 1
 	if room < 10 {
-		return m.paint.text(cut(text, m.width), as)
+		return m.line(as, text)
 	}
-	return m.paint.text(fit(text, room), as) + " " + m.paint.text(place, faint)
-}
-
-// cut shortens a text to so many cells where it is longer.
-func cut(s string, cells int) string {
-	if width(s) <= cells {
-		return s
-	}
-	return fit(s, cells)
+	return as.paint(fit(text, room)) + " " + faint.paint(place)
 }

@@ -8,75 +8,57 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Capture knows what is open, as far as it has looked;
-// [portwatcher/internal/capture.Capture] does.
-type Capture interface {
-	Open() []model.Open
-	Containers() []model.ContainerState
-	// Ready returns nil while what it knows is up to date.
-	Ready() error
-}
-
-// Local is an [Instance] of this process. It looks again at each event.
+// Local is an [Instance] in this process.
 type Local struct {
 	mutex   sync.Mutex
-	capture Capture
+	view    func() *model.View
+	ready   func() error
 	changed chan struct{} // closed and replaced at each event
 }
 
-// NewLocal returns an instance whose capture knows nothing yet.
+// NewLocal returns an instance without a source; see [Local.Use].
 func NewLocal() *Local { return &Local{changed: make(chan struct{})} }
 
-// Use says which capture is asked from now on.
-func (l *Local) Use(c Capture) {
+// Use sets the source that is read from now on: view returns the present state, and ready nil
+// while the state is complete. It is called before any other method.
+func (l *Local) Use(view func() *model.View, ready func() error) {
 	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	l.capture = c
-	l.wake()
+	l.view, l.ready = view, ready
+	l.mutex.Unlock()
+	l.Event()
 }
 
-// Event is called for each event. It does not block.
+// Event makes the waits read the capture again. It does not block.
 func (l *Local) Event() {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	l.wake()
-}
-
-// wake has everybody look again. The caller holds the lock.
-func (l *Local) wake() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// state returns the capture, and what tells that it is worth to look again.
-func (l *Local) state() (Capture, <-chan struct{}) {
+// state returns the present view, and a channel that is closed at the next event.
+func (l *Local) state() (*model.View, <-chan struct{}) {
 	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	return l.capture, l.changed
+	view, changed := l.view, l.changed
+	l.mutex.Unlock()
+	return view(), changed // the channel is older than the view: no event is missed
 }
 
-// lookInterval is the time between two looks without an event: exposure changes
-// without one.
-const lookInterval = time.Second
-
-// names returns the names of the containers that run now.
-func names(capture Capture) model.Names {
-	view := model.View{Containers: capture.Containers()}
-	return view.Named
-}
+// readInterval is the time between two reads without an event: exposure changes without one.
+const readInterval = time.Second
 
 // Await implements Instance.
 func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error) {
 	filter := t.filter(exposures)
 	late := time.NewTimer(timeout)
 	defer late.Stop()
-	again := time.NewTicker(lookInterval)
+	again := time.NewTicker(readInterval)
 	defer again.Stop()
 	for {
-		capture, changed := l.state() // before the look, so that no event is missed
+		view, changed := l.state()
 		var open []model.Open
-		matcher := filter.Matcher(names(capture))
-		for _, o := range capture.Open() {
+		matcher := filter.Matcher(view.Named)
+		for _, o := range view.Open {
 			if matcher.Listener(&o.Listener) {
 				open = append(open, o)
 			}
@@ -100,15 +82,15 @@ func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure,
 
 // Containers implements Instance.
 func (l *Local) Containers(_ context.Context, t Target) ([]Container, error) {
-	capture, _ := l.state()
-	if err := capture.Ready(); err != nil {
+	if err := l.ready(); err != nil {
 		return nil, err
 	}
-	matcher, open := t.filter(nil).Matcher(names(capture)), capture.Open()
+	view, _ := l.state()
+	matcher := t.filter(nil).Matcher(view.Named)
 	var found []Container
-	for _, c := range capture.Containers() {
+	for _, c := range view.Containers {
 		if matcher.Container(c.Ref()) {
-			found = append(found, Container{Name: c.Name, Monitored: c.Monitored, Open: openIn(c.ID, open)})
+			found = append(found, Container{Name: c.Name, Monitored: c.Monitored, Open: openIn(c.ID, view.Open)})
 		}
 	}
 	return found, nil
@@ -116,9 +98,9 @@ func (l *Local) Containers(_ context.Context, t Target) ([]Container, error) {
 
 // Running implements Instance.
 func (l *Local) Running(context.Context) ([]string, error) {
-	capture, _ := l.state()
+	view, _ := l.state()
 	var names []string
-	for _, c := range capture.Containers() {
+	for _, c := range view.Containers {
 		names = append(names, c.Name)
 	}
 	return names, nil

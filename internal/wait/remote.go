@@ -10,14 +10,12 @@ import (
 	"portwatcher/internal/model"
 )
 
-// remote is a running instance.
 type remote struct{ client *client.Client }
 
-// Remote returns a running instance. The caller closes the client.
+// Remote returns the running instance of a client. The caller closes the client.
 func Remote(c *client.Client) Instance { return remote{c} }
 
-// Await implements Instance. An instance that cannot be reached may be starting:
-// it is asked again until the timeout.
+// Await implements Instance; see [client.Client.Wait].
 func (r remote) Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error) {
 	query := url.Values{"container": {t.Container}, "port": {t.port()}}
 	for _, e := range exposures {
@@ -25,7 +23,7 @@ func (r remote) Await(ctx context.Context, t Target, exposures []model.Exposure,
 	}
 	ports, err := r.client.Wait(ctx, query, timeout)
 	if errors.Is(err, client.ErrTimeout) {
-		return nil, ErrTimeout // where it does not answer, Containers tells why
+		return nil, ErrTimeout // if it does not answer, Containers returns why
 	}
 	if err != nil {
 		return nil, err
@@ -64,7 +62,6 @@ func (r remote) Running(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// openIn returns what is open in one container.
 func openIn(id string, all []model.Open) []model.Open {
 	var mine []model.Open
 	for _, o := range all {

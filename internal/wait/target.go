@@ -1,7 +1,7 @@
 // Package wait waits until ports of containers are open, for scripts and CI.
 //
-// It asks an [Instance], which is a running portwatcher or a capture of this
-// process, and gives up at a time; then it tells what is open instead.
+// It asks an [Instance], which is a running portwatcher or a capture of this process. At a
+// timeout the error names what is open instead.
 package wait
 
 import (
@@ -14,10 +14,10 @@ import (
 
 // Target is a port to wait for.
 type Target struct {
-	// Container is what selects the container, as [model.ParseSelection] reads it.
+	// Container selects containers; see [model.ParseSelection].
 	Container string
 	Port      uint16
-	// Protocol is 0 where either counts.
+	// Protocol is 0 for any.
 	Protocol model.Protocol
 
 	selection model.Selection
@@ -36,7 +36,7 @@ func ParseTarget(text string) (Target, error) {
 		return t, targetError(text, err.Error())
 	}
 	if t.selection.Empty() {
-		return t, targetError(text, "allowed before the port are containers, as MONITOR_CONTAINERS takes them: names, Compose services, project/service, patterns with * ? [a-z], label:key=value")
+		return t, targetError(text, "allowed before the port are containers in the form of MONITOR_CONTAINERS: names, Compose services, project/service, patterns with * ? [a-z], label:key=value")
 	}
 	number, protocol, named := strings.Cut(text[at+1:], "/")
 	if named {
@@ -59,7 +59,7 @@ func targetError(text, allowed string) error {
 // String returns the form that [ParseTarget] reads.
 func (t Target) String() string { return t.Container + ":" + t.port() }
 
-// port returns the port as the API takes it.
+// port returns the port in the form of the API.
 func (t Target) port() string {
 	if t.Protocol == 0 {
 		return strconv.Itoa(int(t.Port))
@@ -67,7 +67,7 @@ func (t Target) port() string {
 	return strconv.Itoa(int(t.Port)) + "/" + t.Protocol.String()
 }
 
-// filter selects what is waited for; exposures empty is all.
+// filter returns the filter of the target; no exposures means all.
 func (t Target) filter(exposures []model.Exposure) *model.Filter {
 	return &model.Filter{Containers: t.selection, Exposures: exposures, Ports: model.OnePort(t.Protocol, t.Port)}
 }

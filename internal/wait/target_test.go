@@ -68,7 +68,7 @@ func FuzzParseTarget(f *testing.F) {
 		target, err := ParseTarget(text)
 		if err != nil {
 			if !strings.Contains(err.Error(), "allowed") {
-				t.Errorf("%q: the error does not say what is allowed: %v", text, err)
+				t.Errorf("%q: the error does not name what is allowed: %v", text, err)
 			}
 			return
 		}

@@ -15,43 +15,41 @@ import (
 	"portwatcher/internal/output"
 )
 
-// Instance knows what is open. Its methods are safe for concurrent use.
+// Instance provides the open endpoints. Its methods are safe for concurrent use.
 type Instance interface {
-	// Await returns what is open at a target as soon as something is. After
-	// timeout it returns [ErrTimeout]; with a timeout of 0 it looks once.
+	// Await returns the open endpoints of a target as soon as there is one. After timeout it
+	// returns [ErrTimeout]; with a timeout of 0 it reads once.
 	Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error)
-	// Containers returns the running containers that a target names, or why they
-	// are not known.
+	// Containers returns the running containers that a target selects.
 	Containers(ctx context.Context, t Target) ([]Container, error)
 	// Running returns the names of all running containers.
 	Running(ctx context.Context) ([]string, error)
 }
 
-// ErrTimeout says that nothing was open at a target in time.
+// ErrTimeout means that nothing was open at a target in time.
 var ErrTimeout = errors.New("nothing was open in time")
 
-// Container is a running container with what is open in it.
+// Container is a running container with its open endpoints.
 type Container struct {
 	Name      string
 	Monitored bool
 	Open      []model.Open
 }
 
-// Options say how to wait.
+// Options are the arguments of [Run].
 type Options struct {
 	Timeout time.Duration
-	// Exposures are those that count; empty is all.
+	// Exposures are those that count; none means all.
 	Exposures []model.Exposure
-	// Output takes a line for each target when it is open; nil is nowhere.
+	// Output receives a line for each target when it is open; nil prints nothing.
 	Output io.Writer
 }
 
-// explainTime bounds the question what is open instead.
+// explainTime bounds the requests for what is open instead.
 const explainTime = 5 * time.Second
 
-// Run waits for all targets and returns nil when each was open. Otherwise it
-// returns an error with a line for each that was not, which says what is open
-// there instead.
+// Run waits for all targets and returns nil when each was open. Otherwise the error has a line
+// for each that was not, which names what is open there instead.
 func Run(ctx context.Context, instance Instance, targets []Target, o Options) error {
 	failures := make([]error, len(targets))
 	var waiting sync.WaitGroup
@@ -77,7 +75,7 @@ func Run(ctx context.Context, instance Instance, targets []Target, o Options) er
 	return errors.Join(failures...)
 }
 
-// openLine says where a target is open.
+// openLine names the endpoints of a target.
 func openLine(t Target, open []model.Open) string {
 	var places []string
 	for _, o := range open {
@@ -105,7 +103,7 @@ func most(list []string) []string {
 	return append(slices.Clip(list[:maxListed]), fmt.Sprintf("and %d more", len(list)-maxListed))
 }
 
-// explain completes the error of a target that was not open.
+// explain completes the error for a target that was not open.
 func explain(ctx context.Context, instance Instance, t Target, o Options, failed error) error {
 	if !errors.Is(failed, ErrTimeout) {
 		return fmt.Errorf("wait for %s: %w", t, failed)
@@ -121,27 +119,27 @@ func explain(ctx context.Context, instance Instance, t Target, o Options, failed
 	}
 	containers, err := instance.Containers(ctx, t)
 	if err != nil {
-		return fmt.Errorf("%s %s; what is open instead is not known: %w", t, what, err)
+		return fmt.Errorf("%s %s; what is open instead cannot be read: %w", t, what, err)
 	}
 	if len(containers) > 0 {
 		return &timeoutError{fmt.Sprintf("%s %s: %s", t, what, instead(containers))}
 	}
 	running, err := instance.Running(ctx)
 	if err != nil {
-		return fmt.Errorf("%s %s; which containers run is not known: %w", t, what, err)
+		return fmt.Errorf("%s %s; the running containers cannot be read: %w", t, what, err)
 	}
 	return &timeoutError{fmt.Sprintf("%s %s: no running container matches %s; %s", t, what, t.Container, near(t.Container, running))}
 }
 
-// timeoutError is an [ErrTimeout] that says more.
+// timeoutError is an [ErrTimeout] with an explanation.
 type timeoutError struct{ text string }
 
 func (e *timeoutError) Error() string { return e.text }
 
 func (e *timeoutError) Unwrap() error { return ErrTimeout }
 
-// near names the running containers that may have been meant: those that have a part of
-// the name, or else all.
+// near names the running containers that may have been meant: those with a part of the name, or
+// else all.
 func near(name string, running []string) string {
 	if len(running) == 0 {
 		return "none is running"

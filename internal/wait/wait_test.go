@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -40,16 +41,19 @@ type fakeCapture struct {
 	asked      int
 }
 
-func (c *fakeCapture) Open() []model.Open {
+func (c *fakeCapture) view() *model.View {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.asked++
-	return append([]model.Open(nil), c.open...)
+	return &model.View{Open: slices.Clone(c.open), Containers: c.containers}
 }
 
-func (c *fakeCapture) Containers() []model.ContainerState { return c.containers }
-
-func (c *fakeCapture) Ready() error { return c.ready }
+// local returns an instance that reads the capture.
+func (c *fakeCapture) local() *Local {
+	l := NewLocal()
+	l.Use(c.view, func() error { return c.ready })
+	return l
+}
 
 func (c *fakeCapture) add(o model.Open) {
 	c.mutex.Lock()
@@ -57,7 +61,7 @@ func (c *fakeCapture) add(o model.Open) {
 	c.open = append(c.open, o)
 }
 
-func (c *fakeCapture) looks() int {
+func (c *fakeCapture) reads() int {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	return c.asked
@@ -87,8 +91,7 @@ func TestLocal(t *testing.T) {
 		},
 		containers: []model.ContainerState{running("shop_web", true), running("shop_db", true), running("other", false)},
 	}
-	local := NewLocal()
-	local.Use(capture)
+	local := capture.local()
 	for _, test := range []struct {
 		target   string
 		exposure []model.Exposure
@@ -116,17 +119,16 @@ func TestLocal(t *testing.T) {
 	}
 }
 
-// A port that opens later ends the wait at the event, and not at the next look.
+// A port that opens later ends the wait at the event, and not at the next read.
 func TestLocalIsWoken(t *testing.T) {
 	capture := &fakeCapture{}
-	local := NewLocal()
-	local.Use(capture)
+	local := capture.local()
 	ended := make(chan error)
 	var out bytes.Buffer
 	go func() {
 		ended <- Run(t.Context(), local, []Target{target(t, "web:80")}, Options{Timeout: time.Hour, Output: &out})
 	}()
-	kernel.Eventually(t, "somebody looks", func() bool { return capture.looks() > 0 })
+	kernel.Eventually(t, "the capture is read", func() bool { return capture.reads() > 0 })
 	capture.add(opened("web", 80, "0.0.0.0", model.Network))
 	local.Event()
 	select {
@@ -141,8 +143,7 @@ func TestLocalIsWoken(t *testing.T) {
 
 func TestLocalTimeoutTellsWhatDoesNotWork(t *testing.T) {
 	down := errors.New("the Docker Engine cannot be reached")
-	local := NewLocal()
-	local.Use(&fakeCapture{ready: down})
+	local := (&fakeCapture{ready: down}).local()
 	err := Run(t.Context(), local, []Target{target(t, "web:80")}, Options{Timeout: time.Millisecond})
 	if !errors.Is(err, down) || !strings.Contains(err.Error(), "web:80 is not open after 1ms") {
 		t.Errorf("error %v, want %v in it", err, down)
@@ -153,8 +154,7 @@ func TestCanceled(t *testing.T) {
 	cause := errors.New("the watching failed")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	local := NewLocal()
-	local.Use(&fakeCapture{})
+	local := (&fakeCapture{}).local()
 	err := Run(ctx, local, []Target{target(t, "web:80")}, Options{Timeout: time.Hour})
 	if !errors.Is(err, cause) || errors.Is(err, ErrTimeout) {
 		t.Errorf("error %v, want %v", err, cause)
@@ -168,14 +168,13 @@ var errBroken = errors.New("broken pipe")
 func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }
 
 func TestBrokenOutput(t *testing.T) {
-	local := NewLocal()
-	local.Use(&fakeCapture{open: []model.Open{opened("web", 80, "::", model.Network)}})
+	local := (&fakeCapture{open: []model.Open{opened("web", 80, "::", model.Network)}}).local()
 	if err := Run(t.Context(), local, []Target{target(t, "web:80")}, Options{Output: brokenWriter{}}); !errors.Is(err, errBroken) {
 		t.Errorf("error %v, want %v", err, errBroken)
 	}
 }
 
-// answer is what the fake instance says on one path.
+// answer is the fake instance's answer on one path.
 type answer struct {
 	status int
 	body   any
@@ -254,14 +253,13 @@ func TestRemoteUnreachable(t *testing.T) {
 	server.Close() // its port is free
 	err := Run(t.Context(), remoteAt(t, server.URL, "secret"), []Target{target(t, "web:80")}, Options{Timeout: time.Millisecond})
 	if err == nil || !strings.Contains(err.Error(), "web:80 is not open after 1ms") || !strings.Contains(err.Error(), "connection refused") {
-		t.Errorf("error %v, want that nobody answers", err)
+		t.Errorf("error %v, want connection refused", err)
 	}
 }
 
-// Each target has its own line, and those that are open are told all the same.
+// Each target has its own line, also those that are open.
 func TestSeveral(t *testing.T) {
-	local := NewLocal()
-	local.Use(&fakeCapture{open: []model.Open{opened("web", 80, "::", model.Network)}})
+	local := (&fakeCapture{open: []model.Open{opened("web", 80, "::", model.Network)}}).local()
 	var out bytes.Buffer
 	err := Run(t.Context(), local, []Target{target(t, "a:1"), target(t, "web:80"), target(t, "b:2")}, Options{Output: &out})
 	if strings.Count(out.String(), "\n") != 1 || err == nil || strings.Count(err.Error(), "\n") != 1 {
@@ -269,14 +267,13 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
-// What an instance tells is not trusted.
+// Text from an instance is not trusted.
 func TestHostileNames(t *testing.T) {
 	name := "web\x1b[2J\n"
-	local := NewLocal()
-	local.Use(&fakeCapture{
+	local := (&fakeCapture{
 		open:       []model.Open{opened(name, 80, "::", "exp\x1b", "\x1b]0;x\x07")},
 		containers: []model.ContainerState{running(name, true)},
-	})
+	}).local()
 	var out bytes.Buffer
 	err := Run(t.Context(), local, []Target{target(t, "shop/*:80"), target(t, "*:81")}, Options{Output: &out})
 	if err == nil {

@@ -30,7 +30,7 @@ import (
 	"portwatcher/internal/testutil/kernel"
 )
 
-// capture has one container with all that can be said of it.
+// capture has one container with all its properties.
 type capture struct{ blind atomic.Bool }
 
 var (
@@ -113,13 +113,18 @@ func begin(t *testing.T) (address string, state *capture) {
 
 func serve(ctx context.Context, t *testing.T, state *capture, record *journal.Journal, log logrus.FieldLogger) (string, <-chan error) {
 	t.Helper()
+	measures := metrics.New(metrics.Options{MaxSeries: 100, Logger: log})
 	s, err := server.New(server.Options{
 		Listen: "127.0.0.1:0", Capture: state, History: server.FromJournal(record), Logger: log, Version: "1.2.3",
-		Metrics: metrics.New(metrics.Options{MaxSeries: 100, Logger: log}),
+		Metrics: measures,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	measures.Watch(metrics.Sources{
+		View: state.View, Ready: state.Ready, Published: server.PublishedPorts, Streams: s.Streams,
+		Journal: func() metrics.Journal { return metrics.Journal{} },
+	})
 	if err := s.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +155,7 @@ func ask(t *testing.T, address string) (*http.Request, *http.Response, []byte) {
 
 var objects = regexp.MustCompile(`(?m)^( *)type: object$`)
 
-// description is what the server says of itself. Strict allows no property
+// description is the description that the server serves. Strict allows no property
 // that it does not name: clients have to, but the handlers must not need it.
 func description(t *testing.T, address string, strict bool) libopenapi.Document {
 	t.Helper()
@@ -187,7 +192,7 @@ func TestDescriptionIsValid(t *testing.T) {
 }
 
 // TestParameters compares the parameters that are described with those that an
-// answer about an unknown one says are allowed.
+// answer about an unknown one lists as allowed.
 func TestParameters(t *testing.T) {
 	address, _ := begin(t)
 	model, err := description(t, address, false).BuildV3Model()

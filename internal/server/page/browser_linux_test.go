@@ -55,7 +55,7 @@ func newTab(t testing.TB, width, height int) *tab {
 	return p
 }
 
-// end closes the tab, and tells what is wrong with the test.
+// end closes the tab, and reports what is wrong with the test.
 func (p *tab) end() {
 	if p.t.Failed() {
 		p.shoot("failed-" + strings.ReplaceAll(p.t.Name(), "/", "-"))
@@ -132,7 +132,7 @@ func (p *tab) shoot(name string) {
 	if folder == "" {
 		return
 	}
-	// A test that failed for its deadline can still be looked at.
+	// A test that failed for its deadline has a picture too.
 	picture, err := p.tab.Screenshot()
 	if err != nil {
 		p.t.Log(err)

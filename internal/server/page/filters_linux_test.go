@@ -70,7 +70,7 @@ func TestFiltersAreChangedOnThePage(t *testing.T) {
 	p.keys("redis")
 	p.wait("location.search === '?q=redis'")
 	p.wait(shown + " === 'shop_redis_1 6379/tcp, shop_redis_1 40123/udp'")
-	// What nobody saw may have been redis as well.
+	// A gap may concern redis as well.
 	p.waitText("#events li.gap", "217 destroy notifications")
 	// What comes in follows the filter.
 	f.emit(event(model.Opened, web, "0.0.0.0", 7777))

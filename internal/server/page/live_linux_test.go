@@ -108,7 +108,7 @@ func TestResumesAfterTheServerWasAway(t *testing.T) {
 		t.Errorf("the streams began after %v; want 1 each time", f.resumed)
 	}
 	if n := count(f.asked, "/api/v1/ports"); n != before {
-		t.Errorf("/ports was asked %d times after the server was back; want none, the events tell it", n-before)
+		t.Errorf("/ports was asked %d times after the server was back; want none, the events are enough", n-before)
 	}
 }
 

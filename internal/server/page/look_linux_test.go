@@ -7,7 +7,7 @@ import (
 	"portwatcher/internal/model"
 )
 
-// shop is what a small host looks like.
+// shop is a small host.
 func shop(f *fake) (web, cache, old container) {
 	http80 := []declared{{Protocol: "tcp", Port: 80, Published: []string{"0.0.0.0:8080", "[::]:8080"}, Exposed: true}}
 	web = f.add(container{Name: "shop_web_1", Image: "nginx:1.27", Project: "shop", Service: "web", Declared: http80, Addresses: []string{"172.18.0.2"}, Namespace: "net:[4026532201]", Source: "ebpf"})
@@ -52,7 +52,7 @@ func shop(f *fake) (web, cache, old container) {
 }
 
 // TestLooks shows the page as people have it: in light and dark, wide and
-// narrow, the lists and the details. It holds what can be said of looks
+// narrow, the lists and the details. It checks what can be checked of appearance
 // without eyes; PORTWATCHER_SCREENSHOTS=folder keeps the pictures for those.
 func TestLooks(t *testing.T) {
 	f := newFake(t)

@@ -1,10 +1,9 @@
-// Package page is the live page: static files, embedded, and the handler that
-// serves them. The page itself reads the API under /api/v1 from the browser.
+// Package page has the live page: static files, embedded, and the handler that serves them. The
+// page reads the API under /api/v1 from the browser.
 //
-// The files hold nothing secret and are served without the token. There is no
-// build step: static/ is what the browser gets. Security headers (the content
-// security policy among them) are set by the server around this handler; the
-// files keep to it: no inline script, no inline style, nothing from elsewhere.
+// The files contain nothing secret and are served without the token. There is no build step: the
+// browser receives static/ as it is. The server sets the security headers around this handler;
+// the files have no inline script, no inline style and load nothing from elsewhere.
 package page
 
 import (
@@ -17,15 +16,15 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
-	"strings"
 	"time"
+
+	"portwatcher/internal/server/api"
 )
 
 //go:embed static
 var files embed.FS
 
-// contentTypes are the kinds of file that static may hold. They are written
-// down because mime.TypeByExtension depends on the machine.
+// contentTypes are the types of the files in static; mime.TypeByExtension depends on the machine.
 var contentTypes = map[string]string{
 	".css":  "text/css; charset=utf-8",
 	".html": "text/html; charset=utf-8",
@@ -39,11 +38,10 @@ type asset struct {
 	etag        string
 }
 
-// Handler serves the page at "/" and its files at "/assets/<name>", to GET and
-// HEAD. Every answer carries an ETag made from the content and must be
-// revalidated, so that a new version shows at once and an unchanged one costs
-// no transfer. It is safe for concurrent use. It panics when the embedded
-// files are not what the package expects, which its tests rule out.
+// Handler serves the page at "/" and its files at "/assets/<name>", to GET and HEAD. Every answer
+// has an ETag of its content and has to be revalidated, so that a new version shows at once and
+// an unchanged one costs no transfer. It is safe for concurrent use. It panics if the embedded
+// files are wrong, which the tests rule out.
 func Handler() http.Handler {
 	assets, err := load(files)
 	if err != nil {
@@ -81,9 +79,9 @@ func load(files fs.FS) (map[string]asset, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the page's file %s: %w", name, err)
 		}
-		contentType, known := contentTypes[path.Ext(name)]
-		if !known {
-			return nil, fmt.Errorf("the page's file %s: no content type is known for it", name)
+		contentType, found := contentTypes[path.Ext(name)]
+		if !found {
+			return nil, fmt.Errorf("the page's file %s: its content type is missing in contentTypes", name)
 		}
 		sum := sha256.Sum256(body)
 		at := "/assets/" + name
@@ -98,14 +96,10 @@ func load(files fs.FS) (map[string]asset, error) {
 	return assets, nil
 }
 
-// problem answers as the API does. Source: RFC 9457.
+// problem answers with an error of the API.
 func problem(w http.ResponseWriter, status int, detail string) {
-	var body strings.Builder
-	// A map of strings and numbers always encodes, and a Builder always writes.
-	_ = json.NewEncoder(&body).Encode(map[string]any{
-		"type": "about:blank", "title": http.StatusText(status), "status": status, "detail": detail,
-	})
-	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Content-Type", api.MediaTypeProblem)
 	w.WriteHeader(status)
-	fmt.Fprint(w, body.String())
+	// The client may have left.
+	_ = json.NewEncoder(w).Encode(api.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail})
 }

@@ -1,10 +1,8 @@
-// Package browser drives a headless Chromium for tests and for the benchmark:
-// it opens tabs, asks them by JavaScript, and keeps what they report of errors.
-// It is test support only: no package of the product imports it, and it knows
-// nothing of portwatcher.
+// Package browser drives a headless Chromium for tests and for the benchmark: it opens tabs,
+// evaluates JavaScript in them, and collects the errors that they report. It is test support
+// only: no package of the product imports it, and it imports nothing of portwatcher.
 //
-// A tab is for one goroutine at a time. Nothing here waits longer than
-// [Patience].
+// A tab is for one goroutine at a time. Nothing here waits longer than [Patience].
 package browser
 
 import (
@@ -17,8 +15,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Patience bounds each step, and the loading of a page: longer than either takes
-// on a busy machine.
+// Patience bounds each step, and the loading of a page.
 const Patience = 30 * time.Second
 
 // Package is Debian's package with the browser.
@@ -32,7 +29,7 @@ func Path() (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("needs a Chromium, and none is installed (looked for %s): apt-get install %s", strings.Join(names, ", "), Package)
+	return "", fmt.Errorf("needs a Chromium, and none is installed (%s): apt-get install %s", strings.Join(names, ", "), Package)
 }
 
 // Browser is a running Chromium. Its owner closes it.
@@ -41,8 +38,8 @@ type Browser struct {
 	ends []func()
 }
 
-// Start starts the Chromium at path, without a sandbox: root, which the tests
-// run as, has none. Its profile is a temporary folder that goes with it.
+// Start starts the Chromium at path, without a sandbox, because the tests run as root. Its profile
+// is a temporary folder, which Close removes.
 func Start(path string) (*Browser, error) {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-dev-shm-usage", true))

@@ -10,17 +10,15 @@ import (
 )
 
 const (
-	// waitTime is how long what a page is to show may take.
+	// waitTime bounds each wait for a content of the page.
 	waitTime = 20 * time.Second
-	// readyTime is how long a page that was loaded has to become ready, before
-	// it is loaded again.
+	// readyTime is the time after which a page that is not ready is loaded again.
 	readyTime = 5 * time.Second
 )
 
-// Visit loads a page and waits until the expression ready is true in it. It
-// tries again when that fails: a browser gives up its requests whenever a
-// network interface comes or goes (ERR_NETWORK_CHANGED), as they do with each
-// container that starts or ends.
+// Visit loads a page and waits until the expression ready is true in it. It tries again when that
+// fails: a browser cancels its requests whenever a network interface is added or removed
+// (ERR_NETWORK_CHANGED), as with each container that starts or ends.
 func (t *Tab) Visit(url, ready string) error {
 	return until(t.ctx, "the page at "+url+" runs", Patience, func(ctx context.Context) error {
 		if err := chromedp.Do(ctx, chromedp.Navigate(url)); err != nil {
@@ -41,21 +39,19 @@ func Eval[T any](t *Tab, expression string) (T, error) {
 	return run(t, "evaluate "+expression, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 }
 
-// Wait waits until a JavaScript expression is true. While the page is being
-// loaded anew it is not.
+// Wait waits until a JavaScript expression is true. While the page is being loaded it is not.
 func (t *Tab) Wait(expression string) error {
 	return until(t.ctx, expression, waitTime, func(ctx context.Context) error { return truth(ctx, expression) })
 }
 
-// WaitText waits until the first element that the selector finds has the text
-// in it.
+// WaitText waits until the first element that the selector finds contains the text.
 func (t *Tab) WaitText(selector, text string) error {
 	element := fmt.Sprintf("document.querySelector(%q)", selector)
 	err := t.Wait(fmt.Sprintf("%s?.innerText.includes(%q)", element, text))
 	if err != nil {
 		shown, evalErr := Eval[string](t, element+"?.innerText ?? '(no such element)'")
 		if evalErr != nil {
-			return fmt.Errorf("%w; what it shows is not known: %w", err, evalErr)
+			return fmt.Errorf("%w; what it shows cannot be read: %w", err, evalErr)
 		}
 		return fmt.Errorf("%w; it shows: %s", err, shown)
 	}
@@ -70,14 +66,14 @@ func truth(ctx context.Context, expression string) error {
 	return err
 }
 
-// Keys types text into what has the focus; "\r" is the Enter key. Its characters
-// come even if the page takes the keys.
+// Keys types text into the focused element; "\r" is the Enter key. The characters arrive even if
+// the page handles the keys.
 func (t *Tab) Keys(text string) error {
 	return do(t, fmt.Sprintf("type %q", text), chromedp.KeyEvent(text))
 }
 
-// Press sends one key as a keyboard does: its character comes only if the page
-// does not take the key.
+// Press sends one key as a keyboard does: its character arrives only if the page does not handle
+// the key.
 func (t *Tab) Press(key string) error {
 	down := input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: key, Text: key}
 	if err := call(t, input.DispatchKeyEvent, down); err != nil {
@@ -100,8 +96,7 @@ func do(t *Tab, what string, action chromedp.Action[chromedp.Void]) error {
 	return err
 }
 
-// until calls try until it succeeds, and returns what it said last where it has
-// not in time.
+// until calls try until it succeeds. After patience it returns the last error.
 func until(ctx context.Context, what string, patience time.Duration, try func(ctx context.Context) error) error {
 	ctx, end := context.WithTimeout(ctx, patience)
 	defer end()
@@ -112,12 +107,12 @@ func until(ctx context.Context, what string, patience time.Duration, try func(ct
 			return nil
 		}
 		if ctx.Err() == nil || last == nil {
-			last = err // not that the time is over
+			last = err // rather than that of the context
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s: not within %v: %w", what, patience, last)
-		case <-time.After(20 * time.Millisecond): // between two looks
+		case <-time.After(20 * time.Millisecond): // between two tries
 		}
 	}
 }

@@ -24,8 +24,8 @@ type Tab struct {
 	failed   []string
 }
 
-// Open opens a tab of 1280 by 900 pixels, in UTC. Each document that it loads
-// runs the script first, which may be empty.
+// Open opens a tab of 1280 by 900 pixels, in UTC. Each document that it loads runs the script
+// first; it may be empty.
 func (b *Browser) Open(script string) (*Tab, error) {
 	ctx, end := chromedp.NewContext(b.ctx)
 	t := &Tab{ctx: ctx, end: end}
@@ -41,8 +41,7 @@ const policyScript = `
 `
 
 func (t *Tab) prepare(script string) error {
-	// The first call makes the tab and binds its life to the context, so it is
-	// the only one without a deadline.
+	// The first call creates the tab, which ends with the call's context; so it has no deadline.
 	if err := chromedp.Listen(t.ctx, t.listen); err != nil {
 		return err
 	}
@@ -61,14 +60,13 @@ func (t *Tab) prepare(script string) error {
 // Close closes the tab.
 func (t *Tab) Close() { t.end() }
 
-// Resize sets the size in pixels. A tab of less than 600 pixels in width is a
-// telephone's.
+// Resize sets the size in pixels. A tab less than 600 pixels wide is that of a telephone.
 func (t *Tab) Resize(width, height int) error {
 	return call(t, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
 		Width: int64(width), Height: int64(height), DeviceScaleFactor: 1, Mobile: width < 600})
 }
 
-// Scheme has the page drawn for people who prefer dark colours, or light ones.
+// Scheme sets the preferred colours, dark or light.
 func (t *Tab) Scheme(dark bool) error {
 	value := "light"
 	if dark {
@@ -78,29 +76,28 @@ func (t *Tab) Scheme(dark bool) error {
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}})
 }
 
-// Screenshot returns what the tab shows as a PNG picture.
+// Screenshot returns the tab as a PNG picture.
 func (t *Tab) Screenshot() ([]byte, error) {
 	return run(t, "take a screenshot", chromedp.CaptureScreenshot())
 }
 
-// Problems returns what the page has reported so far: exceptions, errors and
-// warnings on the console, breaches of the security policy. Requests that
-// failed are none: tests bring them about.
+// Problems returns what the page has reported so far: exceptions, errors and warnings on the
+// console, violations of the security policy. It leaves out failed requests, which tests cause.
 func (t *Tab) Problems() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.problems)
 }
 
-// Forget drops the problems so far, which were brought about on purpose.
+// Forget drops the problems so far, which the test has caused.
 func (t *Tab) Forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.problems = nil
 }
 
-// Failed returns the requests that were refused or failed so far, each as what
-// the browser says of it and its address.
+// Failed returns the requests that were refused or failed so far, each with the browser's reason
+// and its address.
 func (t *Tab) Failed() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -139,7 +136,7 @@ func (t *Tab) listen(message any) {
 	}
 }
 
-// call sends a command of the DevTools protocol whose result is of no interest.
+// call sends a command of the DevTools protocol and ignores its result.
 func call[P, R any](t *Tab, command cdp.Command[P, R], params P) error {
 	ctx, end := context.WithTimeout(t.ctx, Patience)
 	defer end()
@@ -149,7 +146,7 @@ func call[P, R any](t *Tab, command cdp.Command[P, R], params P) error {
 	return nil
 }
 
-// run does an action, which what names in errors.
+// run runs an action; what is its name in errors.
 func run[T any](t *Tab, what string, action chromedp.Action[T]) (T, error) {
 	ctx, end := context.WithTimeout(t.ctx, Patience)
 	defer end()

@@ -15,9 +15,8 @@ import (
 	"time"
 )
 
-// SelfSigned returns a certificate of a new key, which is its own authority, and
-// the key, both in PEM. It is for servers and clients at the hosts, which are
-// names or addresses, and is valid for an hour.
+// SelfSigned returns a self-signed certificate and its key, both in PEM. It is for servers and
+// clients at the hosts, which are names or addresses, and is valid for an hour.
 func SelfSigned(t testing.TB, serial int64, hosts ...string) (certificate, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -48,7 +47,7 @@ func SelfSigned(t testing.TB, serial int64, hosts ...string) (certificate, key [
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 }
 
-// Pool returns the authorities that these certificates are, in PEM.
+// Pool returns a pool that trusts certificates in PEM.
 func Pool(t testing.TB, certificates ...[]byte) *x509.CertPool {
 	t.Helper()
 	pool := x509.NewCertPool()

@@ -12,7 +12,7 @@ export class Problem extends Error {
   }
 }
 
-// Unreachable says that no answer came, or not all of it.
+// Unreachable means that no answer came, or not all of it.
 export class Unreachable extends Error {}
 
 export class API {
@@ -41,7 +41,7 @@ export class API {
     });
     if (response.ok) return response;
     const problem = await problemOf(response);
-    // A refusal of a token that was replaced meanwhile says nothing.
+    // The token may have been replaced in the meantime.
     if (response.status === 401 && token === this.token) this.onUnauthorized(problem);
     throw problem;
   }
@@ -66,7 +66,7 @@ export class API {
 async function problemOf(response) {
   let detail = `${response.status} ${response.statusText}`.trim();
   if (response.headers.get('Content-Type')?.startsWith('application/problem+json')) {
-    const body = await response.json().catch(() => ({})); // cut off: the status still tells
+    const body = await response.json().catch(() => ({})); // cut off: the status is enough
     detail = body.detail || body.title || detail;
   }
   return new Problem(response.status, detail, Number.parseInt(response.headers.get('Retry-After'), 10));

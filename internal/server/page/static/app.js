@@ -1,4 +1,4 @@
-// The page: it joins the connection, what is known, and the views.
+// The page: it connects the stream, the state and the views.
 
 import { API, Problem, Unreachable } from './api.js';
 import { Detail } from './detail.js';
@@ -14,13 +14,13 @@ import { Timeline } from './timeline.js';
 
 const $ = (id) => document.getElementById(id);
 
-// How often the lists are asked for, milliseconds. Ports come by events; their
-// list only repairs what would have gone wrong.
+// How often the lists are requested, in milliseconds. Ports come by events; their list only
+// repairs what was missed.
 const every = { containers: 15_000, ports: 60_000, status: 10_000 };
 const unknownEvery = 1000; // the containers, while an event named an unknown one
 const againAfter = 2000; // a failed request
 // A browser has six connections to one server over HTTP/1.1, and the stream
-// holds one: a page that nobody looks at gives it back after a while.
+// holds one: a hidden page closes it after a while.
 const hiddenAtMost = 5 * 60_000;
 // Milliseconds between two drawings; the longer one after a drawing of more
 // than stormSize events, which nobody could read one by one.
@@ -215,7 +215,7 @@ class App {
     if (this.#asking.has(name)) return;
     this.#asking.add(name);
     this.#asked[name] = performance.now();
-    if (name === 'ports') this.model.record();
+    if (name === 'ports') this.model.expect();
     try {
       take(await this.api.get(name));
       this.#loaded.add(name);
@@ -224,7 +224,7 @@ class App {
     } catch (fault) {
       if (!(fault instanceof Problem || fault instanceof Unreachable)) throw fault;
       this.#asked[name] = performance.now() - every[name] + againAfter;
-      // Away or refused is told by the connection.
+      // The state of the connection shows these.
       if (fault.status !== 401 && this.#live) this.header.notice(`load-${name}`, `The ${name} could not be read: ${fault.message}. Trying again.`);
     } finally {
       this.#asking.delete(name);

@@ -215,7 +215,7 @@ function factsOf(info) {
   const facts = {
     Image: info.image, Project: info.project, Service: info.service, Network: info.network_mode,
     Addresses: info.addresses?.join(', '), Id: info.id?.slice(0, 12), Namespace: info.namespace, Source: info.source,
-    'Last look': info.last_scan_at && clock(info.last_scan_at),
+    'Last scan': info.last_scan_at && clock(info.last_scan_at),
   };
   const shown = Object.entries(facts).filter(([, value]) => value);
   return [h('dl', null, ...shown.flatMap(([name, value]) => [h('dt', null, name), h('dd', null, value)]))];

@@ -31,7 +31,7 @@ function detailsOf(event) {
   if (event.type === 'gap') return [gapText(event)];
   if (event.type === 'burst') return [h('span', { class: 'counted' }, burstText(event)), ...processesOf(event)];
   const kind = exposureKind(event.exposure, event.published);
-  // What is reached from outside is told by its outer address.
+  // The published address replaces a wildcard address.
   const outer = event.type !== 'closed' && fromOutside(kind) && isWildcard(event.address) && event.published;
   const parts = outer ? [] : [h('span', { class: 'at' }, addressText(event))];
   parts.push(...processesOf(event));
@@ -41,7 +41,7 @@ function detailsOf(event) {
     parts.push(badge(kind));
     if (event.published?.length) parts.push(h('span', { class: 'at-host', title: event.published.join(', ') }, publishedText(event.published)));
   }
-  if (event.transient) parts.push(h('span', { class: 'mark', title: 'It opened and closed between two looks.' }, 'transient'));
+  if (event.transient) parts.push(h('span', { class: 'mark', title: 'It opened and closed between two scans.' }, 'transient'));
   if (event.source === 'restart') parts.push(h('span', { class: 'mark', title: 'Found at the start: it happened while portwatcher did not run.' }, 'while away'));
   return parts;
 }

@@ -3,7 +3,7 @@
 import { addressText, exposureKind, fromOutside } from './format.js';
 
 // choices are the allowed values; the first is the default, which is left out
-// of the URL. project is free: it is whatever the containers say.
+// of the URL. project may have any value.
 export const choices = {
   protocol: { '': 'Any protocol', tcp: 'TCP', udp: 'UDP' },
   exposure: { '': 'Any exposure', outside: 'From outside', published: 'Published', host: 'Host', network: 'Network', loopback: 'Loopback' },
@@ -65,10 +65,10 @@ export function format(filter) {
 // words is the search text as lower-case words, all of which must be found.
 export const words = (filter) => filter.q.toLowerCase().split(/\s+/).filter(Boolean);
 
-// found says whether the text has each word. A word like 80/tcp is a whole
+// found reports whether the text has each word. A word like 80/tcp matches a whole
 // port, and pid:17 a whole pid.
-export function found(text, wanted) {
-  return wanted.every((word) => {
+export function found(text, terms) {
+  return terms.every((word) => {
     if (!/^\d+\/(tcp|udp)$|^pid:\d+$/.test(word)) return text.includes(word);
     return `\n${text}\n`.includes(`\n${word}\n`);
   });
@@ -78,27 +78,27 @@ const inProject = (filter, project) => !filter.project || filter.project === (pr
 
 const exposed = (filter, kind) => !filter.exposure || (filter.exposure === 'outside' ? fromOutside(kind) : kind.startsWith(filter.exposure));
 
-// matchRow says whether a row of a container is wanted.
-export function matchRow(row, entry, filter, wanted) {
+// matchRow reports whether a row of a container matches.
+export function matchRow(row, entry, filter, terms) {
   if (!inProject(filter, entry.info.project)) return false;
   if (filter.protocol && row.protocol !== filter.protocol) return false;
   if (filter.exposure && (row.exposed || !exposed(filter, row.kind))) return false;
   if (filter.state === 'listening' && row.state === 'declared') return false;
   if (filter.state === 'silent' && !row.silent) return false;
   if (filter.state === 'undeclared' && !row.undeclared) return false;
-  return found(row.text, wanted);
+  return found(row.text, terms);
 }
 
-// matchEmpty says whether a container is wanted without any of its rows.
-export function matchEmpty(entry, filter, wanted) {
+// matchEmpty reports whether a container matches without any of its rows.
+export function matchEmpty(entry, filter, terms) {
   if (filter.protocol || filter.exposure || (filter.state && filter.state !== 'unwatched')) return false;
   const { name, image, project, service } = entry.info;
-  return inProject(filter, project) && found([name, image, project, service].filter(Boolean).join('\n').toLowerCase(), wanted);
+  return inProject(filter, project) && found([name, image, project, service].filter(Boolean).join('\n').toLowerCase(), terms);
 }
 
-// matchEvent says whether an event is wanted in the time line. A gap that names
-// no container concerns them all, and a burst of both protocols is of each.
-export function matchEvent(event, filter, wanted) {
+// matchEvent reports whether an event matches in the time line. A gap without a container
+// concerns them all, and a burst of both protocols concerns each.
+export function matchEvent(event, filter, terms) {
   if (filter.type && (filter.type === 'transient' ? !event.transient : event.type !== filter.type)) return false;
   const container = event.container;
   if (event.type === 'gap' && !container) return true;
@@ -107,7 +107,7 @@ export function matchEvent(event, filter, wanted) {
     if (filter.protocol && event.protocol !== filter.protocol && !(event.type === 'burst' && !event.protocol)) return false;
     if (filter.exposure && !exposed(filter, exposureKind(event.exposure, event.published))) return false;
   }
-  return found(eventText(event), wanted);
+  return found(eventText(event), terms);
 }
 
 function eventText(event) {
@@ -119,21 +119,21 @@ function eventText(event) {
 }
 
 // portsOf lists the ports of an event as "80/tcp"; those of a burst as far as
-// they are known.
+// it lists them.
 function portsOf({ port, protocol, ports = [] }) {
   const numbers = port ? [port] : ports;
   return numbers.flatMap((number) => (protocol ? [`${number}/${protocol}`] : [`${number}/tcp`, `${number}/udp`]));
 }
 
-// mayBeOf says whether an event is of a port such as "80/tcp", or of a burst in
-// which it may be: the list of a burst's ports may be incomplete.
+// mayBeOf reports whether an event concerns a port such as "80/tcp", or a burst that may
+// contain it: the list of a burst's ports may be incomplete.
 export function mayBeOf(event, port) {
   if (portsOf(event).includes(port)) return true;
   const complete = event.type !== 'burst' || event.port || event.port_count <= (event.ports?.length ?? 0);
   return !complete && (!event.protocol || port.endsWith(`/${event.protocol}`));
 }
 
-// query is what the server can do of the filter on /events.
+// query returns the part of the filter that the server applies on /events.
 export function query(filter) {
   const exposure = filter.exposure === 'outside' ? 'published,host' : filter.exposure;
   return {

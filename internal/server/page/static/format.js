@@ -62,18 +62,17 @@ export function processesText(processes) {
   return texts.slice(0, namesShown).join(', ') + (more > 0 ? ` and ${more} more` : '');
 }
 
-// isLoopback tells of an "address:port" or a bare address.
+// isLoopback takes an "address:port" or a bare address.
 export function isLoopback(address) {
   return address.startsWith('127.') || address === '::1' || address.startsWith('[::1]');
 }
 
 export const isWildcard = (address) => address === '0.0.0.0' || address === '::';
 
-// addressText is where an endpoint or event listens: "::" takes IPv4 too, or it
-// is not known whether.
+// addressText is the address of an endpoint or event. "::" may accept IPv4 too.
 export const addressText = ({ address, ipv6_only }) => (ipv6_only ? `${address} (IPv6 only)` : address ?? '');
 
-// gapText says what was missed, as far as that is known, and why.
+// gapText describes what was missed, and why.
 export function gapText({ lost, reason }) {
   const missed = lost ? `${count(lost, 'opening or closing was', 'openings and closings were')} missed` : 'Something may have been missed';
   return `${missed}: ${reason ?? 'no reason was given'}`;
@@ -99,8 +98,7 @@ function portsText({ port, protocol, ports = [], port_count: number = 0 }) {
   return `${count(number, 'port')}${known ? '' : ' or more'}${range}`;
 }
 
-// The exposures, with the sign that tells them apart without colour and the
-// sentence for those who ask.
+// The exposures, with a sign that differs without colour, and an explanation.
 const exposures = {
   published: { sign: '↗', text: 'published', title: 'A port of the host forwards here: it can be reached from outside.' },
   'published-local': { sign: '⌂', text: 'published', title: 'A port of the host forwards here, from the host itself only.' },
@@ -118,5 +116,5 @@ export function exposureKind(exposure, published) {
 
 export const fromOutside = (kind) => kind === 'published' || kind === 'host';
 
-// ofExposure names a kind that is not known here as it came.
+// ofExposure shows a kind that is missing in exposures as it is.
 export const ofExposure = (kind) => exposures[kind] ?? { sign: '', text: kind, title: '' };

@@ -136,7 +136,7 @@ export class Header {
   tick() {
     const { state, since, next, reason } = this.#connection;
     const element = $('connection');
-    // An attempt in between does not change the look.
+    // An attempt in between does not change the appearance.
     const lost = since && state !== 'live';
     setAttribute(element, 'data-state', lost ? 'waiting' : state);
     if (reason || !lost) setAttribute(element, 'title', reason ?? null);

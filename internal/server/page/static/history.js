@@ -1,6 +1,5 @@
-// Pages of events. The server leaves a gap that names no container out of what
-// is asked of a project, a container or a port; here it belongs to all of them,
-// because nobody can say what was missed.
+// Pages of events. For a project, a container or a port, the server leaves out gaps without a
+// container. The page shows them everywhere, because anything may have been missed.
 
 const narrowing = ['container', 'project', 'port', 'protocol', 'exposure'];
 
@@ -18,8 +17,7 @@ export function historyOf(api) {
   };
 }
 
-// merge adds the gaps of the time that the page is about. Whose they are is for
-// the caller to look at.
+// merge adds the gaps of the page's time. The caller selects by container.
 function merge({ events, next }, gaps) {
   const from = next && events.length ? events[0].id : 0;
   const have = new Set(events.map((event) => event.id));

@@ -5,7 +5,7 @@ import { addressText, age, clock, lasted, processText, second } from './format.j
 
 // intervalsOf returns {address, from, until, processes, transient}, newest
 // first: until is null while it is open; times are milliseconds since 1970.
-// Each closed event tells its own beginning.
+// Each closed event has the time of its opening.
 export function intervalsOf(open, events) {
   const intervals = open.map((endpoint) => ({
     address: addressText(endpoint), from: Date.parse(endpoint.opened_at), until: null, processes: endpoint.processes ?? [], transient: false,

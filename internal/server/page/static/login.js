@@ -1,4 +1,4 @@
-// The question for the token.
+// The dialog for the token.
 
 export class Login {
   asking = false;
@@ -13,7 +13,7 @@ export class Login {
     dialog.querySelector('form').addEventListener('submit', (event) => {
       event.preventDefault();
       const token = this.field.value.trim();
-      // What a header cannot carry no token file can hold for us either.
+      // A header can carry no other characters.
       if (!/^[\x21-\x7e]+$/.test(token)) {
         this.error.textContent = 'A token has letters, digits and signs of ASCII, without blanks.';
         return;

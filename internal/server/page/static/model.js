@@ -1,10 +1,12 @@
-// What is known: containers and their open endpoints, kept true by events.
+// The state: containers and their open endpoints, folded from events and lists.
 //
-// Invariants: an event is applied at once and costs its own container only;
-// what has to be drawn anew is collected in `dirty`. Lists from the server
-// replace the state; events that arrived since the list was asked for are
-// applied again after it, which is harmless: opening what is open and closing
-// what is closed change nothing.
+// Invariants: an event is applied at once and costs its own container only; `dirty` has the
+// containers to draw. Lists from the server replace the state; the events since the list was
+// requested are applied again after it. That changes nothing where the list contains their
+// effect already, because fold ignores what is older than the endpoint.
+//
+// model.OpenSet does the same in Go; one table of cases tests both
+// (internal/model/testdata/openset.json).
 
 import { rowsOf } from './rows.js';
 
@@ -15,12 +17,32 @@ export const ghostTime = 4000; // milliseconds
 // hostKey stands for the host itself, whose sockets belong to no container.
 const hostKey = '';
 
+// after compares two times of the API, which are in UTC and to the nanosecond.
+const after = (a, b) => a.replace('Z', '') > b.replace('Z', '');
+
+// fold returns an endpoint as it is after an event, or null where it is not open. known is the
+// endpoint before it, or undefined; it is returned itself where the event changes nothing.
+function fold(known, event) {
+  if (event.transient) return known;
+  switch (event.type) {
+    case 'opened':
+      return known && after(known.opened_at, event.time) ? known : { ...event, opened_at: event.time };
+    case 'changed':
+      return { ...event, opened_at: known?.opened_at ?? event.time };
+    case 'closed':
+      return known && after(known.opened_at, event.time) && after(known.opened_at, event.opened_at ?? '') ? known : null;
+  }
+  return known;
+}
+
+const keyOf = ({ protocol, port, address }) => `${protocol} ${port} ${address}`;
+
 export class Model {
   entries = new Map(); // by container id
   dirty = new Set(); // container ids
   unknown = false; // an event named a container that the list does not have
   offset = 0; // server's clock less this one's, milliseconds
-  #log = null; // events since a list of ports was asked for
+  #since = null; // the events since a list of ports was requested
   #ghosts = 0;
 
   now() {
@@ -28,39 +50,31 @@ export class Model {
   }
 
   apply(event) {
-    this.#log?.push(event);
+    this.#since?.push(event);
     if (event.type === 'gap' || event.type === 'burst') return; // neither changes what is open
     const entry = this.#entryOf(event.container);
-    const key = `${event.protocol} ${event.port} ${event.address}`;
-    // A transient is over when it is told.
-    if (event.type === 'closed') this.#close(entry, key, event);
-    else if (!event.transient) this.#open(entry, key, event);
-  }
-
-  #open(entry, key, event) {
-    const before = entry.endpoints.get(key);
-    entry.endpoints.set(key, {
-      ...event,
-      opened_at: event.opened_at ?? (event.type === 'changed' ? before?.opened_at : undefined) ?? event.time,
-      fresh: before ? before.fresh : performance.now(),
-    });
-    this.#dropGhost(entry, key);
-    this.#touch(entry);
-  }
-
-  #close(entry, key, event) {
-    const open = entry.endpoints.get(key);
-    if (!open) return;
-    entry.endpoints.delete(key);
-    if (this.#ghosts < ghostLimit) {
+    const key = keyOf(event);
+    const known = entry.endpoints.get(key);
+    const next = fold(known, event);
+    if (next === known || (!next && !known)) return;
+    if (next) {
+      entry.endpoints.set(key, { ...next, fresh: known ? known.fresh : performance.now() });
       this.#dropGhost(entry, key);
-      entry.ghosts.set(key, { ...open, closed_at: event.time, gone: performance.now() + ghostTime });
-      this.#ghosts++;
+    } else {
+      entry.endpoints.delete(key);
+      this.#addGhost(entry, key, { ...known, closed_at: event.time, gone: performance.now() + ghostTime });
     }
     this.#touch(entry);
   }
 
-  // sweep removes the rows whose moment is over.
+  #addGhost(entry, key, ghost) {
+    if (this.#ghosts >= ghostLimit) return;
+    this.#dropGhost(entry, key);
+    entry.ghosts.set(key, ghost);
+    this.#ghosts++;
+  }
+
+  // sweep removes the rows that have stayed long enough.
   sweep(now = performance.now()) {
     for (const entry of this.entries.values()) {
       for (const [key, ghost] of entry.ghosts) {
@@ -75,22 +89,22 @@ export class Model {
     if (entry.ghosts.delete(key)) this.#ghosts--;
   }
 
-  // record begins to remember events, until setPorts or the next record.
-  record() {
-    this.#log = [];
+  // expect marks that a list of ports is requested now.
+  expect() {
+    this.#since = [];
   }
 
-  // setPorts takes the answer of /ports that was asked for after record.
+  // setPorts sets the answer of /ports that was requested after expect.
   setPorts({ time, ports }) {
-    const log = this.#log ?? [];
-    this.#log = null;
+    const since = this.#since ?? [];
+    this.#since = null;
     this.offset = new Date(time).getTime() - Date.now();
     const seen = new Map();
     for (const open of ports) {
       const entry = this.#entryOf(open.container);
       let endpoints = seen.get(entry);
       if (!endpoints) seen.set(entry, endpoints = new Map());
-      endpoints.set(`${open.protocol} ${open.port} ${open.address}`, open);
+      endpoints.set(keyOf(open), open);
     }
     for (const entry of this.entries.values()) {
       const endpoints = seen.get(entry) ?? new Map();
@@ -98,10 +112,10 @@ export class Model {
       entry.endpoints = endpoints;
       this.#touch(entry);
     }
-    for (const event of log) this.apply(event);
+    for (const event of since) this.apply(event);
   }
 
-  // setContainers takes the answer of /containers.
+  // setContainers sets the answer of /containers.
   setContainers({ containers }) {
     this.unknown = false;
     const listed = new Set();
@@ -137,8 +151,8 @@ export class Model {
     this.dirty.add(entry.id);
   }
 
-  // settle makes the rows of the dirty entries, forgets those that are over,
-  // and returns the ids that changed.
+  // settle makes the rows of the dirty entries, removes entries without any content, and
+  // returns the ids that changed.
   settle() {
     const changed = this.dirty;
     this.dirty = new Set();
@@ -159,7 +173,7 @@ export class Model {
     return found;
   }
 
-  // totals are the counters of the header.
+  // totals returns the counters of the header.
   totals() {
     const sum = { containers: 0, unwatched: 0, open: 0, outside: 0, silent: 0, undeclared: 0 };
     for (const entry of this.entries.values()) {

@@ -21,10 +21,10 @@ export class PortsView {
 
   // draw brings the changed entries up to date; with all, every entry.
   draw(model, filter, changed, all) {
-    const wanted = words(filter);
+    const terms = words(filter);
     const ids = all ? new Set([...changed, ...model.entries.keys()]) : changed;
     let regroup = all;
-    for (const id of ids) regroup = this.#drawEntry(model.entries.get(id), id, filter, wanted) || regroup;
+    for (const id of ids) regroup = this.#drawEntry(model.entries.get(id), id, filter, terms) || regroup;
     if (regroup) this.#place();
     for (const group of this.#groups.values()) {
       if (group.sections.some((section) => ids.has(section.id))) group.drawHead();
@@ -32,9 +32,9 @@ export class PortsView {
     this.#settleFocus();
   }
 
-  // drawEntry returns whether a section came, went or moved.
-  #drawEntry(entry, id, filter, wanted) {
-    const rows = entry ? wantedRows(entry, filter, wanted) : null;
+  // drawEntry reports whether a section was added, removed or moved.
+  #drawEntry(entry, id, filter, terms) {
+    const rows = entry ? matchingRows(entry, filter, terms) : null;
     let section = this.#sections.get(id);
     if (!rows) return this.#sections.delete(id);
     const isNew = !section;
@@ -73,11 +73,11 @@ export class PortsView {
   }
 }
 
-// wantedRows returns the rows to show, or null where the container is not.
-function wantedRows(entry, filter, wanted) {
+// matchingRows returns the rows to show, or null where the container is not shown.
+function matchingRows(entry, filter, terms) {
   if ((filter.state === 'unwatched') === entry.info.monitored) return null;
-  const rows = entry.rows.filter((row) => matchRow(row, entry, filter, wanted));
-  return rows.length || matchEmpty(entry, filter, wanted) ? rows : null;
+  const rows = entry.rows.filter((row) => matchRow(row, entry, filter, terms));
+  return rows.length || matchEmpty(entry, filter, terms) ? rows : null;
 }
 
 class Group {
@@ -131,7 +131,7 @@ class Section {
     });
   }
 
-  // draw returns whether the section has another place now.
+  // draw reports whether the section has to move.
   draw(entry, rows) {
     const { info } = entry;
     const moved = this.name !== info.name || this.project !== (info.project ?? '');
@@ -177,7 +177,7 @@ function marksOf(info) {
   if (info.network_mode === 'host') marks.push(['host network', "It shares the host's network: what listens beyond loopback can be reached from outside."]);
   if (info.network_mode?.startsWith('container:')) marks.push(['shared network', "It shares another container's network."]);
   if (info.paused) marks.push(['paused', 'The container is paused.']);
-  if (info.stale) marks.push(['stale', 'The last look failed: this is what was known before.']);
+  if (info.stale) marks.push(['stale', 'The last scan failed: this is the state before it.']);
   if (!info.monitored) marks.push(['not watched', 'The settings leave it out.']);
   return marks;
 }

@@ -53,7 +53,7 @@ function join(rows, open, state) {
   if (open.opened_at < row.opened) row.opened = open.opened_at;
 }
 
-// silence tells of a declared port where nobody listens but on loopback.
+// silence adds a row for a declared port where nothing listens, except on loopback.
 function silence(rows, d) {
   const key = `${d.protocol} ${d.port} *`;
   const published = d.published ?? [];

@@ -1,7 +1,7 @@
 // The live connection: it reads the event stream, resumes after the last event
-// that it handed on, and connects again by itself.
+// that it passed on, and connects again by itself.
 //
-// Invariants: an event is handed on once and in order; between two connections
+// Invariants: each event is passed on exactly one time and in order; between two connections
 // there is a pause that grows from base to max, with jitter, until a
 // connection has lasted; a connection without a byte (the server's heartbeat
 // comes every 15 s) for `watchdog` milliseconds is given up.
@@ -13,7 +13,7 @@ export class Stream {
   #api;
   #on;
   #options;
-  #lastID = null; // of the last event handed on; null: nothing loaded yet
+  #lastID = null; // of the last event that was passed on; null: nothing loaded yet
   #failures = 0;
   #run = 0; // the number of the loop that may go on; 0: none
   #runs = 0;
@@ -75,7 +75,7 @@ export class Stream {
   async #pause({ reason, soon, retryAfter }) {
     const { base, max } = this.#options;
     const full = Math.min(max, base * 2 ** this.#failures);
-    // The first repetition of an orderly end comes at once.
+    // The first try after an orderly end begins at once.
     let delay = soon && this.#failures === 0 ? 0 : full * (0.5 + Math.random() / 2);
     if (retryAfter > 0) delay = Math.max(delay, retryAfter * 1000);
     this.#failures++;
@@ -91,7 +91,7 @@ export class Stream {
     this.#wake = null;
   }
 
-  // connect reads one connection to its end and says why it ended.
+  // connect reads one connection to its end and returns why it ended.
   async #connect() {
     const abort = new AbortController();
     this.#abort = abort;
@@ -130,7 +130,7 @@ export class Stream {
     }
   }
 
-  // messages hands on what came and says whether the connection is over.
+  // messages passes the messages on, and returns the reason if the connection ends.
   #messages(messages) {
     const events = [];
     let end = null;

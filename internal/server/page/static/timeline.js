@@ -9,21 +9,21 @@ const liveRows = 500; // in the document while events come in
 const mostRows = 2000; // with older pages loaded on demand
 const pageSize = 200;
 const typingPause = 250; // milliseconds without a change before the server is asked
-const pagesAtOnce = 5; // looked through for one press of the button
+const pagesAtOnce = 5; // read for one press of the button
 
 export class Timeline {
   #list = [];
   #rows = new Map(); // by event id
   #filter = null;
-  #wanted = [];
+  #terms = [];
   #key = '';
-  #oldest = Infinity; // id: everything from here on was looked at
+  #oldest = Infinity; // id: everything from here on was read
   #complete = false; // there is nothing older
   #limit = liveRows;
   #loading = null;
   #held = 0; // came while paused: the first of the list, not shown
   #missed = false; // more came while paused than are held
-  #reached = null; // time of the oldest event looked at
+  #reached = null; // time of the oldest event that was read
   #failed = '';
   #arrivals = [];
   #typing = null;
@@ -48,23 +48,23 @@ export class Timeline {
     this.changed();
   }
 
-  // setFilter keeps what still fits and asks for the rest.
+  // setFilter keeps the events that match and requests the others.
   setFilter(filter) {
     const key = JSON.stringify([query(filter), filter.q, filter.project]);
     this.#filter = filter;
-    this.#wanted = words(filter);
+    this.#terms = words(filter);
     if (key === this.#key) return;
     const first = this.#key === '';
     this.#key = key;
-    this.#list = this.#list.filter((event) => matchEvent(event, filter, this.#wanted));
+    this.#list = this.#list.filter((event) => matchEvent(event, filter, this.#terms));
     this.#held = 0;
     this.changed();
     clearTimeout(this.#typing);
     if (!first) this.#typing = setTimeout(() => this.reload(), typingPause);
   }
 
-  // reload asks for the newest page anew; what comes by the stream meanwhile
-  // is kept.
+  // reload requests the newest page again, and keeps the events that the stream
+  // brings in the meantime.
   reload() {
     this.#loading?.abort();
     this.#loading = null;
@@ -82,7 +82,7 @@ export class Timeline {
     return this.#fill(pageSize / 4);
   }
 
-  // fill looks through older pages until there are enough that fit.
+  // fill reads older pages until enough events match.
   async #fill(enough) {
     if (this.#loading || this.#complete) return;
     const loading = new AbortController();
@@ -113,7 +113,7 @@ export class Timeline {
       this.#oldest = Math.min(this.#oldest, events[0].id);
     }
     const have = new Set(this.#list.map((event) => event.id));
-    const fitting = events.filter((event) => !have.has(event.id) && matchEvent(event, this.#filter, this.#wanted));
+    const fitting = events.filter((event) => !have.has(event.id) && matchEvent(event, this.#filter, this.#terms));
     this.#list = [...this.#list, ...fitting].sort((a, b) => b.id - a.id);
     this.#complete = !next || events.length === 0;
   }
@@ -121,7 +121,7 @@ export class Timeline {
   // add takes live events, in rising order.
   add(events) {
     this.#arrivals.push([performance.now(), events.length]);
-    const fitting = events.filter((event) => matchEvent(event, this.#filter, this.#wanted));
+    const fitting = events.filter((event) => matchEvent(event, this.#filter, this.#terms));
     if (this.paused && this.#held + fitting.length > mostRows) {
       this.#missed = true;
       return;

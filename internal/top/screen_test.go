@@ -21,9 +21,7 @@ var (
 func three(t *testing.T) *view {
 	t.Helper()
 	v := newView(t, openAt(web, begin.Add(-90*time.Second)), openAt(db, begin.Add(-26*time.Hour)), openAt(back, begin.Add(-5*time.Second)))
-	v.board.SetStatus(newStatus(&model.CaptureStatus{
-		Host: "node1", Gaps: 2, Watchers: []model.WatcherStatus{{Source: model.SourceEBPF}, {Source: model.SourceSockDiag}, {Source: model.SourceEBPF}},
-	}, 3, ""))
+	v.board.setStatus(watchStatus{Host: "node1", Containers: 3, Gaps: 2, Sources: []model.Source{model.SourceEBPF, model.SourceSockDiag, model.SourceEBPF}})
 	v.tick()
 	return v
 }
@@ -31,7 +29,7 @@ func three(t *testing.T) *view {
 func TestTable(t *testing.T) {
 	v := three(t)
 	v.wants("portwatcher on node1  live from the test", "3 open ports, 3 containers, 3 network namespaces  source ebpf, sock_diag  2 gaps",
-		"CONTAINER↑", "published *:8080", "1880 nginx", "1m30s", "1d02h", "Nothing has happened yet", "q quit", "1/3")
+		"CONTAINER↑", "published *:8080", "1880 nginx", "1m30s", "1d02h", "No event yet", "q quit", "1/3")
 	v.order("api", "db", "web")
 	v.clock = v.clock.Add(2 * time.Second)
 	v.tick()
@@ -69,7 +67,7 @@ func TestFilter(t *testing.T) {
 	v.wants("/LoOp_", "1/1", "db")
 	v.wantsNot("api ", "1880")
 	v.key("q") // is text now
-	v.wants("/LoOpq_", `Nothing that is open has "LoOpq" in it`)
+	v.wants("/LoOpq_", `No open port has "LoOpq" in its row`)
 	v.key("backspace", "enter")
 	v.wants(`filter "LoOp": 1 of 3`, "5432/tcp on 127.0.0.1 loopback")
 	v.key("esc")
@@ -106,14 +104,14 @@ func TestLiveEvents(t *testing.T) {
 	burst.Burst = &model.Burst{Opened: 31245, Closed: 31244, First: begin, Last: begin.Add(time.Second), Ports: []uint16{20000}, PortCount: 1}
 	v.board.Event(burst)
 	v.board.Event(&model.Event{ID: 8, Time: begin, Type: model.Gap, Reason: "overrun", Lost: 128})
-	v.board.Event(event(2, model.Opened, db)) // was told before: only the list takes it
+	v.board.Event(event(2, model.Opened, db)) // a late event: only the set of open ports takes it
 	v.tick()
 	v.order("api", "db", "+late", "+web")
 	v.wants("77 caddy", "18:36:28.124 closed    db 5432/tcp on 127.0.0.1 after 12.3s by 7232 nginx",
 		"opened    late 8443/tcp on :: (IPv6 only) host", "transient flash 7/tcp on 0.0.0.0 after 12.3s", "changed   web 80/tcp", "gap       overrun", "1m30s",
 		"burst     flash 31245 ports opened and 31244 closed within 1.0s:…", "overrun (lost 128 openings and closings)")
 	if count := strings.Count(v.drawn(), "transient flash"); count != 1 {
-		t.Errorf("the transient is told %d times, want once:\n%s", count, v.drawn())
+		t.Errorf("the transient is shown %d times, want once:\n%s", count, v.drawn())
 	}
 	v.clock = v.clock.Add(newFor)
 	v.tick()
@@ -236,15 +234,15 @@ func TestHistoryScrolls(t *testing.T) {
 
 func TestConnection(t *testing.T) {
 	v := three(t)
-	v.board.Lost(errors.New("refused\x1b[2J"))
+	v.board.lost(errors.New("refused\x1b[2J"))
 	v.clock = v.clock.Add(12 * time.Second)
-	v.board.Lost(errors.New("refused\x1b[2J"))
+	v.board.lost(errors.New("refused\x1b[2J"))
 	v.tick()
 	v.wants("connection lost 12s ago, trying again: refused?[2J", "web")
-	v.board.Connected()
+	v.board.connected()
 	v.tick()
 	v.wants("live from the test")
-	v.board.SetStatus(newStatus(&model.CaptureStatus{Engine: model.EngineStatus{Error: "no engine"}}, 0, ""))
+	v.board.setStatus(watchStatus{EngineError: "no engine"})
 	v.tick()
 	v.wants("the Docker Engine cannot be reached: no engine")
 	v.board.Note("a remark %d", 1)
@@ -269,23 +267,5 @@ func TestQuit(t *testing.T) {
 	v.key("/")
 	if _, command := v.Update(tea.KeyPressMsg{Code: 'c', Mod: tea.ModCtrl}); command == nil {
 		t.Error("ctrl+c does not quit while the filter is typed")
-	}
-}
-
-func TestNoColor(t *testing.T) {
-	for environment, want := range map[string]bool{"NO_COLOR=1": true, "NO_COLOR=yes": true, "NO_COLOR=": false, "COLOR=1": false} {
-		if got := noColor([]string{"A=b", environment}); got != want {
-			t.Errorf("%s: %v, want %v", environment, got, want)
-		}
-	}
-	v := three(t)
-	if !strings.Contains(v.View().Content, "\x1b[3") {
-		t.Error("there is no color at all")
-	}
-	v.paint.colors = false
-	v.board.Event(event(1, model.Opened, web))
-	v.tick()
-	if content := v.View().Content; strings.Contains(content, "\x1b[3") || !strings.Contains(content, "\x1b[7m") {
-		t.Errorf("want no colors, and the cursor's line reversed: %q", content)
 	}
 }

@@ -12,25 +12,27 @@ import (
 	"portwatcher/internal/output"
 )
 
-// refresh is the time between two looks at the board: often enough to be live,
-// seldom enough to be read.
-const refresh = 200 * time.Millisecond
+// refreshInterval is the time between two reads of the board: often enough to be live, seldom
+// enough to be read.
+const refreshInterval = 200 * time.Millisecond
 
-// tick asks for the next look at the board.
+// maxFilter bounds the filter, in characters.
+const maxFilter = 100
+
+// tick asks for the next read of the board.
 type tick struct{}
 
-// screen is the state of the view. Its methods are called by one goroutine. It
-// implements [tea.Model].
+// screen is the state of the view. One goroutine calls its methods. It implements [tea.Model].
 type screen struct {
 	ctx    context.Context
 	board  *Board
 	source Source
 	now    func() time.Time
-	paint  paint
 
 	width, height int
-	shown         snapshot // as it was taken from the board
-	rows          []*row   // those that match the filter, sorted
+	shown         snapshot // of the board
+	all           map[model.Endpoint]*row
+	rows          []*row // the rows that match the filter, sorted
 	at            time.Time
 	paused        bool
 
@@ -43,20 +45,20 @@ type screen struct {
 	help       bool
 	details    *details
 
-	// selected is the endpoint that the cursor follows once it has been moved;
-	// until then it stays at the top.
+	// selected is the endpoint that the cursor follows after it was moved; until then the
+	// cursor stays at the top.
 	selected model.Endpoint
 	moved    bool
 	cursor   int // its index in rows
 	first    int // index of the first visible row
-	// longest are the widths of the longest texts that were shown since the filter
-	// changed: columns that only grow do not jump about.
+	// longest are the widths of the longest texts since the filter changed, so that columns
+	// do not jump.
 	longest [textColumns]int
 }
 
-func newModel(ctx context.Context, b *Board, s Source, colors bool) *screen {
-	m := &screen{ctx: ctx, board: b, source: s, now: time.Now, paint: paint{colors: colors}, width: 80, height: 24}
-	m.look()
+func newScreen(ctx context.Context, b *Board, s Source) *screen {
+	m := &screen{ctx: ctx, board: b, source: s, now: time.Now, width: 80, height: 24}
+	m.refresh()
 	return m
 }
 
@@ -64,7 +66,7 @@ func newModel(ctx context.Context, b *Board, s Source, colors bool) *screen {
 func (m *screen) Init() tea.Cmd { return nextTick() }
 
 func nextTick() tea.Cmd {
-	return tea.Tick(refresh, func(time.Time) tea.Msg { return tick{} })
+	return tea.Tick(refreshInterval, func(time.Time) tea.Msg { return tick{} })
 }
 
 // Update implements [tea.Model].
@@ -72,7 +74,7 @@ func (m *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 	switch message := message.(type) {
 	case tick:
 		if !m.paused {
-			m.look()
+			m.refresh()
 		}
 		return m, nextTick()
 	case tea.WindowSizeMsg:
@@ -82,36 +84,53 @@ func (m *screen) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 		return m, m.key(message)
 	case tea.PasteMsg:
 		if m.typing {
-			m.type_(message.Content)
+			m.typeText(message.Content)
 		}
 	case history:
-		if m.details != nil && m.details.is(message.of) {
-			m.details.take(message)
+		if m.details != nil && &m.details.row.Listener == message.of {
+			m.details.loaded, m.details.failed = true, message.err
+			m.details.add(message.events)
 		}
 	}
 	return m, nil
 }
 
-// look takes over what is new on the board.
-func (m *screen) look() {
+func (m *screen) refresh() {
 	m.at = m.now()
-	s, changed := m.board.look(m.shown.revision)
+	s, changed := m.board.snapshot(m.shown.revision)
 	if !changed {
 		return
 	}
+	live := m.shown.known
 	m.shown = s
+	all := make(map[model.Endpoint]*row, len(s.open))
+	for _, o := range s.open {
+		r := m.all[o.Endpoint()]
+		switch {
+		case r == nil || !sameLife(r.Open, o):
+			var appeared time.Time
+			if live {
+				appeared = m.at
+			}
+			r = newRow(o, appeared)
+		case r.Open != o:
+			r = newRow(o, r.appeared)
+		}
+		all[r.key] = r
+	}
+	m.all = all
 	m.arrange()
 	if m.details != nil {
-		m.details.follow(m.shown.events)
+		m.details.add(s.events)
 	}
 }
 
-// arrange chooses and sorts the rows, and keeps the cursor on its endpoint.
+// arrange selects and sorts the rows, and keeps the cursor on its endpoint.
 func (m *screen) arrange() {
 	m.rows = m.rows[:0]
-	wanted := strings.ToLower(m.filter)
-	for _, r := range m.shown.rows {
-		if !strings.Contains(r.search, wanted) {
+	filter := strings.ToLower(m.filter)
+	for _, r := range m.all {
+		if !strings.Contains(r.search, filter) {
 			continue
 		}
 		m.rows = append(m.rows, r)
@@ -133,7 +152,7 @@ func (m *screen) arrange() {
 	m.moveTo(m.cursor)
 }
 
-// moveTo puts the cursor on a row, or the nearest there is.
+// moveTo puts the cursor on a row, or on the nearest one.
 func (m *screen) moveTo(index int) {
 	m.cursor = max(0, min(index, len(m.rows)-1))
 	if m.cursor < len(m.rows) {
@@ -155,11 +174,7 @@ func (m *screen) setFilter(text string) {
 	m.arrange()
 }
 
-// maxFilter bounds the filter, in characters.
-const maxFilter = 100
-
-// type_ adds text to the filter.
-func (m *screen) type_(text string) {
+func (m *screen) typeText(text string) {
 	all := []rune(m.filter + output.Printable(text))
 	m.setFilter(string(all[:min(len(all), maxFilter)]))
 }
