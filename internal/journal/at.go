@@ -44,7 +44,7 @@ func (r *queries) At(ctx context.Context, t time.Time) ([]model.Open, Watching, 
 		open = append(open, *o)
 	}
 	slices.SortFunc(open, func(a, b model.Open) int {
-		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), endpointOf(&a.Listener).Compare(endpointOf(&b.Listener)))
+		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), a.Endpoint().Compare(b.Endpoint()))
 	})
 	return open, v.watching, nil
 }
@@ -98,7 +98,7 @@ func (v *view) readStates(t transaction) error {
 
 func (v *view) add(open model.Open) {
 	open.Time = v.at.UTC()
-	endpoint := endpointOf(&open.Listener)
+	endpoint := open.Endpoint()
 	if known := v.open[endpoint]; known == nil || open.OpenedAt.After(known.OpenedAt) {
 		v.open[endpoint] = &open
 	}
@@ -127,7 +127,7 @@ func (v *view) readEvents(t transaction) error {
 		if r.event.Type != model.Changed || r.event.Container == nil {
 			continue
 		}
-		endpoint := endpointOf(&r.event.Listener)
+		endpoint := r.event.Endpoint()
 		if open := v.open[endpoint]; open != nil && !changed[endpoint] && nanos(open.OpenedAt) == r.opened {
 			changed[endpoint] = true
 			open.Processes = r.before

@@ -186,9 +186,9 @@ func (s *survivor) check(t *testing.T, first, committed uint64) {
 		s.last = e.ID
 		s.count++
 		if e.Type == model.Opened {
-			s.open[endpointOf(&e.Listener)] = e
+			s.open[e.Endpoint()] = e
 		} else {
-			delete(s.open, endpointOf(&e.Listener))
+			delete(s.open, e.Endpoint())
 		}
 	}
 	if s.last < committed {
@@ -210,7 +210,7 @@ func (s *survivor) checkState(t *testing.T) {
 		t.Fatalf("clean %v, corrupt %q, %d open: want an unclean stop with %d open", p.Clean, p.Corrupt, len(p.Open), len(s.open))
 	}
 	for i := range p.Open {
-		e := s.open[endpointOf(&p.Open[i].Listener)]
+		e := s.open[p.Open[i].Endpoint()]
 		if e == nil || !e.Time.Equal(p.Open[i].OpenedAt) || asJSON(t, e.Listener) != asJSON(t, p.Open[i].Listener) {
 			t.Fatalf("open %s: the event is %s", asJSON(t, p.Open[i]), asJSON(t, e))
 		}

@@ -245,7 +245,7 @@ func (m *reference) checkPrevious(p *Previous) {
 	for _, o := range m.open {
 		want = append(want, o.state)
 	}
-	slices.SortFunc(want, func(a, b model.State) int { return endpointOf(&a.Listener).Compare(endpointOf(&b.Listener)) })
+	slices.SortFunc(want, func(a, b model.State) int { return a.Endpoint().Compare(b.Endpoint()) })
 	if got, want := asJSON(m.t, p.Open), asJSON(m.t, want); got != want {
 		m.t.Fatalf("open before\n%s, want\n%s", got, want)
 	}
@@ -281,7 +281,7 @@ func (m *reference) checkAt(r source) {
 		}
 	}
 	slices.SortFunc(want, func(a, b model.Open) int {
-		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), endpointOf(&a.Listener).Compare(endpointOf(&b.Listener)))
+		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), a.Endpoint().Compare(b.Endpoint()))
 	})
 	if g, w := asJSON(m.t, got), asJSON(m.t, want); g != w {
 		m.t.Fatalf("open at %v\n%s, want\n%s", at, g, w)

@@ -31,10 +31,6 @@ func newStates(open map[model.Endpoint]*model.State) states {
 	return states{open: open, changed: map[stateKey]stateRow{}}
 }
 
-func endpointOf(l *model.Listener) model.Endpoint {
-	return model.Endpoint{Container: l.Container.ID, Protocol: l.Protocol, Address: l.Address, Port: l.Port}
-}
-
 // apply applies a record, which was offered at now: what Full leaves out and what is
 // forgotten ends then. For a changed event it returns the state of the endpoint before
 // it, or nil.
@@ -58,23 +54,25 @@ func (s *states) applyEvent(e *model.Event, sockets *model.Sockets) (before *mod
 	if e.Container == nil {
 		return nil // a gap
 	}
-	endpoint := endpointOf(&e.Listener)
-	state := &model.State{Open: model.Open{Time: e.Time, Listener: e.Listener, OpenedAt: e.Time}, Sockets: sockets}
-	switch e.Type {
-	case model.Opened:
-		s.end(endpoint, e.Time)
-		s.put(endpoint, state)
-	case model.Changed:
-		if before = s.open[endpoint]; before != nil {
-			state.OpenedAt = before.OpenedAt
+	endpoint := e.Endpoint()
+	var known *model.Open
+	if before = s.open[endpoint]; before != nil {
+		known = &before.Open
+	}
+	switch next := model.Fold(known, e); {
+	case next == known:
+	case next == nil && e.OpenedAt.IsZero():
+		s.end(endpoint, e.Time) // the event does not have the time from which on it was open
+	case next == nil:
+		s.remove(endpoint, stateRow{})
+	default:
+		if e.Type == model.Opened {
+			s.end(endpoint, e.Time)
 		}
-		s.put(endpoint, state)
-	case model.Closed:
-		if e.OpenedAt.IsZero() && !e.Transient {
-			s.end(endpoint, e.Time) // the event does not have the time from which on it was open
-		} else {
-			s.remove(endpoint, stateRow{})
-		}
+		s.put(endpoint, &model.State{Open: *next, Sockets: sockets})
+	}
+	if e.Type != model.Changed {
+		return nil
 	}
 	return before
 }
@@ -86,7 +84,7 @@ func (s *states) applyState(given []model.State, full bool, now time.Time) {
 		if state.Container == nil {
 			continue
 		}
-		endpoint := endpointOf(&state.Listener)
+		endpoint := state.Endpoint()
 		kept[endpoint] = true
 		known := s.open[endpoint]
 		if known != nil && !known.OpenedAt.Equal(state.OpenedAt) {
@@ -113,7 +111,7 @@ func sameState(a, b *model.State) bool {
 }
 
 func keyOf(state *model.State) stateKey {
-	return stateKey{endpointOf(&state.Listener), nanos(state.OpenedAt)}
+	return stateKey{state.Endpoint(), nanos(state.OpenedAt)}
 }
 
 // put sets what is open at an endpoint where nothing was, or the same opening.

@@ -210,7 +210,7 @@ func (m *saved) read(t transaction) error {
 		return err
 	}
 	for i := range states {
-		m.open[endpointOf(&states[i].Listener)] = &states[i].State
+		m.open[states[i].Endpoint()] = &states[i].State
 	}
 	if err := m.readRun(t); err != nil {
 		return err
