@@ -1,5 +1,5 @@
-// Package integration runs portwatcher beside real containers on a real
-// engine and holds what it reports against what the kernel says.
+// Package integration runs portwatcher beside real containers on a real engine and
+// compares what it reports with what the workload did and what the kernel shows.
 //
 // The tests need root and a Docker engine; see [harness.Require].
 package integration
@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 	os.Exit(harness.Main(m))
 }
 
-// start starts a container of the workload that listens as the arguments say
-// and waits until it has opened its ports, as many as there are lines of facts.
+// start starts a container of the workload that listens, and waits until it has opened its
+// ports, as many as there are lines of facts.
 func start(t *testing.T, name string, ports int, options []string, arguments ...string) *harness.Container {
 	t.Helper()
 	container := harness.Default.Start(t, harness.Spec{
@@ -41,9 +41,9 @@ func idle(t *testing.T, name string, options ...string) *harness.Container {
 
 func itoa(number int) string { return strconv.Itoa(number) }
 
-// truth is what a container listens on, with the exposure that its own
-// published ports give. It fails the test unless there are this many listeners.
-func truth(t *testing.T, container *harness.Container, count int) []harness.Listener {
+// listening is what a container listens on, with the exposure that its own published ports
+// give. It fails the test unless there are this many listeners.
+func listening(t *testing.T, container *harness.Container, count int) []harness.Listener {
 	t.Helper()
 	listeners := harness.Publish(t, container, harness.Listening(t, container))
 	if len(listeners) != count {

@@ -20,7 +20,7 @@ func TestAddresses(t *testing.T) {
 	all := start(t, "all", 14, ipv6, "--tcp", endpoints, "--udp", endpoints, "--mptcp=false")
 	// One port, one socket for each family.
 	split := start(t, "split", 4, ipv6, "--v6only", "--tcp", "[::]:90,0.0.0.0:90", "--udp", "[::]:90,0.0.0.0:90")
-	open := [][]harness.Listener{truth(t, all, 14), truth(t, split, 4)}
+	open := [][]harness.Listener{listening(t, all, 14), listening(t, split, 4)}
 	watch.WaitOpen(t, open...)
 	watch.Marker(t, all, 1000)
 	watch.Expect(t, 18+1, harness.Match{Type: "opened"})
@@ -38,7 +38,7 @@ func TestGoServer(t *testing.T) {
 		Name: harness.Name(t, "http"), Options: []string{"--publish", "8080"}, Command: []string{"http"},
 	})
 	server.WaitLogs(t, 1, `"action":"opened"`)
-	open := truth(t, server, 1)
+	open := listening(t, server, 1)
 	watch.WaitOpen(t, open)
 	watch.Marker(t, server, 1000)
 	watch.Expect(t, 1, harness.Match{Port: 8080})
@@ -56,9 +56,8 @@ func TestReuseport(t *testing.T) {
 	group := container.Exec(t, "listen", "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81",
 		"--reuseport", "8", "--leave-after", "1s")
 	group.WaitFacts(t, 2*8-1, "opened") // the first of them started it
-	watch.WaitOpen(t, truth(t, container, 2))
-	group.WaitFact(t, "closed")
-	group.WaitFact(t, "closed")
+	watch.WaitOpen(t, listening(t, container, 2))
+	group.WaitFacts(t, 2, "closed")
 	watch.Marker(t, container, 1000)
 	for _, port := range []int{80, 81} {
 		watch.Expect(t, 1, harness.Match{Port: port})
@@ -85,8 +84,8 @@ func TestUDPClients(t *testing.T) {
 		}
 		return ""
 	})
-	open := truth(t, bound, 3)
-	all.WaitOpen(t, open, truth(t, sender, 1))
+	open := listening(t, bound, 3)
+	all.WaitOpen(t, open, listening(t, sender, 1))
 
 	var notClients []harness.Listener
 	for _, listener := range open {
@@ -120,7 +119,7 @@ func TestInheritedSockets(t *testing.T) {
 		}
 		return ""
 	})
-	open := [][]harness.Listener{truth(t, shared, 2), truth(t, given, 1), truth(t, other, 1)}
+	open := [][]harness.Listener{listening(t, shared, 2), listening(t, given, 1), listening(t, other, 1)}
 	for _, listener := range open[0] {
 		if len(listener.Processes) != 4 {
 			t.Fatalf("want the parent and 3 children: %s", listener)

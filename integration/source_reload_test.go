@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/testutil/truth"
 )
 
 // Settings are read again while a container opens and closes a port as fast as
@@ -32,10 +32,10 @@ func TestReloadInStorm(t *testing.T) {
 			write(false)
 			recording := harness.StartRecording(t, harness.Pattern(t), "--source", source, "--config", file)
 			fleet := &fleet{stormy: []*harness.Container{stormy}}
-			truth := map[string]harness.Happened{}
-			fleet.mark(t, []*harness.Recording{recording}, 1000, truth)
+			happened := map[string]truth.Count{}
+			fleet.mark(t, []*harness.Recording{recording}, 1000, happened)
 			done := make(chan error, 1)
-			go func() { done <- rage(fleet.stormy, []string{"tcp"}, count, truth) }()
+			go func() { done <- rage(fleet.stormy, []string{"tcp"}, count, happened) }()
 			recording.WaitReported(t, 1000)
 			for reload := range reloads {
 				// A change of these begins to watch anew.
@@ -45,10 +45,10 @@ func TestReloadInStorm(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Fatal(err)
 			}
-			fleet.mark(t, []*harness.Recording{recording}, 1001, truth)
+			fleet.mark(t, []*harness.Recording{recording}, 1001, happened)
 			ledger, _ := readStorm(t, recording, fleet.stormy, 1000, 1001)
 			t.Log(ledger)
-			for _, problem := range slices.Concat(ledger.Judge(truth, source == ebpf), ledger.Problems) {
+			for _, problem := range ledger.Judge(happened, truth.PrecisionOf(source)).Problems {
 				t.Error(problem)
 			}
 			if source == ebpf && ledger.Unnumbered > 0 {

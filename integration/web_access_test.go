@@ -120,8 +120,8 @@ func TestWebTLS(t *testing.T) {
 	})
 	_, otherKey := selfSigned(t, address, 3)
 	replace(t, key, otherKey)
-	harness.Eventually(t, "a key of another certificate is told of", func() string {
-		if got := serial(); got != 2 { // asking has it look at the files
+	harness.Eventually(t, "a key of another certificate is logged", func() string {
+		if got := serial(); got != 2 { // a request makes it check the files
 			t.Fatalf("the certificate has the serial number %d", got)
 		}
 		if i.Logs("What was read before stays in use", key) == 0 {

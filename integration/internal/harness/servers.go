@@ -23,7 +23,7 @@ const (
 	serversPackages = "nginx-light,redis-server,postgresql,dnsmasq,openssh-server"
 )
 
-// errNotToBeHad says that the servers cannot be downloaded here.
+// errNotToBeHad is the error where the servers cannot be downloaded.
 var errNotToBeHad = errors.New("needs debootstrap and Debian's packages")
 
 // ServersImage returns an image of a small Debian with nginx, redis,
@@ -53,7 +53,8 @@ var serversImage = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	defer file.Close()
-	return Default.importImage("servers", file)
+	image := testImage("servers")
+	return image, Default.ImportArchive(context.Background(), image, file, imageChanges()...)
 })
 
 // serversArchive returns the path of the tar archive of the file system, made
@@ -120,8 +121,7 @@ func shell(format string, arguments ...any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
 	if output, err := exec.CommandContext(ctx, "sh", "-c", line).CombinedOutput(); err != nil {
-		end := tail(string(output), 2000)
-		return fmt.Errorf("%s: %w: %s", line, err, end)
+		return fmt.Errorf("%s: %w: %s", line, err, output[max(0, len(output)-2000):])
 	}
 	return nil
 }

@@ -11,20 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"portwatcher/integration/internal/docker"
+	"portwatcher/internal/model"
 )
 
-// Process is a process that holds a socket.
-type Process struct {
-	PID          int    `json:"pid"`
-	ContainerPID int    `json:"container_pid"`
-	Name         string `json:"name"`
-	Executable   string `json:"executable"`
-	UID          *int   `json:"uid"`
-}
-
-// Listener is where a container listens: what an event must say, and what the
-// kernel says. [Listener.String] tells all of it, so that two are equal if
-// their strings are.
+// Listener is where a container listens, as the kernel shows it and as an event must
+// report it. Two are equal if their strings are.
 type Listener struct {
 	Container string
 	Protocol  string
@@ -32,7 +25,7 @@ type Listener struct {
 	Port      int
 	Exposure  string
 	Published []string
-	Processes []Process
+	Processes []model.Process
 }
 
 // String returns one line with every field.
@@ -42,16 +35,24 @@ func (l Listener) String() string {
 	for _, address := range slices.Sorted(slices.Values(l.Published)) {
 		fmt.Fprintf(&line, " at %s", address)
 	}
-	byPID := func(a, b Process) int { return cmp.Compare(a.PID, b.PID) }
+	byPID := func(a, b model.Process) int { return cmp.Compare(a.PID, b.PID) }
 	for _, process := range slices.SortedFunc(slices.Values(l.Processes), byPID) {
 		uid := "unknown"
 		if process.UID != nil {
-			uid = strconv.Itoa(*process.UID)
+			uid = strconv.Itoa(int(*process.UID))
 		}
 		fmt.Fprintf(&line, " [pid %d container_pid %d %s %s uid %s]",
 			process.PID, process.ContainerPID, process.Name, process.Executable, uid)
 	}
 	return line.String()
+}
+
+// ListenerOf returns what an event, or a list of open ports, reports.
+func ListenerOf(l *model.Listener) Listener {
+	return Listener{
+		Container: l.Container.Name, Protocol: l.Protocol.String(), Address: l.Address.String(), Port: int(l.Port),
+		Exposure: string(l.Exposure), Published: l.Published, Processes: l.Processes,
+	}
 }
 
 // Listening reads what the container's processes listen on from /proc: TCP
@@ -70,7 +71,7 @@ func Listening(t testing.TB, container *Container) []Listener {
 			continue // no IPv6 in this kernel
 		}
 		if err != nil {
-			t.Fatalf("read the truth of %s: %v\nlog of the container:\n%s", container.Name, err, container.Logs(t))
+			t.Fatalf("read what %s listens on: %v\nlog of the container:\n%s", container.Name, err, container.Logs(t))
 		}
 		for _, row := range strings.Split(strings.TrimSpace(string(content)), "\n")[1:] {
 			listener, inode := parseRow(t, strings.TrimSuffix(table, "6"), row)
@@ -87,7 +88,7 @@ func Listening(t testing.TB, container *Container) []Listener {
 			}
 			known := byEndpoint[key]
 			for _, process := range holders[inode] {
-				same := func(p Process) bool { return p.PID == process.PID }
+				same := func(p model.Process) bool { return p.PID == process.PID }
 				if !slices.ContainsFunc(known.Processes, same) {
 					known.Processes = append(known.Processes, process)
 				}
@@ -133,7 +134,7 @@ func parseRow(t testing.TB, protocol, row string) (*Listener, string) {
 	return listener, fields[9]
 }
 
-// hasNetwork says whether packets can leave a container's namespace: that of
+// hasNetwork reports whether packets can leave a container's namespace: that of
 // one without a network has no route.
 func hasNetwork(t testing.TB, container *Container) bool {
 	t.Helper()
@@ -144,36 +145,24 @@ func hasNetwork(t testing.TB, container *Container) bool {
 	return strings.Count(string(routes), "\n") > 1 // the first line is a heading
 }
 
-// holders returns, by socket inode, the processes of a container that have the
-// socket open.
-func holders(t testing.TB, container string) map[string][]Process {
+// holders returns, by socket inode, the processes of a container that have the socket open.
+func holders(t testing.TB, container string) map[string][]model.Process {
 	t.Helper()
-	holders := make(map[string][]Process)
-	cgroups, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	holders := make(map[string][]model.Process)
+	folders, err := docker.Processes(container)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range cgroups {
-		if !inCgroup(path, container) {
-			continue
-		}
-		directory := filepath.Dir(path)
-		process, ok := readProcess(directory)
+	for _, folder := range folders {
+		process, ok := readProcess(folder)
 		if !ok {
-			continue // gone
+			continue // it has ended
 		}
-		for inode := range sockets(directory) {
+		for inode := range sockets(folder) {
 			holders[inode] = append(holders[inode], process)
 		}
 	}
 	return holders
-}
-
-// inCgroup says whether the process whose cgroup file this is belongs to the
-// container. A process that is gone does not.
-func inCgroup(path, container string) bool {
-	cgroup, err := os.ReadFile(path)
-	return err == nil && strings.Contains(string(cgroup), container)
 }
 
 // sockets returns the inodes of the sockets that a process has open.
@@ -183,7 +172,7 @@ func sockets(directory string) map[string]bool {
 	for _, descriptor := range descriptors {
 		target, err := os.Readlink(descriptor)
 		if err != nil {
-			continue // closed since
+			continue // it is closed since
 		}
 		if inode, found := strings.CutPrefix(target, "socket:["); found {
 			inodes[strings.TrimSuffix(inode, "]")] = true
@@ -193,16 +182,16 @@ func sockets(directory string) map[string]bool {
 }
 
 // readProcess reads /proc/<pid>/status and exe; false if the process is gone.
-func readProcess(directory string) (Process, bool) {
+func readProcess(directory string) (model.Process, bool) {
 	status, err := os.ReadFile(directory + "/status")
 	if err != nil {
-		return Process{}, false
+		return model.Process{}, false
 	}
 	executable, err := os.Readlink(directory + "/exe")
 	if err != nil {
-		return Process{}, false
+		return model.Process{}, false
 	}
-	process := Process{Executable: executable}
+	process := model.Process{Executable: executable}
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
 		values := strings.Fields(value)
@@ -210,8 +199,8 @@ func readProcess(directory string) (Process, bool) {
 		case "Name":
 			process.Name = value
 		case "Uid":
-			uid, _ := strconv.Atoi(values[1]) // the effective one
-			process.UID = &uid
+			uid, _ := strconv.ParseUint(values[1], 10, 32) // the effective one
+			process.UID = new(uint32(uid))
 		case "NSpid":
 			process.PID, _ = strconv.Atoi(values[0])
 			process.ContainerPID, _ = strconv.Atoi(values[len(values)-1])
@@ -234,7 +223,7 @@ func Publish(t testing.TB, container *Container, listeners []Listener) []Listene
 	return listeners
 }
 
-// onlyIPv6 says whether a listener on the IPv6 wildcard takes no IPv4 traffic,
+// onlyIPv6 reports whether a listener on the IPv6 wildcard takes no IPv4 traffic,
 // which is what the engine forwards: another has the IPv4 wildcard then.
 func onlyIPv6(listener Listener, all []Listener) bool {
 	return listener.Address == "::" && slices.ContainsFunc(all, func(other Listener) bool {
@@ -252,9 +241,9 @@ func Lines(listeners []Listener) []string {
 	return lines
 }
 
-// Difference says how what was reported differs from the truth, or "".
-func Difference(reported, truth []Listener) string {
-	got, want := Lines(reported), Lines(truth)
+// Difference returns how what was reported differs from what listens, or "".
+func Difference(reported, listening []Listener) string {
+	got, want := Lines(reported), Lines(listening)
 	var difference strings.Builder
 	for _, line := range want {
 		if !slices.Contains(got, line) {
@@ -267,7 +256,7 @@ func Difference(reported, truth []Listener) string {
 		}
 	}
 	if difference.Len() == 0 && len(got) != len(want) {
-		return fmt.Sprintf("%d reported, %d true:\n%s", len(got), len(want), strings.Join(got, "\n"))
+		return fmt.Sprintf("%d reported, %d listen:\n%s", len(got), len(want), strings.Join(got, "\n"))
 	}
 	return difference.String()
 }
