@@ -6,14 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// describeEnvironment tells what a reader needs to judge the numbers.
+// describeEnvironment returns what a reader needs to judge the numbers.
 func describeEnvironment(arguments []string) []field {
 	return []field{
 		{"Command", "`" + strings.Join(append([]string{"cd integration/bench && go run ."}, arguments...), " ") + "`"},
@@ -52,22 +51,6 @@ func memorySize() string {
 		return "unknown: " + err.Error()
 	}
 	return fmt.Sprintf("%.0f GiB", float64(kilobytes)/(1<<20))
-}
-
-// procField reads a number from a file of "Name: number" lines of /proc, in
-// the file's own unit.
-func procField(path, name string) (int64, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		found, rest, _ := strings.Cut(line, ":")
-		if fields := strings.Fields(rest); found == name && len(fields) > 0 {
-			return strconv.ParseInt(fields[0], 10, 64)
-		}
-	}
-	return 0, fmt.Errorf("%s has no field %s", path, name)
 }
 
 // command returns the path of a program. On Debian, as root, it installs the

@@ -2,74 +2,19 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
-
-const (
-	// canaryPatience bounds the wait until a tool reports its first socket.
-	canaryPatience = 30 * time.Second
-	// canaryCount sockets fill the buffer of a tool's standard output.
-	canaryCount = 500
-)
-
-// A captureWay is one way to be told of ports. Its start returns when it sees
-// what happens, and adds to the tally all that it reports from then on.
-type captureWay struct {
-	name   string
-	source string // of portwatcher; empty for the others
-	start  func(context.Context, *stage, *tally) (capturing, error)
-}
-
-// capturing is a way at work. stop returns when all that it reported is in the
-// tally; ended tells why it ended before, and may be nil.
-type capturing struct {
-	pid   int // 0: there is no process
-	stop  func() error
-	ended func() error
-}
-
-const (
-	// wayNothing is the load alone, to compare its speed with.
-	wayNothing = "nothing"
-	// wayBpftrace is the one whose CPU time is the aim.
-	wayBpftrace = "bpftrace, inet_sock_set_state"
-)
-
-func captureWays() []captureWay {
-	ways := []captureWay{{name: wayNothing, start: func(context.Context, *stage, *tally) (capturing, error) {
-		return capturing{stop: func() error { return nil }}, nil
-	}}}
-	for _, source := range sources {
-		ways = append(ways, captureWay{"portwatcher, " + source, source, startProduct(source)})
-	}
-	return append(ways,
-		captureWay{name: "tcpstates (libbpf-tools)", start: startPeer(peer{
-			program: "tcpstates", debianPackage: "libbpf-tools", command: withTracefs, parse: parseTCPStates})},
-		captureWay{name: wayBpftrace, start: startPeer(peer{
-			program: "bpftrace", debianPackage: "bpftrace", arguments: []string{"-e", bpftraceProgram}, command: withTracefs, parse: parseBpftrace})},
-		captureWay{name: "ss -E -t, in the namespace", start: startPeer(peer{
-			program: "ss", debianPackage: "iproute2", arguments: []string{"-E", "-H", "-t", "-n"}, command: inNamespace, parse: parseSS})},
-	)
-}
-
-func startProduct(source string) func(context.Context, *stage, *tally) (capturing, error) {
-	return func(ctx context.Context, st *stage, t *tally) (capturing, error) {
-		w, err := st.watch(ctx, source)
-		if err != nil {
-			return capturing{}, err
-		}
-		w.observe(func(line []byte, _ time.Time) { t.add(parsePortwatcher(line)) })
-		return capturing{pid: w.process.Process.Pid, stop: func() error { _, err := w.stop(); return err }}, nil
-	}
-}
 
 // A peer is another tool, which is ended by SIGINT.
 type peer struct {
@@ -118,13 +63,13 @@ type tool struct {
 	readers sync.WaitGroup
 	gone    chan struct{} // closed once its output has ended
 	mutex   sync.Mutex
-	said    []string // the last lines that told of no socket
+	notes   []string // the last lines that are of no socket
 	readErr error
 }
 
 func startTool(arguments []string, parse func([]byte) observation, t *tally) (*tool, error) {
 	x := &tool{process: exec.Command(arguments[0], arguments[1:]...), gone: make(chan struct{})}
-	// The bench, not the terminal, tells it to stop.
+	// The terminal does not interrupt it.
 	x.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	output, err := x.process.StdoutPipe()
 	if err != nil {
@@ -152,7 +97,7 @@ func (x *tool) read(stream io.Reader, parse func([]byte) observation, t *tally) 
 		t.add(o)
 		if o.port == 0 {
 			x.mutex.Lock()
-			x.said = append(x.said[max(0, len(x.said)-keep+1):], lines.Text())
+			x.notes = append(x.notes[max(0, len(x.notes)-keep+1):], lines.Text())
 			x.mutex.Unlock()
 		}
 	}
@@ -171,7 +116,7 @@ func (x *tool) awaitCanary(ctx context.Context, st *stage, t *tally) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("after %v it has reported nothing: %s", canaryPatience, x.words())
+			return fmt.Errorf("after %v it has reported nothing: %s", canaryPatience, x.lastLines())
 		}
 		if _, err := storm(ctx, st, canaryPort, canaryCount); err != nil {
 			return err
@@ -187,20 +132,20 @@ func (x *tool) awaitCanary(ctx context.Context, st *stage, t *tally) error {
 func (x *tool) endedEarly() error {
 	select {
 	case <-x.gone:
-		return fmt.Errorf("it ended by itself: %s", x.words())
+		return fmt.Errorf("it ended by itself: %s", x.lastLines())
 	default:
 		return nil
 	}
 }
 
-func (x *tool) words() string {
+func (x *tool) lastLines() string {
 	x.mutex.Lock()
 	defer x.mutex.Unlock()
-	return strings.Join(x.said, "; ")
+	return strings.Join(x.notes, "; ")
 }
 
-// stop ends the tool by SIGINT, at which it writes what it has kept back, and
-// returns when all of that was read. How it ends says nothing: tools differ.
+// stop ends the tool by SIGINT, at which it writes what it has buffered, and returns when all
+// of that was read. Its exit status means nothing: tools differ.
 func (x *tool) stop() error {
 	kill := time.AfterFunc(stopPatience, func() { _ = x.process.Process.Kill() })
 	defer kill.Stop()
@@ -215,4 +160,63 @@ func (x *tool) stop() error {
 	x.mutex.Lock()
 	defer x.mutex.Unlock()
 	return errors.Join(err, x.readErr)
+}
+
+// parseTCPStates reads a line of tcpstates: socket, pid, command, local
+// address and port, remote address and port, old state, "->", new state, time.
+func parseTCPStates(line []byte) (o observation) {
+	fields := bytes.Fields(line)
+	if len(fields) != 11 {
+		return parseLost(line)
+	}
+	o.opened = one(string(fields[9]) == "LISTEN")
+	o.closed = one(string(fields[7]) == "LISTEN" && string(fields[9]) == "CLOSE")
+	o.named, o.port = atoi(fields[1]) > 0, atoi(fields[4])
+	return o
+}
+
+// bpftraceProgram prints old state, new state, port and pid of each change to
+// and from LISTEN.
+const bpftraceProgram = `tracepoint:sock:inet_sock_set_state /args->oldstate == 10 || args->newstate == 10/ ` +
+	`{ printf("state %d %d %d %d\n", args->oldstate, args->newstate, args->sport, pid); }`
+
+func parseBpftrace(line []byte) (o observation) {
+	fields := bytes.Fields(line)
+	if len(fields) != 5 || string(fields[0]) != "state" {
+		return parseLost(line)
+	}
+	o.opened = one(atoi(fields[2]) == stateListen)
+	o.closed = one(atoi(fields[1]) == stateListen && atoi(fields[2]) == stateClose)
+	o.port, o.named = atoi(fields[3]), atoi(fields[4]) > 0
+	return o
+}
+
+// parseSS reads a line of ss -E: state, two queues, local address:port, remote.
+// It shows what was destroyed, and no process.
+func parseSS(line []byte) (o observation) {
+	fields := bytes.Fields(line)
+	if len(fields) < 5 {
+		return o
+	}
+	o.closed = 1
+	o.port = atoi(fields[3][bytes.LastIndexByte(fields[3], ':')+1:])
+	return o
+}
+
+var lostEvents = regexp.MustCompile(`(?i)\blost (\d+) events`)
+
+func parseLost(line []byte) (o observation) {
+	if match := lostEvents.FindSubmatch(line); match != nil {
+		o.losses = atoi(match[1])
+	}
+	return o
+}
+
+// atoi returns 0 for what is no number.
+func atoi(digits []byte) int {
+	n, err := strconv.Atoi(string(digits))
+	if err != nil {
+		return 0
+	}
+	return n
 }

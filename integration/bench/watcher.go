@@ -4,21 +4,30 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
 )
 
-// stopPatience bounds the wait for the end after SIGTERM.
-const stopPatience = 10 * time.Second
+const (
+	// completePatience bounds the wait for the complete list.
+	completePatience = time.Minute
+	// stopPatience bounds the wait for the end after SIGTERM.
+	stopPatience = 10 * time.Second
+	// quietTime without a new line is taken for the end of what is reported: netlink scans
+	// each 500 ms. accountPatience bounds the wait for it.
+	quietTime       = 2 * time.Second
+	accountPatience = time.Minute
+)
 
 // A watcher is a running `portwatcher run` whose list is complete.
 type watcher struct {
@@ -39,10 +48,11 @@ type observer func(line []byte, at time.Time)
 // observe hands the lines that are read from now on to o.
 func (w *watcher) observe(o observer) { w.observer.Store(&o) }
 
-// startWatcher starts portwatcher with the source ("ebpf" or "netlink") and
-// returns when its list is complete. The caller stops it.
-func startWatcher(ctx context.Context, binary, source string, f *fleet) (*watcher, error) {
-	w, first, err := launchWatcher(binary, f.endpoints(), "--source", source, "--monitor-containers", "label:"+f.label())
+// watch starts portwatcher with a source and more arguments, and returns when its list is
+// complete. It serves only where an argument is --listen. The caller stops it.
+func (s *stage) watch(ctx context.Context, source string, more ...string) (*watcher, error) {
+	w, first, err := launchWatcher(s.portwatcher, s.endpoints(), slices.Concat(
+		[]string{"--source", source, "--monitor-containers", "label:" + s.label(), "--listen", ""}, more)...)
 	if err != nil {
 		return nil, err
 	}
@@ -50,11 +60,11 @@ func startWatcher(ctx context.Context, binary, source string, f *fleet) (*watche
 	defer deadline.Stop()
 	select {
 	case lines := <-first:
-		if err = checkComplete(lines, f.endpoints()); err == nil {
+		if err = checkComplete(lines, s.endpoints()); err == nil {
 			return w, nil
 		}
 	case <-deadline.C:
-		err = fmt.Errorf("after %v there are %d of %d opened events", completePatience, w.lines.Load(), f.endpoints())
+		err = fmt.Errorf("after %v there are %d of %d opened events", completePatience, w.lines.Load(), s.endpoints())
 	case <-ctx.Done():
 		err = ctx.Err()
 	case err = <-w.read:
@@ -77,7 +87,7 @@ func launchWatcher(binary string, endpoints int, arguments ...string) (w *watche
 	}
 	w = &watcher{read: make(chan error, 1), folder: folder}
 	w.process = exec.Command(binary, append([]string{"run", "--format", "json", "--health-socket", "", "--state", folder}, arguments...)...)
-	// The bench, not the terminal, tells it to stop.
+	// The terminal does not interrupt it.
 	w.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	w.process.Stderr = &w.log
 	output, err := w.process.StdoutPipe()
@@ -99,6 +109,7 @@ func launchWatcher(binary string, endpoints int, arguments ...string) (w *watche
 func (w *watcher) follow(output io.Reader, endpoints int, begin time.Time, first chan<- [][]byte) {
 	var opened [][]byte
 	scanner := bufio.NewScanner(output)
+	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
 		w.lines.Add(1)
 		if o := w.observer.Load(); o != nil {
@@ -115,23 +126,15 @@ func (w *watcher) follow(output io.Reader, endpoints int, begin time.Time, first
 	w.read <- scanner.Err()
 }
 
-// checkComplete says whether these events tell of so many endpoints.
+// checkComplete returns an error unless these events are of so many endpoints.
 func checkComplete(lines [][]byte, endpoints int) error {
-	known := map[model.Endpoint]bool{}
+	ledger := truth.NewLedger()
 	for _, line := range lines {
-		var event model.Event
-		if err := json.Unmarshal(line, &event); err != nil {
-			return fmt.Errorf("event %q: %w", line, err)
-		}
-		if event.Container == nil {
-			return fmt.Errorf("event %q names no container", line)
-		}
-		known[model.Endpoint{
-			Container: event.Container.ID, Protocol: event.Protocol, Address: event.Address, Port: event.Port,
-		}] = true
+		ledger.SkipsIDs = true // events of other types are left out
+		ledger.Take(string(line))
 	}
-	if len(known) != endpoints {
-		return fmt.Errorf("%d opened events tell of %d endpoints", endpoints, len(known))
+	if len(ledger.Open) != endpoints || len(ledger.Problems) > 0 {
+		return fmt.Errorf("%d opened events are of %d endpoints: %v", len(lines), len(ledger.Open), ledger.Problems)
 	}
 	return nil
 }
@@ -153,4 +156,50 @@ func (w *watcher) stop() (time.Duration, error) {
 		return elapsed, nil
 	}
 	return 0, fmt.Errorf("portwatcher's end: %w; its log:\n%s", errors.Join(readErr, err), w.log.String())
+}
+
+// An account is a ledger that grows while it is read. It is safe for concurrent use.
+type account struct {
+	mutex  sync.Mutex
+	ledger *truth.Ledger
+}
+
+// account accounts for the lines that are read from now on.
+func (w *watcher) account() *account {
+	a := &account{ledger: truth.NewLedger()}
+	w.observe(func(line []byte, _ time.Time) {
+		a.mutex.Lock()
+		defer a.mutex.Unlock()
+		a.ledger.Take(string(line))
+	})
+	return a
+}
+
+// of returns the account of a container as it is now.
+func (a *account) of(container string) truth.Account {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return *a.ledger.Account(container)
+}
+
+// judge compares some containers, of which all is closed in the end.
+func (a *account) judge(happened map[string]truth.Count, source string) *truth.Judgement {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return a.ledger.Judge(happened, truth.PrecisionOf(source))
+}
+
+// await waits until everything is accounted for, or until no line has come for quietTime.
+func (a *account) await(ctx context.Context, w *watcher, happened map[string]truth.Count, source string) error {
+	lines, changed := w.lines.Load(), time.Now()
+	return untilEach(ctx, pollTime, accountPatience, func() error {
+		j := a.judge(happened, source)
+		if now := w.lines.Load(); now != lines {
+			lines, changed = now, time.Now()
+		}
+		if j.Unaccounted() > 0 && time.Since(changed) < quietTime {
+			return fmt.Errorf("portwatcher reports, and %d openings and closings are not accounted for", j.Unaccounted())
+		}
+		return nil
+	})
 }
