@@ -143,7 +143,7 @@ func TestMemoryBadQueries(t *testing.T) {
 	state := t.TempDir() + "/portwatcher.db"
 	for name, test := range map[string]struct {
 		arguments []string
-		texts      []string
+		texts     []string
 	}{
 		"since":              {[]string{"events", "--since", "yesterday"}, []string{"--since", "yesterday", "1h"}},
 		"until":              {[]string{"events", "--until", "2026-13-01"}, []string{"--until", "2026-13-01"}},

@@ -16,7 +16,7 @@ func TestBadSettings(t *testing.T) {
 	for name, test := range map[string]struct {
 		environment []string
 		arguments   []string
-		texts        []string
+		texts       []string
 	}{
 		"interval too short":     {nil, []string{"run", "--scan-interval", "1ms"}, []string{"scan-interval", "1ms", "10ms", "1h"}},
 		"interval too long":      {[]string{"PORTWATCHER_SCAN_INTERVAL=2h"}, []string{"run"}, []string{"SCAN_INTERVAL", "2h", "1h"}},
@@ -71,7 +71,7 @@ func TestMissingRights(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		rights []string
-		texts   []string
+		texts  []string
 	}{
 		"pid namespace": {without("--pid=host"), []string{"pid"}},
 		"SYS_PTRACE":    {without("SYS_PTRACE"), []string{"SYS_PTRACE"}},

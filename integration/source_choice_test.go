@@ -74,7 +74,7 @@ func TestForcedSource(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		rights []string
-		texts   string
+		texts  string
 	}{
 		"no SYS_ADMIN": {without("SYS_ADMIN"), "SYS_ADMIN"},
 		"no cgroups":   {without("/sys/fs/cgroup"), "cgroup"},
