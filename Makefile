@@ -125,7 +125,7 @@ unit: go ## The tests that need no engine; those that need root are skipped with
 
 .PHONY: lint
 lint: go ## gofmt, go vet, staticcheck
-	@files=$$(gofmt -l cmd internal integration); \
+	@files=$$(gofmt -l cmd docs internal integration); \
 	  if [ -n "$$files" ]; then echo "not formatted by gofmt:"; echo "$$files"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
@@ -143,6 +143,15 @@ bench: go ## Go benchmarks, then portwatcher beside other tools (BENCH_ARGS="--m
 	@deploy/ensure-packages.sh $(BENCH_PACKAGES)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	cd integration/bench && $(GO) run . $(BENCH_ARGS)
+
+.PHONY: docs
+docs: go ## Write the tables of docs/ from the program
+	$(GO) test ./docs -run '^TestTables$$' -update
+
+.PHONY: screenshot
+screenshot: go ## Take the picture of the page, docs/page.png, with example data
+	@deploy/ensure-packages.sh chromium fonts-dejavu-core
+	PORTWATCHER_REQUIRE=1 PORTWATCHER_SCREENSHOTS=$(CURDIR)/docs $(GO) test -count 1 -run '^TestPicture$$' ./internal/server/page
 
 .PHONY: engine
 engine: ## Start a Docker engine where none runs; installs one on Debian or Ubuntu as root

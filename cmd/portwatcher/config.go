@@ -14,8 +14,8 @@ func configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Print the settings in effect, and where each came from",
-		Long: `Prints the settings that the flags, the environment and the file give, as a
-valid configuration file that says in comments where each came from.
+		Long: `Prints the settings that result from the flags, the environment and the file, as
+a valid configuration file with comments about where each came from.
 
 With --example, prints a complete, commented file with every setting at its
 default.`,
@@ -25,7 +25,7 @@ default.`,
 			if example {
 				return failure(config.WriteExample(out))
 			}
-			settings, err := config.Load(cmd.Flags(), os.Environ())
+			settings, err := config.NewLoader(cmd.Flags(), os.Environ()).Load()
 			if err != nil {
 				return err
 			}
@@ -46,7 +46,7 @@ default.`,
 	return cmd
 }
 
-// failure marks an error as one at run time.
+// failure marks an error as a failure at run time.
 func failure(err error) error {
 	if err == nil {
 		return nil

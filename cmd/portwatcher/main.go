@@ -1,4 +1,4 @@
-// Command portwatcher tells which ports containers really listen on.
+// Command portwatcher reports which ports containers really listen on.
 package main
 
 import (
@@ -29,12 +29,12 @@ func main() {
 	}
 }
 
-// usageError is a setting that only its user can judge.
+// usageError is an invalid value that a command finds while it runs.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// runtimeError is a failure while a command ran; all others are of its usage.
+// runtimeError is a failure while a command runs; every other error is one of usage.
 type runtimeError struct{ error }
 
 func (e runtimeError) Unwrap() error { return e.error }
@@ -51,19 +51,20 @@ func status(err error) int {
 func root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "portwatcher",
-		Short: "Tells which ports containers really listen on",
-		Long: `portwatcher tells which TCP and UDP ports the containers of this host listen on:
-which port opened or closed, when, on which address, in which container, by
+		Short: "Reports which ports containers really listen on",
+		Long: `portwatcher reports which TCP and UDP ports the containers of this host listen
+on: which port opened or closed, when, on which address, in which container, by
 which process, and whether it can be reached from outside.
 
 Each setting is a flag, the environment variable named in brackets, or a line of
-the file that --config names; the flag wins over the variable, and that over the
-file.`,
-		SilenceUsage:          true,
-		SilenceErrors:         true,
-		DisableFlagsInUseLine: true,
-		Args:                  knownCommand,
-		RunE:                  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+the file that --config names; the flag wins over the variable, and the variable
+over the file.`,
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		DisableFlagsInUseLine:      true,
+		Args:                       knownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.SetFlagErrorFunc(flagProblem)
@@ -75,12 +76,12 @@ file.`,
 	return cmd
 }
 
-// settingsCommand makes a command that takes settings and no arguments.
+// settingsCommand returns a command that takes settings and no arguments.
 func settingsCommand(use, short string, names []string, run func(context.Context, *config.Settings) error) *cobra.Command {
 	return loaderCommand(use, short, names, func(ctx context.Context, _ *config.Loader, s *config.Settings) error { return run(ctx, s) })
 }
 
-// loaderCommand is [settingsCommand] for what loads its settings again.
+// loaderCommand is [settingsCommand] for a command that loads its settings again.
 func loaderCommand(use, short string, names []string, run func(context.Context, *config.Loader, *config.Settings) error) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: noArguments,

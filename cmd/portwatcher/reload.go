@@ -4,38 +4,37 @@ import (
 	"context"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/config"
+	"portwatcher/internal/filewatch"
 )
 
-// reload loads the settings again at each signal, and when their file has
-// changed, until ctx ends, and applies what can change without a restart. Where
-// they are wrong the old ones stay.
+// reload loads the settings again at each signal, and after their file changed, until
+// ctx ends. It applies those that can change without a restart. Invalid settings are
+// logged, and the old ones stay in effect.
 func reload(ctx context.Context, loader *config.Loader, s *config.Settings, log logrus.FieldLogger, hangup <-chan os.Signal, apply func(*config.Settings)) error {
-	var changed <-chan struct{}
-	if s.ConfigFile != "" {
-		var err error
-		if changed, err = s.Watch(ctx, log); err != nil {
-			log.WithError(err).Warn("Changes of the configuration file are not noticed; send SIGHUP to have it read again.")
-		}
-	}
-	for {
+	ticker := time.NewTicker(filewatch.Interval)
+	defer ticker.Stop()
+	// Editors write a file in several steps: it is read after an interval without a change.
+	for changing := false; ; {
+		cause := "SIGHUP"
 		select {
 		case <-ctx.Done():
-			if changed != nil {
-				for range changed { // until nothing of it runs any more
-				}
-			}
 			return nil
 		case <-hangup:
-		case _, watching := <-changed:
-			if !watching {
-				changed = nil
+		case <-ticker.C:
+			changed := loader.FileChanged()
+			if changed || !changing {
+				changing = changed
 				continue
 			}
+			cause = "the file changed"
 		}
+		changing = false
+		log.Debugf("The settings are loaded again: %s.", cause)
 		next, err := loader.Load()
 		if err != nil {
 			for line := range strings.Lines(err.Error()) {

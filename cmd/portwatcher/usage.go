@@ -11,7 +11,7 @@ import (
 	"portwatcher/internal/config"
 )
 
-// knownCommand refuses what is no command, in one line that names them all. It
+// knownCommand refuses an unknown command, in one line that names them all. It
 // implements [cobra.PositionalArgs] of the root command.
 func knownCommand(cmd *cobra.Command, arguments []string) error {
 	if len(arguments) == 0 {
@@ -23,15 +23,15 @@ func knownCommand(cmd *cobra.Command, arguments []string) error {
 			names = append(names, c.Name())
 		}
 	}
-	text := fmt.Sprintf("%q is no command; allowed are %s", arguments[0], strings.Join(names, ", "))
-	if near := config.Nearest(arguments[0], names); near != "" {
-		text += "; did you mean " + near + "?"
+	text := fmt.Sprintf("%q is not a command; allowed are %s", arguments[0], strings.Join(names, ", "))
+	if near := cmd.SuggestionsFor(arguments[0]); len(near) > 0 {
+		text += "; did you mean " + strings.Join(near, " or ") + "?"
 	}
 	return errors.New(text)
 }
 
-// noArguments refuses arguments, and says how to write what may have been meant.
-// It implements [cobra.PositionalArgs].
+// noArguments refuses arguments, and suggests the flag that may have been meant. It
+// implements [cobra.PositionalArgs].
 func noArguments(cmd *cobra.Command, arguments []string) error {
 	if len(arguments) == 0 {
 		return nil
@@ -45,7 +45,7 @@ func noArguments(cmd *cobra.Command, arguments []string) error {
 	return fmt.Errorf("%s; %s", text, seeHelp(cmd))
 }
 
-// flagProblem completes what the library says of a flag by what is allowed.
+// flagProblem adds a suggestion to the library's error about a flag.
 func flagProblem(cmd *cobra.Command, problem error) error {
 	if unknown, ok := errors.AsType[*pflag.NotExistError](problem); ok {
 		var names []string
@@ -58,11 +58,10 @@ func flagProblem(cmd *cobra.Command, problem error) error {
 }
 
 func seeHelp(cmd *cobra.Command) string {
-	return fmt.Sprintf("%s --help tells what is allowed", cmd.CommandPath())
+	return fmt.Sprintf("%s --help shows what is allowed", cmd.CommandPath())
 }
 
-// plainSwitches has the help show a switch as "--help", not with "[=true|false]"
-// behind it.
+// plainSwitches makes the help show a switch as "--help", without "[=true|false]".
 func plainSwitches(cmd *cobra.Command) {
 	cmd.InitDefaultHelpFlag()
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -72,5 +71,5 @@ func plainSwitches(cmd *cobra.Command) {
 	})
 }
 
-// plainSwitch hides from the library that a value is its own kind of switch.
+// plainSwitch hides the type by which the library recognizes its own switches.
 type plainSwitch struct{ pflag.Value }

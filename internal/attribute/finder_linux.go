@@ -132,16 +132,20 @@ func Exists(procRoot string, pid int) bool {
 	return err == nil
 }
 
-// HostNamespace returns the network namespace of the host: that of its first process, or
-// of the kernel's own, which some systems let be read where they hide the first. Where
-// procRoot does not show the host's processes, it is that of the first process there. The
-// error is that of [netns.Identify].
-func HostNamespace(procRoot string) (model.Namespace, error) {
-	first := 1
+// FirstProcess returns the pid of a process in the host's network namespace: the kernel's
+// own first process, which some systems let be read where they hide pid 1, or pid 1 where
+// procRoot does not show the host's processes.
+func FirstProcess(procRoot string) int {
 	if HostProcesses(procRoot) {
-		first = 2
+		return 2
 	}
-	return netns.Identify(procRoot, first)
+	return 1
+}
+
+// HostNamespace returns the network namespace of the host; see [FirstProcess]. The error
+// is that of [netns.Identify].
+func HostNamespace(procRoot string) (model.Namespace, error) {
+	return netns.Identify(procRoot, FirstProcess(procRoot))
 }
 
 // HostProcesses returns whether procRoot shows the processes of the initial pid

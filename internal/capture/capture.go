@@ -99,6 +99,8 @@ type Capture struct {
 	watched    bool // a watcher was started
 	reader     *source.Reader
 	lossAt     clock.Instant // eBPF lost something the last time
+	hostCookie uint64        // of the host's namespace in eBPF's events; 0 where it is not known
+	unnamed    uint64        // openings and closings in cgroups that had ended, since the last gap
 	lastID     uint64
 	startedAt  time.Time
 	now        clock.Instant // of the observation that is being handled
@@ -321,6 +323,8 @@ func (c *Capture) round() {
 	c.now = clock.Now()
 	c.restartStuck()
 	c.prunePending()
+	c.reportOverruns()
+	c.reportUnnamed()
 	c.tracker.Prune(c.now)
 	c.keepState()
 }

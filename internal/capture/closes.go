@@ -32,13 +32,69 @@ func (c *Capture) takeCloses(o *source.Closes) {
 		c.counts.overruns++
 		p.In += o.Lost
 		p.Lost += o.Lost
-		container, _ := n.onlyMember()
-		reason := "destroy notifications were lost: sockets closed faster than they could be read; the namespace is scanned again"
-		if o.Lost == 0 {
-			reason += "; how many were lost is not known"
+		n.overrun.add(o.Lost, c.now)
+	}
+}
+
+// overrun counts destroy notifications that were lost, until a gap reports them. The next
+// scan shows which of them were of sockets that are known: their closings are events.
+type overrun struct {
+	pending   bool
+	uncounted bool   // more were lost than lost, and it is not known how many
+	lost      uint64 // notifications
+	since     clock.Instant
+	last      clock.Instant
+	// vanished are the sockets that the last scan, or one since, found closed without a
+	// notification.
+	vanished uint64
+}
+
+// overrunTime is how long a gap waits for that scan.
+const overrunTime = 10 * time.Second
+
+func (o *overrun) add(lost uint64, now clock.Instant) {
+	if !o.pending {
+		o.pending, o.since = true, now
+	}
+	o.last = now
+	o.lost += lost
+	o.uncounted = o.uncounted || lost == 0
+}
+
+// scanned adds what a scan that began at a moment found.
+func (o *overrun) scanned(c *Capture, n *namespace, began clock.Instant, vanished uint64) {
+	if !o.pending {
+		o.vanished = vanished
+		return
+	}
+	o.vanished += vanished
+	if began.After(o.last) {
+		c.reportOverrun(n)
+	}
+}
+
+// reportOverrun reports by a gap the lost notifications of sockets that nobody has seen.
+func (c *Capture) reportOverrun(n *namespace) {
+	o := n.overrun
+	n.overrun = overrun{}
+	lost := o.lost - min(o.lost, o.vanished)
+	if !o.uncounted && lost == 0 {
+		return
+	}
+	container, _ := n.onlyMember()
+	reason := "destroy notifications were lost: sockets closed faster than they could be read; the namespace is scanned again"
+	if o.uncounted {
+		reason += "; how many were lost is not known"
+	}
+	c.gap(container, reason, 2*lost) // each stands for an opening and a closing
+}
+
+// reportOverruns reports what has waited for a scan too long.
+func (c *Capture) reportOverruns() {
+	for _, n := range c.namespaces {
+		if n.overrun.pending && c.now.Sub(n.overrun.since) > overrunTime {
+			c.reportOverrun(n)
 		}
-		// Each lost notification stands for an opening and a closing.
-		c.gap(container, reason, 2*o.Lost)
 	}
 }
 

@@ -143,6 +143,8 @@ func TestOverrun(t *testing.T) {
 			q.Lost = 21
 		}
 		r.do(q)
+		r.wants()
+		r.scan(1, web)
 		gaps := r.out.events()
 		if len(gaps) != 1 || gaps[0].Type != model.Gap || gaps[0].Lost != 2*q.Lost {
 			t.Fatalf("%q, want one gap of %d", r.out.lines(), 2*q.Lost)
@@ -232,5 +234,41 @@ func TestCloseGrace(t *testing.T) {
 		t.Error("something waits although nothing is closed")
 	}
 	r.change(engine.Stopped, web, 0)
+	r.balance()
+}
+
+// A lost notification stands for an opening and a closing, but for the socket that a scan
+// then finds closed.
+func TestLostNotifications(t *testing.T) {
+	r := newRig(t, nil)
+	web := r.run("web", 1)
+	known, other := r.socket(80), r.socket(81)
+	r.scan(1, web, known, other)
+	lost := r.notified(1)
+	lost.Overrun, lost.Lost = true, 3
+	r.do(lost)
+	r.scan(1, web, other)
+	gap := r.out.events()[len(r.out.events())-1]
+	if gap.Type != model.Gap || gap.Lost != 4 || gap.Container == nil || gap.Container.Name != "web" {
+		t.Errorf("the last event is %+v; want a gap of 4 in web", gap)
+	}
+	// All that was lost is of a known socket.
+	lost = r.notified(1)
+	lost.Overrun, lost.Lost = true, 1
+	r.do(lost)
+	before := len(r.out.events())
+	r.scan(1, web)
+	if after := r.out.events()[before:]; len(after) != 1 || after[0].Type != model.Closed {
+		t.Errorf("%+v; want the closing of 81 alone", after)
+	}
+	// No scan comes.
+	lost = r.notified(1)
+	lost.Overrun, lost.Lost = true, 0
+	r.do(lost)
+	r.now = r.now.Add(overrunTime + time.Second)
+	r.reportOverruns()
+	if gap := r.out.events()[len(r.out.events())-1]; gap.Type != model.Gap || gap.Lost != 0 || !strings.Contains(gap.Reason, "not known") {
+		t.Errorf("the last event is %+v; want a gap without a number", gap)
+	}
 	r.balance()
 }

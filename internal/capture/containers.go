@@ -56,6 +56,7 @@ type namespace struct {
 	abandoned int
 	// ownerless are ports of which the container is not known.
 	ownerless doubt
+	overrun   overrun
 }
 
 // takeContainer applies what the engine reported. An error ends the program.
@@ -251,6 +252,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	if c.wanted(m.Container) {
 		c.placeLast(m.Container, m.namespace)
 	}
+	c.pending.end(id)
 	c.flushBurst(id)
 	c.publish(c.tracker.CloseContainer(c.changes[:0], id, at, model.SourceEngine))
 	c.flushBurst(id)
@@ -264,6 +266,9 @@ func (c *Capture) remove(id string, at clock.Instant) {
 		return
 	}
 	c.reportDoubt(n)
+	if n.overrun.pending && len(n.members) == 1 {
+		c.reportOverrun(n)
+	}
 	delete(n.members, id)
 	c.reconsider(n)
 	c.adjust(n)

@@ -22,6 +22,7 @@ const (
 	applied placed = iota // the tracker has it
 	dropped               // it is of no interest: not monitored, or not a container's
 	waits                 // its container is not known yet
+	lost                  // whose it was cannot be known any more
 )
 
 // takeFacts places facts, or keeps them until their container is announced.
@@ -42,6 +43,9 @@ func (c *Capture) takeFact(f *source.Fact, paths *source.CgroupPaths, at clock.I
 		c.counts.ring.Dropped++
 	case waits:
 		c.pending.addFact(container, *f, paths, at)
+	case lost:
+		c.counts.ring.Lost++
+		c.unnamed++
 	}
 }
 
@@ -60,13 +64,16 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 	owner := c.owners.find(c, paths, f.Socket.Cgroup, f.TaskCgroup)
 	switch {
 	case n == nil:
-		return c.placeWithout(owner)
+		return c.placeWithout(owner, f.NetnsCookie)
 	case f.Kind == probe.Closed && f.Connected:
 		n.connecting[f.Socket.Cookie] = f.Time
 		n.watcher.PokeSoon()
 	case f.Kind == probe.Closed:
 		delete(n.connecting, f.Socket.Cookie)
-		if !c.placeClose(n, f) && !c.lossAt.IsZero() && c.now.Sub(c.lossAt) < lossTime {
+		known := c.placeClose(n, f)
+		switch counted := c.closeOverflowed(f, known); {
+		case known, counted:
+		case !c.lossAt.IsZero() && c.now.Sub(c.lossAt) < lossTime:
 			c.placeLoneClose(n, f, owner.container)
 		}
 	case owner.container == nil && owner.stranger != "":
@@ -77,12 +84,25 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 	return applied, ""
 }
 
+// reportUnnamed reports by a gap what happened in cgroups that had ended before their names
+// were read: a container came and went while portwatcher was held up.
+func (c *Capture) reportUnnamed() {
+	if c.unnamed == 0 {
+		return
+	}
+	c.gap(nil, "containers came and went before portwatcher could read which they were: it was held up, or the machine is very busy", c.unnamed)
+	c.unnamed = 0
+}
+
 // placeWithout decides about what happened in a namespace that is not watched, or not yet.
-func (c *Capture) placeWithout(owner cgroupOwner) (placed, string) {
-	if owner.container == nil {
-		if owner.stranger != "" {
-			return waits, owner.stranger
-		}
+func (c *Capture) placeWithout(owner cgroupOwner, netns uint64) (placed, string) {
+	switch {
+	case owner.container != nil:
+	case owner.stranger != "":
+		return waits, owner.stranger
+	case owner.gone && netns != c.hostCookie:
+		return lost, ""
+	default:
 		return dropped, ""
 	}
 	// Its watcher is about to open its session, or it has ended before it could be
@@ -189,6 +209,9 @@ func (c *Capture) takeCount(count *source.Count, paths *source.CgroupPaths, at c
 		c.counts.counted.Dropped += countOf(count)
 	case waits:
 		c.pending.addCount(id, *count, paths, at)
+	case lost:
+		c.counts.counted.Lost += countOf(count)
+		c.unnamed += countOf(count)
 	}
 }
 
@@ -201,7 +224,7 @@ func (c *Capture) placeCount(count *source.Count, paths *source.CgroupPaths) (pl
 	owner := c.owners.find(c, paths, count.Cgroup, count.TaskCgroup)
 	switch {
 	case n == nil:
-		return c.placeWithout(owner)
+		return c.placeWithout(owner, count.NetnsCookie)
 	case owner.container == nil && owner.stranger != "":
 		return waits, owner.stranger
 	}
@@ -282,7 +305,7 @@ func (c *Capture) takeProbeState(o source.ProbeState) {
 	} else if c.counts.probes++; c.counts.probes > 1 {
 		c.log.Info("eBPF works again.")
 	}
-	c.reader = o.Reader
+	c.reader, c.hostCookie = o.Reader, o.HostCookie
 	c.pending.dropAll() // no namespace's number is known without eBPF
 	c.applySettings()
 	c.retuneAll()
@@ -297,6 +320,7 @@ type ownerCache struct{ known map[[2]uint64]cgroupOwner }
 type cgroupOwner struct {
 	container *model.Container
 	stranger  string
+	gone      bool // nobody: the cgroup had ended before its path could be read
 }
 
 // learnForm remembers in which form cgroup paths name containers of this engine, and
@@ -325,6 +349,7 @@ func (o *ownerCache) find(c *Capture, cgroups *source.CgroupPaths, socket, task 
 	if owner.container != nil {
 		c.learnForm(paths)
 	}
+	owner.gone = cgroups.Gone(socket) || cgroups.Gone(task)
 	if o.known == nil || len(o.known) >= maxOwners {
 		o.known = map[[2]uint64]cgroupOwner{}
 	}

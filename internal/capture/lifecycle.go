@@ -138,8 +138,12 @@ func (c *Capture) finish() {
 	close(c.env.Closed)
 	c.now = clock.Now()
 	c.reportUnread()
+	c.reportUnnamed()
 	for _, n := range c.namespaces {
 		c.reportDoubt(n)
+		if n.overrun.pending {
+			c.reportOverrun(n)
+		}
 	}
 	c.flushBursts()
 	c.keepState()

@@ -27,6 +27,9 @@ const (
 type pending struct {
 	lists  map[string]*waiting
 	opened map[socketID]string // those that wait with their opening, and by which id
+	// overflowed are the sockets whose opening was counted in the burst of a container when
+	// it became known, and that had not closed.
+	overflowed map[socketID]*model.Container
 	// Openings and closings of ids that nobody announced: facts, and what was counted.
 	dropped, droppedCounts uint64
 }
@@ -157,9 +160,15 @@ func (p *pending) drop(id string) {
 
 // dropAll forgets everything that waits.
 func (p *pending) dropAll() {
+	p.overflowed = nil
 	for id := range p.lists {
 		p.drop(id)
 	}
+}
+
+// end forgets the sockets of a container that has ended.
+func (p *pending) end(container string) {
+	maps.DeleteFunc(p.overflowed, func(_ socketID, c *model.Container) bool { return c.ID == container })
 }
 
 func (p *pending) dropOldest() {
@@ -238,9 +247,31 @@ func (c *Capture) placeOverflow(id string, w *waiting) {
 	b.closed += w.closed
 	b.source = model.SourceEBPF
 	b.unknown(w.opened, w.closed, c.now)
+	for socket := range w.counted {
+		if c.pending.overflowed == nil {
+			c.pending.overflowed = map[socketID]*model.Container{}
+		}
+		c.pending.overflowed[socket] = m.Container
+	}
 	if m.namespace != nil && m.namespace.watcher != nil {
 		m.namespace.watcher.Poke()
 	}
+}
+
+// closeOverflowed counts the closing of a socket whose opening was counted while its
+// container was not known, unless a scan has made it known since. It returns false for any
+// other socket.
+func (c *Capture) closeOverflowed(f *source.Fact, known bool) bool {
+	socket := socketID{f.NetnsCookie, f.Socket.Cookie}
+	container := c.pending.overflowed[socket]
+	if container == nil {
+		return false
+	}
+	delete(c.pending.overflowed, socket)
+	if !known {
+		c.countBeside(container, f).closed++
+	}
+	return true
 }
 
 // placeLast places what waits for a container that has ended. Its namespace may never

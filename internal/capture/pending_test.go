@@ -309,3 +309,51 @@ func TestContainersWhileTheEngineIsAway(t *testing.T) {
 		t.Errorf("event %+v; want a gap of 12 without a container", e)
 	}
 }
+
+// A socket whose opening found no room while its container was not known closes when it
+// is: both are accounted for.
+func TestClosingAfterOverflow(t *testing.T) {
+	r := newRig(t, nil)
+	storm := container("storm")
+	for range maxPending / 2 {
+		opened, closed := r.openedAndClosed(1, 80)
+		r.facts(r.of(storm, opened), closed)
+	}
+	opened, closed := r.openedAndClosed(1, 80)
+	seen, seenClosed := r.openedAndClosed(1, 81)
+	r.facts(r.of(storm, opened), r.of(storm, seen))
+	r.change(engine.Started, storm, 1)
+	r.open(1)
+	r.scan(1, storm, seen.Socket)
+	r.facts(closed, seenClosed)
+	r.flushBursts()
+	if got := r.out.sumsOf(storm.ID); got != (sums{opened: maxPending/2 + 2, closed: maxPending/2 + 2}) {
+		t.Errorf("reported %+v, want %d of each", got, maxPending/2+2)
+	}
+	if n := len(r.pending.overflowed); n != 0 {
+		t.Errorf("%d sockets are still remembered", n)
+	}
+	r.balance()
+}
+
+// What happened in a cgroup that had ended before its path was read is in a gap, unless
+// the namespace shows whose it was, or it is the host's.
+func TestCgroupsThatHaveEnded(t *testing.T) {
+	r := newRig(t, nil)
+	web := r.run("web", 1)
+	r.hostCookie = netnsCookie(9)
+	r.paths[4711] = ""
+	for inode, port := range map[uint64]uint16{1: 80, 2: 81, 9: 82} {
+		opened, closed := r.openedAndClosed(inode, port)
+		opened.Socket.Cgroup, closed.Socket.Cgroup = 4711, 4711
+		r.facts(opened, closed)
+	}
+	r.reportUnnamed()
+	if got := r.out.sumsOf(web.ID); got != (sums{opened: 1, closed: 1}) {
+		t.Errorf("of web %+v, want its two", got)
+	}
+	if got := r.out.sumsOf(""); got != (sums{lost: 2}) {
+		t.Errorf("of nobody %+v, want a gap of two", got)
+	}
+	r.balance()
+}

@@ -51,7 +51,9 @@ func (c *Capture) applySnapshot(n *namespace, s tracker.Snapshot) {
 	if s.Resumed { // who holds the ports is as an earlier run knew it
 		n.watcher.Opened()
 	}
+	before := c.tracker.Vanished()
 	c.publish(c.tracker.Snapshot(c.changes[:0], n.id, s))
+	n.overrun.scanned(c, n, s.Began, c.tracker.Vanished()-before)
 	c.reportOwnerless(n)
 }
 

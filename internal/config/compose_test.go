@@ -31,8 +31,8 @@ func TestComposePassesEveryVariable(t *testing.T) {
 	var want []string
 	for _, s := range table {
 		want = append(want, s.variable())
-		if s.short != nil {
-			want = append(want, s.short.name)
+		if s.short != "" {
+			want = append(want, s.short)
 		}
 	}
 	want = slices.DeleteFunc(want, func(name string) bool { return slices.Contains(settled, name) })

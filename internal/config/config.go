@@ -1,12 +1,12 @@
 // Package config turns the command line, the environment and a YAML file into
-// checked settings. One table holds each setting with its names, default, bounds
-// and help.
+// checked settings. The tags of [Settings] hold each setting's names, default,
+// bounds and properties; the flags, the help, the file and the checks come from them.
 //
-// A flag wins over a variable with the prefix PORTWATCHER_, that one over the
-// short name that people know from the shell tool, that one over the file. Of
-// flags and variables only the value that wins is checked; the file is checked
-// as a whole, also the keys that a command does not use. The package reads no
-// environment and prints nothing: both are passed in and out.
+// A flag overrides the variable with the prefix PORTWATCHER_, which overrides the
+// short variable of the shell tool, which overrides the file. Only the value with the
+// highest precedence is checked, but the file is checked as a whole, including the
+// keys that a command does not use. The package reads no environment and prints
+// nothing: the caller passes both.
 package config
 
 import (
@@ -15,136 +15,87 @@ import (
 	"portwatcher/internal/model"
 
 	"github.com/sirupsen/logrus"
-	"github.com/spf13/pflag"
 )
 
-// Settings are the checked values. A setting that a command does not offer has
-// its default.
+const (
+	// prefix begins the name of each setting's environment variable.
+	prefix = "PORTWATCHER_"
+	// StateMemory is the value of Settings.State that keeps the journal in memory.
+	StateMemory = "memory"
+)
+
+// Settings are the checked values. A setting that a command does not offer has its
+// default. The tags are:
+//
+//   - koanf: the key in the file; the flag and the variable are derived from it
+//   - kind: the kind of value, for the help, if the type of the field does not determine it
+//   - default, min, max: in the form of the flag; zero: what 0 means, outside the bounds
+//   - allowed: the words that are allowed
+//   - short, unit: the short variable, and how its value differs
+//   - is: "reloadable" without a restart; "secret", never shown; "flag", which the file
+//     cannot set; "emptiable" by an empty variable; "shared" with other programs, which
+//     may set the short variable to another value
 type Settings struct {
-	// Containers selects those to monitor.
-	Containers model.Selection
-	// WatchPorts are those to report.
-	WatchPorts model.PortSet
-	// Source is "auto", "ebpf", "netlink" or "proc".
-	Source string
-	// ScanInterval is 10 ms to 1 h.
-	ScanInterval time.Duration
-	// BurstScans is 1 to 100, BurstDelay 0 to 1 min.
-	BurstScans int
-	BurstDelay time.Duration
-	// CloseGrace is 0 to 1 h.
-	CloseGrace time.Duration
-	UDPClients bool
-	// BurstLimit is 0 for none, or up to 1,000,000 events a second.
-	BurstLimit int
-	// ReceiveBuffers is 4 MiB to 64 GiB.
-	ReceiveBuffers int64
-	// Format and LogFormat are "text" or "json".
-	Format    string
-	LogFormat string
-	LogLevel  logrus.Level
-	// DockerHost is empty where neither flag nor variable is given.
-	DockerHost string
-	// HostName is empty where the engine's is to be used.
-	HostName string
+	// ConfigFile is the path of the file of settings, or empty for none.
+	ConfigFile string `koanf:"config" default:"/etc/portwatcher/config.yaml" short:"CONFIG_FILE" is:"flag emptiable"`
+	// Containers selects the containers to monitor.
+	Containers model.Selection `koanf:"monitor_containers" short:"MONITOR_CONTAINERS" is:"reloadable"`
+	// WatchPorts are the ports to report; empty means all.
+	WatchPorts model.PortSet `koanf:"watch_ports" short:"WATCH_PORTS" is:"reloadable"`
+	// Source is the source of observations.
+	Source string `koanf:"source" kind:"name" default:"auto" allowed:"auto, ebpf, netlink, proc" short:"USE_PROC" unit:"0 or 1 (proc)"`
+	// ScanInterval and BurstDelay are the times between scans, and between those of a burst.
+	ScanInterval time.Duration `koanf:"scan_interval" default:"500ms" min:"10ms" max:"1h" short:"SCAN_INTERVAL" unit:"seconds" is:"reloadable"`
+	BurstScans   int           `koanf:"burst_scans" default:"1" min:"1" max:"100" short:"BURST_SCANS" is:"reloadable"`
+	BurstDelay   time.Duration `koanf:"burst_delay" default:"10ms" min:"0" max:"1m" short:"BURST_DELAY" unit:"seconds" is:"reloadable"`
+	CloseGrace   time.Duration `koanf:"close_grace" default:"0" min:"0" max:"1h" short:"CLOSE_GRACE_MS" unit:"milliseconds" is:"reloadable"`
+	UDPClients   bool          `koanf:"udp_clients" default:"false" is:"reloadable"`
+	// BurstLimit is in events a second, or 0 for no limit.
+	BurstLimit int `koanf:"burst_limit" default:"0" min:"1" max:"1000000" zero:"no limit" is:"reloadable"`
+	// ReceiveBuffers is in bytes.
+	ReceiveBuffers int64        `koanf:"receive_buffers" default:"256MiB" min:"4MiB" max:"64GiB" is:"reloadable"`
+	Format         string       `koanf:"format" kind:"text|json" default:"text" allowed:"text, json"`
+	LogFormat      string       `koanf:"log_format" kind:"text|json" default:"text" allowed:"text, json" is:"reloadable"`
+	LogLevel       logrus.Level `koanf:"log_level" kind:"level" default:"info" allowed:"error, warn, info, debug, trace" is:"reloadable"`
+	// DockerHost is empty if it is not set.
+	DockerHost string `koanf:"docker_host" kind:"address" short:"DOCKER_HOST" is:"shared"`
+	// HostName is empty for the engine's name of the host.
+	HostName string `koanf:"host_name" kind:"name"`
 	// ProcRoot and CgroupRoot are absolute paths.
-	ProcRoot   string
-	CgroupRoot string
-	// HealthSocket is a path, "@name" for a Linux abstract socket, or empty for
-	// none.
-	HealthSocket string
-	// ConfigFile is where the file of settings is looked for, or empty for
-	// nowhere.
-	ConfigFile string
+	ProcRoot   string `koanf:"proc_root" kind:"folder" default:"/proc"`
+	CgroupRoot string `koanf:"cgroup_root" kind:"folder" default:"/sys/fs/cgroup"`
+	// HealthSocket is a path, "@name" for a Linux abstract socket, or empty for none.
+	HealthSocket string `koanf:"health_socket" kind:"socket" default:"@portwatcher" is:"emptiable"`
 	// State is the path of the journal's database, or [StateMemory].
-	State string
-	// Retain is how long events are kept: 0 for ever, or 1 h to 3650 days.
-	Retain time.Duration
-	// RetainSize is how many bytes the journal may take: 0 without limit, or
-	// 1 MB to 1000 TB.
-	RetainSize int64
-	// Listen is HOST:PORT, or empty for nowhere.
-	Listen string
+	State string `koanf:"state" default:"/var/lib/portwatcher/portwatcher.db" short:"SNAPSHOT_PATH" unit:"the same form, NAME.json meaning NAME.db"`
+	// Retain is how long events are kept, or 0 for ever.
+	Retain time.Duration `koanf:"retain" kind:"age" default:"30d" min:"1h" max:"3650d" zero:"for ever" is:"reloadable"`
+	// RetainSize is the journal's maximum size in bytes, or 0 for none.
+	RetainSize int64 `koanf:"retain_size" default:"1GB" min:"1MB" max:"1000TB" zero:"unlimited" is:"reloadable"`
+	// Listen is HOST:PORT, or empty to serve nothing.
+	Listen string `koanf:"listen" kind:"address" default:"127.0.0.1:9888" is:"emptiable"`
 	// TokenFile, TLSCert and TLSKey are paths, or empty for none.
-	TokenFile, TLSCert, TLSKey string
+	TokenFile string `koanf:"token_file"`
+	TLSCert   string `koanf:"tls_cert"`
+	TLSKey    string `koanf:"tls_key"`
 	// AllowedHosts are in lower case.
-	AllowedHosts []string
-	// MetricsMaxSeries is 1 to 1,000,000.
-	MetricsMaxSeries int
-	// Warnings are lines to log: variables that look like settings and are not,
-	// or that are without effect.
+	AllowedHosts     []string `koanf:"allowed_hosts"`
+	MetricsMaxSeries int      `koanf:"metrics_max_series" default:"5000" min:"1" max:"1000000"`
+
+	// Warnings are lines to log: variables that are no settings or that have no effect.
 	Warnings []string
-
-	// origins says for the name of each setting where its value came from.
+	// origins holds where the value of each setting came from, by the setting's name.
 	origins map[string]string
-	// loaded is what the file was.
-	loaded state
 }
 
-// Register adds the flags of the named settings, in the order of the table. It
-// panics on a name that is not in the table, which is a programming error.
-func Register(flags *pflag.FlagSet, names ...string) {
-	wanted := make(map[string]bool, len(names))
-	for _, name := range names {
-		wanted[name] = true
-	}
-	for _, s := range table {
-		if !wanted[s.name] {
-			continue
-		}
-		delete(wanted, s.name)
-		flag := flags.VarPF(&flagValue{setting: s, text: s.standard}, s.name, "", s.help())
-		if s.kind == "" {
-			flag.NoOptDefVal = "true"
-		}
-	}
-	for name := range wanted {
-		panic("config: no such setting: " + name)
-	}
-}
-
-// Names returns the names of all settings, in the order of the table.
-func Names() []string {
-	names := make([]string, len(table))
-	for i, s := range table {
-		names[i] = s.name
-	}
-	return names
-}
-
-// Restart returns the names of the settings that differ from old ones and
-// cannot change without a restart, in the order of the table.
+// Restart returns the names of the settings that differ from old and cannot change
+// without a restart, in the order of [Names].
 func (s *Settings) Restart(old *Settings) []string {
 	var names []string
 	for _, one := range table {
-		if !one.reloadable && one.get(s) != one.get(old) {
+		if !one.reloadable && one.text(s) != one.text(old) {
 			names = append(names, one.name)
 		}
 	}
 	return names
-}
-
-// flagValue keeps a flag's text; Load checks it, so that an error has the same
-// form wherever a value came from. It implements [pflag.Value].
-type flagValue struct {
-	setting *setting
-	text    string
-	given   bool
-}
-
-func (v *flagValue) Set(text string) error {
-	if v.setting.list && v.given {
-		text = v.text + "," + text
-	}
-	v.text, v.given = text, true
-	return nil
-}
-
-func (v *flagValue) String() string { return v.text }
-
-func (v *flagValue) Type() string {
-	if v.setting != nil && v.setting.kind != "" {
-		return v.setting.kind
-	}
-	return "bool"
 }

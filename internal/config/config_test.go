@@ -22,7 +22,7 @@ func load(t *testing.T, arguments, environ []string) (*Settings, error) {
 	return loader(t, arguments, environ).Load()
 }
 
-// loader makes a loader of all settings whose standard file does not exist.
+// loader returns a loader of all settings whose default file does not exist.
 func loader(t testing.TB, arguments, environ []string) *Loader {
 	t.Helper()
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
@@ -32,7 +32,7 @@ func loader(t testing.TB, arguments, environ []string) *Loader {
 		t.Fatalf("%q: %v", arguments, err)
 	}
 	l := NewLoader(flags, environ)
-	l.standardFile = filepath.Join(t.TempDir(), "none.yaml")
+	l.defaultFile = filepath.Join(t.TempDir(), "none.yaml")
 	return l
 }
 
@@ -41,7 +41,7 @@ func texts(s *Settings) map[string]string {
 	all := map[string]string{}
 	for _, one := range table {
 		if one.name != ConfigFile {
-			all[one.name] = one.get(s)
+			all[one.name] = one.text(s)
 		}
 	}
 	return all
@@ -103,7 +103,7 @@ func TestLoad(t *testing.T) {
 		}},
 		{"flag before all", []string{"--scan-interval=3s"}, []string{"SCAN_INTERVAL=0", "PORTWATCHER_SCAN_INTERVAL=x"}, func(s *Settings) { s.ScanInterval = 3 * time.Second }},
 		{"flag before a variable, by its default", []string{"--udp-clients=false"}, []string{"PORTWATCHER_UDP_CLIENTS=true"}, func(*Settings) {}},
-		{"USE_PROC=0 says nothing", []string{}, []string{"USE_PROC=0"}, func(*Settings) {}},
+		{"USE_PROC=0 has no effect", []string{}, []string{"USE_PROC=0"}, func(*Settings) {}},
 		{"journal by variables", nil, []string{"PORTWATCHER_STATE=/a//b.db", "SNAPSHOT_PATH=/other", "PORTWATCHER_RETAIN=0", "PORTWATCHER_RETAIN_SIZE=0"}, func(s *Settings) {
 			s.State, s.Retain, s.RetainSize = "/a/b.db", 0, 0
 			s.Warnings = []string{`SNAPSHOT_PATH: "/other": without effect, since PORTWATCHER_STATE is "/a//b.db": the longer name wins`}
@@ -122,7 +122,7 @@ func TestLoad(t *testing.T) {
 			}
 			want := defaults()
 			test.change(want)
-			got.origins, got.ConfigFile, got.loaded = nil, "", state{}
+			got.origins, got.ConfigFile = nil, ""
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
@@ -194,7 +194,7 @@ func TestLoadErrors(t *testing.T) {
 			t.Errorf("%s%s:\ngot  %v\nwant %s", test.argument, test.variable, err, test.want)
 			continue
 		}
-		if strings.Contains(err.Error(), "\n") || errors.Unwrap(err) == nil {
+		if strings.Contains(err.Error(), "\n") || errors.Unwrap(invalid) == nil {
 			t.Errorf("%v: want one line, and a cause", err)
 		}
 	}
@@ -207,10 +207,10 @@ func TestLoadOnlyRegistered(t *testing.T) {
 	if flags.Lookup(ScanInterval) != nil {
 		t.Error("another flag is there")
 	}
-	got, err := Load(flags, []string{"SCAN_INTERVAL=nonsense", "PORTWATCHER_FORMAT=xml", "PORTWATCHER_HEALTH_SOCKET=@other"})
+	got, err := NewLoader(flags, []string{"SCAN_INTERVAL=nonsense", "PORTWATCHER_FORMAT=xml", "PORTWATCHER_HEALTH_SOCKET=@other"}).Load()
 	want := defaults()
 	want.HealthSocket = "@other"
-	got.origins, got.ConfigFile, got.loaded = nil, "", state{}
+	got.origins, got.ConfigFile = nil, ""
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -286,17 +286,6 @@ func TestNearest(t *testing.T) {
 	for name, want := range map[string]string{"--scaninterval": "--scan-interval", "--sorce": "--source", "--nothing-like-it": ""} {
 		if got := Nearest(name, words); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
-		}
-	}
-}
-
-func TestDistance(t *testing.T) {
-	for _, test := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"kitten", "sitting", 3}, {"flaw", "lawn", 2}, {"same", "same", 0}} {
-		if got := distance(test.a, test.b); got != test.want {
-			t.Errorf("%q, %q: got %d, want %d", test.a, test.b, got, test.want)
 		}
 	}
 }

@@ -9,60 +9,57 @@ import (
 
 // The labels that set something for one container.
 const (
-	// LabelPrefix begins the name of each.
-	LabelPrefix = "portwatcher."
-	// LabelEnable excludes a container by "false", "0" or "no".
-	LabelEnable = LabelPrefix + "enable"
-	// LabelIgnore names ports that are not reported, as [model.ParsePorts] reads them.
-	LabelIgnore = LabelPrefix + "ignore"
+	// labelPrefix begins the name of each.
+	labelPrefix = "portwatcher."
+	// labelEnable excludes a container by "false", "0" or "no".
+	labelEnable = labelPrefix + "enable"
+	// LabelIgnore names ports that are not reported, in the form of [model.ParsePorts].
+	LabelIgnore = labelPrefix + "ignore"
 )
 
-// labels are those that are acted on.
-var labels = []string{LabelEnable, LabelIgnore}
-
-// Enabled returns what a container's label [LabelEnable] says; without it, a
-// container is enabled. A value that is not understood gives true and an
-// [*Error] that names the container.
+// Enabled reports whether a container's label [labelEnable] enables it; without the
+// label it is enabled. An invalid value returns true and an [*Error] that names the
+// container.
 func Enabled(c *model.Container) (bool, error) {
-	value, found := c.Labels[LabelEnable]
+	value, found := c.Labels[labelEnable]
 	if !found {
 		return true, nil
 	}
 	enabled, err := parseSwitch(value)
 	if err != nil {
-		return true, labelError(c, LabelEnable, err)
+		return true, labelError(c, labelEnable, err)
 	}
 	return enabled, nil
 }
 
-// Ignored returns the ports that a container's label [LabelIgnore] takes out of
-// the report: none without it. A value that is not understood gives none, and an
-// [*Error] that names the container.
+// Ignored returns the ports of a container's label [LabelIgnore], none without it. An
+// invalid value returns none and an [*Error] that names the container.
 func Ignored(c *model.Container) (model.PortSet, error) {
-	rules, err := model.ParsePorts(c.Labels[LabelIgnore])
+	ports, err := model.ParsePorts(c.Labels[LabelIgnore])
 	if err != nil {
 		return model.PortSet{}, labelError(c, LabelIgnore, err)
 	}
-	return rules, nil
+	return ports, nil
 }
 
 func labelError(c *model.Container, label string, err error) *Error {
 	return &Error{Setting: "container " + c.Name + ": label " + label, Value: c.Labels[label], Err: err}
 }
 
-// UnknownLabels returns the labels of a container that begin with [LabelPrefix]
-// and mean nothing, in order, each with the one that may have been meant.
+// UnknownLabels returns the labels of a container that begin with [labelPrefix] and
+// have no effect, in order, each with the one that may have been meant.
 func UnknownLabels(c *model.Container) []string {
-	var names []string
+	var unknown []string
 	for label := range c.Labels {
-		if strings.HasPrefix(label, LabelPrefix) && !slices.Contains(labels, label) {
-			name := label
-			if near := nearest(strings.TrimPrefix(label, LabelPrefix), LabelPrefix, labels); near != "" {
-				name += " (did you mean " + near + "?)"
-			}
-			names = append(names, name)
+		name, found := strings.CutPrefix(label, labelPrefix)
+		if !found || label == labelEnable || label == LabelIgnore {
+			continue
 		}
+		if near := Nearest(name, []string{"enable", "ignore"}); near != "" {
+			label += " (did you mean " + labelPrefix + near + "?)"
+		}
+		unknown = append(unknown, label)
 	}
-	slices.Sort(names)
-	return names
+	slices.Sort(unknown)
+	return unknown
 }

@@ -11,7 +11,7 @@ import (
 
 func TestEnabled(t *testing.T) {
 	for value, want := range map[string]bool{"true": true, "1": true, "YES": true, "false": false, "0": false, "No": false} {
-		c := &model.Container{Name: "web", Labels: map[string]string{LabelEnable: value}}
+		c := &model.Container{Name: "web", Labels: map[string]string{labelEnable: value}}
 		if got, err := Enabled(c); got != want || err != nil {
 			t.Errorf("%q: got %v, %v", value, got, err)
 		}
@@ -20,7 +20,7 @@ func TestEnabled(t *testing.T) {
 		t.Errorf("no label: got %v, %v", got, err)
 	}
 	for _, value := range []string{"", "off", "falsch"} {
-		c := &model.Container{Name: "web", Labels: map[string]string{LabelEnable: value}}
+		c := &model.Container{Name: "web", Labels: map[string]string{labelEnable: value}}
 		got, err := Enabled(c)
 		var invalid *Error
 		if !got || !errors.As(err, &invalid) || !strings.HasPrefix(err.Error(), "container web: label portwatcher.enable: ") {
@@ -52,7 +52,7 @@ func TestIgnored(t *testing.T) {
 
 func TestUnknownLabels(t *testing.T) {
 	got := UnknownLabels(&model.Container{Name: "web", Labels: map[string]string{
-		LabelEnable: "true", LabelIgnore: "80", "portwatcher.ignored": "1", "portwatcher.something": "x", "portwatcher": "y", "com.portwatcher.enable": "z",
+		labelEnable: "true", LabelIgnore: "80", "portwatcher.ignored": "1", "portwatcher.something": "x", "portwatcher": "y", "com.portwatcher.enable": "z",
 	}})
 	want := []string{
 		"portwatcher.ignored (did you mean portwatcher.ignore?)",

@@ -15,17 +15,19 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// WriteYAML writes the settings with where each came from, as a configuration
-// file that gives the same settings. A secret stands in a comment, without its
-// value.
+// maxAligned is the length up to which lines count for the column of comments.
+const maxAligned = 60
+
+// WriteYAML writes the settings, and where each came from in comments, as a
+// configuration file with the same settings. A secret is a comment without its value.
 func WriteYAML(w io.Writer, settings *Settings) error {
 	lines, widest := make([]string, len(table)), 0
 	for i, s := range table {
-		lines[i] = s.key() + ": " + s.yaml(s.get(settings))
-		switch value := s.get(settings); {
-		case s.secret && value != "":
-			lines[i] = "# " + s.key() + ": " + s.shown(value)
-		case s.outside:
+		text := s.text(settings)
+		lines[i] = s.key + ": " + s.yaml(text)
+		if s.secret && text != "" {
+			lines[i] = "# " + s.key + ": " + s.shown(text)
+		} else if s.flagOnly {
 			lines[i] = "# " + lines[i]
 		}
 		if width := len(lines[i]); width <= maxAligned {
@@ -40,28 +42,25 @@ func WriteYAML(w io.Writer, settings *Settings) error {
 	return out.Flush()
 }
 
-// maxAligned is the length up to which lines count for the column of comments.
-const maxAligned = 60
-
 // effective is a setting in JSON.
 type effective struct {
 	Name string `json:"name"` // as in the file
-	// Value is a list of texts, a truth value, a number or a text.
+	// Value is an array of strings, a boolean, a number or a string.
 	Value  any    `json:"value"`
 	Source string `json:"source"`
 }
 
-// WriteJSON writes the settings as an array of objects with name, value and
-// source. A secret's value is "(secret)".
+// WriteJSON writes the settings as an array of objects with name, value and source. A
+// secret's value is "(secret)".
 func WriteJSON(w io.Writer, settings *Settings) error {
 	values := make([]effective, len(table))
 	for i, s := range table {
-		value := s.shown(s.get(settings))
-		values[i] = effective{Name: s.key(), Value: value, Source: settings.origins[s.name]}
+		text := s.shown(s.text(settings))
+		values[i] = effective{Name: s.key, Value: text, Source: settings.origins[s.name]}
 		if s.list {
-			values[i].Value = append([]string{}, model.Words(value)...)
+			values[i].Value = append([]string{}, model.Words(text)...)
 		} else if s.kind == "" || s.kind == "count" {
-			values[i].Value = json.RawMessage(value)
+			values[i].Value = json.RawMessage(text)
 		}
 	}
 	encoder := json.NewEncoder(w)
@@ -74,30 +73,32 @@ func WriteJSON(w io.Writer, settings *Settings) error {
 func WriteExample(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	writeComment(out, "The settings of portwatcher, each at its default: keep what you change. "+
-		"A flag wins over the environment, and the environment over this file, which is "+DefaultFile+" unless --config names another.")
+		"A flag wins over the environment, and the environment over this file, which is "+
+		lookup(ConfigFile).standard+" unless --config names another.")
 	fmt.Fprintln(out, "#")
 	writeComment(out, "SIGHUP, or a change of this file, puts the reloadable settings into effect at once; the others take a restart.")
 	for _, s := range table {
-		if s.outside {
+		if s.flagOnly {
 			continue
 		}
-		fmt.Fprintln(out)
-		writeComment(out, strings.ToUpper(s.usage[:1])+s.usage[1:]+".")
+		usage := usages[s.name]
 		forms := "Also --" + s.name + ", " + s.variables() + "."
 		if s.reloadable {
 			forms += " Reloadable."
 		}
+		fmt.Fprintln(out)
+		writeComment(out, strings.ToUpper(usage[:1])+usage[1:]+".")
 		writeComment(out, forms)
-		fmt.Fprintf(out, "%s: %s\n", s.key(), s.yaml(s.standard))
+		fmt.Fprintf(out, "%s: %s\n", s.key, s.yaml(s.standard))
 	}
 	return out.Flush()
 }
 
-// writeComment writes a comment, in lines of up to 100 characters where words
-// allow it. Errors are the buffer's to keep.
+// writeComment writes a comment, in lines of up to 100 characters if words allow it.
+// The buffer keeps errors until it is flushed.
 func writeComment(out *bufio.Writer, text string) {
 	line := "#"
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if len(line)+1+len(word) > 100 && line != "#" {
 			fmt.Fprintln(out, line)
 			line = "#"
@@ -108,14 +109,14 @@ func writeComment(out *bufio.Writer, text string) {
 }
 
 // yaml returns a value in the form of the file.
-func (s *setting) yaml(value string) string {
+func (s *setting) yaml(text string) string {
 	if s.kind == "" {
-		return value // true or false
+		return text // true or false
 	}
 	if !s.list {
-		return scalar(value)
+		return scalar(text)
 	}
-	words := model.Words(value)
+	words := model.Words(text)
 	for i, word := range words {
 		words[i] = scalar(word)
 	}
@@ -125,8 +126,8 @@ func (s *setting) yaml(value string) string {
 // plainText matches what may need no quotes.
 var plainText = regexp.MustCompile(`^[\w./+]([\w./@+:=*-]*[\w./@+=*-])?$`)
 
-// scalar returns a text as YAML that says the same in a list and by itself. The
-// quoted form of Go is one of YAML, too.
+// scalar returns a text as YAML that means the same in a list and by itself. YAML reads
+// the quoted form of Go.
 func scalar(text string) string {
 	var node yaml.Node
 	if plainText.MatchString(text) && yaml.Unmarshal([]byte("["+text+"]"), &node) == nil {

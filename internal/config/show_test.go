@@ -27,7 +27,7 @@ func TestExample(t *testing.T) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 	for _, s := range table {
-		if from := settings.origins[s.name]; !s.outside && !strings.HasPrefix(from, "file ") {
+		if from := settings.origins[s.name]; !s.flagOnly && !strings.HasPrefix(from, "file ") {
 			t.Errorf("%s is not in the example: %s", s.name, from)
 		}
 	}
@@ -95,26 +95,15 @@ func TestScalar(t *testing.T) {
 
 // A secret is shown neither in an error nor among the settings.
 func TestSecret(t *testing.T) {
-	value := ""
-	table = append(table, &setting{
-		name: "test-secret", kind: "text", usage: "a secret", secret: true,
-		get: func(*Settings) string { return value },
-		set: func(_ *Settings, text string) error {
-			if text == "wrong-hidden" {
-				return errors.New("allowed is another")
-			}
-			value = text
-			return nil
-		},
-	})
-	t.Cleanup(func() { table = table[:len(table)-1] })
-	for _, test := range []struct{ argument, file string }{{argument: "--test-secret=wrong-hidden"}, {file: "test_secret: wrong-hidden"}} {
-		_, err := load(t, []string{"--config=" + write(t, test.file), test.argument}[:1+min(1, len(test.argument))], nil)
-		if err == nil || strings.Contains(err.Error(), "hidden") || !strings.Contains(err.Error(), `"(secret)": allowed is another`) {
+	lookup(HostName).secret = true
+	t.Cleanup(func() { lookup(HostName).secret = false })
+	for _, arguments := range [][]string{{"--host-name=is hidden"}, {"--config=" + write(t, "host_name: is hidden")}} {
+		_, err := load(t, arguments, nil)
+		if err == nil || strings.Contains(err.Error(), "hidden") || !strings.Contains(err.Error(), `"(secret)": allowed are`) {
 			t.Errorf("got %v", err)
 		}
 	}
-	settings, err := load(t, []string{"--test-secret=hidden"}, nil)
+	settings, err := load(t, []string{"--host-name=hidden"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +111,7 @@ func TestSecret(t *testing.T) {
 	if err := errors.Join(WriteYAML(&out, settings), WriteJSON(&out, settings)); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(out.String(), "hidden") || !strings.Contains(out.String(), "\n# test_secret: (secret)") || !strings.Contains(out.String(), `"value": "(secret)"`) {
+	if strings.Contains(out.String(), "hidden") || !strings.Contains(out.String(), "\n# host_name: (secret)") || !strings.Contains(out.String(), `"value": "(secret)"`) {
 		t.Error(out.String())
 	}
 }

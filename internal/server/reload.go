@@ -1,85 +1,61 @@
 package server
 
 import (
-	"errors"
-	"os"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"portwatcher/internal/filewatch"
 )
 
-// checkInterval is the time between two looks at a file that may have changed.
-const checkInterval = time.Second
-
-// reloaded is what was read from files that may change. What cannot be read is
-// logged once, and the last good value stays.
+// reloaded is a value that is read from files, and read again after they change. An
+// error is logged for each change, and the last good value stays in use.
 type reloaded[T any] struct {
-	paths []string
 	load  func() (T, error)
 	log   logrus.FieldLogger
-	now   func() time.Time
+	paths []string
+	value atomic.Pointer[T]
 
-	mutex   sync.Mutex
-	value   T
-	seen    []stamp
+	mutex   sync.Mutex // held by the one caller that checks the files; nobody waits for it
+	files   *filewatch.Watch
 	checked time.Time
-}
-
-// stamp tells one state of a file from another: editors write in place or
-// rename, and mounted secrets change by a symbolic link.
-type stamp struct {
-	modified time.Time
-	size     int64
-	inode    uint64
-	missing  bool
 }
 
 // newReloaded reads the files for the first time; the error is that of load.
 func newReloaded[T any](log logrus.FieldLogger, load func() (T, error), paths ...string) (*reloaded[T], error) {
-	r := &reloaded[T]{paths: paths, load: load, log: log, now: time.Now}
-	// The stamps are older than the content, so that a change between the two is
-	// seen at the next look.
-	r.seen, r.checked = r.stamps(), r.now()
-	var err error
-	r.value, err = load()
+	// The watch begins before the files are read, so that it reports a later change.
+	r := &reloaded[T]{load: load, log: log, paths: paths, files: filewatch.New(paths...), checked: time.Now()}
+	value, err := load()
+	r.value.Store(&value)
 	return r, err
 }
 
-// get returns the value, which is at most a second older than the files.
+// get returns the value. It checks the files if the last check is longer ago than
+// [filewatch.Interval]. It is safe for concurrent use.
 func (r *reloaded[T]) get() T {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	now := r.now()
-	if elapsed := now.Sub(r.checked); elapsed >= 0 && elapsed < checkInterval {
-		return r.value
+	if r.mutex.TryLock() {
+		r.check()
+		r.mutex.Unlock()
 	}
-	r.checked = now
-	stamps := r.stamps()
-	if slices.Equal(stamps, r.seen) {
-		return r.value
-	}
-	r.seen = stamps
-	value, err := r.load()
-	if err != nil {
-		r.log.WithError(err).Error("What was read before stays in use.")
-		return r.value
-	}
-	r.value = value
-	r.log.Infof("Read again: %v.", r.paths)
-	return r.value
+	return *r.value.Load()
 }
 
-func (r *reloaded[T]) stamps() []stamp {
-	stamps := make([]stamp, len(r.paths))
-	for i, path := range r.paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			stamps[i] = stamp{missing: errors.Is(err, os.ErrNotExist)}
-			continue
-		}
-		stamps[i] = stamp{modified: info.ModTime(), size: info.Size(), inode: inodeOf(info)}
+// check reads the files again if they have changed. The caller holds the mutex.
+func (r *reloaded[T]) check() {
+	if time.Since(r.checked) < filewatch.Interval {
+		return
 	}
-	return stamps
+	r.checked = time.Now()
+	if !r.files.Changed() {
+		return
+	}
+	value, err := r.load()
+	if err != nil {
+		r.log.WithError(err).Error("The files cannot be read again; the content read before stays in use.")
+		return
+	}
+	r.value.Store(&value)
+	r.log.Infof("Read again: %v.", r.paths)
 }

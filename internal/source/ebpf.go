@@ -92,8 +92,12 @@ func (e *Env) RunProbe(ctx context.Context, first Probe, open func() (Probe, err
 	for {
 		reader := e.newReader(p)
 		e.Prober.Store(reader)
-		e.send(ProbeState{Reader: reader})
-		err := reader.run(ctx)
+		cookie, err := e.hostCookie()
+		if err != nil {
+			e.Logger.WithError(err).Debug("The cookie of the host's network namespace is not known.")
+		}
+		e.send(ProbeState{Reader: reader, HostCookie: cookie})
+		err = reader.run(ctx)
 		e.Prober.Store(nil)
 		if ctx.Err() != nil {
 			return

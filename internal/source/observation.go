@@ -115,6 +115,8 @@ type Malformed struct{}
 type ProbeState struct {
 	Reader *Reader // nil: it is not
 	Err    error
+	// HostCookie is the cookie of the host's network namespace; 0 where it is not known.
+	HostCookie uint64
 }
 
 // ContainerChange is what the engine reported, with what was read of the
@@ -227,4 +229,13 @@ func (c *CgroupPaths) Path(id uint64) string {
 		return ""
 	}
 	return c.paths[id]
+}
+
+// Gone reports whether a cgroup had ended before its path could be read.
+func (c *CgroupPaths) Gone(id uint64) bool {
+	if c == nil {
+		return false
+	}
+	path, read := c.paths[id]
+	return read && path == ""
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
 	"portwatcher/internal/probe"
@@ -149,15 +150,30 @@ func (e *Env) cookieOf(id model.Namespace) (cookie uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	cookie, err = cookieIn(handle)
+	return cookie, errors.Join(err, handle.Close())
+}
+
+// hostCookie returns the cookie of the host's namespace.
+func (e *Env) hostCookie() (cookie uint64, err error) {
+	handle, err := netns.Open(e.ProcRoot, attribute.FirstProcess(e.ProcRoot))
+	if err != nil {
+		return 0, err
+	}
+	cookie, err = cookieIn(handle)
+	return cookie, errors.Join(err, handle.Close())
+}
+
+func cookieIn(handle *netns.Handle) (cookie uint64, err error) {
 	err = handle.Do(func() error {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
-			return fmt.Errorf("make a socket in network namespace %s: %w", id, err)
+			return fmt.Errorf("make a socket in network namespace %s: %w", handle.ID(), err)
 		}
 		cookie, err = probe.NetnsCookie(fd)
 		return errors.Join(err, unix.Close(fd))
 	})
-	return cookie, errors.Join(err, handle.Close())
+	return cookie, err
 }
 
 // servers are the UDP ports at which another source has seen a server. /proc cannot

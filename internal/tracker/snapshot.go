@@ -78,6 +78,9 @@ func (t *Tracker) Snapshot(dst []Change, id model.Namespace, s Snapshot) []Chang
 		for _, known := range ns.sockets {
 			if known.generation != ns.generation && known.count == nil && known.settledBefore(s.Began) {
 				ns.ended.add(known.Cookie, ending{at: s.Time})
+				if known.endpoint != nil {
+					t.vanished++
+				}
 				t.closeSocket(known, s.Time)
 			}
 		}

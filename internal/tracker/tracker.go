@@ -91,6 +91,7 @@ type Tracker struct {
 	waiting    expiries
 	dirty      []*endpoint // touched since the last settle
 	revision   uint64      // of what [Tracker.Sockets] and Open return
+	vanished   uint64
 	emptied    uint64      // revision when a container last lost its last endpoint
 }
 
@@ -108,6 +109,9 @@ func New(closeGrace time.Duration) *Tracker {
 // Revision rises whenever the sockets, the processes or the container of an
 // endpoint have changed, also where that is no change to report.
 func (t *Tracker) Revision() uint64 { return t.revision }
+
+// Vanished returns how many sockets of containers snapshots have found closed since New.
+func (t *Tracker) Vanished() uint64 { return t.vanished }
 
 // Open returns what is open now, ordered by endpoint, as opened changes.
 func (t *Tracker) Open() []Change { return openOf(maps.Values(t.endpoints)) }

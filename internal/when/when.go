@@ -1,5 +1,5 @@
-// Package when reads moments and durations as people write them in a query or a
-// setting. It reads no clock: now is passed in.
+// Package when parses times and durations as people write them in a query or a
+// setting. It reads no clock: the caller passes the current time.
 package when
 
 import (
@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// Day is 24 hours, whatever the clock does at the change to summer time.
+// Day is 24 hours, also at the change to summer time.
 const Day = 24 * time.Hour
 
 // leading matches the days and weeks that a duration may begin with.
 var leading = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([dw])`)
 
-// maxDuration is the longest duration that is read, in nanoseconds: 100 years.
+// maxDuration is the longest duration that is accepted, in nanoseconds: 100 years.
 const maxDuration = 36500 * float64(Day)
 
-// ParseDuration reads a duration of [time.ParseDuration] that is not negative,
-// with days and weeks before the other units: "30d", "1w2d12h", "90m".
+// ParseDuration parses a duration of [time.ParseDuration] that is not negative, with
+// days and weeks before the other units: "30d", "1w2d12h", "90m".
 func ParseDuration(text string) (time.Duration, error) {
 	rest, sum := text, 0.0
 	for match := leading.FindStringSubmatch(rest); match != nil; match = leading.FindStringSubmatch(rest) {
@@ -47,19 +47,17 @@ func ParseDuration(text string) (time.Duration, error) {
 	return time.Duration(math.Round(sum)) + remainder, nil
 }
 
-// layouts are the forms of a moment that names its day. Where there is no zone
-// the moment is local.
+// layouts are the forms of a time with its day.
 var layouts = []string{
 	time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15:04:05", "2006-01-02T15:04",
 	"2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly,
 }
 
-// Allowed is what [Parse] takes, for messages.
-const Allowed = `allowed are a duration back from now (90s, 1h, 7d), a time (2026-11-22T18:36:28Z; without a zone it is local: "2026-11-22 18:36", 2026-11-22), a time of day (18:36) and now`
+const allowed = `allowed are a duration back from now (90s, 1h, 7d), a time (2026-11-22T18:36:28Z; without a zone it is local: "2026-11-22 18:36", 2026-11-22), a time of day (18:36) and now`
 
-// Parse reads a moment: a duration back from now, RFC 3339, a date with or
-// without a time, or the last time it was that time of day. Without a zone it is
-// in the location of now. The error says what is allowed.
+// Parse parses a duration back from now, a time in RFC 3339, a date with or without a
+// time, or a time of day, which is the last one before now. Without a zone the time is in
+// the location of now. The error states what is allowed.
 func Parse(text string, now time.Time) (time.Time, error) {
 	text = strings.TrimSpace(text)
 	if text == "now" {
@@ -84,5 +82,5 @@ func Parse(text string, now time.Time) (time.Time, error) {
 		}
 		return at, nil
 	}
-	return time.Time{}, errors.New(Allowed)
+	return time.Time{}, errors.New(allowed)
 }

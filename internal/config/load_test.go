@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // samples are values of each setting that differ from the default and from the
@@ -44,22 +45,22 @@ var samples = map[string]struct{ file, short, long, flag string }{
 // and the flag, in this order.
 func TestPrecedence(t *testing.T) {
 	for _, s := range table {
-		if s.outside {
+		if s.flagOnly {
 			continue
 		}
 		sample, found := samples[s.name]
-		if !found || s.short != nil && sample.short == "" {
+		if !found || s.short != "" && sample.short == "" {
 			t.Errorf("%s: the test has no values", s.name)
 			continue
 		}
-		canonical := func(value string, set func(*Settings, string) error) string {
+		canonical := func(text, name string) string {
 			settings := &Settings{}
-			if err := set(settings, value); err != nil {
-				t.Errorf("%s: %q: %v", s.name, value, err)
+			if err := s.set(settings, value{Text: text, Name: name}); err != nil {
+				t.Errorf("%s: %q: %v", s.name, text, err)
 			}
-			return s.get(settings)
+			return s.text(settings)
 		}
-		name := write(t, "# first line\n"+s.key()+": "+sample.file+"\n")
+		name := write(t, "# first line\n"+s.key+": "+sample.file+"\n")
 		var arguments, environ []string
 		last := ""
 		check := func(want, origin string) {
@@ -68,26 +69,26 @@ func TestPrecedence(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := s.get(settings); got != want || got == last && last != "" || settings.origins[s.name] != origin {
+			if got := s.text(settings); got != want || got == last && last != "" || settings.origins[s.name] != origin {
 				t.Errorf("%s: got %q of %q, want %q of %q; before %q", s.name, got, settings.origins[s.name], want, origin, last)
 			}
 			last = want
 		}
-		check(canonical(s.standard, s.set), "default")
+		check(canonical(s.standard, ""), "default")
 		arguments = []string{"--config", name}
-		check(canonical(strings.NewReplacer("'", "", "[", "", "]", "").Replace(sample.file), s.set), "file "+name+":2")
-		if s.short != nil {
-			environ = append(environ, s.short.name+"="+sample.short)
-			check(canonical(sample.short, s.short.set), "environment "+s.short.name)
+		check(canonical(strings.NewReplacer("'", "", "[", "", "]", "").Replace(sample.file), ""), "file "+name+":2")
+		if s.short != "" {
+			environ = append(environ, s.short+"="+sample.short)
+			check(canonical(sample.short, s.short), "environment "+s.short)
 		}
 		environ = append(environ, s.variable()+"="+sample.long)
-		check(canonical(sample.long, s.set), "environment "+s.variable())
+		check(canonical(sample.long, ""), "environment "+s.variable())
 		arguments = append(arguments, "--"+s.name+"="+sample.flag)
-		check(canonical(sample.flag, s.set), "flag --"+s.name)
+		check(canonical(sample.flag, ""), "flag --"+s.name)
 	}
 }
 
-// USE_PROC=0 says nothing, so that the file's value stays.
+// USE_PROC=0 has no effect, so that the file's value stays.
 func TestNoValue(t *testing.T) {
 	name := write(t, "source: netlink\n")
 	settings, err := load(t, []string{"--config", name}, []string{"USE_PROC=0"})
@@ -115,7 +116,7 @@ func TestWhichFile(t *testing.T) {
 		{"short is empty", standard, nil, []string{"CONFIG_FILE="}, standard, "standard"},
 	} {
 		l := loader(t, test.arguments, test.environ)
-		l.standardFile = test.standard
+		l.defaultFile = test.standard
 		settings, err := l.Load()
 		if err != nil || settings.ConfigFile != test.file || settings.HostName != test.hostName {
 			t.Errorf("%s: got %+v, %v", test.name, settings, err)
@@ -126,8 +127,8 @@ func TestWhichFile(t *testing.T) {
 // A file that is there is read, also by its standard name.
 func TestStandardFileUnreadable(t *testing.T) {
 	l := loader(t, nil, nil)
-	l.standardFile = t.TempDir()
-	if _, err := l.Load(); err == nil || !strings.HasPrefix(err.Error(), `--config: "`+l.standardFile+`": it is a folder`) {
+	l.defaultFile = t.TempDir()
+	if _, err := l.Load(); err == nil || !strings.HasPrefix(err.Error(), `--config: "`+l.defaultFile+`": is a directory`) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -145,6 +146,9 @@ func TestReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if l.FileChanged() {
+		t.Error("the file is as it was loaded")
+	}
 	if _, err := rewrite("close_grace: x\n"); err == nil || err.Error() != name+`:1: close_grace: "x": allowed are 0 to 1h, with a unit as in 500ms or 2s` {
 		t.Errorf("got %v", err)
 	}
@@ -152,7 +156,7 @@ func TestReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if short(settings.CloseGrace) != "2s" || short(old.CloseGrace) != "1s" {
+	if settings.CloseGrace != 2*time.Second || old.CloseGrace != time.Second {
 		t.Errorf("close grace is %v, and was %v", settings.CloseGrace, old.CloseGrace)
 	}
 	if got, want := settings.Restart(old), []string{HostName, State}; !slices.Equal(got, want) {
@@ -163,6 +167,9 @@ func TestReload(t *testing.T) {
 	}
 	if err := os.Remove(name); err != nil {
 		t.Fatal(err)
+	}
+	if !l.FileChanged() {
+		t.Error("the file was removed")
 	}
 	if _, err := l.Load(); err == nil {
 		t.Error("a named file that is gone is no error")
