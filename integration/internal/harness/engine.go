@@ -255,8 +255,8 @@ func (c *Container) WaitLogs(t testing.TB, count int, text string) {
 	})
 }
 
-// HostPID returns the pid in the host's pid namespace of one of the container's processes.
-func (c *Container) HostPID(containerPID int) (int, error) {
+// hostPID returns the pid in the host's pid namespace of one of the container's processes.
+func (c *Container) hostPID(containerPID int) (int, error) {
 	folders, err := docker.Processes(c.ID)
 	if err != nil {
 		return 0, err

@@ -137,7 +137,7 @@ func (e *Exec) kill() {
 
 // signal finds the command's host pid by its pid in the container.
 func (e *Exec) signal(signal syscall.Signal) error {
-	pid, err := e.container.HostPID(e.first.PID)
+	pid, err := e.container.hostPID(e.first.PID)
 	if err != nil {
 		return err
 	}

@@ -107,7 +107,7 @@ func (l *Ledger) Judge(happened map[string]Count, precision Precision) *Judgemen
 
 // judge compares one account.
 func (j *Judgement) judge(id string, its *Account, happened Count, precision Precision) {
-	reported := its.Reported()
+	reported := its.reported()
 	j.Happened += happened.Sum()
 	j.Listed += its.Listed.Sum()
 	j.Bursts += its.Bursts.Sum()

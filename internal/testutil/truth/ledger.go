@@ -20,8 +20,8 @@ type Account struct {
 	Early []time.Duration
 }
 
-// Reported is the sum of Listed and Bursts.
-func (a *Account) Reported() Count { return a.Listed.Add(a.Bursts) }
+// reported is the sum of Listed and Bursts.
+func (a *Account) reported() Count { return a.Listed.Add(a.Bursts) }
 
 // Ledger adds up what one portwatcher reported, and folds its events into what is open.
 type Ledger struct {
