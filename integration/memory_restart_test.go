@@ -154,19 +154,3 @@ func reportsAway(t *testing.T, watch *harness.Watch, killed bool) {
 		t.Errorf("it was killed (%v), which the gap is to name: %s", killed, gap.Line)
 	}
 }
-
-// sameLines fails the test where lines are not what they are to be, byte by
-// byte, in the same order.
-func sameLines(t *testing.T, what string, got, want []string) {
-	t.Helper()
-	for i := range max(len(got), len(want)) {
-		switch {
-		case i >= len(got):
-			t.Fatalf("%s: %d lines, want %d; the first that is missing: %s", what, len(got), len(want), want[i])
-		case i >= len(want):
-			t.Fatalf("%s: %d lines, want %d; the first that is too much: %s", what, len(got), len(want), got[i])
-		case got[i] != want[i]:
-			t.Fatalf("%s: line %d of %d is\n%s\nwant\n%s", what, i+1, len(want), got[i], want[i])
-		}
-	}
-}

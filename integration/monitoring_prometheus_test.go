@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -30,12 +29,6 @@ const haste = 150
 
 // prometheus is a Prometheus of the test's own.
 type prometheus struct{ address string }
-
-// loopback returns an address of this host on which nothing else listens: there are so many
-// that no port has to be found first.
-func loopback(port int) string {
-	return fmt.Sprintf("127.%d.%d.%d:%d", 1+rand.N(254), rand.N(256), 1+rand.N(254), port)
-}
 
 // startPrometheus runs the prometheus command with the configuration of deploy/, changed to
 // this target and token file, and accelerated. It ends with the test.
@@ -141,22 +134,6 @@ func hasten(rules string) string {
 		}
 		return strconv.FormatInt((duration/haste).Milliseconds(), 10) + "ms"
 	})
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // ask reads the data of an answer of the HTTP API; the error is Prometheus' own.

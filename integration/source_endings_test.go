@@ -12,17 +12,7 @@ import (
 // its container, or in the number of a gap.
 //
 // It does not run beside other tests, which it would slow down.
-func TestStormsThatEnd(t *testing.T) {
-	harness.Require(t)
-	for _, source := range []string{ebpf, netlink} {
-		t.Run(source, func(t *testing.T) {
-			if source == ebpf {
-				requireEBPF(t)
-			}
-			endingStorms(t, source)
-		})
-	}
-}
+func TestStormsThatEnd(t *testing.T) { eachCountingSource(t, endingStorms) }
 
 func endingStorms(t *testing.T, source string) {
 	const count = 30_000

@@ -62,13 +62,19 @@ func TestStorm(t *testing.T) {
 // Stopped for 5 s in the middle of a storm, as by a snapshot of a virtual machine,
 // portwatcher accounts for all that happened meanwhile.
 func TestPausedInStorm(t *testing.T) {
+	eachCountingSource(t, pausedInStorm)
+}
+
+// eachCountingSource runs a test for each source that has to account for everything, one
+// after another.
+func eachCountingSource(t *testing.T, test func(t *testing.T, source string)) {
 	harness.Require(t)
 	for _, source := range []string{ebpf, netlink} {
 		t.Run(source, func(t *testing.T) {
 			if source == ebpf {
 				requireEBPF(t)
 			}
-			pausedInStorm(t, source)
+			test(t, source)
 		})
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -139,15 +138,6 @@ func TestWebTLS(t *testing.T) {
 	if conn, err := tls.DialWithDialer(&net.Dialer{Timeout: harness.Patience}, "tcp", address, old); err == nil {
 		t.Error("it speaks TLS 1.1")
 		conn.Close()
-	}
-}
-
-// replace puts a file in the place of another, as one step.
-func replace(t *testing.T, path string, content []byte) {
-	t.Helper()
-	write(t, path+".new", string(content))
-	if err := os.Rename(path+".new", path); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -409,8 +408,7 @@ func observe(e *truth.Event) (o observation) {
 	o.port, o.named = int(e.Port), len(e.Processes) > 0
 	switch e.Type {
 	case model.Gap:
-		journal := strings.Contains(e.Reason, "missing from the journal") // and not from standard output
-		if o.gap = !journal; o.gap {
+		if o.gap = !e.OfOtherConsumer(); o.gap {
 			o.losses = int(e.Lost)
 		}
 	case model.Bursts:

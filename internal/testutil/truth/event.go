@@ -29,6 +29,12 @@ func (e *Event) ofOneEndpoint() bool {
 	return e.Container != nil && e.Type != model.Gap && e.Type != model.Bursts
 }
 
+// OfOtherConsumer reports whether the event is a gap of the journal and not of standard
+// output.
+func (e *Event) OfOtherConsumer() bool {
+	return e.Type == model.Gap && strings.Contains(e.Reason, "missing from the journal")
+}
+
 // Parse reads one line, and returns an error where it breaks the contract of the
 // design. Now is when the line was read.
 func Parse(line string, now time.Time) (Event, error) {

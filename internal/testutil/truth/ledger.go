@@ -3,7 +3,6 @@ package truth
 import (
 	"fmt"
 	"maps"
-	"strings"
 	"time"
 
 	"portwatcher/internal/model"
@@ -94,11 +93,8 @@ func (l *Ledger) Take(line string) Event {
 	return event
 }
 
-// otherConsumer is in the reason of a gap that is not of standard output.
-const otherConsumer = "missing from the journal"
-
 func (l *Ledger) takeGap(gap *Event) {
-	if strings.Contains(gap.Reason, otherConsumer) {
+	if gap.OfOtherConsumer() {
 		return
 	}
 	l.Gaps = append(l.Gaps, *gap)
