@@ -74,7 +74,7 @@ func TestMemoryNewer(t *testing.T) {
 }
 
 // A journal that cannot be read is moved aside, which is reported, and a new one is
-// begun: nothing is lost but what it knew, and no id repeats.
+// begun: nothing is lost but what was in it, and no id repeats.
 func TestMemoryCorrupt(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()

@@ -24,7 +24,7 @@ const (
 )
 
 // Killed twenty times in the middle of a storm, portwatcher repeats no id, loses
-// no more than its last batch, and puts the state right at the next start.
+// no more than its last batch, and corrects the state at the next start.
 func TestMemoryKill(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()

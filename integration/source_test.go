@@ -19,11 +19,11 @@ const (
 
 // requireEBPF ends the test where there is no eBPF.
 var requireEBPF = func() func(t *testing.T) {
-	var once sync.Once
+	var checked sync.Once
 	var missing string
 	return func(t *testing.T) {
 		t.Helper()
-		once.Do(func() {
+		checked.Do(func() {
 			if result := harness.Run(t, nil, "check", "--source", ebpf); result.Status != 0 {
 				missing = result.Stdout + result.Stderr
 			}

@@ -215,7 +215,7 @@ func measurePairs(ctx context.Context, s *settings, st *stage, what string, atta
 	return makePairs(spans, samples)
 }
 
-// add has a span pass.
+// add waits for one span, and appends its samples.
 func (p *pairSpans) add(ctx context.Context) (err error) {
 	if err := wait(ctx, pairSettle); err != nil {
 		return err

@@ -35,7 +35,7 @@ func runCapture(ctx context.Context, s *settings, r *report) error {
 	return captureBusy(ctx, s, r)
 }
 
-// captureAlone has the ways watch one container, one after another.
+// captureAlone lets the ways watch one container, one after another.
 func captureAlone(ctx context.Context, s *settings, r *report) error {
 	return onStage(ctx, s, r, newStage("capture", 1, 1, "bridge"), func(st *stage) error {
 		var all []captured

@@ -31,8 +31,8 @@ const (
 	soakLife = 10
 )
 
-// A soak has containers come and go on an engine of its own, and portwatchers with each
-// source that watch them.
+// A soak is an engine of its own on which containers come and go, and a portwatcher with each
+// source that watches them.
 type soak struct {
 	engine   *docker.Private
 	image    string
@@ -162,7 +162,8 @@ func (k *soak) measure(ctx context.Context, s *settings) error {
 	return nil
 }
 
-// comeAndGo starts and ends the containers, each at its own moment, and disturbs.
+// comeAndGo starts and ends the containers, each at its own moment, and
+// meanwhile stops portwatchers and restarts the engine.
 func (k *soak) comeAndGo(ctx context.Context, s *settings) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -13,9 +13,9 @@ import (
 	"portwatcher/internal/testutil/truth"
 )
 
-// judge judges the containers whose openings and closings the source can observe, and apart
-// from them, early, those where a source without eBPF cannot: there nothing may be reported
-// too often.
+// judge returns all, of the containers whose openings and closings the source can observe,
+// and early, of those where a source without eBPF cannot: there nothing may be reported too
+// often.
 func (k *soak) judge(w *soakWatcher) (all, early *truth.Judgement) {
 	if w.source == sourceEBPF {
 		return w.account.judge(k.happened(), w.source), &truth.Judgement{}

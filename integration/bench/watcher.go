@@ -45,7 +45,7 @@ type watcher struct {
 // one goroutine. The line is valid during the call only.
 type observer func(line []byte, at time.Time)
 
-// observe hands the lines that are read from now on to o.
+// observe passes the lines that are read from now on to o.
 func (w *watcher) observe(o observer) { w.observer.Store(&o) }
 
 // watch starts portwatcher with a source and more arguments, and returns when its list is
@@ -103,9 +103,8 @@ func launchWatcher(binary string, endpoints int, arguments ...string) (w *watche
 	return w, opened, nil
 }
 
-// follow reads lines until standard output ends, and hands over the opened
-// events that make the list complete. Nothing is decoded meanwhile: that would
-// take its share of the processor.
+// follow reads lines until standard output ends, and sends the opened events that make the
+// list complete. It decodes nothing, which would take processor time from portwatcher.
 func (w *watcher) follow(output io.Reader, endpoints int, begin time.Time, first chan<- [][]byte) {
 	var opened [][]byte
 	scanner := bufio.NewScanner(output)

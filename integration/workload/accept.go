@@ -49,7 +49,7 @@ func connectAndAccept(ctx context.Context, server *socket, rate int) (int, error
 	done := 0
 	for pause(ctx, step) {
 		due := int(time.Since(begin).Seconds() * float64(rate))
-		// A machine that cannot keep up loses connections, not its bound.
+		// A machine that is too slow makes fewer connections.
 		for burst := 0; done < due && burst < rate && ctx.Err() == nil; burst++ {
 			if err := connectOnce(server.fd, to); err != nil {
 				return done, err

@@ -185,7 +185,7 @@ func dialAll(to unix.Sockaddr, rate int, reset bool) error {
 		next = next.Add(connectionStep)
 		if pause := time.Until(next); pause > 0 {
 			sleep := unix.NsecToTimespec(int64(pause))
-			// An early end of the sleep changes nothing: next rules.
+			// After an early end only this batch comes early.
 			_ = unix.Nanosleep(&sleep, nil)
 		} else if -pause > 100*connectionStep {
 			next = time.Now()
