@@ -47,27 +47,6 @@ func TestGoServer(t *testing.T) {
 	watch.Expect(t, 2, harness.Match{Port: 8080})
 }
 
-// A group of sockets on one port is open until its last one closes.
-func TestReuseport(t *testing.T) {
-	harness.Require(t)
-	t.Parallel()
-	watch := harness.StartWatch(t, harness.WatchSpec{})
-	container := idle(t, "group")
-	group := container.Exec(t, "listen", "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81",
-		"--reuseport", "8", "--leave-after", "1s")
-	group.WaitFacts(t, 2*8-1, "opened") // the first of them started it
-	watch.WaitOpen(t, listening(t, container, 2))
-	group.WaitFacts(t, 2, "closed")
-	watch.Marker(t, container, 1000)
-	for _, port := range []int{80, 81} {
-		watch.Expect(t, 1, harness.Match{Port: port})
-	}
-	group.Stop(t)
-	watch.WaitEvent(t, 0, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
-	watch.WaitEvent(t, 0, harness.Closed(container.Name, "udp", "0.0.0.0", 81))
-	watch.Expect(t, 4+2, harness.Match{})
-}
-
 // A port that the kernel chose is a port with TCP, and a client with UDP.
 func TestUDPClients(t *testing.T) {
 	harness.Require(t)

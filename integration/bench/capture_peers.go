@@ -38,7 +38,7 @@ func inNamespace(container int, program []string) []string {
 
 func startPeer(p peer) func(context.Context, *stage, *tally) (capturing, error) {
 	return func(ctx context.Context, st *stage, t *tally) (capturing, error) {
-		path, err := command(ctx, p.program, p.debianPackage)
+		path, err := command(p.program, p.debianPackage)
 		if err != nil {
 			return capturing{}, err
 		}

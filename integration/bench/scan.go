@@ -73,7 +73,7 @@ func runScan(ctx context.Context, s *settings, r *report) error {
 		{waySS, "ss", "iproute2", &order.SS},
 		{wayLsof, "lsof", "lsof", &order.Lsof},
 	} {
-		path, err := command(ctx, tool.program, tool.debianPackage)
+		path, err := command(tool.program, tool.debianPackage)
 		if err != nil {
 			reasons[tool.way] = err.Error()
 		}

@@ -89,18 +89,6 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// startBrowser starts a Chromium, which it installs on Debian where it is
-// missing. The caller closes it.
-func startBrowser(ctx context.Context) (*browser.Browser, error) {
-	path, err := browser.Path()
-	if err != nil {
-		if path, err = command(ctx, browser.Package, browser.Package); err != nil {
-			return nil, err
-		}
-	}
-	return browser.Start(path)
-}
-
 const (
 	// browserPorts open and close far enough from each other that each event
 	// comes alone: the page draws once in 100 ms at most.
@@ -127,7 +115,11 @@ type browserDelays struct {
 
 // measureBrowser opens and closes ports while a browser shows the page.
 func (n *webNumbers) measureBrowser(ctx context.Context, st *stage, beside string) (err error) {
-	chromium, err := startBrowser(ctx)
+	path, err := browser.Path()
+	if err != nil {
+		return err
+	}
+	chromium, err := browser.Start(path)
 	if err != nil {
 		return err
 	}
