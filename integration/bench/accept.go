@@ -132,7 +132,8 @@ func measureResets(ctx context.Context, s *settings, st *stage) (shares map[stri
 
 // turn lets portwatcher run with the source that name is, if it is one, and
 // calls work with its pid or 0.
-func (s *stage) turn(ctx context.Context, name string, d time.Duration, work func(context.Context, int, time.Duration) error) (t turn, err error) {
+func (s *stage) turn(ctx context.Context, name string, d time.Duration,
+	work func(context.Context, int, time.Duration) error) (t turn, err error) {
 	t.name = name
 	pid := 0
 	if slices.Contains(sources, name) {

@@ -140,7 +140,8 @@ func storm(ctx context.Context, st *stage, port, count int) (perSecond float64, 
 
 // hold opens some ports for 50 ms each.
 func hold(ctx context.Context, st *stage, t *tally) error {
-	_, err := st.exec(ctx, st.ids[0], "burst", "--base-port", strconv.Itoa(heldPort), "--count", strconv.Itoa(heldCount), "--hold", "50ms", "--interval", "10ms")
+	_, err := st.exec(ctx, st.ids[0], "burst", "--base-port", strconv.Itoa(heldPort), "--count", strconv.Itoa(heldCount),
+		"--hold", "50ms", "--interval", "10ms")
 	if err != nil {
 		return err
 	}
@@ -295,12 +296,14 @@ func captureAims(all []captured, count int) table {
 			cost.aim, cost.met = "at most bpftrace's "+showPrecise(other), c.perEvent(count) <= other
 		}
 		aims = append(aims,
-			aim{c.source + ": unaccounted of the " + showCount(2*count) + " openings and closings", showCount(c.unaccounted(count)), wantedSum(c.source), c.accounted(count)},
+			aim{c.source + ": unaccounted of the " + showCount(2*count) + " openings and closings", showCount(c.unaccounted(count)),
+				wantedSum(c.source), c.accounted(count)},
 			cost,
 			aim{c.source + ": of the ports held 50 ms", fmt.Sprintf("%d and %d", c.held.opened, c.held.closed), "all", c.held == held},
 			value(c.source+": resident memory before", showMegabytes(c.memory.idle)),
 			value(c.source+": highest meanwhile", showMegabytes(c.memory.highest)),
-			aim{c.source + ": afterwards", showMegabytes(c.memory.after), "under " + showMegabytes(int64(aimRelease*float64(c.memory.idle))), c.memory.released()},
+			aim{c.source + ": afterwards", showMegabytes(c.memory.after), "under " + showMegabytes(int64(aimRelease*float64(c.memory.idle))),
+				c.memory.released()},
 			value(c.source+": time until then", showTime(c.memory.back)))
 	}
 	return aimTable("Aims of the capture", []string{

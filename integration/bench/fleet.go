@@ -193,7 +193,8 @@ func (f *fleetResult) table(s *settings) table {
 
 // engineEvents counts what the engine reported in a span of time.
 func (s *stage) engineEvents(ctx context.Context, begin, end time.Time) (int, error) {
-	output, err := s.docker(ctx, "events", "--since", begin.Format(time.RFC3339Nano), "--until", end.Format(time.RFC3339Nano), "--format", "{{.Action}}")
+	output, err := s.docker(ctx, "events", "--format", "{{.Action}}",
+		"--since", begin.Format(time.RFC3339Nano), "--until", end.Format(time.RFC3339Nano))
 	return len(strings.Fields(output)), err
 }
 

@@ -312,7 +312,8 @@ func (n *journalNumbers) table() table {
 		"%s events over 30 days in %d containers: endpoints that open and close, each with a process, written as fast as the journal takes them. "+
 			"The burst is %s events at %s a second. Delays are from Offer, which does not wait for the disk, to a reader that follows, at %s events a second for %s; "+
 			"another process reads each 200 ms. Questions are asked of all events by a process that opens the journal first; median of %d. The disk is that of the temporary folder.",
-		showCount(n.events), journalContainers, showCount(journalBurst), showCount(journalBurstRate), showCount(journalSteadyRate), journalSteady, journalRounds)},
+		showCount(n.events), journalContainers, showCount(journalBurst), showCount(journalBurstRate), showCount(journalSteadyRate),
+		journalSteady, journalRounds)},
 		[]aim{
 			value("events a second, sustained", showCount(int64(events/n.sustained.Seconds()))),
 			{fmt.Sprintf("events that were refused of a burst of %s a second", showCount(journalBurstRate)), showCount(n.refused), "0", n.refused == 0},
@@ -320,13 +321,13 @@ func (n *journalNumbers) table() table {
 			value("what an event adds to the way to standard output (Offer), mean", fmt.Sprintf("%d ns", n.offer.Nanoseconds())),
 			value("slowest Offer of the burst", showTime(n.offerSlowest)),
 			value("delay to a reader of this process, median", showTime(median(n.inside))),
-			{"delay to a reader of this process, p99", showTime(quantile(n.inside, 0.99)), "under " + showTime(aimJournalDelay), quantile(n.inside, 0.99) < aimJournalDelay},
+			below("delay to a reader of this process, p99", quantile(n.inside, 0.99), aimJournalDelay),
 			value("delay to a reader of another process, median", showTime(median(n.outside))),
 			value("delay to a reader of another process, p99", showTime(quantile(n.outside, 0.99))),
 			value("size on disk", showMegabytes(n.size)),
 			{"bytes of an event on disk", showMean(float64(n.size) / events), fmt.Sprintf("under %d", aimJournalSize), float64(n.size)/events < aimJournalSize},
 			value("bytes of an event as a JSON line", showMean(float64(n.lines)/events)),
-			{fmt.Sprintf("the last hour of one container (%d events)", n.lastHourFound), showTime(median(n.lastHour)), "under " + showTime(aimJournalQuery), median(n.lastHour) < aimJournalQuery},
+			below(fmt.Sprintf("the last hour of one container (%d events)", n.lastHourFound), median(n.lastHour), aimJournalQuery),
 			value("the last 100 events of one container", showTime(median(n.last100))),
 			value("all events of one port (no index)", showTime(median(n.onePort))),
 			value(fmt.Sprintf("what was open 15 days ago (%d endpoints)", n.found), showTime(median(n.at))),

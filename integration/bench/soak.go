@@ -306,7 +306,8 @@ func (k *soak) live(ctx context.Context, l life) (err error) {
 		return err
 	}
 	if l.storms() {
-		if err := k.exec(ctx, l, id, "storm", "--protocol", l.protocol(), "--port", strconv.Itoa(stormPort), "--count", strconv.Itoa(k.storm)); err != nil {
+		err := k.exec(ctx, l, id, "storm", "--protocol", l.protocol(), "--port", strconv.Itoa(stormPort), "--count", strconv.Itoa(k.storm))
+		if err != nil {
 			return err
 		}
 	}
@@ -342,7 +343,8 @@ func (k *soak) command(l life) []string {
 func (k *soak) liveEarly(ctx context.Context, l life, id string) error {
 	var state string
 	err := untilEach(ctx, time.Second, soakPatience, func() (err error) {
-		if state, err = k.docker(ctx, "inspect", "--format", "{{.State.Running}} {{.State.ExitCode}}", id); err == nil && strings.HasPrefix(state, "true") {
+		state, err = k.docker(ctx, "inspect", "--format", "{{.State.Running}} {{.State.ExitCode}}", id)
+		if err == nil && strings.HasPrefix(state, "true") {
 			err = errors.New("a storm that began with its container goes on")
 		}
 		return err

@@ -219,8 +219,8 @@ func (d *demo) try(ctx context.Context, l load) error {
 		fmt.Printf("... and %d lines more\n", more)
 	}
 	if len(lines) < l.reports {
-		fmt.Printf("These are %d of %d lines after %v. A port that is not selected is not reported; by /proc alone, one that is held shorter than a scan interval (HOLD_MS=%d) is missed.\n",
-			len(lines), l.reports, tryTime, d.settings.hold.Milliseconds())
+		fmt.Printf("These are %d of %d lines after %v. A port that is not selected is not reported; "+
+			"by /proc alone, one that is held shorter than a scan interval (HOLD_MS=%d) is missed.\n", len(lines), l.reports, tryTime, d.settings.hold.Milliseconds())
 	}
 	return nil
 }

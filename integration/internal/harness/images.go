@@ -72,7 +72,8 @@ var portwatcherImage = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	image := testImage("portwatcher")
-	_, err = Default.Docker(slices.Concat([]string{"build", "--quiet", "--target", "prebuilt", "--file", filepath.Join(root, "Dockerfile"), "--tag", image},
+	_, err = Default.Docker(slices.Concat(
+		[]string{"build", "--quiet", "--target", "prebuilt", "--file", filepath.Join(root, "Dockerfile"), "--tag", image},
 		labels, []string{buildContext})...)
 	return image, err
 })

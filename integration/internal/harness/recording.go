@@ -68,7 +68,8 @@ func StartRecordingIn(t testing.TB, state, monitor string, arguments ...string) 
 	}
 	defer written.Close()
 	r := &Recording{}
-	r.command, r.HealthSocket = hostCommand(t, slices.Concat([]string{"run", "--format", "json", "--scan-interval", ScanInterval.String()}, arguments))
+	r.command, r.HealthSocket = hostCommand(t, slices.Concat(
+		[]string{"run", "--format", "json", "--scan-interval", ScanInterval.String()}, arguments))
 	if r.output, err = os.Open(path); err != nil {
 		t.Fatal(err)
 	}

@@ -78,7 +78,8 @@ func (e *Event) checkBurst() error {
 		return errors.New("a burst that counts nothing")
 	case b.First.IsZero() || b.First.After(b.Last) || b.First.Location() != time.UTC || b.Last.Location() != time.UTC:
 		return errors.New("a burst without first and last, or their order is wrong")
-	case len(b.Ports) > model.MaxBurstPorts || len(b.Ports) > b.PortCount || !slices.IsSorted(b.Ports) || len(slices.Compact(slices.Clone(b.Ports))) != len(b.Ports):
+	case len(b.Ports) > model.MaxBurstPorts || len(b.Ports) > b.PortCount ||
+		!slices.IsSorted(b.Ports) || len(slices.Compact(slices.Clone(b.Ports))) != len(b.Ports):
 		return errors.New("the ports of a burst are not distinct, not in order, too many, or more than port_count")
 	case e.Port != 0 && b.PortCount != 1:
 		return errors.New("a burst of one port and of several")

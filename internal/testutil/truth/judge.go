@@ -128,7 +128,8 @@ func (j *Judgement) judge(id string, its *Account, happened Count, precision Pre
 	}
 	j.Gaps += min(its.Lost, missing)
 	if its.Lost < missing {
-		j.Short = append(j.Short, fmt.Sprintf("%.12s: %d of %d openings and %d of %d closings", id, reported.Opened, happened.Opened, reported.Closed, happened.Closed))
+		j.Short = append(j.Short, fmt.Sprintf("%.12s: %d of %d openings and %d of %d closings",
+			id, reported.Opened, happened.Opened, reported.Closed, happened.Closed))
 	}
 }
 
