@@ -5,13 +5,13 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/attribute"
 	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/metrics"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/server"
 	"portwatcher/internal/server/page"
 	"portwatcher/internal/version"
@@ -49,7 +49,7 @@ func ownNamespace(procRoot string, log logrus.FieldLogger) model.Namespace {
 		log.WithError(err).Debug("The own network namespace is not known.")
 		return model.Namespace{}
 	}
-	host, err := attribute.HostNamespace(procRoot)
+	host, err := procfs.HostNamespace(procRoot)
 	if err != nil {
 		log.WithError(err).Debug("The host's network namespace is not known by this process.")
 	}

@@ -15,6 +15,7 @@ import (
 	"portwatcher/internal/model"
 	"portwatcher/internal/preflight"
 	"portwatcher/internal/probe"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/source"
 )
 
@@ -53,7 +54,7 @@ func prepare(s *config.Settings) (*logrus.Logger, *engine.Engine, error) {
 func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, error) {
 	e, err := engine.New(engine.Options{
 		Host: s.DockerHost, Logger: log,
-		Alive: func(c *model.Container) bool { return attribute.Exists(s.ProcRoot, c.PID) },
+		Alive: func(c *model.Container) bool { return procfs.Exists(s.ProcRoot, c.PID) },
 	})
 	if err != nil {
 		return nil, usageError{err}
@@ -76,7 +77,7 @@ func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, ch
 	if change != nil {
 		change(&options)
 	}
-	return capture.New(options)
+	return capture.New(options), nil
 }
 
 // tuning is what can change while the program runs.

@@ -166,7 +166,7 @@ func subscribeIn(pid int) (subscribe func() (end func() error, err error), close
 		return nil, nil, err
 	}
 	subscribe = func() (func() error, error) {
-		listener, err := sockdiag.Listen(namespace.FD(), sockdiag.Options{})
+		listener, err := sockdiag.Listen(namespace.FD(), 0)
 		if err != nil {
 			return nil, err
 		}

@@ -1,3 +1,18 @@
+// Package attribute finds the owner of a socket: the processes that hold it, and the
+// container that it belongs to.
+//
+// It reads /proc and the cgroup file system and keeps no state but caches. It neither
+// asks the engine nor decides when to search: its callers search for the holders of a
+// socket when the socket is new, and again when [Lives] reports that a process that
+// held it has ended or become another program.
+//
+// Invariants:
+//
+//   - The first answer counts: the socket's cgroup, the cgroup of a process that holds
+//     the socket, the only container of the namespace.
+//   - A container that the engine has not announced yet owns its sockets: no other
+//     container gets them.
+//   - No lock is held during I/O that another caller does not wait for.
 package attribute
 
 import (
@@ -6,6 +21,27 @@ import (
 
 	"portwatcher/internal/model"
 )
+
+// Owner is the owner of a socket, as far as it is known.
+type Owner struct {
+	// Container is nil if the socket belongs to no known container.
+	Container *model.Container
+	// Processes hold the socket; ordered by pid, empty if none was found.
+	Processes []model.Process
+}
+
+// Members are the containers that a socket can belong to.
+type Members struct {
+	// Lookup returns a running container by its full id, nil if there is none.
+	Lookup func(id string) *model.Container
+	// Forms are the learned forms of this engine; nil is none.
+	Forms *Forms
+	// Namespace are the containers that share the socket's network namespace.
+	Namespace []*model.Container
+	// Host is true for the host's own namespace, where the host owns what belongs
+	// to no container.
+	Host bool
+}
 
 // EngineResolver is where the Docker Engine's own DNS resolver listens, inside
 // the network namespace of each container on a user-defined network.
@@ -24,9 +60,7 @@ func NewAttributor(finder *Finder, cgroups *Cgroups) *Attributor {
 	return &Attributor{finder: finder, cgroups: cgroups}
 }
 
-// Attribute returns the owner of each socket, in the order of sockets. The
-// container is the first answer of: the socket's cgroup, the cgroup of a
-// process that holds it, the only container of the namespace.
+// Attribute returns the owner of each socket, in the order of sockets.
 //
 // denied counts the processes whose open files could not be listed, where a socket
 // was found with none of the others. The error names what could not be read; the
@@ -70,10 +104,8 @@ func (a *Attributor) container(s model.Socket, processes []model.Process, member
 		}
 		stranger += unknown
 	}
-	// A container that the engine has not announced yet owns its sockets
-	// itself, and what belongs to no container of the host's namespace belongs
-	// to the host. The engine's resolver is in the container's namespace, but is no
-	// process of the container.
+	// The engine's resolver is in the container's namespace, but is no process of
+	// the container.
 	if stranger != "" || members.Host || len(members.Namespace) != 1 || s.Address == EngineResolver {
 		return nil, err
 	}
@@ -90,8 +122,8 @@ func (a *Attributor) CgroupPath(id uint64) (string, error) {
 	return path, err
 }
 
-// KnownCgroupPath is CgroupPath without I/O: ok is false where only that can
-// find the path.
+// KnownCgroupPath is CgroupPath without I/O: ok is false where only I/O can find the
+// path.
 func (a *Attributor) KnownCgroupPath(id uint64) (path string, ok bool) {
 	if id == 0 || a.cgroups == nil {
 		return "", true

@@ -106,7 +106,7 @@ func TestProveDamagedStat(t *testing.T) {
 	for _, stat := range []string{"", "7", "7 (a) S 1 7", "7 (a) S 1 7 7 0 -1 x 0"} {
 		root := t.TempDir()
 		fake(t, root, 7, map[string]string{"cgroup": "0::/\n", "mountinfo": onHost, "stat": stat, "comm": "a\n"})
-		if err := Prove(root, &model.Container{ID: ownID, PID: 7}); err == nil || !strings.Contains(err.Error(), "stat of process 7") {
+		if err := Prove(root, &model.Container{ID: ownID, PID: 7}); err == nil || !strings.Contains(err.Error(), "7/stat") {
 			t.Errorf("%q: error %v, want one that names it", stat, err)
 		}
 	}
@@ -119,7 +119,7 @@ func TestProveRealProcess(t *testing.T) {
 		kernel.Skip(t, err.Error())
 	}
 	child := kernel.Isolated(t)
-	folder, _ := kernel.Cgroup(t, cgroups.Root(), "portwatcher-test-"+ownID)
+	folder, _ := kernel.Cgroup(t, cgroups.root, "portwatcher-test-"+ownID)
 	t.Cleanup(func() { kernel.End(t, child) }) // before the cgroup
 	c := &model.Container{ID: ownID, PID: child.Process.Pid}
 	if err, ok := errors.AsType[*StrangerError](Prove("/proc", c)); !ok || err.Name != "sleep" {

@@ -2,12 +2,10 @@ package attribute
 
 import (
 	"container/list"
-	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"portwatcher/internal/model"
+	"portwatcher/internal/procfs"
 )
 
 // How long the details of a process are used.
@@ -23,9 +21,9 @@ const (
 
 // Cache keeps the details of processes, so that a process that opens thousands of
 // ports is not read for each of them. Details are keyed by pid and name, and belong
-// to one process: as long as that lives its folder is the same inode. Details of
-// the last second are returned without a system call; older ones take one, and
-// after 10 s they are read anew, since a process can change its user and program.
+// to one process: as long as it lives its folder is the same inode. Details of the
+// last second are returned without a system call; older ones need one, and after
+// 10 s they are read again, since a process can change its user and program.
 //
 // A Cache is not safe for concurrent use.
 type Cache struct {
@@ -33,7 +31,7 @@ type Cache struct {
 	now     func() time.Time
 	entries map[cacheKey]*list.Element // of *cached
 	used    list.List                  // the most recently used first
-	path    []byte                     // reused, ends with a zero byte
+	folders folders
 }
 
 type cacheKey struct {
@@ -51,15 +49,15 @@ type cached struct {
 
 // NewCache returns an empty cache of what finder reads.
 func NewCache(finder *Finder) *Cache {
-	return &Cache{finder: finder, now: time.Now, entries: map[cacheKey]*list.Element{}}
+	return &Cache{finder: finder, now: time.Now, entries: map[cacheKey]*list.Element{}, folders: folders{procRoot: finder.procRoot}}
 }
 
-// Describe returns a process as the only element of a slice, for what an event
-// reports: pid and name are those of the event, and the rest comes from procRoot if
-// the process exists and has that name. A process that has ended keeps the details
-// that were read while it lived for 10 s.
+// Describe returns the process of an event as the only element of a slice: pid and name
+// are those of the event, and the rest comes from procRoot if the process exists and has
+// that name. A process that has ended keeps, for 10 s, the details that were read while
+// it lived.
 //
-// The slice is shared with other callers and is never changed, also not by them.
+// The slice is shared: neither the Cache nor its callers change it.
 func (c *Cache) Describe(pid int, name string) []model.Process {
 	key := cacheKey{pid, name}
 	now := c.now()
@@ -72,7 +70,7 @@ func (c *Cache) Describe(pid int, name string) []model.Process {
 	if now.Sub(e.checked) < freshFor {
 		return e.processes
 	}
-	inode, err := c.folder(pid)
+	inode, err := c.folders.inode(pid)
 	same := err == nil && inode == e.inode || gone(err) && e.inode != 0
 	if e.checked = now; !same || now.Sub(e.read) >= readFor {
 		e.inode, e.read = inode, now
@@ -90,7 +88,7 @@ func (c *Cache) add(key cacheKey, now time.Time) []model.Process {
 		c.used.Remove(oldest)
 	}
 	e := &cached{key: key, read: now, checked: now}
-	e.inode, _ = c.folder(key.pid) // before the details: they are of this process, or of a later one that the next check finds
+	e.inode, _ = c.folders.inode(key.pid) // before the details: if they are of a later process, the next check finds it
 	e.processes = c.read(key)
 	c.entries[key] = c.used.PushFront(e)
 	return e.processes
@@ -98,18 +96,11 @@ func (c *Cache) add(key cacheKey, now time.Time) []model.Process {
 
 // read returns the details of a process, or pid and name alone.
 func (c *Cache) read(key cacheKey) []model.Process {
-	p := c.finder.Describe(key.pid)
+	p := procfs.Describe(c.finder.procRoot, key.pid)
 	if p.Name != key.name {
 		p = model.Process{PID: key.pid, Name: key.name}
 	}
 	return []model.Process{p}
-}
-
-// folder returns the inode of a process's folder, 0 with an error.
-func (c *Cache) folder(pid int) (uint64, error) {
-	c.path = append(append(c.path[:0], c.finder.procRoot...), '/')
-	c.path = append(strconv.AppendInt(c.path, int64(pid), 10), 0)
-	return folderInode(unix.AT_FDCWD, c.path)
 }
 
 // equal compares the details of a process.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"portwatcher/internal/model"
+	"portwatcher/internal/procfs"
 )
 
 // cacheOver returns a cache over a folder, with a clock that stands.
@@ -153,7 +154,7 @@ func TestCacheIsBounded(t *testing.T) {
 
 func TestCacheOfThisProcess(t *testing.T) {
 	c, pass := cacheOver("/proc")
-	want := NewFinder("/proc").Describe(os.Getpid())
+	want := procfs.Describe("/proc", os.Getpid())
 	for range 3 {
 		if got := c.Describe(want.PID, want.Name)[0]; !equal(&got, &want) || got.Executable == "" {
 			t.Errorf("%+v, want %+v", got, want)
@@ -172,7 +173,7 @@ func TestCacheOfThisProcess(t *testing.T) {
 }
 
 func BenchmarkCache(b *testing.B) {
-	own := NewFinder("/proc").Describe(os.Getpid())
+	own := procfs.Describe("/proc", os.Getpid())
 	for name, each := range map[string]time.Duration{"hit": 0, "revalidated": freshFor, "miss": readFor} {
 		b.Run(name, func(b *testing.B) {
 			c := NewCache(NewFinder("/proc"))

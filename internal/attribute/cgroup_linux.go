@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,13 +12,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/procfs"
 )
 
-// ErrNoCgroup2 reports that no cgroup v2 hierarchy is visible.
-var ErrNoCgroup2 = errors.New("no cgroup v2 hierarchy is visible (mount the host's /sys/fs/cgroup read-only); containers that share a namespace are distinguished by their processes alone")
-
-// Bounds on the cgroups that are remembered: of those found, far more than there
-// are on a host at one time.
+// Bounds on the cgroups that are remembered: maxPaths is far more than a host has.
 const (
 	maxPaths   = 1 << 16
 	maxUnknown = 4096
@@ -29,37 +26,31 @@ const (
 // hierarchy. It is safe for concurrent use.
 type Cgroups struct {
 	root string // of the v2 hierarchy
-	// noHandles is set once folders cannot be opened by their id, so that the
-	// hierarchy is walked instead.
+	// noHandles is set when folders cannot be opened by their id: the hierarchy is
+	// walked instead.
 	noHandles atomic.Bool
+	walks     walks
 
-	mutex   sync.Mutex // guards what follows, for map operations alone
+	mutex   sync.Mutex // guards the maps
 	paths   map[uint64]string
 	unknown map[uint64]struct{} // cgroups that do not exist: an id is never used again
-	walks   walks
 }
 
-// OpenCgroups opens the v2 hierarchy at root, or at root/unified on a hybrid host.
-// The error wraps [ErrNoCgroup2] if neither is one.
+// OpenCgroups opens the v2 hierarchy that [procfs.CgroupRoot] finds at root.
 func OpenCgroups(root string) (*Cgroups, error) {
-	for _, candidate := range []string{root, filepath.Join(root, "unified")} {
-		var st unix.Statfs_t
-		if err := unix.Statfs(candidate, &st); err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
-			return newCgroups(candidate), nil
-		}
+	root, err := procfs.CgroupRoot(root)
+	if err != nil {
+		return nil, fmt.Errorf("%w (mount the host's /sys/fs/cgroup read-only); containers that share a namespace are distinguished by their processes alone", err)
 	}
-	return nil, fmt.Errorf("%s: %w", root, ErrNoCgroup2)
+	return newCgroups(root), nil
 }
 
 func newCgroups(root string) *Cgroups {
 	return &Cgroups{root: root, paths: map[uint64]string{}, unknown: map[uint64]struct{}{}, walks: walks{now: time.Now}}
 }
 
-// Root returns the folder of the v2 hierarchy.
-func (c *Cgroups) Root() string { return c.root }
-
-// Known returns what is remembered of a cgroup, without I/O. ok is false where
-// nothing is; path is empty for a cgroup that is known not to exist.
+// Known returns the remembered path of a cgroup, without I/O. ok is false where nothing
+// is remembered; path is empty for a cgroup that does not exist.
 func (c *Cgroups) Known(id uint64) (path string, ok bool) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -74,11 +65,11 @@ func (c *Cgroups) Known(id uint64) (path string, ok bool) {
 // is false for a cgroup that does not exist. A cgroup that is not remembered costs
 // four system calls.
 //
-// Without CAP_DAC_READ_SEARCH it takes a walk of the hierarchy. Callers that come
+// Without CAP_DAC_READ_SEARCH it needs a walk of the hierarchy. Callers that come
 // during a walk wait for it and share it, and the time between walks grows as long
 // as they find nothing: a caller that comes before the next walk is due gets found
-// false, and may ask again later. The error is that of a walk, or of what is
-// missing to open a folder.
+// false, and may call again later. The error is that of a walk, or of opening a
+// folder by its id.
 func (c *Cgroups) Path(id uint64) (path string, found bool, err error) {
 	if path, ok := c.Known(id); ok {
 		return path, path != "", nil
@@ -102,22 +93,21 @@ func (c *Cgroups) Path(id uint64) (path string, found bool, err error) {
 func (c *Cgroups) remember(id uint64, path string) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	switch {
-	case path == "":
+	if path == "" {
 		if len(c.unknown) >= maxUnknown {
 			clear(c.unknown)
 		}
 		c.unknown[id] = struct{}{}
-	default:
-		if len(c.paths) >= maxPaths {
-			clear(c.paths)
-		}
-		c.paths[id] = path
+		return
 	}
+	if len(c.paths) >= maxPaths {
+		clear(c.paths)
+	}
+	c.paths[id] = path
 }
 
-// cannotOpenByHandle returns whether an error of [Cgroups.byHandle] comes from a
-// missing right, a seccomp profile or an old kernel: then it will not work later.
+// cannotOpenByHandle reports whether an error of [Cgroups.byHandle] comes from a
+// missing right, a seccomp profile or an old kernel, so that later calls fail too.
 func cannotOpenByHandle(err error) bool {
 	for _, errno := range []unix.Errno{unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EOPNOTSUPP, unix.EINVAL} {
 		if errors.Is(err, errno) {
@@ -135,7 +125,7 @@ var errElsewhere = errors.New("the folder is not below the root")
 // cgroup's folder is its id.
 const handleType = 0xfe
 
-// byHandle opens the folder by its id, which takes CAP_DAC_READ_SEARCH, and reads
+// byHandle opens the folder by its id, which needs CAP_DAC_READ_SEARCH, and reads
 // its path. A cgroup that does not exist is no error.
 func (c *Cgroups) byHandle(id uint64) (path string, found bool, err error) {
 	root, err := unix.Open(c.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

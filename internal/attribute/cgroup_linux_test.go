@@ -20,7 +20,7 @@ func TestCgroupsOfThisHost(t *testing.T) {
 		kernel.Skip(t, err.Error())
 	}
 	name := fmt.Sprintf("portwatcher-test-%d", os.Getpid())
-	outer, _ := kernel.Cgroup(t, c.Root(), name)
+	outer, _ := kernel.Cgroup(t, c.root, name)
 	_, id := kernel.Cgroup(t, outer, "inner")
 	want := "/" + name + "/inner"
 	if path, ok, err := c.byHandle(id); path != want || !ok {
@@ -29,7 +29,7 @@ func TestCgroupsOfThisHost(t *testing.T) {
 	if path, ok, err := c.byHandle(1); path != "/" || !ok {
 		t.Errorf("the root by handle: %q, %v, %v", path, ok, err)
 	}
-	if paths, err := readHierarchy(c.Root()); err != nil || paths[id] != want || paths[1] != "/" {
+	if paths, err := readHierarchy(c.root); err != nil || paths[id] != want || paths[1] != "/" {
 		t.Errorf("by walk: %q and %q, error %v", paths[id], paths[1], err)
 	}
 	if path, ok := c.Known(id); ok {
@@ -208,7 +208,7 @@ func BenchmarkCgroups(b *testing.B) {
 	})
 	b.Run("by walk", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := readHierarchy(c.Root()); err != nil {
+			if _, err := readHierarchy(c.root); err != nil {
 				b.Fatal(err)
 			}
 		}

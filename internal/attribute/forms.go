@@ -12,16 +12,15 @@ const idLength = 64
 
 // ContainerIn returns the container that cgroup paths name. Each of paths is one
 // path, or the content of a /proc/<pid>/cgroup. Engines name a container's cgroup
-// by its id ("/docker/<id>", "docker-<id>.scope"), and containers in containers
-// stand below each other.
+// by its id ("/docker/<id>", "docker-<id>.scope"). Containers in containers are below
+// each other: the innermost id for which lookup returns a container counts.
 //
-// The innermost id that lookup knows is the container. An unknown id below it is a
-// container of an engine that runs inside. Where lookup knows none, stranger is the
-// outermost id of a container that may be one of this engine's and that the engine
-// has not announced yet. It is empty where none stands there, or where the form of
-// the path is another engine's and is not among forms, which may be nil.
+// If lookup finds none, stranger is the outermost id of a container that may be one of
+// this engine's and that the engine has not announced yet. It is empty where there is no
+// id, or where the form of the path is another engine's and is not among forms, which may
+// be nil.
 //
-// It keeps nothing; stranger is a part of one of paths.
+// ContainerIn keeps nothing; stranger is a part of one of paths.
 func ContainerIn(forms *Forms, lookup func(id string) *model.Container, paths ...string) (c *model.Container, stranger string) {
 	for _, path := range paths {
 		found, unknown := containerIn(forms, lookup, path)
@@ -74,17 +73,17 @@ func isHex(b byte) bool { return b >= '0' && b <= '9' || b >= 'a' && b <= 'f' }
 const maxForms = 64
 
 // Forms are the forms in which cgroup paths name containers of this engine although
-// the form is another engine's by its name: the engine may be Podman behind
+// by its name the form is another engine's: the engine may be Podman behind
 // Docker's API, or run Kubernetes' containers.
 //
 // A *Forms never changes and is safe for concurrent use; nil is the empty set. The
-// owner of the containers keeps the newest and passes it to those who read paths.
+// owner of the containers keeps the newest and passes it to the readers of paths.
 type Forms struct {
 	known map[string]struct{}
 }
 
-// Learn returns forms with those in which paths name containers that lookup knows:
-// f itself if it has them all. paths are as in [ContainerIn].
+// Learn returns f with the forms in which paths name containers that lookup finds, or f
+// itself if it has them all. paths are as in [ContainerIn].
 func (f *Forms) Learn(lookup func(id string) *model.Container, paths ...string) *Forms {
 	for _, path := range paths {
 		for at, id := range idsIn(path) {
@@ -97,14 +96,13 @@ func (f *Forms) Learn(lookup func(id string) *model.Container, paths ...string) 
 }
 
 func (f *Forms) with(form string) *Forms {
-	next := &Forms{known: map[string]struct{}{}}
+	next := &Forms{known: map[string]struct{}{form: {}}}
 	if f != nil {
 		if len(f.known) >= maxForms {
 			return f
 		}
 		maps.Copy(next.known, f.known)
 	}
-	next.known[form] = struct{}{}
 	return next
 }
 
@@ -135,8 +133,8 @@ var foreignPrefixes = []string{
 	"cri-containerd:", "nerdctl-", // containerd without and with systemd driver
 }
 
-// foreignForm returns the form of the path around the id at a place of paths where
-// that form is certainly another engine's, else the empty string. The form is the
+// foreignForm returns the form of the path around the id at a place of paths if that
+// form is certainly another engine's, otherwise the empty string. The form is the
 // kind of folder above, a slash, and the element with a star for the id:
 // "kubepods/cri-containerd-*.scope".
 func foreignForm(paths string, at int) string {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/testutil/kernel"
 )
 
@@ -27,7 +28,7 @@ func sleeper(t testing.TB) *exec.Cmd {
 	})
 	// It has its name only after exec.
 	kernel.Eventually(t, "the process is sleep", func() bool {
-		return NewFinder("/proc").Describe(command.Process.Pid).Name == "sleep"
+		return procfs.Describe("/proc", command.Process.Pid).Name == "sleep"
 	})
 	return command
 }
@@ -57,7 +58,7 @@ func TestLivesOfRealProcesses(t *testing.T) {
 	if err := a.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	kernel.Eventually(t, "the process has ended", func() bool { return Ending("/proc", a.Process.Pid) })
+	kernel.Eventually(t, "the process has ended", func() bool { return procfs.Ending("/proc", a.Process.Pid) })
 	expectPIDs(t, "one is a zombie", changed(t, l, false, both...))
 	expectPIDs(t, "one is a zombie, with details", changed(t, l, true, both...), a.Process.Pid)
 	expectPIDs(t, "returned before", changed(t, l, true, both...))
@@ -69,7 +70,7 @@ func TestLivesOfRealProcesses(t *testing.T) {
 	_ = b.Wait()
 	expectPIDs(t, "the other is gone", changed(t, l, false, both...), b.Process.Pid)
 	expectPIDs(t, "returned before", changed(t, l, false, both...))
-	if !Ending("/proc", b.Process.Pid) || Ending("/proc", os.Getpid()) {
+	if !procfs.Ending("/proc", b.Process.Pid) || procfs.Ending("/proc", os.Getpid()) {
 		t.Error("a process that is gone has ended, this one has not")
 	}
 }
@@ -90,7 +91,7 @@ func TestLivesAfterExec(t *testing.T) {
 	})
 	pid := command.Process.Pid
 	named := func(name string) func() bool {
-		return func() bool { return NewFinder("/proc").Describe(pid).Name == name }
+		return func() bool { return procfs.Describe("/proc", pid).Name == name }
 	}
 	kernel.Eventually(t, "the shell runs", named("sh"))
 	expectPIDs(t, "as recorded", changed(t, l, true, Recorded{pid, "sh"}))
@@ -165,7 +166,7 @@ func TestLivesWithoutProc(t *testing.T) {
 	if _, err := NewLives(root).Changed(nil, nil, false); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), root) {
 		t.Errorf("error %v; want one that names the folder", err)
 	}
-	if Ending(t.TempDir(), 7) != true {
+	if procfs.Ending(t.TempDir(), 7) != true {
 		t.Error("a process that is not there has ended")
 	}
 }
@@ -185,32 +186,14 @@ func TestLivesOfDamagedProcess(t *testing.T) {
 
 func TestLivesAllocateNothing(t *testing.T) {
 	l := NewLives("/proc")
-	recorded := []Recorded{{os.Getpid(), NewFinder("/proc").Describe(os.Getpid()).Name}, {1, NewFinder("/proc").Describe(1).Name}}
-	for name, details := range map[string]bool{"folders": false, "details": true} {
-		var pids []int
-		var err error
-		allocations := testing.AllocsPerRun(100, func() { pids, err = l.Changed(pids[:0], recorded, details) })
-		// Opening the root copies its path.
-		if err != nil || len(pids) > 0 || allocations > 1 {
-			t.Errorf("%s: %v allocations, %v changed, error %v; want 1 at most, none", name, allocations, pids, err)
-		}
+	recorded := []Recorded{{os.Getpid(), procfs.Describe("/proc", os.Getpid()).Name}, {1, procfs.Describe("/proc", 1).Name}}
+	var pids []int
+	var err error
+	allocations := testing.AllocsPerRun(100, func() { pids, err = l.Changed(pids[:0], recorded, false) })
+	// Checking the root copies its path.
+	if err != nil || len(pids) > 0 || allocations > 1 {
+		t.Errorf("%v allocations, %v changed, error %v; want 1 at most, none", allocations, pids, err)
 	}
-}
-
-func FuzzParseStat(f *testing.F) {
-	own, err := os.ReadFile("/proc/self/stat")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(own)
-	f.Add([]byte("7 (a) (b) Z 1 1 1 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 18446744073709551615 8192 1"))
-	f.Add([]byte("7 )( Z"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s, ok := parseStat(b)
-		if ok && (s.state == 0 || len(s.name) > len(b)) {
-			t.Errorf("%q is parsed as %+v", b, s)
-		}
-	})
 }
 
 // BenchmarkLives is a check of the processes that hold ports.

@@ -29,44 +29,6 @@ func TestSocketInode(t *testing.T) {
 	}
 }
 
-func TestParseStatus(t *testing.T) {
-	for _, test := range []struct {
-		name, status string
-		want         model.Process
-		uid          int64
-	}{
-		{"nested pid namespaces", "Name:\tnginx\nUmask:\t0022\nPid:\t1827\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n", model.Process{PID: 1, Name: "nginx", ContainerPID: 7}, 33},
-		{"host process", "Name:\tsshd: [listener]\nUid:\t0\t0\t0\t0\nNSpid:\t812\n", model.Process{PID: 1, Name: "sshd: [listener]", ContainerPID: 812}, 0},
-		{"old kernel without NSpid", "Name:\ta\nUid:\t5\t5\t5\t5\n", model.Process{PID: 1, Name: "a"}, 5},
-		{"damaged", "Name\nUid:\tx y z w\nNSpid:\t\nNSpid:\tq\nUid:\t1\n", model.Process{PID: 1}, -1},
-		{"empty", "", model.Process{PID: 1}, -1},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			got := model.Process{PID: 1}
-			parseStatus(&got, test.status)
-			uid := int64(-1)
-			if got.UID != nil {
-				uid = int64(*got.UID)
-			}
-			got.UID = nil
-			if got != test.want || uid != test.uid {
-				t.Errorf("got %+v uid %d, want %+v uid %d", got, uid, test.want, test.uid)
-			}
-		})
-	}
-}
-
-func FuzzParseStatus(f *testing.F) {
-	f.Add("Name:\tnginx\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n")
-	f.Fuzz(func(t *testing.T, status string) {
-		var p model.Process
-		parseStatus(&p, status)
-		if strings.Contains(p.Name, "\n") {
-			t.Errorf("name %q has a line's end", p.Name)
-		}
-	})
-}
-
 // listenInChild starts a process that holds the socket of l, and returns its
 // pid.
 func listenInChild(t *testing.T, l *net.TCPListener) int {
@@ -241,10 +203,7 @@ func TestAttribute(t *testing.T) {
 	}
 }
 
-func TestDescribeGoneProcess(t *testing.T) {
-	if p := NewFinder("/proc").Describe(1 << 30); p.PID != 1<<30 || p.Name != "" || p.UID != nil {
-		t.Errorf("%+v; want the pid alone", p)
-	}
+func TestCgroupOfGoneProcess(t *testing.T) {
 	if paths, err := NewFinder("/proc").cgroupOf(1 << 30); paths != "" || err != nil {
 		t.Errorf("%q, %v; want nothing", paths, err)
 	}

@@ -7,73 +7,58 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 )
 
 // The time from the end of a walk to the next: a walk takes walkShare of the time
-// at most, and the time doubles with each walk that finds nobody's cgroup.
+// at most, and the time doubles with each walk that does not find the cgroup.
 const (
 	shortestPause = 50 * time.Millisecond
 	longestPause  = 10 * time.Second
 	walkShare     = 20 // one part of so many
 )
 
-// walks is the state of the walks of a hierarchy. The mutex of Cgroups guards it.
+// walks is the state of the walks of a hierarchy. The walk under way owns pause and due.
 type walks struct {
 	now   func() time.Time
-	under *walk // the walk under way
+	group singleflight.Group
 	pause time.Duration
 	due   time.Time // of the next
 }
 
-// walk is one walk. done is closed at its end, and then err is valid.
-type walk struct {
-	done chan struct{}
-	err  error
-}
-
 // byWalk is [Cgroups.Path] where folders cannot be opened by their id.
 func (c *Cgroups) byWalk(id uint64) (path string, found bool, err error) {
-	c.mutex.Lock()
-	w := c.walks.under
-	switch {
-	case w != nil: // it has begun before this cgroup was asked for
-		c.mutex.Unlock()
-		<-w.done
-	case c.walks.now().Before(c.walks.due):
-		c.mutex.Unlock()
-		return "", false, nil
-	default:
-		w = &walk{done: make(chan struct{})}
-		c.walks.under = w
-		c.mutex.Unlock()
-		c.run(w, id)
-	}
+	_, err, _ = c.walks.group.Do("", func() (any, error) { return nil, c.walk(id) })
 	path, _ = c.Known(id)
-	return path, path != "", w.err
+	return path, path != "", err
 }
 
-// run walks for a caller that asks for a cgroup. If that is not found it does not
-// exist: it did before the walk began.
-func (c *Cgroups) run(w *walk, id uint64) {
-	defer close(w.done)
-	begin := c.walks.now()
+// walk reads the hierarchy if that is due. If it does not find the cgroup, the cgroup
+// does not exist: the caller got its id before the walk began.
+func (c *Cgroups) walk(id uint64) error {
+	w := &c.walks
+	begin := w.now()
+	if begin.Before(w.due) {
+		return nil
+	}
 	paths, err := readHierarchy(c.root)
-	end := c.walks.now()
-
+	end := w.now()
+	_, found := paths[id]
+	if w.pause = min(max(2*w.pause, shortestPause), longestPause); found {
+		w.pause = shortestPause
+	}
+	w.due = end.Add(max(w.pause, walkShare*end.Sub(begin)))
+	if err != nil {
+		return err
+	}
 	c.mutex.Lock()
-	if w.err = err; err == nil {
-		c.paths = paths // what is gone is forgotten
-	}
-	_, found := c.paths[id]
-	if c.walks.pause = min(max(2*c.walks.pause, shortestPause), longestPause); found {
-		c.walks.pause = shortestPause
-	}
-	c.walks.due = end.Add(max(c.walks.pause, walkShare*end.Sub(begin)))
-	c.walks.under = nil
+	c.paths = paths // removed cgroups are forgotten
 	c.mutex.Unlock()
-	if err == nil && !found {
+	if !found {
 		c.remember(id, "")
 	}
+	return nil
 }
 
 // readHierarchy returns the path of each cgroup below root by its id.

@@ -129,17 +129,13 @@ type timers struct {
 	burstSet, viewSet          bool
 }
 
-// New returns a capture that does nothing yet. The error is that of reading the clocks.
-func New(o Options) (*Capture, error) {
-	wall, err := clock.NewWall()
-	if err != nil {
-		return nil, err
-	}
+// New returns a capture that does nothing yet.
+func New(o Options) *Capture {
 	if o.Prove == nil {
 		o.Prove = attribute.Prove
 	}
 	c := &Capture{
-		options: o, tuning: o.Tuning, log: o.Logger, wall: wall,
+		options: o, tuning: o.Tuning, log: o.Logger, wall: clock.NewWall(),
 		env: &source.Env{
 			ProcRoot: o.ProcRoot, Logger: o.Logger, Mode: o.Mode, Finder: o.Finder, Attributor: o.Attributor, Observer: o.Observer,
 			Inbox: make(chan source.Observation, inboxLength), Closed: make(chan struct{}),
@@ -171,7 +167,7 @@ func New(o Options) (*Capture, error) {
 	c.publishDirectory()
 	c.recall()
 	c.buildView()
-	return c, nil
+	return c
 }
 
 func stoppedTimer() *time.Timer {

@@ -7,12 +7,12 @@ import (
 	"slices"
 	"strings"
 
-	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
 	"portwatcher/internal/exposure"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/source"
 )
 
@@ -109,7 +109,7 @@ func (c *Capture) blind() error {
 			why = m.unreachable
 		}
 	}
-	if errors.Is(why, ErrNoHostPIDNamespace) && attribute.HostProcesses(c.options.ProcRoot) {
+	if errors.Is(why, ErrNoHostPIDNamespace) && procfs.HostProcesses(c.options.ProcRoot) {
 		return nil
 	}
 	return why

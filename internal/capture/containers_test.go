@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"portwatcher/internal/attribute"
 	"portwatcher/internal/engine"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/source"
 	"portwatcher/internal/testutil/kernel"
 )
@@ -195,7 +195,7 @@ func TestNoProcessCanBeSeen(t *testing.T) {
 		t.Errorf("error %v, want %v", err, ErrNoHostPIDNamespace)
 	}
 
-	if !attribute.HostProcesses("/proc") {
+	if !procfs.HostProcesses("/proc") {
 		kernel.Skip(t, "the processes here are not the host's")
 	}
 	r = newRig(t, nil) // a container that is listed while it dies proves nothing

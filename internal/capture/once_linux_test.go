@@ -11,6 +11,7 @@ import (
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/engine"
 	"portwatcher/internal/model"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/source"
 	"portwatcher/internal/testutil/kernel"
 )
@@ -18,11 +19,11 @@ import (
 // inCgroup puts a box into the cgroup of its container.
 func inCgroup(t *testing.T, b *kernel.Box) *kernel.Box {
 	t.Helper()
-	cgroups, err := attribute.OpenCgroups("/sys/fs/cgroup")
+	root, err := procfs.CgroupRoot("")
 	if err != nil {
 		kernel.Skip(t, err.Error())
 	}
-	folder, _ := kernel.Cgroup(t, cgroups.Root(), "portwatcher-test-"+boxed(b, "").ID)
+	folder, _ := kernel.Cgroup(t, root, "portwatcher-test-"+boxed(b, "").ID)
 	t.Cleanup(b.End) // before the cgroup
 	if err := os.WriteFile(filepath.Join(folder, "cgroup.procs"), fmt.Append(nil, b.Process.Pid), 0o644); err != nil {
 		t.Fatal(err)

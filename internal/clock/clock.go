@@ -1,18 +1,19 @@
 // Package clock measures time on the host's boot clock.
 //
-// The wall clock can be set while portwatcher runs, back as well as forward. All
-// that is compared, ordered or waited for inside is therefore an [Instant] of
+// The wall clock can be set while portwatcher runs, back as well as forward. Whatever
+// the program compares, orders or waits for is therefore an [Instant] of
 // CLOCK_BOOTTIME, which never steps and which eBPF programs read too. Only an
-// event that leaves the capture carries wall-clock time; see [Wall].
-//
-// It knows nothing else of the project.
+// event that leaves the capture has wall-clock time; see [Wall]. Functions and the
+// methods of Instant are safe for concurrent use.
 package clock
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
-// Instant is a moment on the boot clock, in nanoseconds since the host was
-// started. The zero value means "not known". An Instant of before the start of
-// the host, which a wall-clock time of an earlier boot becomes, is negative.
+// Instant is a moment on the boot clock, in nanoseconds since the host was started.
+// Zero is an unknown moment. A wall-clock time of an earlier boot becomes negative.
 type Instant int64
 
 // Add returns the instant d later.
@@ -21,13 +22,13 @@ func (i Instant) Add(d time.Duration) Instant { return i + Instant(d) }
 // Sub returns the time from other to i.
 func (i Instant) Sub(other Instant) time.Duration { return time.Duration(i - other) }
 
-// Before says whether i is earlier than other.
+// Before reports whether i is earlier than other.
 func (i Instant) Before(other Instant) bool { return i < other }
 
-// After says whether i is later than other.
+// After reports whether i is later than other.
 func (i Instant) After(other Instant) bool { return i > other }
 
-// IsZero says whether the instant is not known.
+// IsZero reports whether the instant is unknown.
 func (i Instant) IsZero() bool { return i == 0 }
 
 // Since returns the time from an instant to now.
@@ -35,3 +36,15 @@ func Since(i Instant) time.Duration { return Now().Sub(i) }
 
 // Until returns the time from now to an instant.
 func Until(i Instant) time.Duration { return i.Sub(Now()) }
+
+// Sleep waits. It returns false where ctx ended before.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

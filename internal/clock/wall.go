@@ -1,9 +1,12 @@
 package clock
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
-// resampleAfter is how old the last reading of the clocks may be when an instant
-// is newer: a step of the wall clock is noticed within it.
+// resampleAfter is how much newer than the last reading an instant may be: a step of
+// the wall clock has effect within it.
 const resampleAfter = 100 * time.Millisecond
 
 // reading is the wall clock read between two readings of the boot clock, all in
@@ -14,42 +17,33 @@ type reading struct {
 
 // Wall converts between instants and wall-clock time.
 //
-// Both clocks come from the kernel's one timekeeper and differ by a number that
-// changes only when the wall clock is set: frequency corrections act on both. A
-// reading bounds that number from both sides. While the readings agree, their
-// bounds are intersected; when one contradicts the bounds, the clock was set, and it
-// alone counts. The number that is used changes only when the bounds exclude it, so
-// that an instant has the same wall-clock time whenever it is asked for.
+// Both clocks come from the kernel's one timekeeper. Their difference changes only when
+// the wall clock is set: frequency corrections act on both. A reading gives bounds of the
+// difference. While readings agree, Wall intersects their bounds; when one contradicts
+// the others, the clock was set, and only that one counts. The difference in use changes
+// only when the bounds exclude it, so that an instant always has the same wall-clock
+// time.
 //
 // A Wall is not safe for concurrent use.
 type Wall struct {
-	read      func() (reading, error)
+	read      func() reading
 	low, high int64 // bounds of wall minus boot
 	offset    int64 // between the bounds
 	sampled   int64 // boot time of the last reading
 }
 
-// NewWall reads the clocks. The error is that of clock_gettime(2).
-func NewWall() (*Wall, error) { return newWall(readClocks) }
+// NewWall reads the clocks.
+func NewWall() *Wall { return newWall(readClocks) }
 
-func newWall(read func() (reading, error)) (*Wall, error) {
-	w := &Wall{read: read}
-	r, err := read()
-	if err != nil {
-		return nil, err
-	}
-	w.low, w.high, w.sampled = r.wall-r.after, r.wall-r.before, r.after
-	w.offset = w.low + (w.high-w.low)/2
-	return w, nil
+func newWall(read func() reading) *Wall {
+	w := &Wall{read: read, low: math.MinInt64, high: math.MaxInt64, offset: math.MinInt64}
+	w.sample()
+	return w
 }
 
-// sample reads the clocks again. Clocks that were read once do not fail; should
-// they, the last offset stays.
+// sample reads the clocks again.
 func (w *Wall) sample() {
-	r, err := w.read()
-	if err != nil {
-		return
-	}
+	r := w.read()
 	low, high := r.wall-r.after, r.wall-r.before
 	if max(low, w.low) <= min(high, w.high) {
 		low, high = max(low, w.low), min(high, w.high)
@@ -60,8 +54,21 @@ func (w *Wall) sample() {
 	}
 }
 
-// Time returns the wall-clock time of an instant, in UTC, on the wall clock as it
-// is set at present. The zero instant is the zero time.
+// readClocks returns the reading with the smallest interval of a few: one that was
+// interrupted has a large one.
+func readClocks() reading {
+	var best reading
+	for try := range 4 {
+		r := reading{before: int64(Now()), wall: time.Now().UnixNano(), after: int64(Now())}
+		if try == 0 || r.after-r.before < best.after-best.before {
+			best = r
+		}
+	}
+	return best
+}
+
+// Time returns the wall-clock time of an instant, in UTC, by the present wall clock. The
+// zero instant is the zero time.
 func (w *Wall) Time(i Instant) time.Time {
 	if i == 0 {
 		return time.Time{}
@@ -72,8 +79,8 @@ func (w *Wall) Time(i Instant) time.Time {
 	return time.Unix(0, int64(i)+w.offset).UTC()
 }
 
-// Instant returns the instant of a wall-clock time, by the wall clock as it is
-// set at present. The zero time is the zero instant.
+// Instant returns the instant of a wall-clock time, by the present wall clock. The zero
+// time is the zero instant.
 func (w *Wall) Instant(t time.Time) Instant {
 	if t.IsZero() {
 		return 0

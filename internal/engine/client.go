@@ -17,8 +17,8 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// api is what is used of the Engine API, under the names of
-// [github.com/docker/docker/client.Client]. All of it are GET requests.
+// api is the part of [github.com/docker/docker/client.Client] that is used. All of it
+// are GET requests.
 type api interface {
 	ClientVersion() string
 	Info(ctx context.Context) (system.Info, error)
@@ -67,14 +67,14 @@ func parseHost(host string) (target, error) {
 	if os.Getenv(client.EnvOverrideCertPath) != "" {
 		t.scheme = "https"
 	} else if os.Getenv(client.EnvTLSVerify) != "" {
-		// The client would go on without TLS, against the user's wish.
+		// The client would connect without TLS.
 		return target{}, fmt.Errorf("%s is set but %s is not: set it to the folder of ca.pem, cert.pem and key.pem",
 			client.EnvTLSVerify, client.EnvOverrideCertPath)
 	}
 	return t, nil
 }
 
-// transport makes the transport that all clients of an engine share. The
+// transport returns the transport that all clients of an engine share. The
 // client library configures it: a dialer for sockets, TLS and proxies.
 func (t target) transport() (*http.Transport, error) {
 	var options []client.Opt
@@ -83,7 +83,7 @@ func (t target) transport() (*http.Transport, error) {
 	}
 	var transport *http.Transport
 	options = append(options, client.WithHost(t.host), func(c *client.Client) error {
-		// Taken by an option: once the client is built, it is wrapped.
+		// An option takes it: the finished client wraps it.
 		var ok bool
 		if transport, ok = c.HTTPClient().Transport.(*http.Transport); !ok {
 			return fmt.Errorf("transport of the client is a %T", c.HTTPClient().Transport)
@@ -92,7 +92,7 @@ func (t target) transport() (*http.Transport, error) {
 	})
 	if _, err := client.NewClientWithOpts(options...); err != nil {
 		if path := os.Getenv(client.EnvOverrideCertPath); path != "" && !t.socket {
-			return nil, fmt.Errorf("%s: %q: %w (wanted are ca.pem, cert.pem and key.pem)", client.EnvOverrideCertPath, path, err)
+			return nil, fmt.Errorf("%s: %q: %w (the folder must have ca.pem, cert.pem and key.pem)", client.EnvOverrideCertPath, path, err)
 		}
 		return nil, fmt.Errorf("%s: %q: %w", t.from, t.host, err)
 	}
@@ -102,13 +102,13 @@ func (t target) transport() (*http.Transport, error) {
 	return transport, nil
 }
 
-// connect makes a client and agrees on the version of the API with the engine.
-// A client is made for each connection since its version only ever goes down,
-// and an upgraded engine may refuse the old one.
+// connect makes a client and negotiates the version of the API. Each connection has
+// its own client, since the version of a client only goes down, and an upgraded engine
+// may refuse an old version.
 func connect(ctx context.Context, t target, transport *http.Transport) (api, error) {
-	reading := &readOnly{next: transport}
-	httpClient := &http.Client{Transport: reading, CheckRedirect: client.CheckRedirect}
-	// WithHost insists on an http.Transport, so the real one comes after it.
+	guard := &readOnly{next: transport}
+	httpClient := &http.Client{Transport: guard, CheckRedirect: client.CheckRedirect}
+	// WithHost requires an http.Transport, so the client that is used comes after it.
 	c, err := client.NewClientWithOpts(client.WithHost(t.host), client.WithScheme(t.scheme), client.WithHTTPClient(httpClient))
 	if err != nil {
 		return nil, fmt.Errorf("client for the Docker Engine at %s: %w", t.host, err)
@@ -118,8 +118,8 @@ func connect(ctx context.Context, t target, transport *http.Transport) (api, err
 	ping, err := c.Ping(ctx)
 	if err != nil {
 		// The client replaces "no such file" and "connection refused" by a
-		// question; the transport's own error says what to do.
-		if cause := reading.lastError(); cause != nil && client.IsErrConnectionFailed(err) {
+		// question; the error of the transport has the errno.
+		if cause := guard.lastError(); cause != nil && client.IsErrConnectionFailed(err) {
 			err = cause
 		}
 		return nil, newConnectError(t.host, err)
@@ -128,8 +128,8 @@ func connect(ctx context.Context, t target, transport *http.Transport) (api, err
 	return c, nil
 }
 
-// readOnly lets nothing but GET requests pass. The client's ping is a HEAD
-// request, which is sent as GET; everything else is refused.
+// readOnly sends GET requests only. It sends the client's ping, a HEAD request, as
+// GET, and refuses everything else.
 type readOnly struct {
 	next http.RoundTripper
 
@@ -137,10 +137,9 @@ type readOnly struct {
 	last error
 }
 
-// errNotReadOnly says that a request would not have been a GET.
+// errNotReadOnly is the error for a request that is not a GET.
 var errNotReadOnly = errors.New("refused: only GET requests are sent to the engine")
 
-// RoundTrip implements [http.RoundTripper].
 func (r *readOnly) RoundTrip(request *http.Request) (*http.Response, error) {
 	switch {
 	case request.Method == http.MethodGet:
@@ -148,12 +147,11 @@ func (r *readOnly) RoundTrip(request *http.Request) (*http.Response, error) {
 		request = request.Clone(request.Context())
 		request.Method = http.MethodGet
 	default:
+		err := errNotReadOnly
 		if request.Body != nil {
-			if err := request.Body.Close(); err != nil {
-				return nil, fmt.Errorf("%s %s: %w (closing its body: %w)", request.Method, request.URL.Path, errNotReadOnly, err)
-			}
+			err = errors.Join(err, request.Body.Close())
 		}
-		return nil, fmt.Errorf("%s %s: %w", request.Method, request.URL.Path, errNotReadOnly)
+		return nil, fmt.Errorf("%s %s: %w", request.Method, request.URL.Path, err)
 	}
 	response, err := r.next.RoundTrip(request)
 	r.mu.Lock()
@@ -162,7 +160,7 @@ func (r *readOnly) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// lastError returns what the last request failed with below HTTP, or nil.
+// lastError returns the error of the last request below HTTP, or nil.
 func (r *readOnly) lastError() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,9 +16,9 @@ import (
 	"portwatcher/internal/model"
 )
 
-// convert translates an inspected container. It returns nil for one that is
-// not running. What cannot be understood is left out, and named by the error;
-// the container is good all the same.
+// convert translates an inspected container. It returns nil for one that is not
+// running. Parts that cannot be parsed are left out of the container, and the error
+// names them.
 // Source: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerInspect.
 func convert(from container.InspectResponse) (c *model.Container, started time.Time, err error) {
 	if from.ContainerJSONBase == nil || from.State == nil || !from.State.Running || from.State.Pid == 0 {
@@ -31,8 +30,7 @@ func convert(from container.InspectResponse) (c *model.Container, started time.T
 		PID:    from.State.Pid,
 		Paused: from.State.Paused,
 	}
-	// Without it a die event is believed whatever its time, so an engine that
-	// leaves it out does no harm.
+	// Without a start time a die event of any time counts.
 	started, startedErr := time.Parse(time.RFC3339Nano, from.State.StartedAt)
 	if startedErr != nil {
 		startedErr = fmt.Errorf("start time: %w", startedErr)
@@ -53,7 +51,7 @@ func convert(from container.InspectResponse) (c *model.Container, started time.T
 		c.Ports, publishedErr = publishedPorts(from.NetworkSettings.Ports)
 	}
 	if err := errors.Join(startedErr, exposedErr, addressErr, publishedErr); err != nil {
-		return c, started, fmt.Errorf("container %s: not understood: %w", c.Name, err)
+		return c, started, fmt.Errorf("container %s: cannot be parsed: %w", c.Name, err)
 	}
 	return c, started, nil
 }
@@ -88,7 +86,7 @@ func publishedPorts(ports nat.PortMap) ([]model.PublishedPort, error) {
 	var found []model.PublishedPort
 	var failed []error
 	for name, bindings := range ports {
-		inside, err := parsePorts(string(name))
+		inside, err := parsePorts(name)
 		if err != nil {
 			failed = append(failed, err)
 		}
@@ -116,20 +114,12 @@ func publishedPorts(ports nat.PortMap) ([]model.PublishedPort, error) {
 // that none is bound yet.
 func bindingAddress(binding nat.PortBinding) (netip.AddrPort, error) {
 	address := netip.IPv4Unspecified()
+	var err error
 	if binding.HostIP != "" {
-		var err error
-		if address, err = netip.ParseAddr(binding.HostIP); err != nil {
-			return netip.AddrPort{}, err
-		}
+		address, err = netip.ParseAddr(binding.HostIP)
 	}
-	if binding.HostPort == "" {
-		return netip.AddrPortFrom(address, 0), nil
-	}
-	number, err := strconv.ParseUint(binding.HostPort, 10, 16)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	return netip.AddrPortFrom(address, uint16(number)), nil
+	number, portErr := nat.ParsePort(binding.HostPort)
+	return netip.AddrPortFrom(address, uint16(number)), errors.Join(err, portErr)
 }
 
 // exposedPorts returns the declared TCP and UDP ports, sorted.
@@ -137,7 +127,7 @@ func exposedPorts(ports nat.PortSet) ([]model.ExposedPort, error) {
 	var found []model.ExposedPort
 	var failed []error
 	for name := range ports {
-		some, err := parsePorts(string(name))
+		some, err := parsePorts(name)
 		if err != nil {
 			failed = append(failed, err)
 		}
@@ -149,34 +139,22 @@ func exposedPorts(ports nat.PortSet) ([]model.ExposedPort, error) {
 	return slices.Compact(found), errors.Join(failed...)
 }
 
-// parsePorts understands "80/tcp", "80" (TCP) and "8000-8010/udp". Other
-// protocols, which is SCTP, give none.
-func parsePorts(text string) ([]model.ExposedPort, error) {
-	numbers, name, found := strings.Cut(text, "/")
-	if !found {
-		name = "tcp"
-	}
-	if strings.EqualFold(name, "sctp") {
+// parsePorts parses "80/tcp", "80" (TCP) and "8000-8010/udp". SCTP gives no ports.
+func parsePorts(text nat.Port) ([]model.ExposedPort, error) {
+	name := strings.ToLower(text.Proto())
+	if name == "sctp" {
 		return nil, nil
 	}
 	var protocol model.Protocol
-	if err := protocol.UnmarshalText([]byte(strings.ToLower(name))); err != nil {
-		return nil, fmt.Errorf("port %q: %w", text, err)
+	first, last, err := text.Range()
+	if err == nil {
+		err = protocol.UnmarshalText([]byte(name))
 	}
-	low, high, isRange := strings.Cut(numbers, "-")
-	if !isRange {
-		high = low
+	if err == nil && first == 0 {
+		err = errors.New("want 1 to 65535")
 	}
-	first, err := strconv.ParseUint(low, 10, 16)
 	if err != nil {
 		return nil, fmt.Errorf("port %q: %w", text, err)
-	}
-	last, err := strconv.ParseUint(high, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("port %q: %w", text, err)
-	}
-	if first == 0 || last < first {
-		return nil, fmt.Errorf("port %q: want 1 to 65535, the lower first", text)
 	}
 	ports := make([]model.ExposedPort, 0, last-first+1)
 	for number := first; number <= last; number++ {

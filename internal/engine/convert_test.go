@@ -135,7 +135,7 @@ func FuzzParsePorts(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		ports, err := parsePorts(text)
+		ports, err := parsePorts(nat.Port(text))
 		if err != nil && ports != nil {
 			t.Errorf("%q: both ports and an error", text)
 		}

@@ -1,19 +1,18 @@
-// Package engine keeps a true picture of the running containers, by the Docker
-// Engine API.
+// Package engine follows the running containers of a Docker Engine by its API.
 //
-// It only reads: every request that leaves the process is a GET, and a test
-// proves it. It does not select containers, open namespaces or keep state on
-// disk.
+// It only reads: every request is a GET. It does not select containers, open
+// namespaces or keep state on disk. One loop subscribes to events, lists the
+// containers and reconciles, again after every error.
 //
 // Invariants of [Engine.Follow]:
 //
-//   - DO believe a die event, or a list that lacks the container. DON'T take a
-//     lost connection, a failed list or a failed inspection for a stop: with
+//   - DO report a container as stopped after a die event, or a list that lacks it.
+//     DON'T after a lost connection, a failed list or a failed inspection: with
 //     live-restore containers outlive their engine.
 //   - DO inspect when something may have changed, and compare. DON'T derive
-//     state from the order of events: an event may be older than what is known.
+//     state from the order of events: an event may be older than the last inspection.
 //   - DON'T let the reader of events wait for anything: the engine drops events
-//     for a slow reader and does not say so.
+//     for a slow reader without notice.
 //
 // Source: https://docs.docker.com/reference/api/engine/.
 package engine
@@ -31,8 +30,7 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Bounds on single requests. An engine that hangs is told from one that is
-// slow by them alone, and a busy engine needs seconds.
+// Bounds on single requests. A busy engine needs seconds.
 const (
 	pingTimeout    = 10 * time.Second
 	infoTimeout    = 10 * time.Second
@@ -40,18 +38,17 @@ const (
 	inspectTimeout = 5 * time.Second
 )
 
-// Options say which engine to use.
+// Options configure [New].
 type Options struct {
 	// Host is the engine's address: "unix:///path", "tcp://host:port",
-	// "http://host:port" or "https://host:port". Empty means the environment
-	// variable DOCKER_HOST, and where that is empty too, the default socket.
+	// "http://host:port" or "https://host:port". Empty means DOCKER_HOST, and where
+	// that is empty too, the default socket.
 	Host string
-	// Alive says whether a container's first process still is there, by other
-	// means than the engine. With it, the list from time to time inspects only
-	// what seems to have changed. Nil inspects all.
+	// Alive reports, without the engine, whether a container's first process exists.
+	// With it, the periodic list inspects only containers that seem to have changed.
+	// Nil inspects all.
 	Alive func(*model.Container) bool
-	// Logger receives what the caller cannot learn from errors and changes.
-	// Nil discards it.
+	// Logger receives what neither errors nor changes report. Nil discards it.
 	Logger logrus.FieldLogger
 }
 
@@ -74,18 +71,12 @@ type Info struct {
 	APIVersion      string
 	OperatingSystem string
 	KernelVersion   string
-	// CgroupVersion is "1" or "2", or empty where the engine does not tell.
-	CgroupVersion string
-	// CgroupDriver is "cgroupfs", "systemd" or "none".
-	CgroupDriver string
 }
 
-// New prepares the use of an engine; it does not connect. TLS follows
-// DOCKER_CERT_PATH and DOCKER_TLS_VERIFY as the docker command does, for
-// addresses that are not sockets. DOCKER_API_VERSION is ignored: the version
-// is negotiated, anew for each connection, since an engine may be replaced.
-//
-// An error names the setting that is wrong.
+// New checks the settings and does not connect. TLS follows DOCKER_CERT_PATH and
+// DOCKER_TLS_VERIFY as the docker command does, for addresses that are not sockets.
+// DOCKER_API_VERSION is ignored: each connection negotiates the version, since an
+// engine may be replaced. The error names the setting that is wrong.
 func New(o Options) (*Engine, error) {
 	target, err := parseHost(o.Host)
 	if err != nil {
@@ -107,8 +98,7 @@ func New(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Close releases idle connections. Calls under way are ended by their
-// contexts, not by Close.
+// Close releases idle connections. It does not end calls; their contexts do.
 func (e *Engine) Close() error {
 	if e.transport != nil {
 		e.transport.CloseIdleConnections()
@@ -119,8 +109,8 @@ func (e *Engine) Close() error {
 // Host returns the address in use, as in [Options].
 func (e *Engine) Host() string { return e.host }
 
-// Info asks the engine about itself. The error is a [*ConnectError] where the
-// engine cannot be reached.
+// Info describes the engine. The error is a [*ConnectError] where the engine cannot be
+// reached.
 func (e *Engine) Info(ctx context.Context) (Info, error) {
 	a, err := e.connect(ctx)
 	if err != nil {
@@ -135,14 +125,12 @@ func (e *Engine) Info(ctx context.Context) (Info, error) {
 	return Info{
 		Name: got.Name, Version: got.ServerVersion, APIVersion: a.ClientVersion(),
 		OperatingSystem: got.OperatingSystem, KernelVersion: got.KernelVersion,
-		CgroupVersion: got.CgroupVersion, CgroupDriver: got.CgroupDriver,
 	}, nil
 }
 
-// List returns the running containers, ordered by name. One that dies while
-// the list is made is left out. Where some cannot be inspected for another
-// reason, the others are returned together with an error that names those. The
-// error is a [*ConnectError] where the engine cannot be reached.
+// List returns the running containers, ordered by name. One that dies meanwhile is left
+// out. If some cannot be inspected, List returns the others with an error that names
+// those. The error is a [*ConnectError] where the engine cannot be reached.
 func (e *Engine) List(ctx context.Context) ([]*model.Container, error) {
 	a, err := e.connect(ctx)
 	if err != nil {

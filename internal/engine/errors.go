@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// ConnectError says that an engine cannot be reached: which, why, and what to
+// ConnectError reports that an engine cannot be reached: which, why, and what to
 // do. It is one line.
 type ConnectError struct {
 	Host string
@@ -19,19 +19,18 @@ type ConnectError struct {
 	Err    error
 }
 
-// Error implements error.
 func (e *ConnectError) Error() string {
 	return "Docker Engine at " + e.Host + ": " + e.Err.Error() + " (" + e.Remedy + ")"
 }
 
-// Unwrap returns the cause, in which errno values can be found.
+// Unwrap returns the cause, which wraps the errno where there is one.
 func (e *ConnectError) Unwrap() error { return e.Err }
 
 func newConnectError(host string, err error) *ConnectError {
 	return &ConnectError{Host: host, Remedy: remedy(host, err), Err: err}
 }
 
-// remedy tells what a user can do about a failed connection.
+// remedy returns what a user can do about a failed connection.
 func remedy(host string, err error) string {
 	path, socket := strings.CutPrefix(host, "unix://")
 	var dns *net.DNSError
@@ -55,7 +54,7 @@ func remedy(host string, err error) string {
 		strings.Contains(err.Error(), "malformed HTTP response"):
 		return "check DOCKER_CERT_PATH and DOCKER_TLS_VERIFY against the engine's TLS settings"
 	case errors.Is(err, context.DeadlineExceeded):
-		return "the engine hangs or is cut off: look at its log"
+		return "the engine hangs or is cut off: read its log"
 	}
 	return "check that a Docker Engine answers there"
 }

@@ -22,6 +22,12 @@ import (
 	"portwatcher/internal/model"
 )
 
+var kindNames = [...]string{
+	Started: "started", Stopped: "stopped", Updated: "updated", Synced: "synced", Lost: "lost", Passed: "passed",
+}
+
+func (k Kind) String() string { return kindNames[k] }
+
 // fakeEngine is an engine in memory: containers, and the streams of those who
 // subscribed. Its methods may be called concurrently.
 type fakeEngine struct {
@@ -132,7 +138,7 @@ func (f *fakeEngine) hangUp(err error) {
 func (f *fakeEngine) ClientVersion() string { return "1.41" }
 
 func (f *fakeEngine) Info(context.Context) (system.Info, error) {
-	return system.Info{Name: "node1", ServerVersion: "20.10.24", CgroupVersion: "2", CgroupDriver: "systemd"}, nil
+	return system.Info{Name: "node1", ServerVersion: "20.10.24"}, nil
 }
 
 func (f *fakeEngine) ContainerList(ctx context.Context, _ container.ListOptions) ([]container.Summary, error) {

@@ -2,94 +2,74 @@ package engine
 
 import (
 	"context"
-	"math/rand/v2"
-	"strconv"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 )
 
 const (
-	// listInterval is the time between two complete lists, which find what
-	// lost events hid.
+	// listInterval is the time between two complete lists, which find changes whose
+	// events were lost.
 	listInterval = time.Minute
-	// reminderInterval is the time between two log lines about one trouble
-	// that lasts.
+	// reminderInterval is the time between two log lines about a lasting trouble.
 	reminderInterval = time.Minute
-	// A failed attempt is followed by the next after a pause that doubles
-	// from minPause to maxPause.
+	// The pause after a failed attempt doubles from minPause to maxPause. Up to two
+	// thirds of it are subtracted at random, so that several watchers do not connect at
+	// the same moment.
 	minPause = 100 * time.Millisecond
 	maxPause = 5 * time.Second
 )
 
-// Kind says what a [Change] is.
+// Kind is the kind of a [Change].
 type Kind uint8
 
 const (
-	// Started: the container runs. A container that a list finds running is
-	// reported so too. There is no second one for a container of the same id
-	// and pid unless a Stopped came between.
+	// Started: an event or a list shows that the container runs. Between two of the
+	// same id and pid there is a Stopped.
 	Started Kind = iota + 1
-	// Stopped: the container runs no more; Container is as last known.
+	// Stopped: the container does not run any more; Container is as last known.
 	Stopped
 	// Updated: name, labels, networks, ports or pause changed.
 	Updated
-	// Synced: a complete list has been reconciled; all that runs is known.
+	// Synced: a complete list has been reconciled; every running container is known.
 	Synced
-	// Lost: the connection to the engine ended; Err says why. The containers
+	// Lost: the connection to the engine ended; Err is the reason. The containers
 	// are as they were until the next Synced.
 	Lost
 	// Passed: the container started and ended before it could be inspected.
-	// Container has id, name, image and labels; there is no Started and no
+	// Container has id, name, image and labels. There is neither a Started nor a
 	// Stopped for it.
 	Passed
 )
 
-// String returns the name in lower case, for logs.
-func (k Kind) String() string {
-	switch k {
-	case Started:
-		return "started"
-	case Stopped:
-		return "stopped"
-	case Updated:
-		return "updated"
-	case Synced:
-		return "synced"
-	case Lost:
-		return "lost"
-	case Passed:
-		return "passed"
-	}
-	return "kind-" + strconv.Itoa(int(k))
-}
-
-// Change is one change to the running containers, or to the knowledge of them.
+// Change is one change to the running containers, or to the connection.
 type Change struct {
 	Kind Kind
 	// Container is nil for Synced and Lost.
 	Container *model.Container
-	// Time is that of the engine's event, or of the list where only that tells.
+	// Time is that of the engine's event, or of the list where there was no event.
 	Time time.Time
-	// Err belongs to Lost.
+	// Err is set for Lost only.
 	Err error
 }
 
-// Follow sends what changes, beginning with a Started for each running
-// container and a Synced. It returns only when ctx ends, with its error: an
-// engine that is absent or goes away is waited for, and the log says so.
+// Follow sends changes, beginning with a Started for each running container and a
+// Synced. It returns only when ctx ends, with its error: it waits for an engine that
+// is absent or ends, and the log reports that.
 //
-// The caller owns changes, and may close it once Follow has returned. A slow
-// receiver makes changes late, never wrong: events that cannot be kept
-// meanwhile are made up for by a list.
+// The caller owns changes, and may close it after Follow has returned. A slow
+// receiver makes changes late, never wrong: where events had to be dropped, Follow
+// lists again.
 func (e *Engine) Follow(ctx context.Context, changes chan<- Change) error {
 	f := &follower{
 		engine:  e,
 		changes: changes,
 		known:   make(map[string]inspected),
 	}
-	pause := backoff{}
+	pause := newBackOff()
 	for {
 		began := time.Now()
 		err := f.session(ctx)
@@ -97,12 +77,11 @@ func (e *Engine) Follow(ctx context.Context, changes chan<- Change) error {
 			return ctx.Err()
 		}
 		f.sessionEnded(ctx, err)
-		// Only a session that lasted proves that all is well: one that ends
-		// at once time and again must not be repeated at full speed.
+		// Sessions that end at once again and again must not be repeated at full speed.
 		if time.Since(began) >= maxPause {
-			pause.reset()
+			pause.Reset()
 		}
-		if !clock.Sleep(ctx, pause.next()) {
+		if !clock.Sleep(ctx, pause.NextBackOff()) {
 			return ctx.Err()
 		}
 	}
@@ -114,13 +93,13 @@ type follower struct {
 	changes chan<- Change
 	known   map[string]inspected // running containers by id
 
-	connected bool     // a list has been taken over since the connection was made
-	absent    bool     // logged as absent or lost, and not yet as back
-	down      reminder // of the engine that does not answer
-	trouble   reminder // with single containers or with events
+	connected bool     // a list was reconciled since the connection was made
+	absent    bool     // the last log line reports the engine as absent or lost
+	down      reminder // about an engine that does not answer
+	trouble   reminder // about single containers or events
 }
 
-// send delivers a change, or gives up when ctx ends.
+// send sends a change, or returns when ctx ends.
 func (f *follower) send(ctx context.Context, change Change) {
 	select {
 	case f.changes <- change:
@@ -132,7 +111,7 @@ func (f *follower) send(ctx context.Context, change Change) {
 func (f *follower) sessionEnded(ctx context.Context, err error) {
 	switch {
 	case f.connected:
-		f.engine.log.Warnf("Connection to the Docker Engine lost: %v; its containers are taken to live on, and it is tried again", err)
+		f.engine.log.Warnf("Connection to the Docker Engine lost: %v. Its containers are assumed to run on; portwatcher connects again.", err)
 		f.connected, f.absent = false, true
 		f.down.restart()
 		f.send(ctx, Change{Kind: Lost, Time: time.Now(), Err: err})
@@ -142,7 +121,7 @@ func (f *follower) sessionEnded(ctx context.Context, err error) {
 	}
 }
 
-// connectionWorks notes that the engine answers.
+// connectionWorks reports an engine that answers again.
 func (f *follower) connectionWorks() {
 	f.connected = true
 	if f.absent {
@@ -152,22 +131,18 @@ func (f *follower) connectionWorks() {
 	}
 }
 
-// backoff gives growing pauses; its zero value starts with the shortest.
-type backoff struct{ pause time.Duration }
-
-// next returns the next pause: doubled up to the bound, and shortened at
-// random by up to a half, so that several watchers don't ask in step.
-func (b *backoff) next() time.Duration {
-	b.pause = min(max(2*b.pause, minPause), maxPause)
-	return b.pause - rand.N(b.pause/2)
+// newBackOff returns the pauses after failed attempts. The library adds or subtracts up
+// to a half of an interval.
+func newBackOff() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval, b.Multiplier = minPause*2/3, maxPause*2/3, 2
+	return b
 }
-
-func (b *backoff) reset() { b.pause = 0 }
 
 // reminder limits the log lines about one trouble; its zero value is due.
 type reminder struct{ last time.Time }
 
-// due tells whether to log now, and if so, counts from now.
+// due reports whether to log now, and if so, restarts.
 func (r *reminder) due() bool {
 	if !r.last.IsZero() && time.Since(r.last) < reminderInterval {
 		return false

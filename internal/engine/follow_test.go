@@ -17,7 +17,7 @@ func TestFollowReconnect(t *testing.T) {
 		f, w := running(t, "a", "b")
 		time.Sleep(30 * time.Second)
 
-		// What the engine said before it went is believed, the silence is not.
+		// Die events of before the end of the connection count; the end itself does not.
 		f.kill("b")
 		died := time.Now()
 		f.change(func() { f.absent = syscall.ECONNREFUSED })
@@ -114,25 +114,17 @@ func TestFollowFlapping(t *testing.T) {
 	})
 }
 
-func TestBackoff(t *testing.T) {
-	var b backoff
-	bound := minPause
+func TestBackOff(t *testing.T) {
+	b := newBackOff()
+	pause := minPause
 	for range 20 {
-		if got := b.next(); got > bound || got <= bound/2-1 {
-			t.Errorf("pause %v, want %v to %v", got, bound/2, bound)
+		if got := b.NextBackOff(); got < pause/4 || got > pause {
+			t.Errorf("pause %v, want about a third of %v, up to all of it", got, pause)
 		}
-		bound = min(2*bound, maxPause)
+		pause = min(2*pause, maxPause)
 	}
-	b.reset()
-	if got := b.next(); got > minPause {
+	b.Reset()
+	if got := b.NextBackOff(); got > minPause {
 		t.Errorf("pause after reset: %v", got)
-	}
-}
-
-func TestKindString(t *testing.T) {
-	for kind, want := range map[Kind]string{Started: "started", Stopped: "stopped", Updated: "updated", Synced: "synced", Lost: "lost", 99: "kind-99"} {
-		if got := kind.String(); got != want {
-			t.Errorf("%d: got %q, want %q", kind, got, want)
-		}
 	}
 }

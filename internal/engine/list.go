@@ -14,23 +14,22 @@ import (
 	"portwatcher/internal/model"
 )
 
-// parallelInspects bounds the requests that one list sends at a time. An
-// inspection takes the engine milliseconds, most of it waiting.
+// parallelInspects bounds the requests that one list sends at a time.
 const parallelInspects = 8
 
-// inspected is what an inspection told: a running container, or one that is
-// not running (no container and no error), or that it failed.
+// inspected is the result of an inspection. Without a container and an error the
+// container is not running.
 type inspected struct {
 	id        string
 	container *model.Container
-	started   time.Time // zero where the engine does not tell
-	unclear   error     // parts of the answer that were not understood
-	err       error
+	started   time.Time // zero where the engine leaves it out
+	unclear   error     // parts of the answer that could not be parsed
+	err       error     // of the inspection
 }
 
 func (i inspected) running() bool { return i.container != nil }
 
-// inspect asks about one container. One that is gone is not an error.
+// inspect requests one container. One that is gone is not an error.
 func inspect(ctx context.Context, a api, id string) inspected {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
@@ -46,10 +45,13 @@ func inspect(ctx context.Context, a api, id string) inspected {
 	return result
 }
 
-// listAll lists the running containers and inspects each, but for those that
-// known answers for; those that run come ordered by name. The error is that of
-// the list; errors of single inspections are in the results.
-func listAll(ctx context.Context, a api, known func(container.Summary) (inspected, bool)) ([]inspected, error) {
+// lookup returns the result for a container that needs no inspection; false for others.
+type lookup func(container.Summary) (inspected, bool)
+
+// listAll lists the running containers and inspects each for which known has no
+// result. Those that run come ordered by name. The error is that of the list; errors
+// of single inspections are in the results.
+func listAll(ctx context.Context, a api, known lookup) ([]inspected, error) {
 	listContext, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	summaries, err := a.ContainerList(listContext, container.ListOptions{})
@@ -74,17 +76,15 @@ func listAll(ctx context.Context, a api, known func(container.Summary) (inspecte
 	}
 	close(next)
 	workers.Wait()
-	slices.SortStableFunc(results, func(a, b inspected) int {
-		return strings.Compare(a.sortKey(), b.sortKey())
-	})
+	slices.SortStableFunc(results, func(a, b inspected) int { return strings.Compare(a.sortKey(), b.sortKey()) })
 	return results, nil
 }
 
-// inspectAll is for listAll: nothing is known.
+// inspectAll has listAll inspect every container.
 func inspectAll(container.Summary) (inspected, bool) { return inspected{}, false }
 
-// unchanged is for listAll: it knows what nothing seems to have happened to. A
-// restart whose events were lost shows in the first process, which is another.
+// unchanged has listAll inspect only containers that seem to have changed. A restart
+// whose events were lost shows in the first process.
 func (f *follower) unchanged(s container.Summary) (inspected, bool) {
 	known, ok := f.known[s.ID]
 	if !ok || f.engine.alive == nil {

@@ -77,7 +77,7 @@ func TestFollowFailedInspect(t *testing.T) {
 		w.quiet()
 		f.change(func() { delete(f.inspectErr, "a"); f.containers["a"].paused = true })
 		w.want("updated a", "synced")
-		if lines := w.lines(logrus.WarnLevel); len(lines) < 4 || len(lines) > 6 || !strings.Contains(lines[0], "listing again") {
+		if lines := w.lines(logrus.WarnLevel); len(lines) < 4 || len(lines) > 6 || !strings.Contains(lines[0], "list is repeated") {
 			t.Errorf("want one line a minute, got %q", lines)
 		}
 		if f.lists > 130 {

@@ -6,25 +6,24 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 
 	"portwatcher/internal/model"
 )
 
-// readyTimeout is how long a list waits for the subscription to be accepted,
-// in favour of engines that accept it with the first event only.
+// readyTimeout is how long a list waits for the engine to accept the subscription:
+// some engines answer with the first event only.
 const readyTimeout = 250 * time.Millisecond
 
-// session is one connection: subscribe, list, reconcile, then events and a
-// list from time to time. It returns why the connection ended.
+// session is one connection: subscribe, list, reconcile, then events and periodic
+// lists. It returns why the connection ended.
 func (f *follower) session(ctx context.Context) error {
 	a, err := f.engine.connect(ctx)
 	if err != nil {
 		return err
 	}
 	sub := subscribe(ctx, a)
-	defer f.lastWords(ctx, sub)
+	defer f.finish(ctx, sub)
 	defer sub.stop()
 	select {
 	case <-sub.ready:
@@ -33,10 +32,10 @@ func (f *follower) session(ctx context.Context) error {
 		return ctx.Err()
 	}
 
-	var again backoff // after an incomplete list
+	again := newBackOff() // after an incomplete list
 	list := time.NewTimer(0)
 	defer list.Stop()
-	known := inspectAll // anything may have changed without an event
+	var known lookup = inspectAll // while disconnected, anything may have changed
 	for {
 		select {
 		case <-ctx.Done():
@@ -45,7 +44,7 @@ func (f *follower) session(ctx context.Context) error {
 			return err
 		case <-sub.overflow:
 			if f.trouble.due() {
-				f.engine.log.Warn("Events of the Docker Engine came faster than they could be handled; listing the containers again")
+				f.engine.log.Warn("Events of the Docker Engine came faster than they could be handled. The containers are listed again.")
 			}
 			known = inspectAll
 			list.Reset(0)
@@ -55,30 +54,30 @@ func (f *follower) session(ctx context.Context) error {
 			case err != nil:
 				return err
 			case complete:
-				again.reset()
+				again.Reset()
 				list.Reset(listInterval)
 				known = f.unchanged
 			default:
-				list.Reset(again.next())
+				list.Reset(again.NextBackOff())
 			}
 		case message := <-sub.events:
 			if !f.handle(ctx, a, message) {
 				known = inspectAll
-				list.Reset(again.next())
+				list.Reset(again.NextBackOff())
 			}
 		}
 	}
 }
 
-// list makes what is known equal to what the engine lists. It returns whether
+// list reconciles the known containers with the engine's list. It reports whether
 // every container could be inspected; one that could not stays as it is.
-func (f *follower) list(ctx context.Context, a api, sub *subscription, known func(container.Summary) (inspected, bool)) (complete bool, err error) {
-	taken := time.Now()
+func (f *follower) list(ctx context.Context, a api, sub *subscription, known lookup) (complete bool, err error) {
+	at := time.Now()
 	all, err := listAll(ctx, a, known)
 	if err != nil {
 		return false, err
 	}
-	// A die event that waits knows the time better than the list.
+	// The time of a queued die event is more exact than that of the list.
 	waiting := drain(sub)
 	listed := make(map[string]inspected, len(all))
 	for _, one := range all {
@@ -87,16 +86,16 @@ func (f *follower) list(ctx context.Context, a api, sub *subscription, known fun
 	for id, known := range f.known {
 		now := listed[id]
 		if now.err == nil && (!now.running() || now.container.PID != known.container.PID) {
-			f.stopped(ctx, id, deathIn(waiting, known, taken))
+			f.stopped(ctx, id, deathIn(waiting, known, at))
 		}
 	}
 	complete = true
 	for _, one := range all {
-		complete = f.observe(ctx, one, taken) && complete
+		complete = f.observe(ctx, one, at) && complete
 	}
 	f.connectionWorks()
 	if complete {
-		f.send(ctx, Change{Kind: Synced, Time: taken})
+		f.send(ctx, Change{Kind: Synced, Time: at})
 	}
 	for _, message := range waiting {
 		complete = f.handle(ctx, a, message) && complete
@@ -104,7 +103,7 @@ func (f *follower) list(ctx context.Context, a api, sub *subscription, known fun
 	return complete, ctx.Err()
 }
 
-// drain takes the events that wait now.
+// drain removes the events that are queued now.
 func drain(sub *subscription) []events.Message {
 	var waiting []events.Message
 	for range len(sub.events) {
@@ -113,7 +112,7 @@ func drain(sub *subscription) []events.Message {
 	return waiting
 }
 
-// deathIn returns when a container died by the events that wait, or otherwise.
+// deathIn returns when a container died by the queued events, or otherwise.
 func deathIn(waiting []events.Message, known inspected, otherwise time.Time) time.Time {
 	for _, message := range waiting {
 		if isDeath(message) && eventContainer(message) == known.id && !eventTime(message).Before(known.started) {
@@ -128,8 +127,8 @@ func isDeath(message events.Message) bool {
 		(message.Action == events.ActionDie || message.Action == events.ActionDestroy)
 }
 
-// handle follows one event. It returns false if the container could not be
-// inspected, so that a list is needed.
+// handle applies one event. It returns false if the container could not be inspected,
+// so that a list is needed.
 func (f *follower) handle(ctx context.Context, a api, message events.Message) bool {
 	id, at := eventContainer(message), eventTime(message)
 	known, isKnown := f.known[id]
@@ -138,9 +137,9 @@ func (f *follower) handle(ctx context.Context, a api, message events.Message) bo
 		return true
 	}
 	if isDeath(message) {
-		// An event from before a restart may come after the list that found
-		// the new life, and clocks are set back: the times must fit, or an
-		// inspection decides.
+		// An event of before a restart may come after the list that found the
+		// container restarted, and clocks can be set back: where the times do not
+		// fit, an inspection decides.
 		if at.Before(known.started) {
 			now := inspect(ctx, a, id)
 			if now.err != nil || now.running() {
@@ -152,15 +151,15 @@ func (f *follower) handle(ctx context.Context, a api, message events.Message) bo
 	}
 	now := inspect(ctx, a, id)
 	if started && !isKnown && now.err == nil && !now.running() {
-		f.send(ctx, Change{Kind: Passed, Container: toldBy(message), Time: at})
+		f.send(ctx, Change{Kind: Passed, Container: eventDetails(message), Time: at})
 		return true
 	}
 	return f.observe(ctx, now, at)
 }
 
-// toldBy describes a container by what its event says: its labels stand there
-// among the engine's own attributes.
-func toldBy(message events.Message) *model.Container {
+// eventDetails returns a container as its event describes it, with its labels among
+// the engine's own attributes.
+func eventDetails(message events.Message) *model.Container {
 	labels := maps.Clone(message.Actor.Attributes)
 	name, image := labels["name"], labels["image"]
 	delete(labels, "name")
@@ -168,8 +167,8 @@ func toldBy(message events.Message) *model.Container {
 	return &model.Container{ID: message.Actor.ID, Name: name, Image: image, Labels: labels}
 }
 
-// lastWords follows the die events that arrived before the connection ended.
-func (f *follower) lastWords(ctx context.Context, sub *subscription) {
+// finish applies the die events that arrived before the connection ended.
+func (f *follower) finish(ctx context.Context, sub *subscription) {
 	for _, message := range drain(sub) {
 		id := eventContainer(message)
 		known, isKnown := f.known[id]
@@ -179,13 +178,12 @@ func (f *follower) lastWords(ctx context.Context, sub *subscription) {
 	}
 }
 
-// observe takes over what an inspection told of a running container. One that
-// does not run is left to its die event, or to the list that lacks it. It
-// returns false if the inspection failed.
+// observe applies the inspection of a running container. For one that does not run, its
+// die event or the list that lacks it decides. It returns false if the inspection failed.
 func (f *follower) observe(ctx context.Context, now inspected, at time.Time) bool {
 	if now.err != nil {
 		if ctx.Err() == nil && f.trouble.due() {
-			f.engine.log.WithError(now.err).Warn("A container cannot be inspected; it is taken to be as before; listing again")
+			f.engine.log.WithError(now.err).Warn("A container cannot be inspected and is assumed to be as before. The list is repeated.")
 		}
 		return false
 	}
@@ -201,7 +199,7 @@ func (f *follower) observe(ctx context.Context, now inspected, at time.Time) boo
 	switch {
 	case !isKnown:
 		if now.unclear != nil {
-			f.engine.log.WithError(now.unclear).Warn("The engine's answer is used without what is not understood")
+			f.engine.log.WithError(now.unclear).Warn("A part of the engine's answer cannot be parsed and is ignored.")
 		}
 		f.send(ctx, Change{Kind: Started, Container: now.container, Time: at})
 	case !reflect.DeepEqual(known.container, now.container):
@@ -210,7 +208,7 @@ func (f *follower) observe(ctx context.Context, now inspected, at time.Time) boo
 	return true
 }
 
-// stopped reports that a known container runs no more.
+// stopped reports that a known container does not run any more.
 func (f *follower) stopped(ctx context.Context, id string, at time.Time) {
 	known := f.known[id]
 	delete(f.known, id)

@@ -66,7 +66,7 @@ func TestFollowUpdates(t *testing.T) {
 }
 
 // A container that dies before it can be inspected never ran for the caller; a
-// start event has told its name.
+// start event has its name.
 func TestFollowDiesBeforeInspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeEngine()

@@ -11,12 +11,12 @@ import (
 	"github.com/docker/docker/api/types/filters"
 )
 
-// queueLength bounds the events that wait for the follower. One more makes it
-// list again instead.
+// queueLength bounds the events that wait for the follower. When the queue is full,
+// events are dropped and the follower lists again.
 const queueLength = 1024
 
-// watchedActions are the events that can change what is known. The engine
-// filters by them, which spares it and us the noise of exec and health checks.
+// watchedActions are the events that can change a [Change]'s container. The engine
+// filters by them: exec and health checks cause many others.
 var watchedActions = []events.Action{
 	events.ActionStart, events.ActionDie, events.ActionRename, events.ActionPause, events.ActionUnPause,
 	events.ActionDestroy, events.ActionUpdate, events.ActionConnect, events.ActionDisconnect,
@@ -26,12 +26,12 @@ var watchedActions = []events.Action{
 type subscription struct {
 	events   <-chan events.Message
 	ready    <-chan struct{} // closed once the engine has accepted it
-	overflow <-chan struct{} // tells that events were dropped
+	overflow <-chan struct{} // events were dropped
 	failed   <-chan error    // one error at the end; events before it are in the queue
-	stop     func()          // ends it and waits for its goroutine
+	stop     func()          // ends the subscription and waits for its goroutine
 }
 
-// subscribe starts a subscription to what happens from now on.
+// subscribe starts a subscription to the events from now on.
 func subscribe(ctx context.Context, a api) *subscription {
 	ctx, cancel := context.WithCancel(ctx)
 	queue := make(chan events.Message, queueLength)
@@ -39,8 +39,8 @@ func subscribe(ctx context.Context, a api) *subscription {
 	overflow := make(chan struct{}, 1)
 	failed := make(chan error, 1)
 	done := make(chan struct{})
-	// The engine answers before it subscribes us; with a start time it sends
-	// what happened between as well.
+	// The engine answers before it subscribes this client; with a start time it also
+	// sends the events between.
 	since := time.Now()
 	go func() {
 		defer close(done)
@@ -52,8 +52,7 @@ func subscribe(ctx context.Context, a api) *subscription {
 		close(ready)
 		failed <- readEvents(messages, errs, queue, overflow)
 		cancel()
-		for range errs {
-			// Closed when the client's goroutine has ended.
+		for range errs { // closed when the client's goroutine has ended
 		}
 	}()
 	return &subscription{
@@ -62,8 +61,8 @@ func subscribe(ctx context.Context, a api) *subscription {
 	}
 }
 
-// readEvents moves events to the queue until their source fails, and returns
-// why. It never waits for the queue.
+// readEvents moves events to the queue until their source fails, and returns the
+// error. It never waits for the queue.
 func readEvents(messages <-chan events.Message, errs <-chan error, queue chan<- events.Message, overflow chan<- struct{}) error {
 	for {
 		select {
@@ -105,7 +104,7 @@ func eventTime(message events.Message) time.Time {
 	return time.Unix(message.Time, 0)
 }
 
-// eventContainer returns the id of the container an event is about, or "".
+// eventContainer returns the id of the container of an event, or "".
 func eventContainer(message events.Message) string {
 	switch message.Type {
 	case events.ContainerEventType:

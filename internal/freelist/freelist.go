@@ -1,15 +1,14 @@
-// Package freelist keeps values for reuse between short uses.
+// Package freelist keeps values for reuse.
 package freelist
 
-// List keeps up to its capacity of values. Unlike a sync.Pool it does not give
-// them up at each garbage collection, so that a steady user allocates nothing.
-// It is safe for concurrent use.
+// List keeps values up to its capacity. Unlike a sync.Pool it keeps them at a garbage
+// collection, so that a steady user allocates nothing. It is safe for concurrent use.
 type List[T any] chan *T
 
 // New returns a list that keeps up to count values.
 func New[T any](count int) List[T] { return make(List[T], count) }
 
-// Take returns a value of an earlier use, or a new one.
+// Take returns a value that was given back, or a new one.
 func (l List[T]) Take() *T {
 	select {
 	case v := <-l:
@@ -19,7 +18,7 @@ func (l List[T]) Take() *T {
 	}
 }
 
-// Give hands a value back. It must not be used after that.
+// Give returns a value to the list. The caller must not use it any more.
 func (l List[T]) Give(v *T) {
 	select {
 	case l <- v:

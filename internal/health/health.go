@@ -1,9 +1,9 @@
-// Package health lets `portwatcher healthcheck` ask a running instance whether
-// it is ready, over a Unix socket: one connection, one line, no request.
+// Package health answers `portwatcher healthcheck` over a Unix socket: one connection,
+// one line, no request. It does not decide whether the instance is ready.
 //
-// A name with a leading "@" is an abstract socket (unix(7)), which needs no
-// writable file system and is shared by all that is in the same network
-// namespace, as a health check is.
+// A name with a leading "@" is an abstract socket (unix(7)), which needs no writable
+// file system and is visible in the whole network namespace. Serve and Check are safe
+// for concurrent use.
 package health
 
 import (
@@ -26,15 +26,15 @@ func answer(conn net.Conn, state error) {
 	if state != nil {
 		line = strings.ReplaceAll(state.Error(), "\n", "; ")
 	}
-	// A peer that does not read loses its answer; nobody else is concerned.
+	// A peer that does not read loses its answer.
 	if conn.SetDeadline(time.Now().Add(timeout)) == nil {
 		io.WriteString(conn, line+"\n")
 	}
 }
 
-// Check asks the instance behind the socket. It returns nil if that is ready;
-// otherwise the error names what is not ready, or reports that nobody answers.
-// It waits for an answer for 3 s at most.
+// Check returns nil if the instance behind the socket is ready; otherwise the error
+// names what is not ready, or reports that no instance answers. It waits for an answer
+// for 3 s at most.
 func Check(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

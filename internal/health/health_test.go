@@ -26,7 +26,8 @@ func serve(t *testing.T, address string, state func() error) (stop func(), lines
 	lines = test.NewLocal(log)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	s := &server{address: address, state: state, log: log, check: 10 * time.Millisecond}
+	s := newServer(address, state, log)
+	s.check = 10 * time.Millisecond
 	go func() {
 		defer close(ended)
 		s.serve(ctx)

@@ -11,12 +11,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/sirupsen/logrus"
+
+	"portwatcher/internal/clock"
 )
 
-// The wait after an error, doubled for each one that follows. The longest is
-// less than the timeout of [Check], so that a check does not fail after the
-// trouble is over.
+// The wait after an error doubles from firstWait to longestWait, which is less than the
+// timeout of [Check]: a check does not fail after the trouble is over.
 const (
 	firstWait   = 10 * time.Millisecond
 	longestWait = time.Second
@@ -26,14 +28,17 @@ const (
 const checkInterval = 10 * time.Second
 
 // Serve answers on the socket until ctx ends. state returns nil while the
-// instance is ready; Serve calls it from several goroutines.
-//
-// Serve ends with ctx only. Where the socket cannot be used (another instance
-// holds it, no descriptor is free, its file has been removed) it tries again
-// with growing waits. The log reports the first error of a series, and its end.
+// instance is ready; Serve calls it from several goroutines. Where the socket cannot be
+// used (another instance holds it, no descriptor is free, its file has been removed) it
+// tries again with growing waits. The log reports the first error of a series, and its
+// end.
 func Serve(ctx context.Context, address string, state func() error, log logrus.FieldLogger) {
-	s := &server{address: address, state: state, log: log, check: checkInterval}
-	s.serve(ctx)
+	newServer(address, state, log).serve(ctx)
+}
+
+func newServer(address string, state func() error, log logrus.FieldLogger) *server {
+	wait := backoff.ExponentialBackOff{InitialInterval: firstWait, Multiplier: 2, MaxInterval: longestWait}
+	return &server{address: address, state: state, log: log, check: checkInterval, wait: wait}
 }
 
 // server is the state of one Serve. It belongs to Serve's goroutine.
@@ -44,8 +49,8 @@ type server struct {
 	check     time.Duration // how often the file of the socket is checked
 	answering sync.WaitGroup
 
-	wait    time.Duration // before the last try; 0 while all works
-	failing bool          // the log has reported an error, and not its end
+	wait    backoff.ExponentialBackOff
+	failing bool // the log has reported an error, and not its end
 }
 
 func (s *server) serve(ctx context.Context) {
@@ -58,8 +63,7 @@ func (s *server) serve(ctx context.Context) {
 	}
 }
 
-// listenAndAnswer opens the socket and answers until the socket is of no use any
-// more, or ctx ends.
+// listenAndAnswer opens the socket and answers until the socket fails or ctx ends.
 func (s *server) listenAndAnswer(ctx context.Context) error {
 	listener, err := listen(s.address)
 	if err != nil {
@@ -102,24 +106,20 @@ func (s *server) listenAndAnswer(ctx context.Context) error {
 func (s *server) failed(ctx context.Context, err error) {
 	if !s.failing && ctx.Err() == nil {
 		s.failing = true
-		s.log.Warnf("Health checks are not answered at %s: %v. This is tried again; where another portwatcher is running, --health-socket names another socket.", s.address, err)
+		s.log.Warnf("Health checks are not answered at %s: %v. portwatcher tries again; where another portwatcher is running, --health-socket names another socket.", s.address, err)
 	}
-	s.wait = max(firstWait, min(2*s.wait, longestWait))
-	select {
-	case <-ctx.Done():
-	case <-time.After(s.wait):
-	}
+	clock.Sleep(ctx, s.wait.NextBackOff())
 }
 
 func (s *server) works() {
-	s.wait = 0
+	s.wait.Reset()
 	if s.failing {
 		s.failing = false
 		s.log.Infof("Health checks are answered at %s again.", s.address)
 	}
 }
 
-// temporary returns whether a listener can accept again after an error.
+// temporary reports whether a listener can accept again after an error.
 // Source: accept(2).
 func temporary(err error) bool {
 	for _, errno := range []syscall.Errno{
@@ -132,8 +132,7 @@ func temporary(err error) bool {
 	return false
 }
 
-// listen opens the socket. The file that an instance left behind when it was
-// killed is replaced: nobody answers there.
+// listen opens the socket, and replaces the file of an instance that was killed.
 func listen(address string) (*net.UnixListener, error) {
 	at := &net.UnixAddr{Name: address, Net: "unix"}
 	listener, err := net.ListenUnix("unix", at)
@@ -146,7 +145,7 @@ func listen(address string) (*net.UnixListener, error) {
 	return listener, err
 }
 
-// deserted returns whether address is a socket that nobody listens on.
+// deserted reports whether address is a socket without a listener.
 func deserted(address string) bool {
 	info, err := os.Lstat(address)
 	if err != nil || info.Mode().Type() != os.ModeSocket {

@@ -1,3 +1,9 @@
+// Package netns opens, identifies and enters the network namespaces of processes. It
+// does not create namespaces, and keeps no state.
+//
+// An open [Handle] keeps its namespace alive, as does every socket opened
+// through it: close it as soon as the namespace's socket is open. All functions and
+// methods, except Close, are safe for concurrent use.
 package netns
 
 import (
@@ -13,8 +19,7 @@ import (
 	"portwatcher/internal/model"
 )
 
-// ErrProcessGone is returned by [Open], [Identify] and [Hold] for a process that
-// does not exist (any more).
+// ErrProcessGone reports that a process does not exist or has ended.
 var ErrProcessGone = errors.New("process is gone")
 
 // Handle is an open network namespace. The owner closes it.
@@ -27,7 +32,7 @@ type Handle struct {
 // shows it, under the guard of [Hold].
 //
 // It needs CAP_SYS_PTRACE for processes of another container. The error wraps
-// [ErrProcessGone] where there is no such process, otherwise the errno.
+// [ErrProcessGone] or the errno.
 func Open(procRoot string, pid int) (*Handle, error) {
 	path := namespacePath(procRoot, pid)
 	h := &Handle{ns: netns.None()}
@@ -35,9 +40,11 @@ func Open(procRoot string, pid int) (*Handle, error) {
 		if h.ns, err = netns.GetFromPath(path); err != nil {
 			return pathError("open", path, err)
 		}
-		if h.id, err = identify(int(h.ns)); err != nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(h.ns), &st); err != nil {
 			return fmt.Errorf("identify network namespace %s: %w", path, err)
 		}
+		h.id = model.Namespace{Device: st.Dev, Inode: st.Ino}
 		return nil
 	})
 	if err == nil {
@@ -50,10 +57,9 @@ func Open(procRoot string, pid int) (*Handle, error) {
 }
 
 // Hold calls f, which reads about process pid below procRoot, and returns its
-// error. Where procRoot is this process's own /proc, a pidfd held meanwhile
-// makes sure that all of it is of one process: the pid was not reused in
-// between. The error wraps [ErrProcessGone] where there is no such process, or
-// it has ended meanwhile, whatever f returned.
+// error. Where procRoot is this process's own /proc, a pidfd ensures that f reads about
+// one process: the pid is not reused meanwhile. The error wraps [ErrProcessGone] where
+// the process does not exist, or has ended meanwhile, whatever f returned.
 func Hold(procRoot string, pid int, f func() error) error {
 	if procRoot != "/proc" {
 		return f()
@@ -63,8 +69,7 @@ func Hold(procRoot string, pid int, f func() error) error {
 	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("process %d: %w", pid, ErrProcessGone)
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
-		// Kernels before 5.3 and strict seccomp profiles have no pidfd: there the
-		// guard is missing, not the process.
+		// Kernels before 5.3 and strict seccomp profiles have no pidfd.
 		return f()
 	case err != nil:
 		return fmt.Errorf("pidfd_open %d: %w", pid, err)
@@ -88,20 +93,15 @@ func Identify(procRoot string, pid int) (model.Namespace, error) {
 	return model.Namespace{Device: st.Dev, Inode: st.Ino}, nil
 }
 
-// FD returns the descriptor, for calls that enter the namespace. It stays
-// owned by the handle.
+// FD returns the descriptor, which the handle owns.
 func (h *Handle) FD() int { return int(h.ns) }
 
 // ID returns the namespace's identity.
 func (h *Handle) ID() model.Namespace { return h.id }
 
-// TryEnter enters the namespace and leaves it again, to check whether that is
-// allowed. Its error is that of [Handle.Do].
-func (h *Handle) TryEnter() error { return h.Do(func() error { return nil }) }
-
 // Do calls f on a thread of its own in the namespace, and returns its error. f
-// must not start goroutines that rely on the namespace, nor change it. Entering
-// takes CAP_SYS_ADMIN; the error wraps the errno.
+// must not start goroutines that rely on the namespace, nor change it. Do needs
+// CAP_SYS_ADMIN; the error wraps the errno.
 func (h *Handle) Do(f func() error) error {
 	result := make(chan error)
 	go func() {
@@ -116,8 +116,7 @@ func (h *Handle) Do(f func() error) error {
 }
 
 // visit enters the namespace, calls f and returns; home is true where the thread is
-// back. That matters: it may be the main thread, whose namespace is what others
-// see as the process's.
+// back. It may be the main thread, whose namespace counts as the process's.
 func (h *Handle) visit(f func() error) (home bool, err error) {
 	back, err := netns.Get()
 	if err != nil {
@@ -141,16 +140,8 @@ func namespacePath(procRoot string, pid int) string {
 	return filepath.Join(procRoot, strconv.Itoa(pid), "ns/net")
 }
 
-func identify(fd int) (model.Namespace, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return model.Namespace{}, fmt.Errorf("fstat: %w", err)
-	}
-	return model.Namespace{Device: st.Dev, Inode: st.Ino}, nil
-}
-
-// exited returns whether the process of a pidfd has ended: a pidfd is readable
-// from then on. Source: pidfd_open(2).
+// exited reports whether the process of a pidfd has ended, which makes the pidfd
+// readable. Source: pidfd_open(2).
 func exited(pidfd int) bool {
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for {

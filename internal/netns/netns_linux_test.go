@@ -41,7 +41,7 @@ func TestOpenOtherNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.TryEnter(); err != nil {
+	if err := h.Do(func() error { return nil }); err != nil {
 		t.Error(err)
 	}
 	if after, err := netns.Identify("/proc", os.Getpid()); err != nil || after != before {

@@ -1,6 +1,7 @@
 // Package preflight checks what works on this host before anything is watched, and
-// what to do about the rest. Each layer of the sources is checked alone: where one is
-// missing the others are used.
+// names a remedy for the rest. It checks each layer of the sources alone, since a run
+// uses those that work. The checks change nothing on the host, except that the kernel
+// may load the modules of sock_diag. They keep no state and are safe for concurrent use.
 package preflight
 
 import (
@@ -12,24 +13,24 @@ import (
 	"portwatcher/internal/model"
 )
 
-// State is how a check ended.
+// State is the outcome of a check.
 type State string
 
 const (
 	OK State = "ok"
-	// Degraded: portwatcher works, with less.
+	// Degraded: portwatcher works, with limits.
 	Degraded State = "degraded"
-	// Failed: nothing can be watched, or not by the source that is required.
+	// Failed: nothing can be watched, or not by the required source.
 	Failed State = "failed"
-	// Unknown: there was nothing to check it with.
+	// Unknown: the check was not possible.
 	Unknown State = "unknown"
 )
 
 // Result is one check.
 type Result struct {
-	Name   string // of what was checked: "engine", "capabilities", …
+	Name   string // "engine", "capabilities", …
 	State  State
-	Detail string // what was found
+	Detail string // what the check found
 	Remedy string // what to do; empty if OK
 }
 
@@ -43,12 +44,12 @@ type Engine interface {
 type Options struct {
 	ProcRoot   string
 	CgroupRoot string
-	// Source is "auto", "ebpf", "netlink" or "proc", as in the setting: a source
-	// that is named must work.
+	// Source is "auto", "ebpf", "netlink" or "proc", as in the setting. Except for
+	// "auto", that source must work.
 	Source string
 }
 
-// Host checks what does not depend on the engine, and is cheap.
+// Host does the cheap checks that need no engine.
 func Host(o Options) []Result {
 	if r := procRoot(o); r.State != OK {
 		return []Result{r}
@@ -64,7 +65,7 @@ func Sources(o Options) []Result {
 	return []Result{destroyNotifications(o), ebpf(o)}
 }
 
-// All checks everything, the engine first.
+// All does all checks, the engine first.
 func All(ctx context.Context, e Engine, o Options) []Result {
 	if r := procRoot(o); r.State != OK {
 		return []Result{checkEngine(ctx, e), r}
@@ -94,7 +95,7 @@ const (
 	nameEBPF     = "eBPF"
 )
 
-// inUse returns the sources that a run would use, by the results of the checks.
+// inUse reports the sources that a run would use, by the results of the checks.
 func inUse(o Options, checked []Result) Result {
 	r := Result{Name: "sources", State: OK}
 	sockDiag, eBPF := works(checked, nameSockDiag), o.Source != "netlink" && works(checked, nameEBPF)

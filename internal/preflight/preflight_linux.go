@@ -5,25 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/attribute"
 	"portwatcher/internal/netns"
+	"portwatcher/internal/probe"
+	"portwatcher/internal/procfs"
 )
 
-// capability is one that portwatcher uses.
-type capability struct {
+// needed are the capabilities that portwatcher uses, with the state without each.
+var needed = []struct {
 	number  uint
 	name    string // as in cap_add
 	without State
 	use     string
-}
-
-// wanted are the capabilities in use. Numbers: include/uapi/linux/capability.h.
-var wanted = []capability{
+}{
 	{unix.CAP_SYS_PTRACE, "SYS_PTRACE", Failed, "to open the network namespaces of other processes"},
 	{unix.CAP_SYS_ADMIN, "SYS_ADMIN", Failed, "to enter network namespaces"},
 	{unix.CAP_DAC_READ_SEARCH, "DAC_READ_SEARCH", Degraded, "to find the processes of other users that hold a port"},
@@ -31,16 +28,16 @@ var wanted = []capability{
 }
 
 func capabilities(o Options) Result {
-	effective, err := effectiveCapabilities()
+	effective, err := probe.Capabilities()
 	if err != nil {
-		return Result{Name: "capabilities", State: Failed, Detail: err.Error(), Remedy: "mount /proc"}
+		return Result{Name: "capabilities", State: Failed, Detail: err.Error(), Remedy: "allow capget(2): a seccomp profile denies it (security_opt)"}
 	}
 	var have, missing []string
 	result := Result{Name: "capabilities", State: OK}
 	var why []string
-	for _, c := range wanted {
+	for _, c := range needed {
 		if o.Source == "proc" && c.number != unix.CAP_SYS_PTRACE && c.number != unix.CAP_DAC_READ_SEARCH {
-			continue // /proc needs no more
+			continue // reading /proc does not need it
 		}
 		if effective&(1<<c.number) != 0 {
 			have = append(have, c.name)
@@ -64,25 +61,9 @@ func capabilities(o Options) Result {
 	return result
 }
 
-// effectiveCapabilities reads CapEff of /proc/self/status. Source:
-// proc_pid_status(5).
-func effectiveCapabilities() (uint64, error) {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			return strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-		}
-	}
-	return 0, errors.New("/proc/self/status has no line CapEff")
-}
-
-// containers checks that the processes of containers can be seen, and their
-// namespaces be entered. In a nested engine the host's pid namespace is not the
-// initial one, so what counts is whether the containers' first processes are
-// there.
+// containers checks that the first processes of containers are visible, and that their
+// namespaces can be entered. With a nested engine the host's pid namespace is not the
+// initial one.
 func containers(ctx context.Context, e Engine, o Options) []Result {
 	pids, spaces := Result{Name: "pid namespace"}, Result{Name: "containers", State: OK}
 	all, err := e.List(ctx)
@@ -99,7 +80,7 @@ func containers(ctx context.Context, e Engine, o Options) []Result {
 			failed = fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
-	pids = visible(len(all), gone, attribute.HostProcesses(o.ProcRoot))
+	pids = visible(len(all), gone, procfs.HostProcesses(o.ProcRoot))
 	if pids.State != OK || len(all) == 0 {
 		return []Result{pids}
 	}
@@ -111,9 +92,8 @@ func containers(ctx context.Context, e Engine, o Options) []Result {
 	return []Result{pids, spaces}
 }
 
-// visible is the check of the pid namespace. gone is the number of containers, of
-// all that run, without a first process in it; host is true where its processes are
-// those of the initial pid namespace.
+// visible checks the pid namespace. gone is the number of containers, of all that run,
+// without a first process in it; host is true for the initial pid namespace.
 func visible(all, gone int, host bool) Result {
 	r := Result{Name: "pid namespace", State: OK, Detail: "the processes of containers can be seen"}
 	switch {
@@ -132,13 +112,13 @@ func visible(all, gone int, host bool) Result {
 	return r
 }
 
-// procRoot checks that the folder of processes is one.
+// procRoot checks that the folder of processes is a proc file system.
 func procRoot(o Options) Result {
 	r := Result{Name: "proc", State: OK, Detail: "processes are found at " + o.ProcRoot}
 	var st unix.Statfs_t
 	err := unix.Statfs(o.ProcRoot, &st)
 	if err == nil && st.Type != unix.PROC_SUPER_MAGIC {
-		err = errors.New("it is no proc file system")
+		err = errors.New("it is not a proc file system")
 	}
 	if err != nil {
 		r.State, r.Detail = Failed, fmt.Sprintf("--proc-root %s: %v", o.ProcRoot, err)
@@ -147,21 +127,20 @@ func procRoot(o Options) Result {
 	return r
 }
 
-// enter enters the network namespace of a process, and leaves it. What sock_diag
-// can do there is another check.
+// enter enters the network namespace of a process, and leaves it.
 func enter(o Options, pid int) error {
 	handle, err := netns.Open(o.ProcRoot, pid)
 	if err != nil {
 		return err
 	}
 	if o.Source != "proc" {
-		err = handle.TryEnter()
+		err = handle.Do(func() error { return nil })
 	}
 	return errors.Join(err, handle.Close())
 }
 
-// namespaces tries to enter a network namespace: the own one, which takes the
-// same capability as any.
+// namespaces enters the network namespace of this process, which needs the same
+// capability as any other.
 func namespaces() Result {
 	r := Result{Name: "namespaces", State: OK, Detail: "network namespaces can be entered"}
 	if err := enter(Options{ProcRoot: "/proc"}, os.Getpid()); err != nil {
@@ -171,16 +150,11 @@ func namespaces() Result {
 }
 
 func cgroups(o Options) Result {
-	r := Result{Name: "cgroups", State: OK}
-	c, err := attribute.OpenCgroups(o.CgroupRoot)
+	root, err := procfs.CgroupRoot(o.CgroupRoot)
 	if err != nil {
-		r.State, r.Detail = Degraded, err.Error()
-		if errors.Is(err, attribute.ErrNoCgroup2) { // without the remedy that it names
-			r.Detail = "no cgroup v2 hierarchy is at " + o.CgroupRoot + ": containers that share a network namespace are distinguished by their processes alone"
-		}
-		r.Remedy = "mount the host's /sys/fs/cgroup read-only at " + o.CgroupRoot
-		return r
+		return Result{Name: "cgroups", State: Degraded,
+			Detail: "no cgroup v2 hierarchy is at " + o.CgroupRoot + ": containers that share a network namespace are distinguished by their processes alone",
+			Remedy: "mount the host's /sys/fs/cgroup read-only at " + o.CgroupRoot}
 	}
-	r.Detail = "v2 hierarchy at " + c.Root()
-	return r
+	return Result{Name: "cgroups", State: OK, Detail: "v2 hierarchy at " + root}
 }

@@ -3,6 +3,7 @@ package preflight
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -11,8 +12,8 @@ import (
 	"portwatcher/internal/sockdiag"
 )
 
-// netlink tries a dump in the own namespace, which has the kernel load the modules
-// that it needs.
+// netlink makes a dump in this process's namespace, for which the kernel loads the
+// modules that it needs.
 func netlink(o Options) Result {
 	conn, err := sockdiag.Dial(0, sockdiag.Options{})
 	if err == nil {
@@ -44,11 +45,11 @@ func netlinkResult(o Options, err error) Result {
 
 const remedyDenied = "allow this container netlink sockets: its seccomp profile, AppArmor or SELinux denies them (security_opt)"
 
-// denied returns whether an error is one of rights. In the own namespace a socket
+// denied reports whether an error is one of rights. In this process's namespace a socket
 // of sock_diag needs no capability.
-func denied(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) }
+func denied(err error) bool { return errors.Is(err, fs.ErrPermission) }
 
-// destroyNotifications tries to subscribe in the own namespace. The modules of dumps
+// destroyNotifications subscribes in this process's namespace. The modules of dumps
 // make the messages: without them a subscription succeeds, and receives nothing.
 func destroyNotifications(o Options) Result {
 	r := Result{Name: nameDestroy, State: OK, Detail: "the kernel reports closes"}
@@ -56,7 +57,7 @@ func destroyNotifications(o Options) Result {
 		r.Detail = "not used: --source is proc"
 		return r
 	}
-	listener, err := sockdiag.Listen(0, sockdiag.Options{})
+	listener, err := sockdiag.Listen(0, 0)
 	if err == nil {
 		err = errors.Join(listener.Close(), sockdiag.LoadModules())
 	}
@@ -77,7 +78,7 @@ func destroyResult(r Result, err error) Result {
 	return r
 }
 
-// ebpf tries to load and attach the programs, and needs nothing of sock_diag.
+// ebpf loads and attaches the programs. It does not need sock_diag.
 func ebpf(o Options) Result {
 	if o.Source != "auto" && o.Source != "ebpf" {
 		return Result{Name: nameEBPF, State: OK, Detail: "not used: --source is " + o.Source}
@@ -102,51 +103,35 @@ func ebpfResult(o Options, err error, k runningKernel) Result {
 	if missing, ok := errors.AsType[*probe.UnsupportedError](err); ok {
 		r.Detail, r.Remedy = fmt.Sprintf("%s is not available: %v", missing.Feature, missing.Err), missing.Remedy
 	}
-	if k.older(5, 14) {
+	if probe.OlderThan(k.release, 5, 14) {
 		k.explain(&r)
 	}
 	return r
 }
 
-// runningKernel is what the checks use of the running kernel and its limits.
+// runningKernel is the running kernel and a limit of this process.
 type runningKernel struct {
-	release      string // "5.10.0-28-amd64"
-	major, minor int    // 0 where the release cannot be parsed
-	lockable     uint64 // RLIMIT_MEMLOCK in bytes, RLIM_INFINITY without a limit
+	release  string // "5.10.0-28-amd64"; empty where it is not known
+	lockable uint64 // RLIMIT_MEMLOCK in bytes, RLIM_INFINITY without a limit
 }
 
 func thisKernel() runningKernel {
 	k := runningKernel{lockable: unix.RLIM_INFINITY}
-	var name unix.Utsname
-	if unix.Uname(&name) == nil {
-		k.release = unix.ByteSliceToString(name.Release[:])
-	}
+	k.release, _ = probe.KernelRelease() // an empty one is not too old
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) == nil {
 		k.lockable = limit.Cur
 	}
-	k.parse()
 	return k
-}
-
-func (k *runningKernel) parse() {
-	if n, _ := fmt.Sscanf(k.release, "%d.%d", &k.major, &k.minor); n != 2 {
-		k.major, k.minor = 0, 0
-	}
-}
-
-// older returns whether the kernel is known to be older than a version.
-func (k *runningKernel) older(major, minor int) bool {
-	return k.major > 0 && (k.major < major || k.major == major && k.minor < minor)
 }
 
 // explain makes the kernel's age the reason why the programs do not work. Before
 // 5.11 the kernel counts eBPF maps against the limit of locked memory, and answers
-// EPERM where that is reached: it is no matter of capabilities.
+// EPERM where that is reached, as for missing capabilities.
 func (k *runningKernel) explain(r *Result) {
 	r.Detail = fmt.Sprintf("Linux %s is too old: the programs need Linux 5.14 or later (%s)", k.release, r.Detail)
 	r.Remedy = "use Linux 5.14 or later"
-	if k.older(5, 11) && k.lockable != unix.RLIM_INFINITY {
+	if probe.OlderThan(k.release, 5, 11) && k.lockable != unix.RLIM_INFINITY {
 		r.Detail = strings.TrimSuffix(r.Detail, ")") +
 			fmt.Sprintf("; before Linux 5.11 this error also comes from the limit of locked memory, %d KiB here, and not from missing capabilities)", k.lockable>>10)
 		r.Remedy += "; a kernel of a distribution that has the newer functions may only need more locked memory (docker run --ulimit memlock=-1; in Compose, ulimits: memlock: -1)"

@@ -15,48 +15,25 @@ const (
 	remedyRights = "give CAP_SYS_ADMIN, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a seccomp profile that allows bpf(2)"
 )
 
-// programs are all of bpf/sockets.bpf.c, with their hooks, in the order in which
-// they are attached. Those that end a socket come first: what opens while Open
-// works is not missed when it closes.
-var programs = []struct {
-	name, hook string
-	attach     ebpf.AttachType
-}{
-	{socketsProgUdpRelease, "cgroup/sock_release", ebpf.AttachCgroupInetSockRelease},
-	{socketsProgUdpConnect4, "cgroup/connect4", ebpf.AttachCGroupInet4Connect},
-	{socketsProgUdpConnect6, "cgroup/connect6", ebpf.AttachCGroupInet6Connect},
-	{socketsProgUdpBind4, "cgroup/bind4", ebpf.AttachCGroupInet4Bind},
-	{socketsProgUdpBind6, "cgroup/bind6", ebpf.AttachCGroupInet6Bind},
-	{socketsProgUdpBound4, "cgroup/post_bind4", ebpf.AttachCGroupInet4PostBind},
-	{socketsProgUdpBound6, "cgroup/post_bind6", ebpf.AttachCGroupInet6PostBind},
-	{socketsProgTcpListenStop, "fentry/inet_csk_listen_stop", ebpf.AttachTraceFEntry},
-	{socketsProgTcpListen, "fexit/inet_csk_listen_start", ebpf.AttachTraceFExit},
-	{socketsProgTcpState, "tp_btf/inet_sock_set_state", ebpf.AttachTraceRawTp},
-}
-
-// hookOf returns the hook of a program.
-func hookOf(name string) string {
-	for _, p := range programs {
-		if p.name == name {
-			return p.hook
-		}
-	}
-	return name
+// programs are all of bpf/sockets.bpf.c, in the order in which they are attached. Those
+// of closings come first, so that none is missed of a socket that opens during Open.
+var programs = []string{
+	"udp_release", "udp_connect4", "udp_connect6", "udp_bind4", "udp_bind6", "udp_bound4", "udp_bound6",
+	"tcp_listen_stop", "tcp_listen", "tcp_state",
 }
 
 // unsupported makes an *UnsupportedError with the remedy that fits err and the
 // running kernel.
 func unsupported(feature string, err error) error {
-	release, readErr := kernelRelease()
+	release, readErr := KernelRelease()
 	return &UnsupportedError{Feature: feature, Remedy: remedyFor(release, err), Err: errors.Join(err, readErr)}
 }
 
-// remedyFor returns what helps against err on a kernel of that release. The
-// kernel's age comes first: an old one answers EPERM and EINVAL alike to what it
-// does not know.
+// remedyFor returns the remedy for err on a kernel of that release. The kernel's age
+// comes first: an old kernel answers EPERM or EINVAL to unknown features.
 func remedyFor(release string, err error) string {
 	switch {
-	case olderThan(release, 5, 14):
+	case OlderThan(release, 5, 14):
 		return remedyAge
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		return remedyRights
@@ -64,31 +41,31 @@ func remedyFor(release string, err error) string {
 	return remedyKernel
 }
 
-// explainLoad tells which program is to blame for an error of loading them all:
-// the first that cannot be loaded alone either.
+// explainLoad returns an error that names the first program that cannot be loaded
+// alone, where loading all of them failed with err.
 func explainLoad(spec *ebpf.CollectionSpec, types *btf.Cache, err error) error {
 	for name, program := range spec.Programs {
 		alone := spec.Copy()
 		alone.Programs = map[string]*ebpf.ProgramSpec{name: program.Copy()}
 		loaded, loadErr := ebpf.NewCollectionWithOptions(alone, ebpf.CollectionOptions{Cache: types})
 		if loadErr != nil {
-			return unsupported(hookOf(name), loadErr)
+			return unsupported(program.SectionName, loadErr)
 		}
 		loaded.Close()
 	}
 	return unsupported("loading programs", err)
 }
 
-// attachAll attaches the programs that are loaded. After an error nothing stays
+// attachAll attaches the programs of spec, which are loaded. After an error nothing stays
 // attached.
-func attachAll(root string, objects *ebpf.Collection) ([]attached, error) {
+func attachAll(root string, spec *ebpf.CollectionSpec, objects *ebpf.Collection) ([]attached, error) {
 	var hooks []attached
-	for _, p := range programs {
-		program := objects.Programs[p.name]
+	for _, name := range programs {
+		program := spec.Programs[name]
 		if program == nil {
 			continue
 		}
-		hook, err := attach(p.hook, root, program, p.attach)
+		hook, err := attach(root, program, objects.Programs[name])
 		if err != nil {
 			for _, done := range hooks {
 				err = errors.Join(err, done.link.Close())
@@ -100,22 +77,23 @@ func attachAll(root string, objects *ebpf.Collection) ([]attached, error) {
 	return hooks, nil
 }
 
-func attach(hook, root string, program *ebpf.Program, kind ebpf.AttachType) (attached, error) {
+// attach attaches one program. Its hook is the name of its section.
+func attach(root string, spec *ebpf.ProgramSpec, program *ebpf.Program) (attached, error) {
 	var at link.Link
 	var err error
-	if program.Type() == ebpf.Tracing {
-		at, err = link.AttachTracing(link.TracingOptions{Program: program, AttachType: kind})
+	if spec.Type == ebpf.Tracing {
+		at, err = link.AttachTracing(link.TracingOptions{Program: program, AttachType: spec.AttachType})
 	} else {
-		at, err = link.AttachCgroup(link.CgroupOptions{Path: root, Attach: kind, Program: program})
+		at, err = link.AttachCgroup(link.CgroupOptions{Path: root, Attach: spec.AttachType, Program: program})
 	}
 	if err != nil {
-		return attached{}, unsupported(hook, err)
+		return attached{}, unsupported(spec.SectionName, err)
 	}
-	// Without links, AttachCgroup falls back to an attachment that would outlive
-	// this process; that kind has no Info.
+	// Without links, AttachCgroup attaches in a way that would outlive this process,
+	// and that has no Info.
 	info, err := at.Info()
 	if err != nil {
-		return attached{}, errors.Join(unsupported(hook+" by link", err), at.Close())
+		return attached{}, errors.Join(unsupported(spec.SectionName+" by link", err), at.Close())
 	}
-	return attached{hook: hook, link: at, id: info.Program}, nil
+	return attached{hook: spec.SectionName, link: at, id: info.Program}, nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // cycle opens and closes a listener: two events. The port is another each time,
-// because whoever looks at a process's files (ss, lsof) holds them meanwhile,
+// because a reader of a process's files (ss, lsof) holds them meanwhile,
 // and so delays the close.
 func cycle(s *space) {
 	s.cycles++

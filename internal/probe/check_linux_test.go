@@ -34,11 +34,11 @@ func TestRemedyFor(t *testing.T) {
 }
 
 func TestKernelRelease(t *testing.T) {
-	release, err := kernelRelease()
+	release, err := KernelRelease()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !olderThan(release, 1000, 0) || olderThan(release, 1, 0) {
+	if !OlderThan(release, 1000, 0) || OlderThan(release, 1, 0) {
 		t.Errorf("release %q was not understood", release)
 	}
 }

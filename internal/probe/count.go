@@ -4,36 +4,36 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 )
 
-// Count is what the programs counted, since the last [Probe.Counts], of one
-// endpoint of one cgroup, or of the rest of a cgroup.
+// Count has the numbers, since the last [Probe.Counts], of one endpoint of one cgroup,
+// or of the rest of a cgroup.
 //
 // Opened, Closed and Missed are exact. The details are those of one of the last
 // openings or closings: where two processors count at once, they may be mixed.
 type Count struct {
 	// NetnsCookie identifies the network namespace, see [NetnsCookie].
 	NetnsCookie uint64
-	// Cgroup is the socket's cgroup or, where the kernel does not tell it (before
-	// Linux 5.15), that of the task.
+	// Cgroup is the socket's cgroup or, before Linux 5.15, that of the task.
 	Cgroup uint64
 	// TaskCgroup is the cgroup of the process that opened last, or 0.
 	TaskCgroup uint64
-	// Socket has Protocol and, but for Rest, Address and Port of all that is
-	// counted; the others are of the socket opened last. Where nothing was opened
-	// Cookie is 0. Cgroup is the same as above. Port is 0 also where a TCP
-	// socket listened without bind.
+	// Socket has Protocol and, except with Rest, Address and Port of all that is
+	// counted; the other details are of the socket opened last. Where nothing was
+	// opened Cookie is 0. Port is 0 also where a TCP socket listened without bind.
 	Socket model.Socket
 	// PID and Name are the process that opened last, as in [Event]; 0 and empty
 	// where nothing was opened.
 	PID  int
 	Name string
-	// SameProcess says that every opening was by PID.
+	// SameProcess means that every opening was by PID.
 	SameProcess bool
-	// Opened and Closed are the openings and closings that are no [Event]. A
-	// counted opening has its closing counted too, in a later Count perhaps.
+	// Opened and Closed are the openings and closings that are no [Event]. The closing
+	// of a counted opening is counted too, perhaps in a later Count.
 	Opened, Closed uint64
 	// Missed are closings of sockets whose opening was an [Event] (or was before
 	// [Open]) and that found no room in the ring buffer.
@@ -44,13 +44,13 @@ type Count struct {
 	LastOpened, LastClosed clock.Instant
 	// ClosedCookie is the cookie of the socket closed (or missed) last.
 	ClosedCookie uint64
-	// Rest says that the entries for endpoints were used up, so that the
-	// openings and closings of several endpoints are counted here.
+	// Rest means that there was no entry left for the endpoint: several endpoints are
+	// counted here.
 	Rest bool
 }
 
-// Sizes of struct count_key and struct count in bpf/account.h; the offsets below
-// are their fields'.
+// Sizes of struct count_key and struct count in bpf/account.h, whose fields have the
+// offsets below.
 const (
 	countKeySize   = 40
 	countValueSize = 112
@@ -79,7 +79,7 @@ func parseCount(key, value []byte, count *Count, names names) error {
 	if family != 0 {
 		var ok bool
 		if address, ok = parseAddress(family, key[16:32]); !ok {
-			return malformed("address family %d of a count, want %d, %d or 0", family, familyIPv4, familyIPv6)
+			return malformed("address family %d of a count, want %d, %d or 0", family, unix.AF_INET, unix.AF_INET6)
 		}
 	}
 

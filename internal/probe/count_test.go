@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"portwatcher/internal/model"
 )
 
@@ -18,7 +20,7 @@ func sampleCount() (key, value []byte) {
 	e.PutUint64(key[8:], 12)
 	copy(key[16:], []byte{10, 1, 2, 3})
 	e.PutUint16(key[32:], 8080)
-	key[34], key[35] = 6, familyIPv4
+	key[34], key[35] = 6, unix.AF_INET
 	for i, number := range []uint64{100, 99, 3, 1_000, 2_000, 1_900, 11, 14, 1_950, 10} {
 		e.PutUint64(value[8*i:], number)
 	}
@@ -50,7 +52,7 @@ func TestParseCount(t *testing.T) {
 		want func(*Count)
 	}{
 		{"an endpoint", func(_, _ []byte) {}, func(*Count) {}},
-		{"IPv6 only", func(key, value []byte) { key[35] = familyIPv6; clear(key[16:32]); value[92] = flagIPv6Only },
+		{"IPv6 only", func(key, value []byte) { key[35] = unix.AF_INET6; clear(key[16:32]); value[92] = flagIPv6Only },
 			func(c *Count) {
 				c.Socket.Address, c.Socket.IPv6Only, c.Socket.AutoBound = netip.IPv6Unspecified(), true, false
 			}},

@@ -18,10 +18,10 @@ var countEntries = [2]uint32{2048, 1024}
 // than the entries of one of the kernel's hash buckets.
 const batchSize = 256
 
-// ledger hands the programs' counts over. Of each map there are two: the programs
-// write to one, the other is empty.
+// ledger takes the programs' counts. Of each map there are two: the programs write to
+// one, the other is empty.
 type ledger struct {
-	mu     sync.Mutex // one hand-over at a time, and none after close
+	mu     sync.Mutex // held by take: one at a time, and none after close
 	closed bool
 	outer  *ebpf.Map    // where the programs find the maps
 	active [2]*ebpf.Map // in outer
@@ -63,12 +63,12 @@ func (l *ledger) close() error {
 	return errors.Join(errs...)
 }
 
-// Counts appends what was counted since the last call to dst. Every opening and
-// closing that [Stats] had as counted or missed before the call is in what this
-// call and those before it returned, and none is in two. Where nothing was counted
-// it costs two system calls; else it waits, up to some tens of milliseconds, until
-// no program uses the maps that it takes. An error loses no count but those of a
-// *[MalformedError]. After Close it returns os.ErrClosed.
+// Counts appends the counts since the last call to dst. Every opening and closing that
+// [Stats] had as counted or missed before the call is in the result of this call or an
+// earlier one, and none is in two. Where nothing was counted it costs two system calls;
+// otherwise it waits, up to tens of milliseconds, until no program uses the maps that it
+// takes. An error loses only the counts of a *[MalformedError]. After Close it returns
+// os.ErrClosed.
 func (p *Probe) Counts(dst []Count) ([]Count, error) {
 	l := &p.ledger
 	l.mu.Lock()
@@ -85,7 +85,7 @@ func (p *Probe) Counts(dst []Count) ([]Count, error) {
 	return dst, nil
 }
 
-// take puts the spare map in the place of the active one and empties that.
+// take replaces the active map by the spare one and empties it.
 func (l *ledger) take(i int, dst []Count) ([]Count, error) {
 	var first [countKeySize]byte
 	switch err := l.active[i].NextKey(nil, &first); {
@@ -94,9 +94,9 @@ func (l *ledger) take(i int, dst []Count) ([]Count, error) {
 	case err != nil:
 		return dst, err
 	}
-	// The kernel returns from this when every program that was running has ended:
-	// nobody writes to the old map any more. A map that an error left filled is
-	// counted on, and taken the next time.
+	// The kernel returns from this when every running program has ended: no program
+	// writes to the old map any more. After an error the programs continue to count in
+	// a filled map, which the next call takes.
 	if err := l.outer.Put(uint32(i), l.spare[i]); err != nil {
 		return dst, err
 	}
@@ -104,7 +104,7 @@ func (l *ledger) take(i int, dst []Count) ([]Count, error) {
 	return l.empty(l.spare[i], dst)
 }
 
-// empty moves the entries of a map that nobody writes to.
+// empty moves the entries of a map that no program writes to.
 func (l *ledger) empty(m *ebpf.Map, dst []Count) ([]Count, error) {
 	var malformed error
 	var cursor ebpf.MapBatchCursor

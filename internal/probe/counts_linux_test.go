@@ -46,7 +46,7 @@ func addCounts[K comparable](sums map[K]sum, counts []Count, key func(model.Sock
 func TestCountsOfEachKey(t *testing.T) {
 	const ports, rounds = 7, 50
 	s := newSpace(t)
-	p := mustOpen(t, Options{RingBytes: 1, budget: 1})
+	p := mustOpen(t, Options{ringBytes: 1, budget: 1})
 	before := p.Stats()
 	s.do(func() {
 		for range rounds {
@@ -102,10 +102,10 @@ func TestCountsOfEachKey(t *testing.T) {
 	}
 }
 
-// TestSeveralProcesses: an entry says whether one process opened all.
+// TestSeveralProcesses: an entry has whether one process opened all.
 func TestSeveralProcesses(t *testing.T) {
 	s := newSpace(t)
-	p := mustOpen(t, Options{RingBytes: 1, budget: unlimited})
+	p := mustOpen(t, Options{ringBytes: 1, budget: unlimited})
 	s.do(func() {
 		full(s, p)
 		udp := s.socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
@@ -137,7 +137,7 @@ func TestRest(t *testing.T) {
 	const endpoints, opened = 16, 100
 	withEntries(t, endpoints, 1024)
 	s := newSpace(t)
-	p := mustOpen(t, Options{RingBytes: 1, budget: unlimited})
+	p := mustOpen(t, Options{ringBytes: 1, budget: unlimited})
 	s.do(func() {
 		full(s, p)
 		take := func() seen { // leaves the ring full
@@ -202,7 +202,7 @@ func TestLost(t *testing.T) {
 	const opened = 100
 	withEntries(t, 1, 1)
 	s := newSpace(t)
-	p := mustOpen(t, Options{RingBytes: 1, budget: unlimited})
+	p := mustOpen(t, Options{ringBytes: 1, budget: unlimited})
 	s.do(func() {
 		full(s, p)
 		cycle(s) // takes the entry of the rest, for TCP
@@ -224,7 +224,7 @@ func TestLost(t *testing.T) {
 func TestHandOver(t *testing.T) {
 	const rounds = 30_000
 	spaces := []*space{newSpace(t), newSpace(t)}
-	p := mustOpen(t, Options{RingBytes: 16 << 10, budget: 1})
+	p := mustOpen(t, Options{ringBytes: 16 << 10, budget: 1})
 	var working sync.WaitGroup
 	var left atomic.Int32
 	for _, s := range spaces {
@@ -296,7 +296,7 @@ func TestHandOver(t *testing.T) {
 func TestNeighbours(t *testing.T) {
 	const cycles = 12
 	stormy, quiet := newSpace(t), newSpace(t)
-	p := mustOpen(t, Options{RingBytes: 1 << 20, budget: 3 * cycles})
+	p := mustOpen(t, Options{ringBytes: 1 << 20, budget: 3 * cycles})
 	var storms []*exec.Cmd
 	storm := func(mode string) {
 		dir, _ := newCgroup(t, mode)
@@ -308,7 +308,7 @@ func TestNeighbours(t *testing.T) {
 	kernel.Eventually(t, "the storms go on", func() bool { return p.Stats().CountedOpened > 10_000 })
 	dir, _ := newCgroup(t, "quiet")
 	quiet.do(func() {
-		// It opens the ports 8000 to 8011, closes them, and says so.
+		// It opens the ports 8000 to 8011, closes them, and prints a line.
 		kernel.End(t, quiet.spawn("quiet", inCgroup(dir)))
 	})
 	for _, storm := range storms {

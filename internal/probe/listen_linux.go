@@ -13,24 +13,23 @@ import (
 )
 
 // TCP is watched in one of two ways. The functions that begin and end a listener
-// cost a connection nothing; the tracepoint of all state changes is passed some
-// ten times for each.
+// cost a connection nothing; the tracepoint of all state changes runs about ten times
+// for each.
 var (
-	listenHooks = []string{socketsProgTcpListenStop, socketsProgTcpListen}
-	stateHook   = []string{socketsProgTcpState}
+	listenHooks = []string{"tcp_listen_stop", "tcp_listen"}
+	stateHook   = []string{"tcp_state"}
 )
 
-// listenHooksLeaveOut says that the kernel left out calls of the listen hooks, so
-// that this process does without. It does so where it takes the processor from a
-// program that runs, and gives it to a process that comes to the same program
+// listenHooksLeaveOut means that the kernel left out calls of the listen hooks, so that
+// this process does not use them any more. That happens where the kernel preempts a
+// running program, and another process calls the same program
 // (__bpf_prog_enter_recur in kernel/bpf/trampoline.c): with preempt=full and eight
-// threads, 7,400 of 80,000. At a tracepoint the processor is not taken. See
-// notPreempted; how the kernel preempts can be changed while it runs.
+// threads, 7,400 of 80,000. Programs of a tracepoint are not preempted. See
+// notPreempted; the preemption mode can change while the kernel runs.
 var listenHooksLeaveOut atomic.Bool
 
-// listenHooksUsable returns nil where the kernel lets programs be attached to its
-// functions and leaves out none of their calls. It tries with a program that does
-// nothing.
+// listenHooksUsable returns nil where programs can be attached to kernel functions and
+// no call is left out. It tries a program that does nothing.
 func listenHooksUsable(types *btf.Cache) error {
 	if listenHooksLeaveOut.Load() {
 		return errors.New("the kernel left out calls of its listen functions before")
@@ -55,9 +54,9 @@ func listenHooksUsable(types *btf.Cache) error {
 	return at.Close()
 }
 
-// tryListenHooks opens a listener and returns nil if both hooks saw it. A kernel
-// whose compiler has put the functions into their callers attaches the programs
-// and never runs them. The programs leave the listener out.
+// tryListenHooks opens a listener and returns nil if both hooks ran for it. A kernel
+// whose compiler inlined the functions attaches the programs and never runs them. The
+// programs do not report this listener.
 func tryListenHooks(objects *ebpf.Collection) (err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -65,7 +64,7 @@ func tryListenHooks(objects *ebpf.Collection) (err error) {
 	}
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err == nil {
-		err = objects.Variables[socketsVarTrialCookie].Set(cookie)
+		err = objects.Variables["trial_cookie"].Set(cookie)
 	}
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
@@ -77,17 +76,17 @@ func tryListenHooks(objects *ebpf.Collection) (err error) {
 		return fmt.Errorf("open a listener for trial: %w", err)
 	}
 	var seen uint32
-	if err := objects.Variables[socketsVarTrialSeen].Get(&seen); err != nil {
-		return fmt.Errorf("read the eBPF variable %q: %w", socketsVarTrialSeen, err)
+	if err := objects.Variables["trial_seen"].Get(&seen); err != nil {
+		return fmt.Errorf("read the eBPF variable trial_seen: %w", err)
 	}
 	if want := uint32(Opened | Closed); seen != want {
-		return fmt.Errorf("the hooks of listen saw %d of a listener, want %d", seen, want)
+		return fmt.Errorf("the hooks of listen reported %d of a listener, want %d", seen, want)
 	}
 	return nil
 }
 
-// callsLeftOut returns how many calls the kernel left out of the listen hooks. If
-// there are any it returns an error too, and no Probe uses them any more.
+// callsLeftOut returns how many calls of the listen hooks the kernel left out. If there
+// are any it returns an error too, and no later Probe uses these hooks.
 func callsLeftOut(objects *ebpf.Collection) (uint64, error) {
 	var calls uint64
 	for _, name := range listenHooks {
@@ -97,7 +96,7 @@ func callsLeftOut(objects *ebpf.Collection) (uint64, error) {
 		}
 		stats, err := program.Stats()
 		if err != nil {
-			return calls, fmt.Errorf("eBPF hook %s: read its statistics: %w", hookOf(name), err)
+			return calls, fmt.Errorf("eBPF program %s: read its statistics: %w", name, err)
 		}
 		calls += stats.RecursionMisses
 	}

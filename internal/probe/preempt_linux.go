@@ -9,12 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where the kernel tells how it preempts: here, or as the host's first process
-// sees it, since containers have no debugfs.
+// preemptFiles have the preemption mode. Containers have no debugfs of their own, so
+// the second is that of the host's first process.
 var preemptFiles = []string{"/sys/kernel/debug/sched/preempt", "/proc/1/root/sys/kernel/debug/sched/preempt"}
 
-// notPreempted returns nil if the kernel takes the processor from none of its own
-// code before that gives it away.
+// notPreempted returns nil if the kernel does not preempt its own code.
 func notPreempted() error {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
@@ -34,9 +33,9 @@ func notPreempted() error {
 	return judgePreemption(unix.ByteSliceToString(name.Version[:]), string(mode), string(arguments), modeErr)
 }
 
-// judgePreemption judges by the kernel's version, such as "#1 SMP PREEMPT_DYNAMIC
-// Debian 6.1", by debugfs, such as "none (voluntary) full", and by the arguments
-// that the kernel was started with. Err is why the mode is missing.
+// judgePreemption decides by the kernel's version, such as "#1 SMP PREEMPT_DYNAMIC
+// Debian 6.1", by debugfs, such as "none (voluntary) full", and by the kernel's
+// arguments. err is the reason why the mode is missing.
 func judgePreemption(version, mode, arguments string, err error) error {
 	_, current, ok := strings.Cut(mode, "(")
 	current, _, _ = strings.Cut(current, ")")

@@ -1,6 +1,8 @@
 package probe
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -16,35 +18,32 @@ import (
 
 // Probe is a set of attached programs and the queue they write to.
 //
-// Read may run in one goroutine, Counts in another, while any others call
-// Configure, Stats, Flush, Alive and Close. The owner calls Close.
+// Read and More belong to one goroutine. The other methods are safe for concurrent use.
+// The owner calls Close.
 type Probe struct {
 	objects *ebpf.Collection
 	ring    *ringReader
-	// fallback is why the cheaper hooks are not used.
+	// fallback is the reason why the cheaper hooks are not used, or nil.
 	fallback error
 
-	mu     sync.Mutex // for hooks, closed, stats and the programs' variables
+	mu     sync.Mutex // guards hooks, closed, stats and the programs' variables
 	hooks  []attached
 	closed bool
 	stats  Stats
-	// leftOut are calls that the kernel made no program run for; see Alive.
+	// leftOut is the number of calls for which the kernel ran no program; see Alive.
 	leftOut uint64
 
 	ledger ledger
 
-	// Read's own.
-	record []byte
+	record []byte // of Read, as names
 	names  names
 }
 
-// Open loads and attaches the programs. When it returns, every opening and
-// closing that follows is returned by Read, or counted for Counts, or by Stats as
-// lost.
+// Open loads and attaches the programs. Every opening and closing after it is returned
+// by Read, or counted for Counts, or in Stats as lost.
 //
-// The error is, or wraps, an *[UnsupportedError] where this kernel, its
-// configuration or this process's rights do not allow it. Nothing is left
-// behind after an error.
+// The error wraps an *[UnsupportedError] where this kernel, its configuration or this
+// process's rights do not allow it. After an error nothing stays attached.
 //
 // It needs CAP_SYS_ADMIN, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, in the
 // initial user namespace.
@@ -83,11 +82,11 @@ func openWith(root string, types *btf.Cache, options Options, tcp []string) (*Pr
 func (p *Probe) open(root string, types *btf.Cache, options Options, tcp []string) error {
 	spec, err := loadSockets()
 	if err != nil {
-		return fmt.Errorf("read the built-in eBPF programs: %w", err)
-	}
-	spec.Maps[socketsMapEvents].MaxEntries = ringBytes(options.RingBytes)
-	if err := setVariables(spec, options); err != nil {
 		return err
+	}
+	spec.Maps["events"].MaxEntries = ringBytes(options.ringBytes)
+	if err := spec.Variables["budget"].Set(uint32(cmp.Or(options.budget, defaultBudget))); err != nil {
+		return fmt.Errorf("set the eBPF variable budget: %w", err)
 	}
 	for _, name := range slices.Concat(listenHooks, stateHook) {
 		if !slices.Contains(tcp, name) {
@@ -97,20 +96,34 @@ func (p *Probe) open(root string, types *btf.Cache, options Options, tcp []strin
 	if p.objects, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types}); err != nil {
 		return explainLoad(spec, types, err)
 	}
-	events := p.objects.Maps[socketsMapEvents]
+	if err := p.set(options.BurstLimit, options.UDPClients); err != nil {
+		return err
+	}
+	events := p.objects.Maps["events"]
 	if p.ring, err = openRing(events.FD(), events.MaxEntries()); err != nil {
 		return fmt.Errorf("map the eBPF ring buffer: %w", err)
 	}
-	if err := p.ledger.open(spec.Maps[socketsMapCounts].InnerMap, p.objects.Maps[socketsMapCounts]); err != nil {
+	if err := p.ledger.open(spec.Maps["counts"].InnerMap, p.objects.Maps["counts"]); err != nil {
 		return err
 	}
-	if p.hooks, err = attachAll(root, p.objects); err != nil {
+	if p.hooks, err = attachAll(root, spec, p.objects); err != nil {
 		return err
 	}
 	if slices.Equal(tcp, listenHooks) {
 		return tryListenHooks(p.objects)
 	}
 	return nil
+}
+
+// loadSockets parses the compiled bpf/sockets.bpf.c.
+//
+//go:generate sh generate.sh .
+func loadSockets() (*ebpf.CollectionSpec, error) {
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in eBPF programs: %w", err)
+	}
+	return spec, nil
 }
 
 // Hooks returns the hooks in use, such as "cgroup/post_bind4".
@@ -124,23 +137,19 @@ func (p *Probe) Hooks() []string {
 	return names
 }
 
-// ringBytes returns a size that the kernel takes: a power of two and a multiple
+// ringBytes returns a size that the kernel accepts: a power of two and a multiple
 // of the page size.
-func ringBytes(wanted int) uint32 {
-	if wanted == 0 {
-		wanted = DefaultRingBytes
-	}
-	size := max(wanted, os.Getpagesize())
+func ringBytes(size int) uint32 {
+	size = max(cmp.Or(size, defaultRingBytes), os.Getpagesize())
 	return uint32(min(1<<bits.Len(uint(size-1)), 1<<30))
 }
 
 // Read waits for the next event and stores it in event. It allocates nothing
 // but, once for each process name, the name.
 //
-// After Close it returns os.ErrClosed, also where it was waiting. After a
-// *[MalformedError] the record is passed over, and after [ErrFlushed] all that
-// [Probe.Flush] asked for was returned; Read can be called again. Not for two
-// goroutines at once.
+// After Close it returns os.ErrClosed, also where it was waiting. A *[MalformedError]
+// has skipped the record; [ErrFlushed] is the end of a [Probe.Flush]. After both, Read
+// can be called again.
 func (p *Probe) Read(event *Event) error {
 	var err error
 	switch p.record, err = p.ring.read(p.record); {
@@ -152,13 +161,12 @@ func (p *Probe) Read(event *Event) error {
 	return fmt.Errorf("read the eBPF ring buffer: %w", err)
 }
 
-// More says whether more records waited when Read returned the last one. It belongs to
-// the goroutine that calls Read.
+// More reports whether more records waited when Read returned the last one.
 func (p *Probe) More() bool { return p.ring.more() }
 
-// Flush has Read return [ErrFlushed] once it has returned every event of before
-// this call. Several calls may be answered by one ErrFlushed. After Close it
-// returns os.ErrClosed.
+// Flush makes Read return [ErrFlushed] after it has returned every event of before
+// this call. One ErrFlushed may end several calls. After Close, Flush returns
+// os.ErrClosed.
 func (p *Probe) Flush() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -172,13 +180,13 @@ func (p *Probe) Flush() error {
 }
 
 // Fallback returns nil if the hooks are used that cost a TCP connection nothing,
-// and else why they are not: the state hook costs one some 0.8 µs.
+// otherwise the reason: the state hook costs a connection about 0.8 µs.
 func (p *Probe) Fallback() error { return p.fallback }
 
-// Alive returns nil as long as every program is attached where Open put it and
-// runs each time. The error names the hook that does not; Stats have as lost what
-// it left out, and a Probe that is opened after it uses another one. It costs a
-// system call or two for each hook.
+// Alive returns nil as long as every program is attached where Open attached it and
+// runs for each call. The error names the hook that does not; Stats count the calls
+// that were left out as lost, and a Probe that is opened later does not use that hook.
+// It costs a system call or two for each hook.
 func (p *Probe) Alive() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,8 +204,7 @@ func (p *Probe) Alive() error {
 }
 
 // Close detaches the programs, ends a waiting Read, waits for Counts and releases
-// everything. Events and counts that were not taken are dropped. Later calls do
-// nothing.
+// everything. It drops events and counts that were not taken. Later calls do nothing.
 func (p *Probe) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -219,9 +226,9 @@ func (p *Probe) Close() error {
 	return errors.Join(errs...)
 }
 
-// NetnsCookie returns the cookie of the network namespace that a socket (of any
-// family, netlink too) lives in: the number in [Event]. It is unique on a host
-// until it is started again. Linux 5.14 or later.
+// NetnsCookie returns the cookie of the network namespace of a socket of any family,
+// as in [Event]. It is unique on a host until the host is started again. Linux 5.14 or
+// later.
 func NetnsCookie(fd int) (uint64, error) {
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if errors.Is(err, unix.ENOPROTOOPT) {
@@ -248,8 +255,8 @@ func (a attached) alive() error {
 	if info.Program != a.id {
 		return fmt.Errorf("eBPF hook %s: its program was replaced by program %d", a.hook, info.Program)
 	}
-	// A link whose program was detached by someone else outlives it, with no
-	// cgroup (bpf_cgroup_link_fill_link_info in kernel/bpf/cgroup.c).
+	// A link whose program another process detached has no cgroup
+	// (bpf_cgroup_link_fill_link_info in kernel/bpf/cgroup.c).
 	if cgroup := info.Cgroup(); cgroup != nil && cgroup.CgroupId == 0 {
 		return fmt.Errorf("eBPF hook %s: the program was detached from its cgroup", a.hook)
 	}

@@ -51,7 +51,7 @@ func TestCloseEndsRead(t *testing.T) {
 			t.Errorf("Read returned %v, want os.ErrClosed", err)
 		}
 	case <-time.After(patience):
-		t.Fatal("Read still waits after Close")
+		t.Fatal("Read waits after Close")
 	}
 	var e Event
 	if err := p.Read(&e); !errors.Is(err, os.ErrClosed) {
@@ -150,7 +150,7 @@ func TestExplainLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec.Programs[socketsProgTcpState].AttachTo = "no_such_tracepoint"
+	spec.Programs["tcp_state"].AttachTo = "no_such_tracepoint"
 	for _, name := range listenHooks {
 		delete(spec.Programs, name)
 	}
@@ -168,7 +168,11 @@ func TestExplainLoad(t *testing.T) {
 // TestAttachFails: the error names the hook, and nothing stays attached.
 func TestAttachFails(t *testing.T) {
 	p := mustOpen(t, Options{})
-	hooks, err := attachAll("/proc", p.objects)
+	spec, err := loadSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hooks, err := attachAll("/proc", spec, p.objects)
 	var unsupported *UnsupportedError
 	if !errors.As(err, &unsupported) || unsupported.Feature != "cgroup/sock_release" || hooks != nil {
 		t.Errorf("got %v, %v, want an *UnsupportedError for cgroup/sock_release", hooks, err)
@@ -190,7 +194,7 @@ func TestWithoutRights(t *testing.T) {
 func TestRingBytes(t *testing.T) {
 	page := uint32(os.Getpagesize())
 	for wanted, want := range map[int]uint32{
-		0: DefaultRingBytes, 1: page, int(page): page, int(page) + 1: 2 * page,
+		0: defaultRingBytes, 1: page, int(page): page, int(page) + 1: 2 * page,
 		3 << 20: 4 << 20, 1 << 30: 1 << 30, 1<<30 + 1: 1 << 30,
 	} {
 		if got := ringBytes(wanted); got != want {

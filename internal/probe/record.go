@@ -1,17 +1,17 @@
 package probe
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 )
 
-// recordSize is the size of struct record in bpf/sockets.bpf.c; the offsets
-// below are its fields'. Numbers are in the host's byte order, addresses in
-// that of the network.
+// recordSize is the size of struct record in bpf/sockets.bpf.c, whose fields have the
+// offsets below. Numbers are in the host's byte order, addresses in network byte order.
 const recordSize = 96
 
 const (
@@ -21,29 +21,22 @@ const (
 	knownFlags = flagIPv6Only | flagAutoBound | flagConnected
 )
 
-// Address families, include/linux/socket.h.
-const (
-	familyIPv4 = 2
-	familyIPv6 = 10
-)
-
 // nameSize is TASK_COMM_LEN, include/linux/sched.h.
 const nameSize = 16
 
-// parseAddress decodes the 16 bytes that the programs have for an address. False
-// means that the family is unknown.
+// parseAddress decodes the 16 bytes of an address; ok is false for an unknown family.
 func parseAddress(family byte, raw []byte) (address netip.Addr, ok bool) {
 	switch family {
-	case familyIPv4:
+	case unix.AF_INET:
 		return netip.AddrFrom4([4]byte(raw[:4])), true
-	case familyIPv6:
+	case unix.AF_INET6:
 		return netip.AddrFrom16([16]byte(raw)).Unmap(), true
 	}
 	return netip.Addr{}, false
 }
 
-// maxNames bounds the table of names. A host has fewer in practice; one that
-// invents names forever makes the table start anew.
+// maxNames bounds the table of names. A host has fewer in practice; beyond, the table is
+// cleared.
 const maxNames = 4096
 
 // names keeps one string for each process name, so that an event with a known
@@ -58,11 +51,7 @@ func (n names) get(raw [nameSize]byte) string {
 	if len(n) >= maxNames {
 		clear(n)
 	}
-	if end := bytes.IndexByte(raw[:], 0); end >= 0 {
-		name = string(raw[:end])
-	} else {
-		name = string(raw[:])
-	}
+	name = unix.ByteSliceToString(raw[:])
 	n[raw] = name
 	return name
 }
@@ -88,7 +77,7 @@ func parseRecord(raw []byte, event *Event, names names) error {
 	}
 	address, ok := parseAddress(raw[56], raw[64:80])
 	if !ok {
-		return malformed("address family %d, want %d or %d", raw[56], familyIPv4, familyIPv6)
+		return malformed("address family %d, want %d or %d", raw[56], unix.AF_INET, unix.AF_INET6)
 	}
 	cookie := word(8)
 	if cookie == 0 {

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"portwatcher/internal/model"
 )
 
@@ -24,7 +26,7 @@ func sampleRecord() []byte {
 	e.PutUint32(raw[44:], 16)
 	e.PutUint32(raw[48:], 17)
 	e.PutUint16(raw[52:], 8080)
-	raw[54], raw[55], raw[56], raw[57] = 1, 6, familyIPv4, flagAutoBound
+	raw[54], raw[55], raw[56], raw[57] = 1, 6, unix.AF_INET, flagAutoBound
 	copy(raw[64:], []byte{10, 1, 2, 3})
 	copy(raw[80:], "nginx")
 	return raw
@@ -54,9 +56,9 @@ func TestParseRecordVariants(t *testing.T) {
 		edit  func([]byte)
 		check func(Event) bool
 	}{
-		{"IPv6", func(b []byte) { b[56] = familyIPv6; b[57] = flagIPv6Only; clear(b[64:80]) },
+		{"IPv6", func(b []byte) { b[56] = unix.AF_INET6; b[57] = flagIPv6Only; clear(b[64:80]) },
 			func(e Event) bool { return e.Socket.Address == netip.IPv6Unspecified() && e.Socket.IPv6Only }},
-		{"IPv4-mapped", func(b []byte) { b[56] = familyIPv6; copy(b[64:], mapped[:]) },
+		{"IPv4-mapped", func(b []byte) { b[56] = unix.AF_INET6; copy(b[64:], mapped[:]) },
 			func(e Event) bool { return e.Socket.Address == netip.MustParseAddr("192.0.2.1") }},
 		{"UDP about to connect", func(b []byte) { b[54] = 2; b[55] = 17; b[57] = flagConnected },
 			func(e Event) bool {

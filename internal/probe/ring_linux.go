@@ -12,19 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A ring buffer as user space maps it: the consumer's position, a page that can
-// be written; the producer's position, a page; the data, twice in a row, so that
-// no record is broken by the end. Each record has a header of 8 bytes and fills a
-// multiple of 8. Source: kernel/bpf/ringbuf.c, include/uapi/linux/bpf.h.
+// User space maps a ring buffer as the consumer's position, a writable page; the
+// producer's position, a page; and the data, twice in a row, so that a record can
+// continue past the end. Each record has a header of 8 bytes and fills a multiple of 8.
+// Source: kernel/bpf/ringbuf.c, include/uapi/linux/bpf.h.
 const (
 	ringHeader  = 8
 	ringBusy    = 1 << 31
 	ringDiscard = 1 << 30
 )
 
-// windowBytes is how much of the data is mapped at a time. The pages of a mapping
-// count as this process's resident memory, twice if mapped twice, also where
-// they were never read.
+// windowBytes is how much of the data is mapped at a time. The library maps all of it,
+// twice, and mapped pages count as this process's resident memory even if never read.
 const windowBytes = 256 << 10
 
 // ringReader reads a ring buffer.
@@ -79,8 +78,8 @@ func (r *ringReader) open() (err error) {
 	return nil
 }
 
-// slide maps the window that a place in the data lies in, and a page more: a
-// record may begin at its end.
+// slide maps the window around a place in the data, and a page more for a record that
+// begins at its end.
 func (r *ringReader) slide(place uintptr) error {
 	if r.window != nil {
 		if err := unix.Munmap(r.window); err != nil {
@@ -99,8 +98,8 @@ func (r *ringReader) slide(place uintptr) error {
 	return nil
 }
 
-// read waits for a record and returns it in buffer, which it makes larger where
-// it has to. After close it returns os.ErrClosed.
+// read waits for a record and returns it in buffer, which may grow. After close it
+// returns os.ErrClosed.
 func (r *ringReader) read(buffer []byte) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,14 +133,14 @@ func (r *ringReader) read(buffer []byte) ([]byte, error) {
 	}
 }
 
-// more says whether the kernel has begun a record that read has not returned. It belongs
-// to the goroutine that calls read.
+// more reports whether the kernel has begun a record that read has not returned. It
+// belongs to the goroutine that calls read.
 func (r *ringReader) more() bool {
 	return !r.closed.Load() && atomic.LoadUintptr(position(r.producer)) != r.position
 }
 
 // next returns the record at the position, in the ring's own memory, nil while it
-// is being written. It passes over one that its writer gave up.
+// is being written. It skips a record that its writer discarded.
 func (r *ringReader) next() (record []byte, discarded bool, err error) {
 	place := r.position & (r.size - 1)
 	if place < r.windowAt || place >= r.windowAt+min(windowBytes, r.size) {
@@ -157,7 +156,7 @@ func (r *ringReader) next() (record []byte, discarded bool, err error) {
 	case header&ringBusy != 0:
 		return nil, false, nil
 	case ringHeader+length > len(data):
-		r.position = atomic.LoadUintptr(position(r.producer)) // there is no telling where the next one is
+		r.position = atomic.LoadUintptr(position(r.producer)) // the next record cannot be found
 		atomic.StoreUintptr(position(r.consumer), r.position)
 		return nil, false, malformed("%d bytes in the ring buffer, of which %d are mapped", length, len(data))
 	case header&ringDiscard != 0:
@@ -167,13 +166,13 @@ func (r *ringReader) next() (record []byte, discarded bool, err error) {
 	return data[ringHeader : ringHeader+length], false, nil
 }
 
-// pass gives the room of a record back.
+// pass releases the room of a record.
 func (r *ringReader) pass(length int) {
 	r.position += uintptr(ringHeader+length+7) &^ 7
 	atomic.StoreUintptr(position(r.consumer), r.position)
 }
 
-// wait returns when there may be something to read or wakeUp was called.
+// wait returns when there may be a record or wakeUp was called.
 func (r *ringReader) wait() error {
 	var events [2]unix.EpollEvent
 	n, err := unix.EpollWait(r.epoll, events[:], -1)
@@ -200,7 +199,7 @@ func (r *ringReader) wakeUp() error {
 	return nil
 }
 
-// flushTo has read return ErrFlushed after every record of before this call.
+// flushTo makes read return ErrFlushed after every record of before this call.
 func (r *ringReader) flushTo() error {
 	r.flush.Store(uint64(atomic.LoadUintptr(position(r.producer)))<<1 | 1)
 	return r.wakeUp()

@@ -15,7 +15,7 @@ import (
 func TestRingWindows(t *testing.T) {
 	const portion, portions = 2500, 12
 	s := newSpace(t)
-	p := mustOpen(t, Options{RingBytes: 2 * windowBytes, budget: unlimited})
+	p := mustOpen(t, Options{ringBytes: 2 * windowBytes, budget: unlimited})
 	next := 2 // as cycle has it
 	for range portions {
 		fill(s, portion)
@@ -63,7 +63,7 @@ func TestFlushAnswers(t *testing.T) {
 // TestResidentMemory: the ring's size does not show in this process's memory.
 func TestResidentMemory(t *testing.T) {
 	resident := func(ringBytes int) int {
-		p := mustOpen(t, Options{RingBytes: ringBytes})
+		p := mustOpen(t, Options{ringBytes: ringBytes})
 		status, err := os.ReadFile("/proc/self/status")
 		if err != nil {
 			t.Fatal(err)

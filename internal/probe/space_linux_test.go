@@ -196,7 +196,7 @@ const helperVariable = "PROBE_TEST_HELPER"
 func init() { runtime.LockOSThread() }
 
 // TestMain makes the test binary a helper where the environment asks for it: it
-// opens something, says so, and waits to be killed.
+// opens something, prints a line, and waits to be killed.
 func TestMain(m *testing.M) {
 	mode := os.Getenv(helperVariable)
 	if mode == "" {

@@ -38,8 +38,7 @@ func (s *space) socketFor(p place, kind int) int {
 	return fd
 }
 
-// TestListen compares each event with what the socket, the process and a dump
-// say themselves.
+// TestListen compares each event with the socket, the process and a dump.
 func TestListen(t *testing.T) {
 	s := newSpace(t)
 	c := collect(t, s, Options{})

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Compiles the eBPF programs anew and compares with the committed objects. Exit
-# status 1 if they differ. Another clang writes other code, so that without the
-# one named here there is nothing to compare: that is said, and is no failure
-# unless PORTWATCHER_REQUIRE is 1.
+# status 1 if they differ. Another clang writes other code: without the version
+# below, the script compares nothing, reports that, and fails only if
+# PORTWATCHER_REQUIRE is 1.
 set -eu
 want=14
 cd "$(dirname "$0")"

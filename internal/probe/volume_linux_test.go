@@ -33,8 +33,8 @@ func TestTransients(t *testing.T) {
 					s.close(fd)
 				}
 			})
-			// Not always one after the other: whoever looks at this process's files
-			// meanwhile (another test, say) delays a close.
+			// Not always one after the other: a reader of this process's files
+			// (such as another test) delays a close.
 			open := map[uint64]Event{}
 			for i, e := range c.next(2 * count) {
 				opened, isOpen := open[e.Socket.Cookie]

@@ -10,7 +10,7 @@ import (
 	"portwatcher/internal/model"
 )
 
-// seen is what a probe told of one namespace since it was last asked.
+// seen is what a probe reported of one namespace since the last call.
 type seen struct {
 	events []Event
 	counts []Count
@@ -112,7 +112,7 @@ func full(s *space, p *Probe) {
 func TestListenerWays(t *testing.T) {
 	const number = 61_000 // cycle does not get there
 	s := newSpace(t)
-	p := mustOpen(t, Options{RingBytes: 64 << 10, budget: unlimited})
+	p := mustOpen(t, Options{ringBytes: 64 << 10, budget: unlimited})
 	s.do(func() {
 		fd := s.socket(unix.AF_INET6, unix.SOCK_STREAM, 0)
 		s.bind(fd, inet6(number, "::1"))
@@ -165,7 +165,7 @@ func TestUDPWays(t *testing.T) {
 	const number = 61_001
 	peer := &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 1}}
 	s := newSpace(t)
-	p := mustOpen(t, Options{RingBytes: 64 << 10, budget: unlimited})
+	p := mustOpen(t, Options{ringBytes: 64 << 10, budget: unlimited})
 	s.do(func() {
 		see := func() seen { return take(t, p, s).of(number) }
 		open := func() int {
@@ -222,7 +222,7 @@ func TestMissedOfOlderSockets(t *testing.T) {
 		udp = s.socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
 		s.bind(udp, inet6(61_003, "::1"))
 	})
-	p := mustOpen(t, Options{RingBytes: 1, budget: unlimited})
+	p := mustOpen(t, Options{ringBytes: 1, budget: unlimited})
 	s.do(func() {
 		full(s, p)
 		s.close(tcp)

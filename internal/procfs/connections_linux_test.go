@@ -41,27 +41,15 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-const snmp = "Ip: Forwarding DefaultTTL\nIp: 1 64\n" +
-	"Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails\nTcp: 1 200 120000 -1 12 30 4\nUdp: InDatagrams\nUdp: 5\n"
-
-func TestParseConnections(t *testing.T) {
-	if sum, err := parseConnections("snmp", snmp); sum != 42 || err != nil {
+func TestConnectionsOfOneFile(t *testing.T) {
+	const snmp = "Ip: Forwarding DefaultTTL\nIp: 1 64\n" +
+		"Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails\nTcp: 1 200 120000 -1 12 30 4\nUdp: InDatagrams\nUdp: 5\n"
+	if sum, err := Connections(files(t, map[string]string{"snmp": snmp}), 7); sum != 42 || err != nil {
 		t.Errorf("sum %d, error %v; want 42", sum, err)
 	}
 	for _, text := range []string{"", "Tcp: ActiveOpens PassiveOpens\n", "Tcp: ActiveOpens PassiveOpens\nTcp: 1\n", "Tcp: ActiveOpens PassiveOpens\nTcp: x 1\n"} {
-		var damaged *ParseError
-		if sum, err := parseConnections("snmp", text); !errors.As(err, &damaged) {
-			t.Errorf("%q: sum %d, error %v; want a *ParseError", text, sum, err)
+		if sum, err := Connections(files(t, map[string]string{"snmp": text}), 7); err == nil {
+			t.Errorf("%q: sum %d, want an error", text, sum)
 		}
 	}
-}
-
-func FuzzParseConnections(f *testing.F) {
-	f.Add(snmp)
-	f.Add("Tcp: ActiveOpens PassiveOpens\nTcp: 18446744073709551615 1\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		if sum, err := parseConnections("snmp", text); err != nil && sum != 0 {
-			t.Errorf("sum %d with the error %v", sum, err)
-		}
-	})
 }

@@ -1,14 +1,21 @@
 package procfs
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"os"
-	"path/filepath"
-	"strconv"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 )
+
+// InUse is how many sockets of a network namespace are in the kernel's tables,
+// of IPv4 and IPv6 together. Not counted are TCP sockets that neither listen nor
+// are part of a connection, those in TIME_WAIT, and UDP sockets without a port.
+// A socket of MPTCP counts once, as that of TCP below it does.
+type InUse struct {
+	TCP int // listeners and connections
+	UDP int // bound, connected or not
+}
 
 // counts are the files that a [Counter] reads.
 var counts = [...]struct{ name, tcp, udp string }{
@@ -17,96 +24,89 @@ var counts = [...]struct{ name, tcp, udp string }{
 }
 
 // Counter counts the sockets of a network namespace, at a small part of the cost of a
-// dump. It keeps that namespace alive until it is closed, also when the
-// process through which it was opened has ended.
-//
-// Read must not be called concurrently with itself; Close may be called at any
-// time, by anyone.
+// dump. It keeps that namespace alive until it is closed, also when the process through
+// which it was opened has ended. It is safe for concurrent use.
 type Counter struct {
 	files [len(counts)]*os.File // nil where the kernel has no IPv6
-	raw   [len(counts)]syscall.RawConn
-
-	// The state of one read, kept here with the function that does it because a
-	// closure made for each call would be allocated.
-	buffer *[bufferSize]byte
-	count  int
-	err    error
-	read   func(fd uintptr)
 }
 
 // OpenCounter opens a counter for the network namespace of process pid. Its
 // errors are those of [Read].
 func OpenCounter(procRoot string, pid int) (*Counter, error) {
-	c := &Counter{}
-	c.read = c.readOnce
-	path := filepath.Join(procRoot, strconv.Itoa(pid), "net")
-	// Both from one descriptor, so that they are of one namespace.
-	dir, err := open(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY)
+	root, err := openNet(procRoot, pid)
 	if err != nil {
-		return nil, pathError("open", path, gone(err))
+		return nil, err
 	}
-	defer unix.Close(dir)
+	defer root.Close()
+	c := &Counter{}
 	for i := range counts {
-		name := filepath.Join(path, counts[i].name)
-		fd, err := open(dir, counts[i].name, unix.O_RDONLY)
-		if i > 0 && errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return nil, errors.Join(pathError("open", name, gone(err)), c.Close())
-		}
-		c.files[i] = os.NewFile(uintptr(fd), name)
-		if c.raw[i], err = c.files[i].SyscallConn(); err != nil {
-			return nil, errors.Join(pathError("open", name, err), c.Close())
+		if c.files[i], err = openIn(root, counts[i].name, i > 0); err != nil {
+			return nil, errors.Join(err, c.Close())
 		}
 	}
 	return c, nil
 }
 
-// Read returns the numbers of this moment; it allocates nothing. The error is a
-// *[ParseError] for a damaged file, os.ErrClosed after Close, otherwise the
-// errno, wrapped.
+// Read returns the current numbers and allocates nothing. The error is a *[ParseError]
+// for a damaged file, os.ErrClosed after Close, otherwise the errno, wrapped.
 func (c *Counter) Read() (InUse, error) {
-	c.buffer = buffers.Take()
-	defer func() {
-		buffers.Give(c.buffer)
-		c.buffer = nil
-	}()
+	buffer := buffers.Take()
+	defer buffers.Give(buffer)
 	var sum InUse
-	for i := range counts {
-		if c.files[i] == nil {
+	for i, file := range c.files {
+		if file == nil {
 			continue
 		}
-		if c.raw[i].Control(c.read) != nil { // its only error is not exported
-			return sum, pathError("read", c.files[i].Name(), os.ErrClosed)
+		n, err := file.ReadAt(buffer[:], 0) // from its beginning: the kernel counts again
+		if err != nil && err != io.EOF {
+			return sum, err
 		}
-		if c.err != nil {
-			return sum, pathError("read", c.files[i].Name(), c.err)
-		}
-		if line, err := parseInUse(&sum, c.buffer[:c.count], counts[i].tcp, counts[i].udp); err != nil {
-			return sum, &ParseError{c.files[i].Name(), line, err.Error()}
+		if line, err := parseInUse(&sum, buffer[:n], counts[i].tcp, counts[i].udp); err != nil {
+			return sum, &ParseError{file.Name(), line, err.Error()}
 		}
 	}
 	return sum, nil
 }
 
-// readOnce reads a file from its beginning, which has the kernel count again.
-func (c *Counter) readOnce(fd uintptr) {
-	for {
-		c.count, c.err = unix.Pread(int(fd), c.buffer[:], 0)
-		if !errors.Is(c.err, unix.EINTR) {
-			return
-		}
-	}
-}
-
-// Close lets go of the namespace.
+// Close releases the namespace.
 func (c *Counter) Close() error {
 	var errs []error
-	for _, f := range c.files {
-		if f != nil {
-			errs = append(errs, f.Close())
+	for _, file := range c.files {
+		if file != nil {
+			errs = append(errs, file.Close())
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// parseInUse adds the numbers in /proc/<pid>/net/sockstat or sockstat6 to sum. Their
+// lines begin "TCP: inuse 5 " and "UDP6: inuse 2\n"; the others are of other protocols.
+// at is the line of the error, or the last. Source: sockstat_seq_show in
+// net/ipv4/proc.c, sockstat6_seq_show in net/ipv6/proc.c.
+func parseInUse(sum *InUse, text []byte, tcp, udp string) (at int, err error) {
+	foundTCP, foundUDP := false, false
+	for line := range bytes.Lines(text) {
+		at++
+		name, rest := field(bytes.TrimSuffix(line, []byte{'\n'}))
+		var into *int
+		switch {
+		case string(name) == tcp && !foundTCP:
+			into, foundTCP = &sum.TCP, true
+		case string(name) == udp && !foundUDP:
+			into, foundUDP = &sum.UDP, true
+		default:
+			continue
+		}
+		label, rest := field(rest)
+		number, _ := field(rest)
+		count, ok := decimal(number)
+		if string(label) != "inuse" || !ok {
+			return at, fmt.Errorf("%q, want %s inuse and a number below 1<<32", clip(bytes.TrimSpace(line)), name)
+		}
+		*into += int(count)
+	}
+	if !foundTCP || !foundUDP {
+		return at, fmt.Errorf("ends after %q, want lines that begin with %s and %s", clip(text), tcp, udp)
+	}
+	return at, nil
 }

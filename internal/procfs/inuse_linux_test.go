@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/netns"
 )
 
 const (
@@ -146,7 +148,7 @@ func socket(family, kind, number int) int {
 
 // TestCounterErrors names the process or the file.
 func TestCounterErrors(t *testing.T) {
-	if _, err := OpenCounter("/proc", 1<<30); !errors.Is(err, ErrProcessGone) {
+	if _, err := OpenCounter("/proc", 1<<30); !errors.Is(err, netns.ErrProcessGone) {
 		t.Errorf("no process: error %v, want ErrProcessGone", err)
 	}
 	root := t.TempDir()

@@ -3,8 +3,11 @@ package procfs
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
 
 	"portwatcher/internal/model"
 )
@@ -33,16 +36,15 @@ var tables = [...]table{
 // parser reads the lines of one table.
 type parser struct {
 	table
-	// bigEndian is how to get a word of an address back from its digits: the
-	// kernel prints it as a number, in the host's byte order, though the bytes
-	// are in the network's.
+	// bigEndian is the byte order of the host that wrote the table: the kernel prints
+	// each word of an address, which is in network byte order, as a number of the host.
 	bigEndian bool
 	ephemeral Range
 	line      int // the last line read
 }
 
-// parse appends to dst the sockets in the whole lines of text and returns what
-// follows the last of them. The error is what was wrong with line p.line.
+// parse appends to dst the sockets in the complete lines of text and returns what
+// follows the last of them. The error describes what is wrong with line p.line.
 func (p *parser) parse(dst []model.Socket, text []byte) ([]model.Socket, []byte, error) {
 	for {
 		end := bytes.IndexByte(text, '\n')
@@ -68,8 +70,9 @@ func (p *parser) parse(dst []model.Socket, text []byte) ([]model.Socket, []byte,
 	}
 }
 
-// socket decodes one line; found is false for a socket that cannot be spoken to.
-// The columns: sl, local_address, rem_address, st, tx_queue:rx_queue,
+// socket decodes one line. found is false for a socket that is neither a listener nor
+// an unconnected UDP socket with a port. It decodes no more of a connection than its
+// state. The columns: sl, local_address, rem_address, st, tx_queue:rx_queue,
 // tr:tm->when, retrnsmt, uid, timeout, inode.
 func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
 	slot, rest := field(line)
@@ -77,27 +80,28 @@ func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
 		return s, false, fmt.Errorf("column sl is %q, want a number and a colon", clip(slot))
 	}
 	local, rest := field(rest)
-	if s.Address, s.Port, err = p.endpoint(local); err != nil {
-		return s, false, err
-	}
-	if _, rest = field(rest); rest == nil {
-		return s, false, fmt.Errorf("the line ends before column st")
-	}
+	_, rest = field(rest)
 	column, rest := field(rest)
-	state, ok := hexadecimal(column, 2)
-	if !ok {
+	var state [1]byte
+	if len(column) != 2 {
+		err = hex.ErrLength
+	} else {
+		_, err = hex.Decode(state[:], column)
+	}
+	if err != nil {
 		return s, false, fmt.Errorf("column st is %q, want 2 hexadecimal digits", clip(column))
 	}
-	switch {
-	case p.protocol == model.TCP && state != stateListen:
+	if p.protocol == model.TCP && state[0] != stateListen || p.protocol == model.UDP && state[0] != stateClose {
 		return s, false, nil
-	case p.protocol == model.UDP && (state != stateClose || s.Port == 0):
-		return s, false, nil
+	}
+	if s.Address, s.Port, err = p.endpoint(local); err != nil || p.protocol == model.UDP && s.Port == 0 {
+		return s, false, err
 	}
 	for range 3 {
 		_, rest = field(rest)
 	}
 	column, rest = field(rest)
+	var ok bool
 	if s.UID, ok = decimal(column); !ok {
 		return s, false, fmt.Errorf("column uid is %q, want a number below 1<<32", clip(column))
 	}
@@ -108,14 +112,13 @@ func (p *parser) socket(line []byte) (s model.Socket, found bool, err error) {
 	}
 	s.Protocol = p.protocol
 	s.AutoBound = p.protocol == model.UDP && p.ephemeral.Holds(s.Port)
-	if s.Cookie = Cookie(s.Inode); s.Inode == 0 {
+	if s.Cookie = inodeCookie(s.Inode); s.Inode == 0 {
 		s.Cookie = addressCookie(&s)
 	}
 	return s, true, nil
 }
 
-// endpoint decodes address and port: 8 or 32 hexadecimal digits, a colon, 4
-// more.
+// endpoint decodes address and port: 8 or 32 hexadecimal digits, a colon, 4 more.
 func (p *parser) endpoint(column []byte) (netip.Addr, uint16, error) {
 	digits := 8
 	if p.ipv6 {
@@ -125,77 +128,37 @@ func (p *parser) endpoint(column []byte) (netip.Addr, uint16, error) {
 		return netip.Addr{}, 0, fmt.Errorf("column local_address is %q, want %d hexadecimal digits, a colon and 4 more", clip(column), digits)
 	}
 	var raw [16]byte
-	for at := 0; at < digits; at += 8 {
-		word, ok := hexadecimal(column[at:at+8], 8)
-		if !ok {
-			return netip.Addr{}, 0, fmt.Errorf("column local_address is %q, want hexadecimal digits", clip(column))
-		}
-		if p.bigEndian {
-			binary.BigEndian.PutUint32(raw[at/2:], word)
-		} else {
-			binary.LittleEndian.PutUint32(raw[at/2:], word)
+	var port [2]byte
+	if _, err := hex.Decode(raw[:], column[:digits]); err != nil {
+		return netip.Addr{}, 0, fmt.Errorf("column local_address is %q: %w", clip(column), err)
+	}
+	if _, err := hex.Decode(port[:], column[digits+1:]); err != nil {
+		return netip.Addr{}, 0, fmt.Errorf("the port in column local_address is %q: %w", clip(column), err)
+	}
+	if !p.bigEndian {
+		for at := 0; at < len(raw); at += 4 {
+			slices.Reverse(raw[at : at+4])
 		}
 	}
-	number, ok := hexadecimal(column[digits+1:], 4)
-	if !ok {
-		return netip.Addr{}, 0, fmt.Errorf("the port in column local_address is %q, want hexadecimal digits", clip(column))
-	}
+	number := binary.BigEndian.Uint16(port[:])
 	if p.ipv6 {
-		return netip.AddrFrom16(raw).Unmap(), uint16(number), nil
+		return netip.AddrFrom16(raw).Unmap(), number, nil
 	}
-	return netip.AddrFrom4([4]byte(raw[:4])), uint16(number), nil
+	return netip.AddrFrom4([4]byte(raw[:4])), number, nil
 }
 
-// field returns the next column and what follows it; both are nil at the end.
+// field returns the next column, which is empty at the end, and what follows it.
 func field(line []byte) (column, rest []byte) {
-	start := 0
-	for start < len(line) && line[start] == ' ' {
-		start++
+	line = bytes.TrimLeft(line, " ")
+	if end := bytes.IndexByte(line, ' '); end >= 0 {
+		return line[:end], line[end:]
 	}
-	if start == len(line) {
-		return nil, nil
-	}
-	end := start
-	for end < len(line) && line[end] != ' ' {
-		end++
-	}
-	return line[start:end], line[end:]
-}
-
-// hexadecimal decodes exactly n digits, at most 8.
-func hexadecimal(text []byte, n int) (uint32, bool) {
-	if len(text) != n {
-		return 0, false
-	}
-	var value uint32
-	for _, c := range text {
-		switch {
-		case c >= '0' && c <= '9':
-			c -= '0'
-		case c >= 'A' && c <= 'F':
-			c -= 'A' - 10
-		case c >= 'a' && c <= 'f':
-			c -= 'a' - 10
-		default:
-			return 0, false
-		}
-		value = value<<4 | uint32(c)
-	}
-	return value, true
+	return line, nil
 }
 
 func decimal(text []byte) (uint32, bool) {
-	if len(text) == 0 || len(text) > 10 {
-		return 0, false
-	}
-	var value uint64
-	for _, c := range text {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		value = value*10 + uint64(c-'0')
-	}
-	return uint32(value), value < 1<<32
+	value, err := strconv.ParseUint(string(text), 10, 32)
+	return uint32(value), err == nil
 }
 
 // clip keeps an error to one line of reasonable length.

@@ -3,9 +3,10 @@ package procfs
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -14,14 +15,11 @@ import (
 	"portwatcher/internal/netns"
 )
 
-// ErrProcessGone is returned for a process that does not exist (any more).
-var ErrProcessGone = netns.ErrProcessGone
-
 // bufferSize is more than the kernel gives at once (a page), and holds any line
 // of these files (about 200 bytes) many times.
 const bufferSize = 16 << 10
 
-// buffers are shared by all readers: one is needed for the time of a read only.
+// buffers are shared by all readers: each read needs one while it lasts.
 var buffers = freelist.New[[bufferSize]byte](4)
 
 // Read appends to dst the listening TCP and the unconnected UDP sockets of the
@@ -29,93 +27,90 @@ var buffers = freelist.New[[bufferSize]byte](4)
 // namespace's is mounted) shows it. UDP sockets with a port in ephemeral are
 // marked as AutoBound; TCP sockets never are.
 //
-// It is safe for concurrent use. The error wraps [ErrProcessGone] where there is
-// no such process, a *[ParseError] for a damaged file, otherwise the errno; dst
-// is then returned as it was. It reads everything or fails: files for IPv6 may be
-// missing, where the kernel has none, but those for IPv4 may not.
+// The error is a *[ParseError] for a damaged file, otherwise the errno, wrapped; dst
+// is then returned as it was. Files for IPv6 may be missing, where the kernel has none,
+// but those for IPv4 may not.
 func Read(dst []model.Socket, procRoot string, pid int, ephemeral Range) ([]model.Socket, error) {
 	return read(dst, procRoot, pid, parser{bigEndian: hostIsBigEndian, ephemeral: ephemeral})
 }
 
 func read(dst []model.Socket, procRoot string, pid int, p parser) ([]model.Socket, error) {
-	// All files are opened from one descriptor, which stays with the process:
-	// a pid that is reused meanwhile cannot mix two namespaces.
-	path := filepath.Join(procRoot, strconv.Itoa(pid), "net")
-	dir, err := open(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY)
+	root, err := openNet(procRoot, pid)
 	if err != nil {
-		return dst, pathError("open", path, gone(err))
+		return dst, err
 	}
-	defer unix.Close(dir)
+	defer root.Close()
 	buffer := buffers.Take()
 	defer buffers.Give(buffer)
 
 	all := dst
 	for i := range tables {
 		p.table, p.line = tables[i], 0
-		if all, err = readTable(all, dir, path, &p, buffer[:]); err != nil {
+		file, err := openIn(root, p.name, p.ipv6)
+		switch {
+		case err != nil:
+		case file == nil: // the kernel has no IPv6, or the process has ended
+			_, err = root.Stat(tables[0].name)
+			err = gone(err)
+		default:
+			all, err = readTable(all, file, &p, buffer[:])
+			err = errors.Join(err, file.Close())
+		}
+		if err != nil {
 			return dst, err
 		}
 	}
 	return all, nil
 }
 
-// readTable reads one file of the open folder dir.
-func readTable(dst []model.Socket, dir int, path string, p *parser, buffer []byte) ([]model.Socket, error) {
-	fd, err := open(dir, p.name, unix.O_RDONLY)
-	if p.ipv6 && errors.Is(err, unix.ENOENT) {
-		// Either there is no IPv6 here, or the process is no more: then the
-		// others are not there either.
-		var st unix.Stat_t
-		if unix.Fstatat(dir, tables[0].name, &st, 0) == nil {
-			return dst, nil
-		}
-	}
-	if err != nil {
-		return dst, pathError("open", filepath.Join(path, p.name), gone(err))
-	}
-	defer unix.Close(fd)
-	file := func() string { return filepath.Join(path, p.name) }
+// readTable appends the sockets of one file.
+func readTable(dst []model.Socket, file *os.File, p *parser, buffer []byte) ([]model.Socket, error) {
 	left := 0
 	for {
-		n, err := unix.Read(fd, buffer[left:])
+		n, err := file.Read(buffer[left:])
 		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return dst, pathError("read", file(), gone(err))
-		case n == 0 && (left != 0 || p.line == 0):
-			return dst, &ParseError{file(), p.line + 1, fmt.Sprintf("ends after %q, want a line feed", clip(buffer[:left]))}
-		case n == 0:
+		case err == io.EOF && (left != 0 || p.line == 0):
+			return dst, &ParseError{file.Name(), p.line + 1, fmt.Sprintf("ends after %q, want a line feed", clip(buffer[:left]))}
+		case err == io.EOF:
 			return dst, nil
+		case err != nil:
+			return dst, gone(err)
 		}
 		var rest []byte
 		if dst, rest, err = p.parse(dst, buffer[:left+n]); err != nil {
-			return dst, &ParseError{file(), p.line, err.Error()}
+			return dst, &ParseError{file.Name(), p.line, err.Error()}
 		}
 		if left = copy(buffer, rest); left == len(buffer) {
-			return dst, &ParseError{file(), p.line + 1, fmt.Sprintf("more than %d bytes without a line feed", left)}
+			return dst, &ParseError{file.Name(), p.line + 1, fmt.Sprintf("more than %d bytes without a line feed", left)}
 		}
 	}
 }
 
-func open(dir int, path string, flags int) (int, error) {
-	for {
-		fd, err := unix.Openat(dir, path, flags|unix.O_CLOEXEC, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
-	}
+// openNet opens the folder "net" of a process. Files that are opened in it are of one
+// namespace, even if the pid is reused meanwhile.
+func openNet(procRoot string, pid int) (*os.Root, error) {
+	root, err := os.OpenRoot(path(procRoot, pid, "net"))
+	return root, gone(err)
 }
 
-// gone adds ErrProcessGone to the errors that a process's folder gives when the
+// openIn opens a file in the folder "net" of a process. It returns nil for a file of IPv6
+// that is missing.
+func openIn(root *os.Root, name string, ipv6 bool) (*os.File, error) {
+	file, err := root.Open(name)
+	if ipv6 && errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(root.Name(), name), gone(err))
+	}
+	return file, nil
+}
+
+// gone adds ErrProcessGone to the errors that the folder of a process gives when the
 // process ends.
 func gone(err error) error {
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("%w: %w", ErrProcessGone, err)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("%w: %w", netns.ErrProcessGone, err)
 	}
 	return err
-}
-
-func pathError(verb, path string, err error) error {
-	return &os.PathError{Op: verb, Path: path, Err: err}
 }

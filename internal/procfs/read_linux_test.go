@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"portwatcher/internal/model"
+	"portwatcher/internal/netns"
 	"portwatcher/internal/sockdiag"
 )
 
@@ -29,7 +30,7 @@ func TestFixture(t *testing.T) {
 	var lines []string
 	for _, s := range got {
 		lines = append(lines, fmt.Sprintf("%v %v auto=%v uid=%d inode=%d", s.Protocol, netip.AddrPortFrom(s.Address, s.Port), s.AutoBound, s.UID, s.Inode))
-		if s.Cookie != Cookie(s.Inode) || s.Cgroup != 0 || s.IPv6Only {
+		if s.Cookie != inodeCookie(s.Inode) || s.Cgroup != 0 || s.IPv6Only {
 			t.Errorf("facts from nowhere: %+v", s)
 		}
 	}
@@ -109,7 +110,7 @@ func TestReadWithoutIPv6(t *testing.T) {
 		"no tcp":  {"udp": header},
 		"nothing": {},
 	} {
-		if got, err := Read(nil, files(t, contents), 7, Range{}); !errors.Is(err, ErrProcessGone) || len(got) != 0 {
+		if got, err := Read(nil, files(t, contents), 7, Range{}); !errors.Is(err, netns.ErrProcessGone) || len(got) != 0 {
 			t.Errorf("%s: %+v, %v, want ErrProcessGone", name, got, err)
 		}
 	}
@@ -121,10 +122,10 @@ func TestProcessGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := command.Process.Pid
-	if _, err := Read(nil, "/proc", pid, Range{}); !errors.Is(err, ErrProcessGone) || !strings.Contains(err.Error(), strconv.Itoa(pid)) {
+	if _, err := Read(nil, "/proc", pid, Range{}); !errors.Is(err, netns.ErrProcessGone) || !strings.Contains(err.Error(), strconv.Itoa(pid)) {
 		t.Errorf("Read: %v, want ErrProcessGone and the path", err)
 	}
-	if _, err := EphemeralPorts("/proc", pid); !errors.Is(err, ErrProcessGone) {
+	if _, err := EphemeralPorts("/proc", pid); !errors.Is(err, netns.ErrProcessGone) {
 		t.Errorf("EphemeralPorts: %v, want ErrProcessGone", err)
 	}
 }
@@ -172,7 +173,7 @@ func TestReadLive(t *testing.T) {
 		got, err := Read(nil, "/proc/self/task", tid, Range{})
 		must(err)
 		for i := range want { // what is not in /proc
-			want[i].Cookie, want[i].Cgroup, want[i].IPv6Only, want[i].AutoBound = Cookie(want[i].Inode), 0, false, false
+			want[i].Cookie, want[i].Cgroup, want[i].IPv6Only, want[i].AutoBound = inodeCookie(want[i].Inode), 0, false, false
 		}
 		byInode := func(a, b model.Socket) int { return cmp.Compare(a.Inode, b.Inode) }
 		slices.SortFunc(want, byInode)

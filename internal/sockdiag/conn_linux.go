@@ -24,49 +24,46 @@ const attempts = 16
 // 32 KiB (net/netlink/af_netlink.c, netlink_recvmsg).
 const bufferSize = 32 << 10
 
-// buffers are shared by all connections: a dump takes one for microseconds, so
-// there are as many as scans at the same moment, not as namespaces.
+// buffers are shared by all connections: there are as many as dumps at the same
+// moment, which take microseconds, and not as many as namespaces.
 var buffers = freelist.New[[bufferSize]byte](8)
 
-// Options configure [Dial] and [Listen]. The zero value is good.
+// answerTimeout bounds the wait for each answer of the kernel.
+const answerTimeout = 10 * time.Second
+
+// Options configure [Dial]. The zero value is valid.
 type Options struct {
-	// UDPClients, of dumps, includes UDP sockets whose port the kernel chose.
+	// UDPClients includes UDP sockets whose port the kernel chose.
 	UDPClients bool
-	// Timeout, of dumps, bounds the wait for each answer of the kernel; 0 is 10 s.
-	Timeout time.Duration
-	// Buffer is the receive buffer of a [Listener] in bytes; 0 is 64 MiB. See
-	// [Listener.SetBuffer].
-	Buffer int
 }
 
 // Conn is a sock_diag connection into one network namespace. It keeps that
 // namespace alive until it is closed.
 //
-// Dump must not be called concurrently with itself; Close may be called at any
-// time, by anyone, and ends a Dump that waits. After an error of Dump the
-// connection is in an unknown state: close it and dial again.
+// Dump must not be called concurrently with itself. Close may be called at any time, and
+// ends a Dump that waits. After an error of Dump the connection is in an unknown state:
+// close it and dial again.
 type Conn struct {
 	netlink socket
 	raw     syscall.RawConn
-	options Options
 
 	tables []table
-	// autoListeners are dumps of the listeners whose port the kernel chose; auto
-	// holds every listener seen, and whether the kernel chose its port. The two
-	// dumps are made only when there is a new listener.
+	// autoListeners are dumps of the listeners whose port the kernel chose, made only
+	// when there is a new listener. auto has every listener of the last dump by its
+	// cookie, and whether the kernel chose its port.
 	autoListeners []table
 	auto          map[uint64]bool
 
 	sequence uint32
 	closed   atomic.Bool
 
-	// The state of one read or write, kept here with the functions that use it
-	// because a closure made for each call would be allocated.
+	// The state of one read or write and the functions that use it: a closure for each
+	// call would be allocated.
 	buffer  *[bufferSize]byte
 	request []byte
 	count   int
 	errno   syscall.Errno
-	patient bool // wait for an answer that is not there yet
+	block   bool // wait for an answer that is not there yet
 	receive func(fd uintptr) bool
 	send    func(fd uintptr) bool
 }
@@ -90,20 +87,16 @@ func Dial(fd int, options Options) (*Conn, error) {
 	return newConn(conn, options)
 }
 
-// newConn makes a connection of a socket, which is closed with it, or at once after
-// an error.
+// newConn makes a connection of a socket, and owns the socket.
 func newConn(conn socket, options Options) (*Conn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open sock_diag: %w", err), conn.Close())
 	}
-	if options.Timeout == 0 {
-		options.Timeout = 10 * time.Second
-	}
-	c := &Conn{netlink: conn, raw: raw, options: options, auto: map[uint64]bool{}}
+	c := &Conn{netlink: conn, raw: raw, auto: map[uint64]bool{}}
 	c.receive, c.send = c.receiveOnce, c.sendOnce
 	c.tables = append(c.tables, listeners())
-	for _, family := range []uint8{familyIPv4, familyIPv6} {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		c.tables = append(c.tables, newTable(family, model.UDP, userChosen))
 		if options.UDPClients {
 			c.tables = append(c.tables, newTable(family, model.UDP, kernelChosen))
@@ -113,7 +106,7 @@ func newConn(conn socket, options Options) (*Conn, error) {
 	return c, nil
 }
 
-// Close closes the connection and lets go of its namespace.
+// Close closes the connection and releases its namespace.
 func (c *Conn) Close() error {
 	c.closed.Store(true)
 	return c.netlink.Close()
@@ -126,8 +119,7 @@ func (c *Conn) FD(f func(fd int)) error {
 
 // Dump appends to dst all TCP listeners and unconnected UDP sockets of the
 // namespace, in no order, and returns it. dst may be the slice of an earlier
-// call cut to length 0. On an error the sockets appended so far are worth
-// nothing.
+// call cut to length 0. After an error what was appended is not valid.
 //
 // Errors are the kernel's errno, [ErrInterrupted], [*MalformedError],
 // [*UnsupportedError], os.ErrDeadlineExceeded and os.ErrClosed, wrapped.
@@ -156,42 +148,36 @@ func (c *Conn) markAutoBound(sockets []model.Socket) ([]model.Socket, error) {
 	if !unknown && len(c.auto) == listeners {
 		return sockets, nil
 	}
-	if !unknown { // some are gone
-		c.rememberListeners(sockets)
-		return sockets, nil
-	}
-	length := len(sockets)
-	var err error
-	for i := range c.autoListeners {
-		if sockets, err = c.dumpTable(sockets, &c.autoListeners[i]); err != nil {
-			return sockets, err
+	if unknown {
+		length := len(sockets)
+		for i := range c.autoListeners {
+			var err error
+			if sockets, err = c.dumpTable(sockets, &c.autoListeners[i]); err != nil {
+				return sockets, err
+			}
+		}
+		clear(c.auto)
+		for _, s := range sockets[length:] {
+			c.auto[s.Cookie] = true
+		}
+		sockets = sockets[:length]
+		for i := range sockets {
+			if sockets[i].Protocol == model.TCP {
+				sockets[i].AutoBound = c.auto[sockets[i].Cookie]
+			}
 		}
 	}
-	clear(c.auto)
-	for _, s := range sockets[length:] {
-		c.auto[s.Cookie] = true
-	}
-	sockets = sockets[:length]
-	for i := range sockets {
-		if sockets[i].Protocol == model.TCP {
-			sockets[i].AutoBound = c.auto[sockets[i].Cookie]
-		}
-	}
-	c.rememberListeners(sockets)
-	return sockets, nil
-}
-
-func (c *Conn) rememberListeners(sockets []model.Socket) {
 	clear(c.auto)
 	for i := range sockets {
 		if sockets[i].Protocol == model.TCP {
 			c.auto[sockets[i].Cookie] = sockets[i].AutoBound
 		}
 	}
+	return sockets, nil
 }
 
-// dumpTable appends one table's sockets to dst, and begins again where the
-// kernel reports that the table changed meanwhile.
+// dumpTable appends one table's sockets to dst. It begins again where the kernel
+// reports that the table changed meanwhile.
 func (c *Conn) dumpTable(dst []model.Socket, t *table) ([]model.Socket, error) {
 	c.buffer = buffers.Take()
 	defer func() {
@@ -227,7 +213,7 @@ func (c *Conn) dumpOnce(dst []model.Socket, t *table) (_ []model.Socket, interru
 			return dst, interrupted, err
 		}
 		if c.count > bufferSize {
-			return dst, interrupted, malformed("%d bytes where the kernel promises at most %d", c.count, bufferSize)
+			return dst, interrupted, malformed("%d bytes in a datagram, at most %d are expected", c.count, bufferSize)
 		}
 		var done, cut bool
 		dst, done, cut, err = parseDump(dst, c.buffer[:c.count], c.sequence, t)
@@ -238,26 +224,25 @@ func (c *Conn) dumpOnce(dst []model.Socket, t *table) (_ []model.Socket, interru
 	}
 }
 
-// receiveAnswer reads one datagram. The kernel works on a dump within the calls
-// that ask for it, so that the answer is there at once: only where it is not is
-// the price of a deadline paid, which wakes the runtime's poller.
+// receiveAnswer reads one datagram. The kernel makes a dump within the calls that
+// request it, so that the answer is normally there. Only where it is not a deadline is
+// set, which wakes the runtime's poller.
 func (c *Conn) receiveAnswer() error {
-	c.patient = false
+	c.block = false
 	err := c.transfer(c.raw.Read, c.receive, "receive")
 	if !errors.Is(err, unix.EAGAIN) {
 		return err
 	}
-	if err := c.netlink.SetReadDeadline(time.Now().Add(c.options.Timeout)); err != nil {
+	if err := c.netlink.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}
-	c.patient = true
+	c.block = true
 	return c.transfer(c.raw.Read, c.receive, "receive")
 }
 
-// transfer runs one read or write on the descriptor, waiting in the runtime's
-// poller, not in a thread.
-func (c *Conn) transfer(call func(func(uintptr) bool) error, once func(uintptr) bool, verb string) error {
-	if err := call(once); err != nil {
+// transfer does one read or write, and waits in the runtime's poller, not in a thread.
+func (c *Conn) transfer(call func(func(uintptr) bool) error, try func(uintptr) bool, verb string) error {
+	if err := call(try); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
 	if c.errno != 0 {
@@ -268,7 +253,7 @@ func (c *Conn) transfer(call func(func(uintptr) bool) error, once func(uintptr) 
 
 func (c *Conn) receiveOnce(fd uintptr) bool {
 	c.count, c.errno = receiveFrom(fd, c.buffer[:])
-	return c.errno != unix.EAGAIN || !c.patient
+	return c.errno != unix.EAGAIN || !c.block
 }
 
 func (c *Conn) sendOnce(fd uintptr) bool {
@@ -283,9 +268,8 @@ func (c *Conn) sendOnce(fd uintptr) bool {
 	}
 }
 
-// receiveFrom reads one datagram without blocking; with MSG_TRUNC the count is
-// the datagram's true length. The libraries' own recvmsg allocates an address
-// for each call.
+// receiveFrom reads one datagram without blocking; with MSG_TRUNC the count is the
+// datagram's true length. The recvmsg of the libraries allocates an address.
 func receiveFrom(fd uintptr, b []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),

@@ -234,7 +234,7 @@ func TestDumpAllocatesNothing(t *testing.T) {
 
 func TestCloseEndsDump(t *testing.T) {
 	ns := kernel.NewNamespace(t)
-	c := dial(t, ns, Options{Timeout: time.Hour})
+	c := dial(t, ns, Options{})
 	ended := make(chan error, 1)
 	go func() {
 		for {

@@ -3,18 +3,19 @@ package sockdiag
 import (
 	"encoding/binary"
 
+	"golang.org/x/sys/unix"
+
 	"portwatcher/internal/model"
 )
 
-// Destroyed is a socket that went away, as far as the kernel's message describes it:
-// inode, user, cgroup and process are not in it.
+// Destroyed is a socket that was destroyed, as the kernel's message describes it:
+// without inode, user, cgroup and process.
 type Destroyed struct {
 	// Socket has cookie, protocol, address and port.
 	Socket model.Socket
-	// Client is true for what was certainly no listener: an outgoing connection
-	// attempt that failed.
+	// Client is true for a failed attempt to connect, which was no listener.
 	Client bool
-	// IPv6 is true for a socket of AF_INET6, also where its address is IPv4's.
+	// IPv6 is true for a socket of AF_INET6, also with an IPv4 address.
 	IPv6 bool
 }
 
@@ -40,37 +41,23 @@ func parseDestroyed(d *Destroyed, b []byte) error {
 	if err != nil {
 		return err
 	}
-	if h.kind != typeSockDiagFamily {
+	if h.kind != unix.SOCK_DIAG_BY_FAMILY {
 		return malformed("message type %d among destroy notifications", h.kind)
 	}
 	*d = Destroyed{}
-	if err := parseSocket(&d.Socket, payload, 0); err != nil {
+	if err := parseSocket(&d.Socket, d, payload); err != nil {
 		return err
 	}
-	d.IPv6 = payload[0] == familyIPv6
-	for rest := payload[messageLength:]; len(rest) > 0; { // its form is checked
-		length := int(binary.NativeEndian.Uint16(rest))
-		value := rest[attributeHeader:length]
-		switch binary.NativeEndian.Uint16(rest[2:]) & attributeTypeMask {
-		case attributeProtocol:
-			if len(value) < 1 {
-				return malformed("INET_DIAG_PROTOCOL is empty")
-			}
-			d.Socket.Protocol = model.Protocol(value[0])
-		case attributeInfo:
-			d.Client = connected(value)
-		}
-		rest = rest[min(align(length), len(rest)):]
-	}
+	d.IPv6 = payload[0] == unix.AF_INET6
 	if d.Socket.Protocol != model.TCP && d.Socket.Protocol != model.UDP {
 		return malformed("%s among destroy notifications of TCP and UDP", d.Socket.Protocol)
 	}
 	return nil
 }
 
-// connected returns whether a TCP socket ever began to connect to a peer: listeners
-// never have a path MTU or a maximum segment size, while a refused connect,
-// which sets the remote port back to 0, leaves them behind.
+// connected reports whether a TCP socket ever began to connect to a peer: listeners
+// never have a path MTU or a maximum segment size. A refused connect sets the remote
+// port back to 0 and leaves both.
 func connected(info []byte) bool {
 	for _, offset := range []int{offsetReceiveMSS, offsetPathMTU, offsetAdvertisedMSS} {
 		if len(info) >= offset+4 && binary.NativeEndian.Uint32(info[offset:]) != 0 {
@@ -81,4 +68,4 @@ func connected(info []byte) bool {
 }
 
 // align rounds up to where the next attribute or message begins.
-func align(length int) int { return (length + netlinkAlignment - 1) &^ (netlinkAlignment - 1) }
+func align(length int) int { return (length + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }

@@ -4,10 +4,12 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"portwatcher/internal/model"
 )
 
-// table is one of the kernel's tables and how to ask for it.
+// table is one of the kernel's tables, with the request for it.
 type table struct {
 	protocol  model.Protocol
 	autoBound bool // every socket of this dump has a port that the kernel chose
@@ -17,7 +19,7 @@ type table struct {
 
 func newTable(family uint8, protocol model.Protocol, ports choice) table {
 	name := protocol.String() + " sockets of IPv4"
-	if family == familyIPv6 {
+	if family == unix.AF_INET6 {
 		name = protocol.String() + " sockets of IPv6"
 	}
 	return table{
@@ -26,7 +28,7 @@ func newTable(family uint8, protocol model.Protocol, ports choice) table {
 	}
 }
 
-// listeners asks for the TCP listeners of both families.
+// listeners is the table of the TCP listeners of both families.
 func listeners() table {
 	return table{protocol: model.TCP, name: "tcp sockets", request: appendBothRequest(nil)}
 }
@@ -43,19 +45,19 @@ func parseDump(dst []model.Socket, b []byte, sequence uint32, t *table) (_ []mod
 		if h.sequence != sequence {
 			return dst, false, interrupted, malformed("an answer to request %d while waiting for %d", h.sequence, sequence)
 		}
-		interrupted = interrupted || h.flags&flagDumpInterrupt != 0
+		interrupted = interrupted || h.flags&unix.NLM_F_DUMP_INTR != 0
 		switch h.kind {
-		case typeNoop:
-		case typeDone, typeError:
+		case unix.NLMSG_NOOP:
+		case unix.NLMSG_DONE, unix.NLMSG_ERROR:
 			return dst, true, interrupted, kernelError(payload, t)
-		case typeSockDiagFamily, typeTCPDiag:
+		case unix.SOCK_DIAG_BY_FAMILY, typeTCPDiag:
 			dst = append(dst, model.Socket{})
 			s := &dst[len(dst)-1]
-			if err := parseSocket(s, payload, t.protocol); err != nil {
+			if err := parseSocket(s, nil, payload); err != nil {
 				return dst[:len(dst)-1], false, interrupted, err
 			}
-			s.AutoBound = t.autoBound
-			if s.Port == 0 { // not bound: nobody can speak to it
+			s.Protocol, s.AutoBound = t.protocol, t.autoBound
+			if s.Port == 0 { // not bound
 				dst = dst[:len(dst)-1]
 			}
 		default:
@@ -80,8 +82,7 @@ func kernelError(payload []byte, t *table) error {
 }
 
 // remedyModules is the remedy for a missing module of the kernel, the last of names,
-// and those that it needs. That it is missing means that the kernel could not load
-// it by itself; see [LoadModules].
+// and those that it needs. The kernel could not load it by itself; see [LoadModules].
 func remedyModules(names ...string) string {
 	option := "CONFIG_INET_" + strings.ToUpper(strings.TrimPrefix(names[len(names)-1], "inet_"))
 	return "on the host, run modprobe -a " + strings.Join(names, " ") +

@@ -7,23 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Fence closes sockets of its own after all that were closed before, so that the
-// caller can find out when a [Listener] has received the messages of those. It
-// returns their cookies: once the Listener has received each of them, it has received
-// what was sent for the sockets that went away before Fence.
+// Fence opens and closes sockets of its own and returns their cookies. When a
+// [Listener] has received each of these, it has received the messages of all sockets
+// that were destroyed before Fence.
 //
-// This is needed where a Listener is closed, or where its messages are counted. The
-// kernel sends messages from a work queue of each processor, and delays it while the
-// receive buffer is more than half full: with a slow reader and busy processors
-// 15,000 of 20,000 messages were neither received nor queued nor dropped when the
-// last socket had gone. What is in the work queue when a Listener is closed is lost
-// without a count.
+// A caller needs it before it closes a Listener or counts its messages. The kernel sends
+// messages from a work queue of each processor, and delays them while the receive buffer
+// is more than half full: with a slow reader and busy processors 15,000 of 20,000
+// messages were neither received nor queued nor dropped after the last socket was
+// closed. Messages in the work queue when a Listener is closed are lost without a count.
 //
-// do runs a function on one thread in the Listener's namespace, as
-// Do of a Handle in package netns. There is a socket for each processor that
-// the thread may run on, of UDP, bound to a port that the kernel chooses. The message
-// of one of them can be dropped as any other, so that the caller waits for
-// a time at most. A worker of the kernel that sleeps may send a message a little late.
+// do runs a function on one thread in the Listener's namespace, as Do of a Handle in
+// package netns does. The sockets are of UDP, one for each processor that the thread may
+// run on, with a port that the kernel chooses. Their messages can be dropped as any
+// other, so the caller must wait with a timeout. A worker of the kernel that sleeps may
+// send a message a little late.
 func Fence(do func(func() error) error) (cookies []uint64, err error) {
 	err = do(func() error {
 		var allowed unix.CPUSet
@@ -47,7 +45,7 @@ func Fence(do func(func() error) error) (cookies []uint64, err error) {
 				cookies = append(cookies, cookie)
 			}
 		}
-		// The thread may be used by other goroutines later.
+		// Other goroutines may use the thread later.
 		if restoreErr := unix.SchedSetaffinity(0, &allowed); restoreErr != nil {
 			err = errors.Join(err, fmt.Errorf("run on all processors again: %w", restoreErr))
 		}

@@ -77,9 +77,9 @@ func datagram(cookies []uint64, sequence uint32, end, marked bool) (b []byte) {
 	message := func(kind uint16, payload []byte) {
 		flags := uint16(unix.NLM_F_MULTI)
 		if marked {
-			flags |= flagDumpInterrupt
+			flags |= unix.NLM_F_DUMP_INTR
 		}
-		b = binary.NativeEndian.AppendUint32(b, uint32(headerLength+len(payload)))
+		b = binary.NativeEndian.AppendUint32(b, uint32(unix.SizeofNlMsghdr+len(payload)))
 		b = binary.NativeEndian.AppendUint16(b, kind)
 		b = binary.NativeEndian.AppendUint16(b, flags)
 		b = binary.NativeEndian.AppendUint32(b, sequence)
@@ -87,13 +87,13 @@ func datagram(cookies []uint64, sequence uint32, end, marked bool) (b []byte) {
 	}
 	for _, cookie := range cookies {
 		socket := make([]byte, messageLength)
-		socket[0], socket[1] = familyIPv4, stateListen
+		socket[0], socket[1] = unix.AF_INET, stateListen
 		binary.BigEndian.PutUint16(socket[offsetSourcePort:], uint16(cookie))
 		binary.NativeEndian.PutUint32(socket[offsetCookie:], uint32(cookie))
-		message(typeSockDiagFamily, socket)
+		message(unix.SOCK_DIAG_BY_FAMILY, socket)
 	}
 	if end {
-		message(typeDone, make([]byte, 4))
+		message(unix.NLMSG_DONE, make([]byte, 4))
 	}
 	return b
 }
@@ -134,7 +134,7 @@ func TestInterruptedDumpIsRepeated(t *testing.T) {
 				t.Fatalf("%d requests, want %d", len(requests), test.requests)
 			}
 			for i, r := range requests {
-				if r.flags&flagDump != flagDump || i > 0 && r.sequence == requests[i-1].sequence {
+				if r.flags&unix.NLM_F_DUMP != unix.NLM_F_DUMP || i > 0 && r.sequence == requests[i-1].sequence {
 					t.Errorf("request %d: %+v; want a dump with a sequence of its own", i, r)
 				}
 			}

@@ -1,12 +1,12 @@
 package sockdiag
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"github.com/mdlayher/netlink"
@@ -16,62 +16,60 @@ import (
 	"portwatcher/internal/freelist"
 )
 
-// defaultBuffer is the receive buffer where Options leave it 0. It is a limit, not
-// an allocation: at 84,000 closes a second the system's default overruns.
+// defaultBuffer is a limit, not an allocation: at 84,000 closes a second the system's
+// default overruns.
 const defaultBuffer = 64 << 20
 
 // Listener receives a message for each socket that is destroyed in one network
 // namespace. It keeps that namespace alive until it is closed.
 //
-// ReceiveBatch may run in one goroutine; all other methods may be called at any
-// time, by anyone. Close ends a ReceiveBatch that waits.
+// ReceiveWaiting must not be called concurrently with itself. All other methods are safe
+// for concurrent use. Close ends a Wait.
 type Listener struct {
 	netlink *netlink.Conn
 	raw     syscall.RawConn
 	closed  atomic.Bool
-	empty   atomic.Bool   // the queue was at the last read
-	dropped atomic.Uint64 // as of the last read of the kernel's counter
+	empty   atomic.Bool   // the queue was empty at the last read
+	dropped atomic.Uint64 // at the last read of the kernel's counter
 
-	// The state of one ReceiveBatch, kept here with the function that does it
-	// because a closure made for each call would be allocated.
+	// The state of one ReceiveWaiting and the function that does it: a closure for each
+	// call would be allocated.
 	dst      []Destroyed
 	count    int
 	err      error
 	reported uint64 // of dropped, by ENOBUFS
-	receive  func(fd uintptr) bool
-	control  func(fd uintptr) // receive, without waiting
+	receive  func(fd uintptr)
 }
 
-// listenFilter lets only sockets pass that may have been listeners, so that a
-// busy server's connections cost a few instructions in the kernel: those that
-// had a local port and no remote one, and, since a reset or a refusal sets the
-// remote port back to 0, of TCP those that never had a path MTU. Loads are
-// relative to the netlink header; all are compared with 0, so byte order does
-// not matter.
+// listenFilter passes only sockets that may have been listeners, so that the
+// connections of a busy server cost a few instructions in the kernel: those with a
+// local port and no remote one, and, since a reset or a refusal sets the remote port
+// back to 0, of TCP those that never had a path MTU. Loads are relative to the netlink
+// header; all are compared with 0, so byte order does not matter.
 var listenFilter = []bpf.Instruction{
-	bpf.LoadAbsolute{Off: headerLength + offsetSourcePort, Size: 2},
+	bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + offsetSourcePort, Size: 2},
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 10},
-	bpf.LoadAbsolute{Off: headerLength + offsetDestPort, Size: 2},
+	bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + offsetDestPort, Size: 2},
 	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 8},
 	// A becomes the place of INET_DIAG_INFO among the attributes, or 0.
-	bpf.LoadConstant{Dst: bpf.RegA, Val: headerLength + messageLength},
+	bpf.LoadConstant{Dst: bpf.RegA, Val: unix.SizeofNlMsghdr + messageLength},
 	bpf.LoadConstant{Dst: bpf.RegX, Val: attributeInfo},
 	bpf.LoadExtension{Num: bpf.ExtNetlinkAttr},
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 3}, // UDP
 	bpf.TAX{},
-	bpf.LoadIndirect{Off: attributeHeader + offsetPathMTU, Size: 4},
+	bpf.LoadIndirect{Off: unix.SizeofNlAttr + offsetPathMTU, Size: 4},
 	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1},
 	bpf.RetConstant{Val: 1<<32 - 1}, // the whole message
 	bpf.RetConstant{Val: 0},
 }
 
 // Listen subscribes to the destroy notifications of the network namespace of
-// descriptor fd, or of the caller's own if fd is 0. Of options it uses Buffer. The
-// errors are those of [Dial].
+// descriptor fd, or of the caller's own if fd is 0. buffer is the size of the receive
+// buffer in bytes, see [Listener.SetBuffer]; 0 is 64 MiB. The errors are those of [Dial].
 //
 // Where the modules of sock_diag are not loaded there are no messages; see
 // [LoadModules].
-func Listen(fd int, options Options) (*Listener, error) {
+func Listen(fd, buffer int) (*Listener, error) {
 	filter, err := bpf.Assemble(listenFilter)
 	if err != nil {
 		return nil, fmt.Errorf("listen for destroyed sockets: %w", err)
@@ -82,9 +80,8 @@ func Listen(fd int, options Options) (*Listener, error) {
 	}
 	l := &Listener{netlink: conn}
 	l.receive = l.receiveAll
-	l.control = func(fd uintptr) { l.receiveAll(fd) }
 	if l.raw, err = conn.SyscallConn(); err == nil {
-		err = l.subscribe(filter, options)
+		err = l.subscribe(filter, cmp.Or(buffer, defaultBuffer))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for destroyed sockets: %w", err), conn.Close())
@@ -94,14 +91,11 @@ func Listen(fd int, options Options) (*Listener, error) {
 
 // subscribe joins the groups last, so that no message comes before the filter.
 //
-// NETLINK_NO_ENOBUFS has the kernel drop only messages that find no room. Without
-// it, the first such message makes it drop all others too, until the queue has been
-// read empty (NETLINK_S_CONGESTED in net/netlink/af_netlink.c).
-func (l *Listener) subscribe(filter []bpf.RawInstruction, options Options) error {
-	if options.Buffer == 0 {
-		options.Buffer = defaultBuffer
-	}
-	if err := errors.Join(l.netlink.SetBPF(filter), l.netlink.SetOption(netlink.NoENOBUFS, true), l.SetBuffer(options.Buffer)); err != nil {
+// With NETLINK_NO_ENOBUFS the kernel drops only messages that find no room. Without
+// it, the first such message makes the kernel drop all others too, until the queue has
+// been read empty (NETLINK_S_CONGESTED in net/netlink/af_netlink.c).
+func (l *Listener) subscribe(filter []bpf.RawInstruction, buffer int) error {
+	if err := errors.Join(l.netlink.SetBPF(filter), l.netlink.SetOption(netlink.NoENOBUFS, true), l.SetBuffer(buffer)); err != nil {
 		return err
 	}
 	if _, err := l.Dropped(); err != nil {
@@ -115,12 +109,12 @@ func (l *Listener) subscribe(filter []bpf.RawInstruction, options Options) error
 	return nil
 }
 
-// SetBuffer sets how many bytes of kernel memory the messages that wait may take, the
-// kernel's own overhead included. A message takes 1 KiB, see [Listener.Queued]. It is
-// a limit, not an allocation. What waits beyond a smaller limit stays.
+// SetBuffer limits the bytes of kernel memory that waiting messages use, the kernel's own
+// overhead included. A message uses about 1 KiB, see [Listener.Queued]. The limit is no
+// allocation. Messages beyond a smaller limit stay queued.
 //
-// More than net.core.rmem_max needs CAP_NET_ADMIN; without it the buffer is as large
-// as is allowed.
+// More than net.core.rmem_max needs CAP_NET_ADMIN; without it the limit is
+// net.core.rmem_max.
 func (l *Listener) SetBuffer(bytes int) error {
 	var set error
 	err := l.raw.Control(func(fd uintptr) {
@@ -136,33 +130,24 @@ func (l *Listener) SetBuffer(bytes int) error {
 	return nil
 }
 
-// Buffer returns the limit that holds; see [Listener.SetBuffer].
-func (l *Listener) Buffer() (int, error) {
-	info, err := l.memory()
-	return int(info[unix.SK_MEMINFO_RCVBUF]), err
-}
-
-// Queued returns how many bytes of kernel memory the messages take that wait to be
-// received.
+// Queued returns the bytes of kernel memory that the waiting messages use.
 func (l *Listener) Queued() (int, error) {
 	info, err := l.memory()
 	return int(info[unix.SK_MEMINFO_RMEM_ALLOC]), err
 }
 
 // Dropped returns how many messages the kernel has dropped since Listen because the
-// buffer had no room: exactly those that the filter let pass and that were not
-// queued (netlink_overrun in net/netlink/af_netlink.c).
-//
-// Not counted is a socket for which the kernel had no memory to make a message
-// (sock_diag_broadcast_destroy in net/core/sock_diag.c).
+// buffer had no room: exactly those that passed the filter and were not queued
+// (netlink_overrun in net/netlink/af_netlink.c). It does not count a socket for which
+// the kernel had no memory to make a message (sock_diag_broadcast_destroy in
+// net/core/sock_diag.c).
 func (l *Listener) Dropped() (uint64, error) {
 	info, err := l.memory()
 	if err != nil {
 		return l.dropped.Load(), err
 	}
 	for {
-		// The kernel counts in 32 bits, and another caller may have read a later
-		// count.
+		// The kernel counts in 32 bits, and another caller may have read later.
 		before := l.dropped.Load()
 		more := int32(info[unix.SK_MEMINFO_DROPS] - uint32(before))
 		if more <= 0 {
@@ -174,8 +159,7 @@ func (l *Listener) Dropped() (uint64, error) {
 	}
 }
 
-// memoryQuery reads SO_MEMINFO. It is kept with the function that does it, as the state
-// of ReceiveBatch is.
+// memoryQuery reads SO_MEMINFO. As in Listener, the state is kept with its function.
 type memoryQuery struct {
 	info  [unix.SK_MEMINFO_VARS]uint32
 	size  uint32
@@ -213,29 +197,42 @@ func (l *Listener) memory() (info [unix.SK_MEMINFO_VARS]uint32, err error) {
 	return q.info, nil
 }
 
-// SetReadDeadline sets when a ReceiveBatch that waits ends with
-// os.ErrDeadlineExceeded, a past one too; the zero time is never. A deadline that has
-// passed ends each later ReceiveBatch at once, until another is set.
-func (l *Listener) SetReadDeadline(t time.Time) error { return l.netlink.SetReadDeadline(t) }
+// Wait waits until something can be received, or messages were lost. It receives
+// nothing, and may run in one goroutine while another calls [Listener.ReceiveWaiting].
+// After Close it returns os.ErrClosed.
+func (l *Listener) Wait() error {
+	err := l.raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return err != nil || n > 0
+	})
+	if l.closed.Load() {
+		err = os.ErrClosed
+	}
+	if err != nil {
+		return fmt.Errorf("wait for destroyed sockets: %w", err)
+	}
+	return nil
+}
 
-// ReceiveBatch waits until a socket goes away, stores it and all others that wait to
-// be received in dst, up to its length, and returns their number. It allocates
-// nothing.
+// ReceiveWaiting stores the sockets whose messages wait to be received in dst, up to its
+// length, and returns their number, 0 where none waits. It allocates nothing and does
+// not block.
 //
 // dst[:n] is valid also with an error. ENOBUFS (wrapped) reports that messages were
 // lost before this moment, [Listener.Dropped] how many; it comes when the queue has
-// been read empty, so that a dump made in answer to it misses nothing. After it, and
-// after a [*MalformedError], ReceiveBatch can be called again. After Close it returns
+// been read empty, so that a dump that follows misses nothing. After ENOBUFS, and after
+// a [*MalformedError], ReceiveWaiting can be called again. After Close it returns
 // os.ErrClosed.
-func (l *Listener) ReceiveBatch(dst []Destroyed) (n int, err error) {
+func (l *Listener) ReceiveWaiting(dst []Destroyed) (n int, err error) {
 	l.dst, l.count, l.err = dst, 0, nil
-	err = l.raw.Read(l.receive)
+	err = l.raw.Control(l.receive)
 	n, l.dst = l.count, nil
 	switch {
+	case l.closed.Load():
+		err = os.ErrClosed // the poller's own error for it is not exported
 	case err == nil:
 		err = l.err
-	case l.closed.Load():
-		err = os.ErrClosed
 	}
 	if err != nil {
 		return n, fmt.Errorf("receive destroyed sockets: %w", err)
@@ -243,9 +240,8 @@ func (l *Listener) ReceiveBatch(dst []Destroyed) (n int, err error) {
 	return n, nil
 }
 
-// receiveAll reads messages until the queue is empty or dst is full. It returns false
-// to wait for the first.
-func (l *Listener) receiveAll(fd uintptr) bool {
+// receiveAll reads messages until the queue is empty or dst is full.
+func (l *Listener) receiveAll(fd uintptr) {
 	batch := batches.Take()
 	defer batches.Give(batch)
 	for l.count < len(l.dst) {
@@ -254,20 +250,20 @@ func (l *Listener) receiveAll(fd uintptr) bool {
 		l.empty.Store(n < room)
 		if errno != 0 && errno != unix.EAGAIN {
 			l.err = errno
-			return true
+			return
 		}
 		if l.err = l.take(batch, n); l.err != nil {
-			return true
+			return
 		}
 		if n < room {
-			return l.checkDropped() || l.count > 0
+			l.checkDropped()
+			return
 		}
 	}
-	return true
 }
 
-// take appends the messages of a batch to dst. After a malformed one it goes on, and
-// returns the error of the first.
+// take appends the messages of a batch to dst. It continues after a malformed message,
+// and returns the error of the first.
 func (l *Listener) take(batch *batch, n int) (first error) {
 	for i := range n {
 		b, err := batch.message(i)
@@ -283,19 +279,17 @@ func (l *Listener) take(batch *batch, n int) (first error) {
 	return first
 }
 
-// checkDropped makes ENOBUFS the error where messages were dropped since it was last
-// called, and returns whether there is an error.
-func (l *Listener) checkDropped() bool {
+// checkDropped makes ENOBUFS the error where messages were dropped since its last call.
+func (l *Listener) checkDropped() {
 	dropped, err := l.Dropped()
 	if err == nil && dropped > l.reported {
 		l.reported, err = dropped, unix.ENOBUFS
 	}
 	l.err = err
-	return err != nil
 }
 
-// Empty returns whether ReceiveBatch has returned everything that the kernel has sent
-// so far, and its caller has called it again. A Listener that is closed is empty.
+// Empty reports whether ReceiveWaiting has returned every message that the kernel has
+// sent so far, and its caller has called it again. A closed Listener is empty.
 func (l *Listener) Empty() bool {
 	if !l.empty.Load() {
 		return l.closed.Load()
@@ -304,7 +298,7 @@ func (l *Listener) Empty() bool {
 	return err != nil || queued == 0
 }
 
-// Close ends the subscription and lets go of the namespace.
+// Close ends the subscription and releases the namespace.
 func (l *Listener) Close() error {
 	l.closed.Store(true)
 	return l.netlink.Close()

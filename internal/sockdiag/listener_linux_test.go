@@ -15,7 +15,7 @@ import (
 
 func listenIn(t testing.TB, ns *kernel.Namespace) *Listener {
 	t.Helper()
-	l, err := Listen(ns.FD(), Options{})
+	l, err := Listen(ns.FD(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,10 +35,17 @@ func receive(t testing.TB, l *Listener) Destroyed {
 // receiveBatch waits for 30 s at most.
 func receiveBatch(t testing.TB, l *Listener, dst []Destroyed) (int, error) {
 	t.Helper()
-	if err := l.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := l.netlink.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	return l.ReceiveBatch(dst)
+	for {
+		if n, err := l.ReceiveWaiting(dst); n > 0 || err != nil {
+			return n, err
+		}
+		if err := l.Wait(); err != nil {
+			return 0, err
+		}
+	}
 }
 
 func TestDestroyed(t *testing.T) {
@@ -119,19 +126,19 @@ func TestDestroyedClients(t *testing.T) {
 	}
 }
 
-func TestCloseEndsReceive(t *testing.T) {
+func TestCloseEndsWait(t *testing.T) {
 	ns := kernel.NewNamespace(t)
 	l := listenIn(t, ns)
 	ended := make(chan error, 1)
-	go func() {
-		_, err := l.ReceiveBatch(make([]Destroyed, 1))
-		ended <- err
-	}()
+	go func() { ended <- l.Wait() }()
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; !errors.Is(err, os.ErrClosed) {
 		t.Errorf("error %v, want os.ErrClosed", err)
+	}
+	if _, err := l.ReceiveWaiting(make([]Destroyed, 1)); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("ReceiveWaiting: error %v, want os.ErrClosed", err)
 	}
 	if _, err := l.Dropped(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Dropped: error %v, want os.ErrClosed", err)

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"portwatcher/internal/model"
 	"portwatcher/internal/testutil/kernel"
 )
@@ -42,10 +44,10 @@ func TestParseDumpOfARealKernel(t *testing.T) {
 		table *table
 		want  model.Socket
 	}{
-		{"tcp-ipv4-0.bin", tableOf(familyIPv4, model.TCP), model.Socket{Protocol: model.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 4567}},
-		{"tcp-ipv6-0.bin", tableOf(familyIPv6, model.TCP), model.Socket{Protocol: model.TCP, Address: netip.MustParseAddr("::1"), Port: 4568, IPv6Only: true}},
-		{"udp-ipv4-0.bin", tableOf(familyIPv4, model.UDP), model.Socket{Protocol: model.UDP, Address: netip.MustParseAddr("0.0.0.0"), Port: 5353}},
-		{"udp-ipv6-0.bin", tableOf(familyIPv6, model.UDP), model.Socket{Protocol: model.UDP, Address: netip.MustParseAddr("::"), Port: 5354, IPv6Only: true}},
+		{"tcp-ipv4-0.bin", tableOf(unix.AF_INET, model.TCP), model.Socket{Protocol: model.TCP, Address: netip.MustParseAddr("127.0.0.1"), Port: 4567}},
+		{"tcp-ipv6-0.bin", tableOf(unix.AF_INET6, model.TCP), model.Socket{Protocol: model.TCP, Address: netip.MustParseAddr("::1"), Port: 4568, IPv6Only: true}},
+		{"udp-ipv4-0.bin", tableOf(unix.AF_INET, model.UDP), model.Socket{Protocol: model.UDP, Address: netip.MustParseAddr("0.0.0.0"), Port: 5353}},
+		{"udp-ipv6-0.bin", tableOf(unix.AF_INET6, model.UDP), model.Socket{Protocol: model.UDP, Address: netip.MustParseAddr("::"), Port: 5354, IPv6Only: true}},
 	} {
 		t.Run(test.file, func(t *testing.T) {
 			sockets, done, interrupted, err := parseDump(nil, fixture(t, test.file), captured, test.table)
@@ -80,7 +82,7 @@ func edit(b []byte, change func(b []byte)) []byte {
 
 func TestParseDumpRefusesDamage(t *testing.T) {
 	whole := fixture(t, "tcp-ipv6-0.bin")
-	const firstAttribute = headerLength + messageLength
+	const firstAttribute = unix.SizeofNlMsghdr + messageLength
 	for _, test := range []struct {
 		name, want string
 		datagram   []byte
@@ -89,7 +91,7 @@ func TestParseDumpRefusesDamage(t *testing.T) {
 		{"cut off", "a length of 132 in a netlink header, with 131 bytes there", whole[:131]},
 		{"length below the header's", "a length of 15", edit(whole, func(b []byte) { b[0] = 15 })},
 		{"short message", "24 bytes where an inet_diag_msg takes 72", edit(whole, func(b []byte) { b[0] = 40 })},
-		{"address family", "address family 99", edit(whole, func(b []byte) { b[headerLength] = 99 })},
+		{"address family", "address family 99", edit(whole, func(b []byte) { b[unix.SizeofNlMsghdr] = 99 })},
 		{"other request", "an answer to request 8 while waiting for 7", edit(whole, func(b []byte) { b[8] = 8 })},
 		{"message type", "message type 77", edit(whole, func(b []byte) { b[4] = 77 })},
 		{"attribute too long", "with 44 there", edit(whole, func(b []byte) { b[firstAttribute] = 200 })},
@@ -98,7 +100,7 @@ func TestParseDumpRefusesDamage(t *testing.T) {
 		{"short error", "2 bytes where an error code takes 4", edit(fixture(t, "tcp-ipv4-1.bin"), func(b []byte) { b[0] = 18 })[:18]},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, _, _, err := parseDump(nil, test.datagram, captured, tableOf(familyIPv6, model.TCP))
+			_, _, _, err := parseDump(nil, test.datagram, captured, tableOf(unix.AF_INET6, model.TCP))
 			var bad *MalformedError
 			if !errors.As(err, &bad) || !strings.Contains(bad.What, test.want) {
 				t.Errorf("error %v; want a MalformedError with %q", err, test.want)
@@ -110,11 +112,11 @@ func TestParseDumpRefusesDamage(t *testing.T) {
 func TestParseDumpKernelErrors(t *testing.T) {
 	failure := func(code int32) []byte {
 		return edit(fixture(t, "tcp-ipv4-1.bin"), func(b []byte) {
-			binary.NativeEndian.PutUint16(b[4:], typeError)
-			binary.NativeEndian.PutUint32(b[headerLength:], uint32(code))
+			binary.NativeEndian.PutUint16(b[4:], unix.NLMSG_ERROR)
+			binary.NativeEndian.PutUint32(b[unix.SizeofNlMsghdr:], uint32(code))
 		})
 	}
-	_, done, _, err := parseDump(nil, failure(-int32(syscall.ENOBUFS)), captured, tableOf(familyIPv4, model.TCP))
+	_, done, _, err := parseDump(nil, failure(-int32(syscall.ENOBUFS)), captured, tableOf(unix.AF_INET, model.TCP))
 	if !done || !errors.Is(err, syscall.ENOBUFS) {
 		t.Errorf("done %v, error %v; want ENOBUFS", done, err)
 	}
@@ -124,7 +126,7 @@ func TestParseDumpKernelErrors(t *testing.T) {
 		feature, remedy string
 	}{
 		// No handler for the protocol, and none for TCPDIAG_GETSOCK.
-		{syscall.ENOENT, *tableOf(familyIPv6, model.UDP), "udp sockets of IPv6", "modprobe -a inet_diag udp_diag and"},
+		{syscall.ENOENT, *tableOf(unix.AF_INET6, model.UDP), "udp sockets of IPv6", "modprobe -a inet_diag udp_diag and"},
 		{syscall.EOPNOTSUPP, listeners(), "tcp sockets", "modprobe -a inet_diag tcp_diag and"},
 		{syscall.EOPNOTSUPP, listeners(), "tcp sockets", "CONFIG_INET_TCP_DIAG"},
 	} {
@@ -137,17 +139,17 @@ func TestParseDumpKernelErrors(t *testing.T) {
 }
 
 func TestParseDumpNoticesInterruption(t *testing.T) {
-	cut := edit(fixture(t, "udp-ipv4-0.bin"), func(b []byte) { b[6] |= flagDumpInterrupt })
-	if _, _, interrupted, err := parseDump(nil, cut, captured, tableOf(familyIPv4, model.UDP)); !interrupted || err != nil {
+	cut := edit(fixture(t, "udp-ipv4-0.bin"), func(b []byte) { b[6] |= unix.NLM_F_DUMP_INTR })
+	if _, _, interrupted, err := parseDump(nil, cut, captured, tableOf(unix.AF_INET, model.UDP)); !interrupted || err != nil {
 		t.Errorf("interrupted %v, error %v; want an interrupted dump without an error", interrupted, err)
 	}
 }
 
 func TestParseDumpUnmapsIPv4(t *testing.T) {
 	mapped := edit(fixture(t, "tcp-ipv6-0.bin"), func(b []byte) {
-		copy(b[headerLength+offsetSourceAddress:], netip.MustParseAddr("::ffff:10.1.2.3").AsSlice())
+		copy(b[unix.SizeofNlMsghdr+offsetSourceAddress:], netip.MustParseAddr("::ffff:10.1.2.3").AsSlice())
 	})
-	sockets, _, _, err := parseDump(nil, mapped, captured, tableOf(familyIPv6, model.TCP))
+	sockets, _, _, err := parseDump(nil, mapped, captured, tableOf(unix.AF_INET6, model.TCP))
 	if err != nil || sockets[0].Address != netip.MustParseAddr("10.1.2.3") {
 		t.Errorf("%v, error %v; want 10.1.2.3", sockets, err)
 	}
@@ -158,13 +160,13 @@ func FuzzParseDump(f *testing.F) {
 		f.Add(fixture(f, name))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		sockets, _, _, err := parseDump(nil, b, captured, tableOf(familyIPv6, model.TCP))
+		sockets, _, _, err := parseDump(nil, b, captured, tableOf(unix.AF_INET6, model.TCP))
 		for _, s := range sockets {
 			if s.Port == 0 || !s.Address.IsValid() {
 				t.Errorf("socket %+v, error %v; want a port and an address", s, err)
 			}
 		}
-		if len(sockets) > len(b)/(headerLength+messageLength) {
+		if len(sockets) > len(b)/(unix.SizeofNlMsghdr+messageLength) {
 			t.Errorf("%d sockets out of %d bytes", len(sockets), len(b))
 		}
 	})

@@ -20,25 +20,24 @@ func explainDial(err error) error {
 	return err
 }
 
-// LoadModules has the kernel load the modules that dumps and destroy notifications
-// of TCP and UDP need, where they are missing. It returns nil where all are there,
-// else an error that wraps a *[UnsupportedError] for each protocol without one, or
-// is another of [Dial] or [Conn.Dump].
+// LoadModules makes the kernel load the modules that dumps and destroy notifications
+// of TCP and UDP need. It returns nil where all are loaded, otherwise an error that
+// wraps an *[UnsupportedError] for each protocol without its module, or another error of
+// [Dial] or [Conn.Dump].
 //
-// What loads a module is a request for a family or protocol without a handler: the
-// kernel then runs the host's modprobe for the alias "net-pf-16-proto-4-type-2"
-// (inet_diag), "…-type-2-6" (tcp_diag) or "…-type-2-17" (udp_diag), whoever sends the
-// request, and answers when modprobe has ended (sock_load_diag_module in
-// net/core/sock_diag.c). Every dump is such a request. A subscription is one for
-// inet_diag alone: without tcp_diag or udp_diag a [Listener] receives nothing, and no
-// error.
+// On a request for a family or protocol without a handler, from any process, the kernel
+// runs the host's modprobe for the alias "net-pf-16-proto-4-type-2" (inet_diag),
+// "…-type-2-6" (tcp_diag) or "…-type-2-17" (udp_diag), and answers when modprobe has
+// ended (sock_load_diag_module in net/core/sock_diag.c). Every dump is such a request. A
+// subscription is one for inet_diag alone: without tcp_diag or udp_diag a [Listener]
+// receives neither messages nor an error.
 func LoadModules() error {
 	conn, err := Dial(0, Options{})
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, t := range []table{listeners(), newTable(familyIPv4, model.UDP, userChosen)} {
+	for _, t := range []table{listeners(), newTable(unix.AF_INET, model.UDP, userChosen)} {
 		_, err := conn.dumpTable(nil, &t)
 		errs = append(errs, err)
 		if _, missing := errors.AsType[*UnsupportedError](err); err != nil && !missing {

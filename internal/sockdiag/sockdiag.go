@@ -1,16 +1,14 @@
-// Package sockdiag lists the sockets of a network namespace that can be spoken to,
-// and receives a message for each one that is destroyed, by NETLINK_SOCK_DIAG.
+// Package sockdiag lists the TCP listeners and unconnected UDP sockets of a network
+// namespace, and receives a message for each one that is destroyed, by
+// NETLINK_SOCK_DIAG. It does not find containers or processes.
 //
-// A [Conn] is one netlink socket that lives in one namespace: the namespace is
-// entered once, when it is dialled, and no thread is switched for a dump. The
-// kernel walks only what is asked for (listeners, and unconnected UDP), so the
-// cost of a dump does not grow with the number of connections.
+// A [Conn] and a [Listener] are one netlink socket each, which lives in one namespace:
+// only Dial and Listen enter the namespace. The kernel walks only the requested tables
+// (listeners, and unconnected UDP), so the cost of a dump does not grow with the number
+// of connections.
 //
-// The hot loop to keep efficient is Conn.Dump: a dump that meets no new socket
-// allocates nothing. A benchmark holds it to that.
-//
-// The package parses kernel messages and nothing else: containers, processes and
-// time are not its subject.
+// The hot loop to keep efficient is Conn.Dump: a dump without a new socket allocates
+// nothing, nor does Listener.ReceiveWaiting. Benchmarks and tests check both.
 //
 // Sources: sock_diag(7), include/uapi/linux/inet_diag.h,
 // include/uapi/linux/netlink.h, net/ipv4/inet_diag.c.
@@ -21,8 +19,8 @@ import (
 	"fmt"
 )
 
-// ErrInterrupted is returned by Dump when a table changed under every one of
-// the attempts to read it (NLM_F_DUMP_INTR).
+// ErrInterrupted is returned by Dump when a table changed during each of 16 attempts
+// to read it (NLM_F_DUMP_INTR).
 var ErrInterrupted = errors.New("sock_diag: the kernel interrupted the dump again and again")
 
 // UnsupportedError reports that this kernel cannot answer a request.
@@ -38,7 +36,7 @@ func (e *UnsupportedError) Error() string {
 
 func (e *UnsupportedError) Unwrap() error { return e.Err }
 
-// MalformedError reports a message that is not what the kernel's headers promise.
+// MalformedError reports a message that does not match the kernel's headers.
 type MalformedError struct {
 	What string // what was wrong, with the sizes or values found
 }

@@ -3,7 +3,6 @@ package sockdiag
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -82,7 +81,7 @@ func TestStormIsAccountedFor(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ns := kernel.NewNamespace(t)
-			l, err := Listen(ns.FD(), Options{Buffer: test.buffer})
+			l, err := Listen(ns.FD(), test.buffer)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -129,7 +128,7 @@ func TestFence(t *testing.T) {
 	ns := kernel.NewNamespace(t)
 	const storms, each = 4, 1000
 	// Room for all, of which more than half is used.
-	l, err := Listen(ns.FD(), Options{Buffer: storms * each * 1280 * 4 / 3})
+	l, err := Listen(ns.FD(), storms*each*1280*4/3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,15 +170,15 @@ func TestFence(t *testing.T) {
 // A buffer can be made smaller and larger at any time.
 func TestSetBuffer(t *testing.T) {
 	ns := kernel.NewNamespace(t)
-	l, err := Listen(ns.FD(), Options{Buffer: 1 << 20})
+	l, err := Listen(ns.FD(), 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	expect := func(want int) {
 		t.Helper()
-		if got, err := l.Buffer(); got != want || err != nil {
-			t.Errorf("the buffer is %d, error %v; want %d", got, err, want)
+		if got, err := l.memory(); int(got[unix.SK_MEMINFO_RCVBUF]) != want || err != nil {
+			t.Errorf("the buffer is %d, error %v; want %d", got[unix.SK_MEMINFO_RCVBUF], err, want)
 		}
 	}
 	expect(1 << 20)
@@ -223,34 +222,7 @@ func TestSetBuffer(t *testing.T) {
 	}
 }
 
-func TestReadDeadline(t *testing.T) {
-	ns := kernel.NewNamespace(t)
-	l := listenIn(t, ns)
-	dst := make([]Destroyed, 4)
-	for _, deadline := range []time.Time{time.Now().Add(10 * time.Millisecond), time.Now().Add(-time.Hour)} {
-		if err := l.SetReadDeadline(deadline); err != nil {
-			t.Fatal(err)
-		}
-		for range 2 { // it stays
-			if n, err := l.ReceiveBatch(dst); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("%d messages, error %v; want the deadline", n, err)
-			}
-		}
-	}
-	open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: lastPort}).close()
-	if d := receive(t, l); d.Socket.Port != lastPort {
-		t.Errorf("%+v, want port %d", d, lastPort)
-	}
-	if err := l.SetReadDeadline(time.Time{}); err != nil {
-		t.Fatal(err)
-	}
-	open(t, ns, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: lastPort}).close()
-	if n, err := l.ReceiveBatch(dst); n != 1 || err != nil {
-		t.Errorf("without a deadline: %d messages, error %v", n, err)
-	}
-}
-
-func TestReceiveBatchAllocatesNothing(t *testing.T) {
+func TestReceiveAllocatesNothing(t *testing.T) {
 	ns := kernel.NewNamespace(t)
 	l := listenIn(t, ns)
 	const count = 2000
@@ -258,7 +230,7 @@ func TestReceiveBatchAllocatesNothing(t *testing.T) {
 	dst := make([]Destroyed, 10)
 	if allocations := testing.AllocsPerRun(count/10-1, func() {
 		for n := 0; n < len(dst); {
-			more, err := l.ReceiveBatch(dst[n:])
+			more, err := l.ReceiveWaiting(dst[n:])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -293,7 +265,7 @@ func BenchmarkReceive(b *testing.B) {
 				})
 				begin := time.Now()
 				for n := 0; n < count; {
-					more, err := l.ReceiveBatch(dst)
+					more, err := l.ReceiveWaiting(dst)
 					if err != nil {
 						b.Fatal(err)
 					}

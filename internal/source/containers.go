@@ -12,6 +12,7 @@ import (
 	"portwatcher/internal/engine"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
+	"portwatcher/internal/procfs"
 )
 
 const (
@@ -192,7 +193,7 @@ func (c *Containers) isHost(id model.Namespace, container *model.Container) bool
 	if container.NetworkMode == "host" {
 		c.hostNamespace = id
 	} else if c.hostNamespace == (model.Namespace{}) {
-		host, err := attribute.HostNamespace(c.Env.ProcRoot)
+		host, err := procfs.HostNamespace(c.Env.ProcRoot)
 		if err != nil {
 			c.Env.Logger.WithError(err).Debug("The host's network namespace is not known yet.")
 			return false

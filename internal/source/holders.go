@@ -8,6 +8,7 @@ import (
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/tracker"
 )
 
@@ -149,13 +150,13 @@ func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
 				held.Ending = map[string]bool{}
 			}
 			if _, checked := held.Ending[c.ID]; !checked {
-				held.Ending[c.ID] = attribute.Ending(e.ProcRoot, c.PID)
+				held.Ending[c.ID] = procfs.Ending(e.ProcRoot, c.PID)
 			}
 		}
 	}
 	held.Lookup.Time = clock.Now()
 	// eBPF reports the host's pids.
-	held.Lookup.Incomparable = e.Prober.Load() != nil && !attribute.HostProcesses(e.ProcRoot)
+	held.Lookup.Incomparable = e.Prober.Load() != nil && !procfs.HostProcesses(e.ProcRoot)
 	return held, nil
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/model"
+	"portwatcher/internal/procfs"
 	"portwatcher/internal/testutil/kernel"
 	"portwatcher/internal/tracker"
 )
@@ -37,7 +38,7 @@ func inherit(t *testing.T, fd int, command ...string) *exec.Cmd {
 	}
 	t.Cleanup(func() { kernel.End(t, child) })
 	kernel.Eventually(t, "the child is "+command[0], func() bool {
-		return attribute.NewFinder("/proc").Describe(child.Process.Pid).Name == command[0]
+		return procfs.Describe("/proc", child.Process.Pid).Name == command[0]
 	})
 	return child
 }
@@ -188,7 +189,7 @@ func TestHolderOfEndingContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	kernel.Eventually(t, "the container's first process has ended", func() bool {
-		return attribute.Ending("/proc", h.box.Process.Pid)
+		return procfs.Ending("/proc", h.box.Process.Pid)
 	})
 	kernel.End(t, c[0])
 	h.refresh(false, sleeps(last))
@@ -277,7 +278,7 @@ func BenchmarkCheckHolders(b *testing.B) {
 	id := model.Namespace{Inode: 1}
 	web := &model.Container{ID: "web", Name: "web", PID: os.Getpid()}
 	s := tracker.Snapshot{New: map[int]tracker.Owner{}}
-	self := attribute.NewFinder("/proc").Describe(os.Getpid())
+	self := procfs.Describe("/proc", os.Getpid())
 	for number := range 1000 {
 		s.Sockets = append(s.Sockets, model.Socket{Cookie: uint64(number + 1), Inode: uint32(number + 1), Protocol: model.TCP, Port: uint16(number + 1)})
 		s.New[number] = tracker.Owner{Container: web, Processes: []model.Process{self}}

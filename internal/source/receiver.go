@@ -67,7 +67,7 @@ func (w *Watcher) startReceiver(handle *netns.Handle, pid int, settings *Setting
 	}
 	var l *sockdiag.Listener
 	if err == nil {
-		if l, err = sockdiag.Listen(own.FD(), sockdiag.Options{Buffer: settings.Buffer}); err != nil {
+		if l, err = sockdiag.Listen(own.FD(), settings.Buffer); err != nil {
 			err = errors.Join(err, own.Close())
 		}
 	}

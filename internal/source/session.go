@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"portwatcher/internal/attribute"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
 	"portwatcher/internal/probe"
@@ -156,7 +155,7 @@ func (e *Env) cookieOf(id model.Namespace) (cookie uint64, err error) {
 
 // hostCookie returns the cookie of the host's namespace.
 func (e *Env) hostCookie() (cookie uint64, err error) {
-	handle, err := netns.Open(e.ProcRoot, attribute.FirstProcess(e.ProcRoot))
+	handle, err := netns.Open(e.ProcRoot, procfs.FirstProcess(e.ProcRoot))
 	if err != nil {
 		return 0, err
 	}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Box is a process in a network namespace of its own, as a container's first process
-// is. It ends with the test.
+// Box is a process in a network namespace of its own, as a container's first process.
+// It ends with the test.
 type Box struct {
 	*exec.Cmd
 	t testing.TB
@@ -36,19 +36,11 @@ func (b *Box) Do(f func() error) {
 		b.t.Fatal(err)
 	}
 	defer handle.Close()
-	err = OnThread(func() error {
-		if err := netns.Set(handle); err != nil {
-			return err
-		}
-		return f()
-	})
-	if err != nil {
-		b.t.Fatalf("in the network namespace of process %d: %v", b.Process.Pid, err)
-	}
+	(&Namespace{handle}).Do(b.t, f)
 }
 
 // Socket makes an IPv4 socket of a type in the box's namespace and calls use with it.
-// It is this process's, and is closed with the test or by closeIt.
+// This process holds it until the end of the test or until closeIt.
 func (b *Box) Socket(kind int, use func(fd int) error) (fd int, closeIt func()) {
 	b.t.Helper()
 	b.Do(func() (err error) {

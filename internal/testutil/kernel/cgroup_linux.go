@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cgroup makes a cgroup, or takes what a broken run has left there, and returns
-// its folder and its id, which is the folder's inode. It ends with the test.
-// Parent is the folder of another, or of the cgroup v2 hierarchy.
+// Cgroup makes a cgroup below parent, or uses the one that a broken run has left there,
+// and returns its folder and its id, which is the folder's inode. It ends with the test.
 func Cgroup(t testing.TB, parent, name string) (folder string, id uint64) {
 	t.Helper()
 	folder = filepath.Join(parent, name)

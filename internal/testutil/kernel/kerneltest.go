@@ -1,6 +1,6 @@
 // Package kernel helps tests that need the real kernel: it makes network
-// namespaces, processes and cgroups, and says why a test cannot run. It is test
-// support only.
+// namespaces, processes and cgroups, and skips tests that cannot run. Whatever it makes
+// ends with the test.
 package kernel
 
 import (
@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// Skip skips a test whose surroundings are missing, or fails it where
-// PORTWATCHER_REQUIRE=1 says that they must be there.
+// Skip skips a test that cannot run here, or fails it if PORTWATCHER_REQUIRE is 1.
 func Skip(t testing.TB, why string) {
 	t.Helper()
 	if os.Getenv("PORTWATCHER_REQUIRE") == "1" {
@@ -19,8 +18,7 @@ func Skip(t testing.TB, why string) {
 	t.Skip(why)
 }
 
-// RequireRoot skips a test by [Skip] unless it runs as root, which it needs to
-// do what whatFor says.
+// RequireRoot skips a test by [Skip] unless it runs as root; whatFor is the reason.
 func RequireRoot(t testing.TB, whatFor string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -28,7 +26,7 @@ func RequireRoot(t testing.TB, whatFor string) {
 	}
 }
 
-// patience is how long what must happen may take: no healthy machine needs it.
+// patience is more than any healthy machine needs.
 const patience = 20 * time.Second
 
 // Eventually waits until f returns true, and fails the test after 20 s.
@@ -38,12 +36,12 @@ func Eventually(t testing.TB, what string, f func() bool) {
 		if f() {
 			return ""
 		}
-		return "it is not so"
+		return "it has not happened"
 	})
 }
 
-// Await waits until f returns nothing. After 20 s it fails the test with what f
-// returned last, which says how things are instead.
+// Await waits until f returns an empty string. After 20 s it fails the test with the
+// last string, which describes the state.
 func Await(t testing.TB, what string, f func() string) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -55,6 +53,6 @@ func Await(t testing.TB, what string, f func() string) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited %v in vain: %s: %s", patience, what, instead)
 		}
-		time.Sleep(2 * time.Millisecond) // between two looks
+		time.Sleep(2 * time.Millisecond)
 	}
 }

@@ -57,8 +57,8 @@ func (n *Namespace) Do(t testing.TB, f func() error) {
 	}
 }
 
-// OnThread runs f on a thread that is thrown away after it. The main thread
-// cannot be: it would stay in the other namespace, and /proc/self with it.
+// OnThread runs f on a thread that ends with it. The main thread cannot end: it would
+// stay in the other namespace, and /proc/self with it.
 func OnThread(f func() error) error {
 	result := make(chan error)
 	go func() {
@@ -67,14 +67,13 @@ func OnThread(f func() error) error {
 			result <- f()
 			return
 		}
-		err := OnThread(f) // cannot meet the main thread, which is held here
+		err := OnThread(f) // on another thread, since this one is locked here
 		runtime.UnlockOSThread()
 		result <- err
 	}()
 	return <-result
 }
 
-// LoopbackUp brings the loopback interface of the thread's namespace up.
 // EnterNew puts the calling thread, which its goroutine has locked and never
 // unlocks, into a network namespace of its own with its loopback interface up.
 func EnterNew() error {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Isolated starts a process that does nothing in a network namespace of its own,
-// as a container's first process is. It ends with the test, or by [End].
+// Isolated starts a process that does nothing in a network namespace of its own. It
+// ends with the test, or by [End].
 func Isolated(t testing.TB) *exec.Cmd {
 	t.Helper()
 	command := exec.Command("sleep", "600")
@@ -26,7 +26,7 @@ func Isolated(t testing.TB) *exec.Cmd {
 	return command
 }
 
-// End kills a process and waits until it is gone. Once it is, End does nothing.
+// End kills a process and waits for it. A second call does nothing.
 func End(t testing.TB, command *exec.Cmd) {
 	t.Helper()
 	if command.ProcessState != nil {
@@ -44,9 +44,9 @@ func End(t testing.TB, command *exec.Cmd) {
 // nobody is the user, and the group, without any rights.
 const nobody = 65534
 
-// Unprivileged returns a command that runs the program of this test as another
-// user, without any capability and without any environment, which the caller may
-// give it before starting it.
+// Unprivileged returns a command that runs the program of this test as another user,
+// without capabilities and environment. The caller may set the environment and starts
+// it.
 func Unprivileged(t testing.TB, arguments ...string) *exec.Cmd {
 	t.Helper()
 	RequireRoot(t, "become another user")
@@ -54,7 +54,7 @@ func Unprivileged(t testing.TB, arguments ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Where another user may run it.
+	// A place where another user may run it.
 	path := filepath.Join(t.TempDir(), "test")
 	if err := os.WriteFile(path, program, 0o755); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,69 @@
+package procfs
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"portwatcher/internal/model"
+)
+
+func TestDescribeGoneProcess(t *testing.T) {
+	if p := Describe("/proc", 1<<30); p.PID != 1<<30 || p.Name != "" || p.UID != nil {
+		t.Errorf("%+v; want the pid alone", p)
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	own, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(own)
+	f.Add([]byte("7 (a) (b) Z 1 1 1 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 18446744073709551615 8192 1"))
+	f.Add([]byte("7 )( Z"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, ok := ParseStat(b)
+		if ok && (s.State == 0 || len(s.Name) > len(b)) {
+			t.Errorf("%q is parsed as %+v", b, s)
+		}
+	})
+}
+
+func TestParseStatus(t *testing.T) {
+	for _, test := range []struct {
+		name, status string
+		want         model.Process
+		uid          int64
+	}{
+		{"nested pid namespaces", "Name:\tnginx\nUmask:\t0022\nPid:\t1827\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n", model.Process{PID: 1, Name: "nginx", ContainerPID: 7}, 33},
+		{"host process", "Name:\tsshd: [listener]\nUid:\t0\t0\t0\t0\nNSpid:\t812\n", model.Process{PID: 1, Name: "sshd: [listener]", ContainerPID: 812}, 0},
+		{"old kernel without NSpid", "Name:\ta\nUid:\t5\t5\t5\t5\n", model.Process{PID: 1, Name: "a"}, 5},
+		{"damaged", "Name\nUid:\tx y z w\nNSpid:\t\nNSpid:\tq\nUid:\t1\n", model.Process{PID: 1}, -1},
+		{"empty", "", model.Process{PID: 1}, -1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := model.Process{PID: 1}
+			parseStatus(&got, test.status)
+			uid := int64(-1)
+			if got.UID != nil {
+				uid = int64(*got.UID)
+			}
+			got.UID = nil
+			if got != test.want || uid != test.uid {
+				t.Errorf("got %+v uid %d, want %+v uid %d", got, uid, test.want, test.uid)
+			}
+		})
+	}
+}
+
+func FuzzParseStatus(f *testing.F) {
+	f.Add("Name:\tnginx\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n")
+	f.Fuzz(func(t *testing.T, status string) {
+		var p model.Process
+		parseStatus(&p, status)
+		if strings.Contains(p.Name, "\n") {
+			t.Errorf("name %q has a line's end", p.Name)
+		}
+	})
+}
