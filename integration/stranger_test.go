@@ -20,7 +20,7 @@ func TestEngineElsewhere(t *testing.T) {
 	// This process listens here, and is in no container of that engine.
 	remote := engineElsewhere(t, "remote-db", os.Getpid())
 	far := []string{"DOCKER_HOST=" + remote, "PORTWATCHER_STATE=" + t.TempDir()}
-	texts := []string{"engine at " + remote, fmt.Sprintf("process %d is container remote-db's, but it is not", os.Getpid()), "is that engine on this machine?"}
+	texts := []string{"engine at " + remote, fmt.Sprintf("process %d as container remote-db's, but it is not", os.Getpid()), "is that engine on this machine?"}
 	for _, command := range [][]string{
 		{"ports"}, {"ports", "--source", "proc", "--format", "json"}, {"ports", "--monitor-containers", "remote-db"},
 	} {

@@ -123,7 +123,7 @@ func TestWebTLS(t *testing.T) {
 		if got := serial(); got != 2 { // a request makes it check the files
 			t.Fatalf("the certificate has the serial number %d", got)
 		}
-		if i.Logs("What was read before stays in use", key) == 0 {
+		if i.Logs("the content read before stays in use", key) == 0 {
 			return "no such line"
 		}
 		return ""

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"portwatcher/internal/config"
 	"portwatcher/internal/journal"
@@ -18,10 +19,13 @@ import (
 	"portwatcher/internal/when"
 )
 
+// labelsWarning is logged where containers in the journal are selected by labels.
+const labelsWarning = "The journal does not record the labels of containers: an entry label:... matches nothing in it."
+
 // followed is how many events --follow begins with, like tail.
 const followed = 10
 
-// eventsQuery is what the flags of `portwatcher events` ask for.
+// eventsQuery has the values of the flags of `portwatcher events`.
 type eventsQuery struct {
 	since, until             string
 	containers, ports, types []string
@@ -39,57 +43,67 @@ it is running. In Compose: docker compose exec portwatcher /portwatcher events`
 	cmd.Example = `  portwatcher events --since 1h --container web
   portwatcher events --since 2026-11-22 --until 2026-11-23 --port 80/tcp --type opened,closed
   portwatcher events --follow`
-	flags := cmd.Flags()
-	flags.StringVar(&q.since, "since", "", "from this time on: a duration back from now (1h, 7d) or a time")
-	flags.StringVar(&q.until, "until", "", "up to this time, and not including it")
-	flags.StringSliceVar(&q.containers, "container", nil, "of these containers: name, * pattern, project/service, or the beginning of an id; may be repeated")
-	flags.StringSliceVar(&q.ports, "port", nil, "of these ports and ranges, such as 80, 53/udp, 8000-8100/tcp; may be repeated")
-	flags.StringSliceVar(&q.types, "type", nil, "of these types: opened, closed, changed, burst, gap; may be repeated")
-	flags.IntVar(&q.limit, "limit", 0, "the last so many; 0 is all")
-	flags.BoolVarP(&q.follow, "follow", "f", false, fmt.Sprintf("go on with what happens; begins with the last %d unless --since or --limit is given", followed))
+	q.register(cmd.Flags())
 	return cmd
 }
 
-func events(ctx context.Context, s *config.Settings, q *eventsQuery) (err error) {
+// register adds the flags. Lists are not split here: [model.ParseSelection] and
+// [model.ParsePorts] do that.
+func (q *eventsQuery) register(flags *pflag.FlagSet) {
+	flags.StringVar(&q.since, "since", "", "from this time on: a duration back from now (1h, 7d) or a time")
+	flags.StringVar(&q.until, "until", "", "up to this time, and not including it")
+	flags.StringArrayVar(&q.containers, "container", nil, "of these containers, a `list`: "+model.SelectionHelp+"; may be repeated")
+	flags.StringArrayVar(&q.ports, "port", nil, "of these ports and ranges, a `list` such as 80,8000-8100/tcp,53/udp; may be repeated")
+	flags.StringSliceVar(&q.types, "type", nil, "of these types: opened, closed, changed, burst, gap; may be repeated")
+	flags.IntVar(&q.limit, "limit", 0, "the last so many; 0 is all")
+	flags.BoolVarP(&q.follow, "follow", "f", false, fmt.Sprintf("continue with what happens; begins with the last %d unless --since or --limit is given", followed))
+}
+
+func events(ctx context.Context, s *config.Settings, q *eventsQuery) error {
 	query, err := q.parse(time.Now())
 	if err != nil {
 		return err
 	}
-	reader, err := openReader(s)
+	if query.Containers.UsesLabels() {
+		newLogger(s).Warn(labelsWarning)
+	}
+	return readJournal(s, func(reader *journal.Reader) error {
+		w := bufio.NewWriterSize(os.Stdout, 64<<10)
+		read := reader.Events
+		if q.follow {
+			read = reader.Follow
+		}
+		for e, err := range read(ctx, query) {
+			if ctx.Err() != nil {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if _, err := w.Write(output.AppendEvent(w.AvailableBuffer(), output.Format(s.Format), e)); err != nil {
+				return fmt.Errorf("write event: %w", err)
+			}
+			if q.follow {
+				if err := w.Flush(); err != nil {
+					return fmt.Errorf("write event: %w", err)
+				}
+			}
+		}
+		return w.Flush()
+	})
+}
+
+// readJournal opens the journal of a running or stopped instance, and closes it after read.
+func readJournal(s *config.Settings, read func(*journal.Reader) error) (err error) {
+	if s.State == config.StateMemory {
+		return usageError{fmt.Errorf("--state is %q: such a journal can only be read through the running instance's API", s.State)}
+	}
+	reader, err := journal.OpenReader(s.State)
 	if err != nil {
 		return err
 	}
 	defer closeWith(&err, reader)
-	w := bufio.NewWriterSize(os.Stdout, 64<<10)
-	read := reader.Events
-	if q.follow {
-		read = reader.Follow
-	}
-	for e, err := range read(ctx, query) {
-		if ctx.Err() != nil {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := output.WriteEvent(w, output.Format(s.Format), e); err != nil {
-			return fmt.Errorf("write event: %w", err)
-		}
-		if q.follow {
-			if err := w.Flush(); err != nil {
-				return fmt.Errorf("write event: %w", err)
-			}
-		}
-	}
-	return w.Flush()
-}
-
-// openReader opens the journal of a running or stopped instance to read it.
-func openReader(s *config.Settings) (*journal.Reader, error) {
-	if s.State == config.StateMemory {
-		return nil, usageError{fmt.Errorf("--state is %q: such a journal can only be read through the running instance's API", s.State)}
-	}
-	return journal.OpenReader(s.State)
+	return read(reader)
 }
 
 // flagError is a bad value of a flag that is no setting.
@@ -133,7 +147,7 @@ func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
 	return query, nil
 }
 
-// moment reads the time that a flag names; empty is none.
+// moment parses the time that a flag has; empty is the zero time.
 func moment(flag, text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil

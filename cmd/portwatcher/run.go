@@ -55,9 +55,7 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 		return err
 	}
 	defer closeWith(&err, m.record)
-	if m.capture, err = newCapture(s, log, docker, m.wire); err != nil {
-		return err
-	}
+	m.capture = newCapture(s, log, docker, m.wire)
 	if m.web, err = newServer(s, log, m.capture, m.record, m.measures); err != nil {
 		return err
 	}
@@ -67,7 +65,7 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 	return err
 }
 
-// monitor is the capture with those who consume its events.
+// monitor is the capture with the consumers of its events.
 type monitor struct {
 	settings *config.Settings
 	log      *logrus.Logger
@@ -76,10 +74,10 @@ type monitor struct {
 	record   *journal.Journal
 	live     *sink.Queue[*model.Event]
 	measures *metrics.Metrics
-	web      *server.Server // nil where nothing is served
+	web      *server.Server // nil where --listen is empty
 }
 
-// wire connects the capture with where its events go.
+// wire adds the sinks of the capture.
 func (m *monitor) wire(o *capture.Options) {
 	o.Observer, o.Resume = m.measures, resume(m.record, time.Now())
 	o.Sinks = []capture.Sink{outputSink(m.output), journalSink(m.record)}
@@ -88,10 +86,9 @@ func (m *monitor) wire(o *capture.Options) {
 	}
 }
 
-// run watches until ctx ends, or a part fails that the rest is of no use
-// without.
+// run watches until ctx ends or one of its parts fails.
 func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan os.Signal) error {
-	// These outlive the others, to write what they leave.
+	// These outlive the others, to write the last events.
 	printed, recorded := start(ctx, m.output.Run), start(ctx, m.record.Run)
 	group, ctx := errgroup.WithContext(ctx)
 	watching, stopWatching := context.WithCancel(ctx)
@@ -100,11 +97,16 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 		return m.capture.Run(watching)
 	})
 	group.Go(func() error {
-		giveBack(watching, m.capture.Ready)
+		freeMemory(watching, m.capture.Ready)
 		return nil
 	})
 	ready := func() error { return errors.Join(m.capture.Ready(), m.record.Err()) }
-	group.Go(func() error { return serveHealth(watching, m.settings, m.log, ready) })
+	group.Go(func() error {
+		if m.settings.HealthSocket != "" {
+			health.Serve(watching, m.settings.HealthSocket, ready, m.log)
+		}
+		return nil
+	})
 	group.Go(func() error { return reload(watching, loader, m.settings, m.log, hangup, m.apply) })
 	if m.web != nil {
 		group.Go(func() error { return m.web.Serve(watching) })
@@ -113,7 +115,7 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 			return nil
 		})
 	}
-	group.Go(func() error { // events that cannot be written end the program
+	group.Go(func() error { // an error of standard output ends the program
 		select {
 		case <-printed.done:
 			return printed.err
@@ -124,15 +126,14 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 	return m.finish(group.Wait(), printed, recorded)
 }
 
-// settleTime is how long after the first complete look what the start took is
-// given back: its events are written then, and the processes that were found a
-// little later are in the journal, which the capture's first round sees to.
+// settleTime is how long after readiness freeMemory waits: the events of the start are
+// written then, and the first round of the capture has passed.
 const settleTime = 12 * time.Second
 
-// giveBack returns the memory that only the start needed, as for the kernel's
-// type information, to the system once everything was looked at: left alone,
-// the runtime keeps it as room for garbage, of which there is little later.
-func giveBack(ctx context.Context, ready func() error) {
+// freeMemory returns the memory that only the start needed, such as the kernel's type
+// information, to the system after everything was scanned. The runtime alone would keep it
+// as room for garbage, of which there is little later.
+func freeMemory(ctx context.Context, ready func() error) {
 	for left := settleTime; left > 0; left -= time.Second {
 		select {
 		case <-ctx.Done():
@@ -143,18 +144,18 @@ func giveBack(ctx context.Context, ready func() error) {
 			left = settleTime + time.Second
 		}
 	}
-	runtime.GC() // each collection halves the stacks that the first look made large
+	runtime.GC() // each collection halves the stacks that the first scans made large
 	debug.FreeOSMemory()
 }
 
-// apply takes over what can change while running.
+// apply applies the settings that can change while running.
 func (m *monitor) apply(s *config.Settings) {
 	setLogger(m.log, s)
 	m.record.SetRetention(s.Retain, s.RetainSize)
 	m.capture.Tune(tuning(s, m.log))
 }
 
-// finish has what the capture left written, and adds what went wrong with that.
+// finish waits until the last events are written, and adds the errors of that.
 func (m *monitor) finish(err error, printed, recorded *consumer) error {
 	recorded.stop()
 	printed.stop()
@@ -169,8 +170,8 @@ func (m *monitor) finish(err error, printed, recorded *consumer) error {
 	return errors.Join(err, recorded.err)
 }
 
-// recordTime is how long a stop waits for the journal at most: less than the
-// 10 s after which Docker kills.
+// recordTime is how long a stop waits for the journal at most: less than the 10 s after
+// which Docker kills.
 const recordTime = 8 * time.Second
 
 // consumer is a goroutine that ends after the capture.
@@ -199,12 +200,4 @@ func (c *consumer) wait(limit time.Duration) bool {
 	case <-time.After(limit):
 		return false
 	}
-}
-
-// serveHealth answers health checks until ctx ends.
-func serveHealth(ctx context.Context, s *config.Settings, log logrus.FieldLogger, ready func() error) error {
-	if s.HealthSocket != "" {
-		health.Serve(ctx, s.HealthSocket, ready, log)
-	}
-	return nil
 }

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// What the start took is given back once, a while after everything was looked
-// at, however long that takes.
-func TestGiveBackWaitsForTheStart(t *testing.T) {
+// The memory of the start is freed settleTime after everything was scanned,
+// however long that takes.
+func TestFreeMemoryWaitsForTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		const startTook = 20 * time.Second
-		giveBack(t.Context(), func() error {
+		freeMemory(t.Context(), func() error {
 			if time.Since(begin) < startTook {
 				return errors.New("not ready")
 			}
@@ -27,7 +27,7 @@ func TestGiveBackWaitsForTheStart(t *testing.T) {
 	})
 }
 
-func TestGiveBackFreesMemory(t *testing.T) {
+func TestFreeMemoryFreesMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		garbage := make([]byte, 64<<20)
 		for i := range garbage {
@@ -36,7 +36,7 @@ func TestGiveBackFreesMemory(t *testing.T) {
 		runtime.KeepAlive(garbage)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		giveBack(t.Context(), func() error { return nil })
+		freeMemory(t.Context(), func() error { return nil })
 		runtime.ReadMemStats(&after)
 		held := func(m *runtime.MemStats) uint64 { return m.HeapSys - m.HeapReleased }
 		if held(&after)+(32<<20) > held(&before) {
@@ -45,12 +45,12 @@ func TestGiveBackFreesMemory(t *testing.T) {
 	})
 }
 
-func TestGiveBackEndsWithTheProgram(t *testing.T) {
+func TestFreeMemoryEndsWithTheProgram(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
 		begin := time.Now()
-		giveBack(ctx, func() error { return errors.New("never ready") })
+		freeMemory(ctx, func() error { return errors.New("never ready") })
 		if took := time.Since(begin); took != time.Minute {
 			t.Errorf("ended after %v, want a minute", took)
 		}

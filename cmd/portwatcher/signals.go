@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// exitSignal plus the number of a signal is the exit status of a process that
-// the signal ended, as shells report it: 130 for SIGINT, 143 for SIGTERM.
+// exitSignal plus the number of a signal is the exit status of a process that the signal
+// ended, as shells report it: 130 for SIGINT, 143 for SIGTERM.
 const exitSignal = 128
 
-// writeTime is how long the last line may take: standard error may be a pipe
-// that nobody reads.
+// writeTime is how long the last line may take: standard error may be a pipe without a
+// reader.
 const writeTime = time.Second
 
-// untilSignal returns a context that the first SIGINT or SIGTERM ends. The second
-// one ends the process at once, whatever it waits for.
+// untilSignal returns a context that the first SIGINT or SIGTERM ends. The second one ends
+// the process, whatever it waits for.
 func untilSignal() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)

@@ -59,12 +59,9 @@ func showTop(ctx context.Context, cmd *cobra.Command, s *config.Settings, instan
 	defer warnings.print(os.Stderr)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	watching, err := newCapture(s, log, docker, func(o *capture.Options) {
+	watching := newCapture(s, log, docker, func(o *capture.Options) {
 		o.Sinks = []capture.Sink{watchLive(ctx, board.Event, func(n uint64) { board.Note("%d events are missing from the list: they came too fast", n) })}
 	})
-	if err != nil {
-		return err
-	}
 	options.Source = top.Local(watching, board, instance.why())
 	return top.Run(ctx, options)
 }

@@ -20,7 +20,7 @@ func execute(t *testing.T, arguments ...string) (string, error) {
 	return out.String(), err
 }
 
-// What is not understood is named, with what is allowed.
+// A usage error names the mistake and what is allowed.
 func TestUsageErrors(t *testing.T) {
 	for line, want := range map[string][]string{
 		"runn":                   {`"runn"`, "check, config, events, healthcheck, ports, run, top, version, wait", "did you mean run?"},
@@ -72,16 +72,7 @@ func TestNothingOpen(t *testing.T) {
 	}
 }
 
-// What is remembered of containers' labels does not grow for ever.
-func TestLabelsAreToldOnceAndForgotten(t *testing.T) {
-	told := map[string]bool{}
-	for range 3 * maxRemembered {
-		bound(told)
-		told[strings.Repeat("x", len(told)+1)] = true
-	}
-	if len(told) > maxRemembered {
-		t.Errorf("%d are remembered, at most %d should be", len(told), maxRemembered)
-	}
+func TestLabelProblems(t *testing.T) {
 	plain := &model.Container{Name: "web", Labels: map[string]string{"com.example": "1"}}
 	if problems := labelProblems(plain); problems != nil {
 		t.Errorf("problems of good labels: %q", problems)

@@ -119,35 +119,25 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 		return usageError{err}
 	}
 	s.LogLevel = logrus.ErrorLevel // a script reads what is open, not how it is found
-	log, docker, err := prepare(s)
+	log, docker, err := prepareList(s)
 	if err != nil {
 		return err
 	}
 	defer closeWith(&err, docker)
-
-	if err := insist(s); err != nil {
-		return err
-	}
 	// One look is quick, and often enough.
 	local := wait.NewLocal()
-	first, err := newCapture(s, log, docker, nil)
-	if err != nil {
-		return err
-	}
-	open, failed := first.Once(ctx)
+	first := newCapture(s, log, docker, nil)
+	open, failed := first.List(ctx)
 	if options.Timeout == 0 {
 		local.Use(looked{first, failed})
 		return wait.Run(ctx, local, targets, options)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c, err := newCapture(s, log, docker, func(o *capture.Options) {
+	c := newCapture(s, log, docker, func(o *capture.Options) {
 		changed := func(*model.Event) { local.Event() }
 		o.Sinks = []capture.Sink{watchLive(ctx, changed, func(uint64) { local.Event() })}
 	})
-	if err != nil {
-		return err
-	}
 	local.Use(starting{c, open})
 	watching := start(ctx, func(ctx context.Context) error {
 		err := c.Run(ctx)

@@ -31,16 +31,17 @@ func newLogger(s *config.Settings) *logrus.Logger {
 
 // setLogger applies the settings of the log.
 func setLogger(log *logrus.Logger, s *config.Settings) {
+	const timestamp = "2006-01-02T15:04:05.000Z07:00"
 	log.SetLevel(s.LogLevel)
 	if s.LogFormat == "json" {
-		log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+		log.SetFormatter(&logrus.JSONFormatter{TimestampFormat: timestamp})
 	} else {
-		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true, TimestampFormat: timestamp})
 	}
 }
 
-// prepare finds out whether anything can be watched here, and prepares the
-// engine. The caller closes it.
+// prepare checks the host, and prepares the logger and the engine. The caller closes the
+// engine.
 func prepare(s *config.Settings) (*logrus.Logger, *engine.Engine, error) {
 	log := newLogger(s)
 	if err := inspectHost(s, log); err != nil {
@@ -48,6 +49,19 @@ func prepare(s *config.Settings) (*logrus.Logger, *engine.Engine, error) {
 	}
 	docker, err := newEngine(s, log)
 	return log, docker, err
+}
+
+// prepareList is prepare for [capture.Capture.List], which does not load eBPF: it returns
+// an error where --source requires eBPF and eBPF does not work.
+func prepareList(s *config.Settings) (*logrus.Logger, *engine.Engine, error) {
+	log, docker, err := prepare(s)
+	if err != nil || s.Source != "ebpf" {
+		return log, docker, err
+	}
+	if err := preflight.Failure(preflight.Sources(preflightOptions(s))); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("--source ebpf: %w", err), docker.Close())
+	}
+	return log, docker, nil
 }
 
 // newEngine prepares the engine. A bad address is an error of the settings.
@@ -62,8 +76,8 @@ func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, erro
 	return e, nil
 }
 
-// newCapture prepares the capture. The caller adds where events go.
-func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, change func(*capture.Options)) (*capture.Capture, error) {
+// newCapture prepares the capture. change, which may be nil, adds the sinks.
+func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, change func(*capture.Options)) *capture.Capture {
 	finder := attribute.NewFinder(s.ProcRoot)
 	cgroups, err := attribute.OpenCgroups(s.CgroupRoot)
 	if err != nil {
@@ -77,10 +91,10 @@ func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, ch
 	if change != nil {
 		change(&options)
 	}
-	return capture.New(options), nil
+	return capture.New(options)
 }
 
-// tuning is what can change while the program runs.
+// tuning returns the settings that can change while the program runs.
 func tuning(s *config.Settings, log logrus.FieldLogger) capture.Tuning {
 	return capture.Tuning{
 		Selection: s.Containers, Enabled: enabled(log), Reported: reported(s.WatchPorts, log),
@@ -101,58 +115,45 @@ func openProbe(s *config.Settings, log logrus.FieldLogger) func() (source.Probe,
 	}
 }
 
-// enabled decides by the container's own label; labels that are not understood are
-// logged once for each container.
+// enabled decides by the container's own label. It logs invalid labels, one time for each
+// container.
 func enabled(log logrus.FieldLogger) func(*model.Container) bool {
-	reported := map[string]bool{} // of those with such labels; used by the capture's goroutine
+	var notices source.Notices
 	return func(c *model.Container) bool {
 		on, err := config.Enabled(c)
 		on = on || err != nil
-		if !on || reported[c.ID] {
-			return on
-		}
-		problems := labelProblems(c)
-		if len(problems) > 0 {
-			bound(reported)
-			reported[c.ID] = true
-		}
-		for _, problem := range problems {
-			log.WithField("container", c.Name).Warn(problem)
+		if problems := labelProblems(c); on && len(problems) > 0 && notices.First(c.ID) {
+			for _, problem := range problems {
+				log.WithField("container", c.Name).Warn(problem)
+			}
 		}
 		return on
 	}
 }
 
-// maxRemembered bounds what is kept of containers' labels: hosts that run tests
-// start thousands of containers a day.
-const maxRemembered = 1000
-
-// bound empties a map that is full.
-func bound[V any](m map[string]V) {
-	if len(m) >= maxRemembered {
-		clear(m)
-	}
-}
-
-// labelProblems returns a line for each label of a container that means nothing.
+// labelProblems returns a line for each invalid label of a container.
 func labelProblems(c *model.Container) []string {
 	var problems []string
 	_, enabled := config.Enabled(c)
 	_, ignored := config.Ignored(c)
 	for _, err := range []error{enabled, ignored} {
 		if err != nil {
-			problems = append(problems, fmt.Sprintf("The container's label is not understood; it is ignored: %v", err))
+			problems = append(problems, fmt.Sprintf("The container's label is invalid, and is ignored: %v", err))
 		}
 	}
 	for _, label := range config.UnknownLabels(c) {
-		problems = append(problems, fmt.Sprintf("The container's label %s is no setting of portwatcher; it is ignored.", label))
+		problems = append(problems, fmt.Sprintf("The container's label %s is no setting of portwatcher, and is ignored.", label))
 	}
 	return problems
 }
 
+// maxIgnored bounds the parsed labels: hosts that run tests start thousands of containers a
+// day.
+const maxIgnored = 1000
+
 // reported decides by the ports to watch and the container's own label.
 func reported(watched model.PortSet, log logrus.FieldLogger) func(*model.Container, model.Protocol, uint16) bool {
-	ignored := map[string]model.PortSet{} // by the label's text; used by the capture's goroutine
+	ignored := map[string]model.PortSet{} // by the label's value; belongs to the capture's goroutine
 	return func(c *model.Container, protocol model.Protocol, number uint16) bool {
 		if !watched.Empty() && !watched.Contains(protocol, number) {
 			return false
@@ -165,9 +166,11 @@ func reported(watched model.PortSet, log logrus.FieldLogger) func(*model.Contain
 		if !known {
 			var err error
 			if rules, err = config.Ignored(c); err != nil {
-				log.WithField("container", c.Name).WithError(err).Debug("The label is ignored.") // monitored has logged it
+				log.WithField("container", c.Name).WithError(err).Debug("The label is ignored.") // enabled has logged it
 			}
-			bound(ignored)
+			if len(ignored) >= maxIgnored {
+				clear(ignored)
+			}
 			ignored[text] = rules
 		}
 		return !rules.Contains(protocol, number)
@@ -178,8 +181,8 @@ func preflightOptions(s *config.Settings) preflight.Options {
 	return preflight.Options{ProcRoot: s.ProcRoot, CgroupRoot: s.CgroupRoot, Source: s.Source}
 }
 
-// inspectHost logs what is missing on this host; what makes all watching
-// impossible is an error.
+// inspectHost logs what is missing on this host. It returns an error where nothing can be
+// watched.
 func inspectHost(s *config.Settings, log logrus.FieldLogger) error {
 	results := preflight.Host(preflightOptions(s))
 	if err := preflight.Failure(results); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -39,15 +38,12 @@ func twoPorts() (facts []truth.Fact, events []*model.Event) {
 }
 
 // written is a log in the words of the package that writes it.
-func written(t *testing.T, format output.Format, events ...*model.Event) string {
-	t.Helper()
-	var log bytes.Buffer
+func written(format output.Format, events ...*model.Event) string {
+	var log []byte
 	for _, e := range events {
-		if err := output.WriteEvent(&log, format, e); err != nil {
-			t.Fatal(err)
-		}
+		log = output.AppendEvent(log, format, e)
 	}
-	return log.String()
+	return string(log)
 }
 
 func TestParseLogReadsWhatIsWritten(t *testing.T) {
@@ -60,7 +56,7 @@ func TestParseLogReadsWhatIsWritten(t *testing.T) {
 	events[0].Address, events[0].IPv6Only = netip.IPv6Unspecified(), true
 	want := []logLine{lineOf(events[0]), lineOf(events[1]), lineOf(events[2]), lineOf(events[3]), lineOf(&changed)}
 	for _, format := range []output.Format{output.Text, output.JSON} {
-		log := "a line of something else\n" + written(t, format, append(events, &changed, gap, &burst, &other)...)
+		log := "a line of something else\n" + written(format, append(events, &changed, gap, &burst, &other)...)
 		if got, err := parseLog(log, "demo"); err != nil || !slices.EqualFunc(got, want, logLine.same) {
 			t.Errorf("%s: %v, %v; want %v", format, got, err, want)
 		}
@@ -94,7 +90,7 @@ func TestCheck(t *testing.T) {
 		}
 		fmt.Fprintf(&lines, "%s\n", line)
 	}
-	journal, log := written(t, output.JSON, events...), written(t, output.Text, events...)
+	journal, log := written(output.JSON, events...), written(output.Text, events...)
 	for name, test := range map[string]struct{ journal, log, want string }{
 		"all is right":         {journal, log, ""},
 		"another port":         {journal, strings.ReplaceAll(log, "82/tcp", "83/tcp"), "where the journal has"},

@@ -14,37 +14,39 @@ import (
 const (
 	// burstInterval is the time between two bursts of one container.
 	burstInterval = time.Second
-	// maxScanWait is how long a burst waits for a scan that shows what is open of it.
+	// maxScanWait is how long a burst waits for a scan that shows its unknown endpoints.
 	maxScanWait = 10 * time.Second
 	// maxCountedPorts bounds the distinct ports that one burst counts exactly.
 	maxCountedPorts = 4096
 )
 
-// bursts are the openings and closings that were counted and not reported yet, by
-// container. Its zero value is ready.
+// bursts are the counted openings and closings that were not reported yet, by container
+// id. The zero value is ready.
 type bursts map[string]*burst
 
-// burst is what is counted of one container since its last burst.
+// burst counts the openings and closings of one container since its last burst.
 //
-// Openings and closings come here from the kernel's counts, and from the capture itself
-// where a sink's queue has no room for more of this container, or where it exceeds the
-// burst limit: it is folded then until the next burst. Whether each endpoint is open is
-// an event of its own in the end, so that a burst changes nothing of what is open.
+// They come from the kernel's counts, and from the capture itself where a sink's queue has
+// no room for more of this container, or where it exceeds the burst limit: its changes are
+// folded then until the next burst. An endpoint that is open in the end and was not
+// before, or the other way round, is an event of its own, so that a burst changes nothing of
+// what is open.
 type burst struct {
 	container      *model.Container
 	opened, closed uint64
 	first, last    clock.Instant
 	source         model.Source
 	ports          map[uint16]struct{}
-	more           bool // ports are not all of them
-	// Of those, at endpoints that are not known: a scan that begins after unknownLast shows
-	// which of them are open.
+	more           bool // there were other ports
+	// unknownOpened and unknownClosed are those at endpoints that are not known, and
+	// unknownFirst and unknownLast the times when they were added: a scan that begins later
+	// shows which are open.
 	unknownOpened, unknownClosed uint64
-	unknownFirst, unknownLast    clock.Instant // when they were added
+	unknownFirst, unknownLast    clock.Instant
 	place                        place
 	processes                    []model.Process
-	// folding means that changes are counted until the next burst; held are the last ones
-	// of endpoints that are not what they were reported to be.
+	// folding means that changes are counted until the next burst; held are the last changes
+	// of endpoints whose last event differs from their state.
 	folding bool
 	held    map[model.Endpoint]heldChange
 }
@@ -57,7 +59,7 @@ type heldChange struct {
 
 // place is what the openings and closings of a burst have in common.
 type place struct {
-	known, mixed bool // some were added; they differ in the port
+	known, mixed bool // one was added; they differ in the port or the protocol
 	protocol     model.Protocol
 	address      netip.Addr
 	port         uint16
@@ -71,7 +73,7 @@ type rate struct {
 	count int
 }
 
-// burstOf returns what is counted of a container.
+// burstOf returns the burst of a container.
 func (c *Capture) burstOf(container *model.Container) *burst {
 	b := c.bursts[container.ID]
 	if b == nil {
@@ -85,7 +87,14 @@ func (c *Capture) burstOf(container *model.Container) *burst {
 	return b
 }
 
-// add notes where something opened or closed, and when.
+// count adds openings and closings that a source observed.
+func (b *burst) count(opened, closed uint64, from model.Source) {
+	b.opened += opened
+	b.closed += closed
+	b.source = from
+}
+
+// add records where and when sockets opened or closed.
 func (b *burst) add(protocol model.Protocol, address netip.Addr, number uint16, processes []model.Process, first, last clock.Instant) {
 	b.span(first, last)
 	p := &b.place
@@ -104,12 +113,10 @@ func (b *burst) add(protocol model.Protocol, address netip.Addr, number uint16, 
 	}
 	p.mixed = p.mixed || p.protocol != protocol || p.port != number
 	p.mixedAddress = p.mixedAddress || p.address != address
-	if !p.mixedOwners && !sameProcesses(b.processes, processes) {
-		p.mixedOwners = true
-	}
+	p.mixedOwners = p.mixedOwners || !sameProcesses(b.processes, processes)
 }
 
-// span widens the time of the burst.
+// span extends the time of the burst.
 func (b *burst) span(first, last clock.Instant) {
 	if b.first.IsZero() || first.Before(b.first) {
 		b.first = first
@@ -119,15 +126,10 @@ func (b *burst) span(first, last clock.Instant) {
 	}
 }
 
-// unlisted notes that there were ports which are not known.
-func (b *burst) unlisted() {
+// unknown records that some openings and closings were at unknown endpoints.
+func (b *burst) unknown(opened, closed uint64, now clock.Instant) {
 	b.more = true
 	b.place.mixed, b.place.mixedAddress, b.place.mixedOwners = true, true, true
-}
-
-// unknown notes that some of what is counted was at endpoints that are not known.
-func (b *burst) unknown(opened, closed uint64, now clock.Instant) {
-	b.unlisted()
 	if b.unknownFirst.IsZero() {
 		b.unknownFirst = now
 	}
@@ -136,7 +138,7 @@ func (b *burst) unknown(opened, closed uint64, now clock.Instant) {
 	b.unknownClosed += closed
 }
 
-// shown takes out of the count what a scan has found of it: that is an event of its own.
+// shown subtracts a change that a scan has found: that is an event of its own.
 func (b *burst) shown(change *tracker.Change) {
 	switch {
 	case change.Source != model.SourceSockDiag && change.Source != model.SourceProc || change.Transient:
@@ -170,7 +172,7 @@ func (c *Capture) folds(change *tracker.Change) bool {
 	return true
 }
 
-// exceeds reports whether a container is beyond the burst limit with this change.
+// exceeds counts a change, and reports whether its container exceeds the burst limit.
 func (c *Capture) exceeds(id string) bool {
 	limit := c.tuning.BurstLimit
 	if limit <= 0 {
@@ -188,17 +190,16 @@ func (c *Capture) exceeds(id string) bool {
 	return r.count > limit
 }
 
-// fold counts a change. What was open or closed when the last event of the endpoint was
-// sent decides whether it is held: two changes that cancel each other are counted.
+// fold counts a change. It holds the last change of an endpoint whose state differs from
+// its last event: two changes that cancel each other are only counted.
 func (c *Capture) fold(change *tracker.Change, reach exposure.Reach) {
 	b := c.burstOf(change.Container)
 	e := change.Endpoint
 	b.add(e.Protocol, e.Address, e.Port, change.Processes, change.Time, change.Time)
-	b.source = change.Source
 	if change.Type == model.Opened {
-		b.opened++
+		b.count(1, 0, change.Source)
 	} else {
-		b.closed++
+		b.count(0, 1, change.Source)
 	}
 	if change.Transient {
 		return // its other half cancels it
@@ -213,8 +214,8 @@ func (c *Capture) fold(change *tracker.Change, reach exposure.Reach) {
 	b.held[e] = heldChange{*change, reach}
 }
 
-// flushReadyBursts reports what was counted, but of the bursts that wait for a scan: what
-// it finds is an event of its own, and would be accounted for twice.
+// flushReadyBursts emits the bursts except those that wait for a scan: what the scan finds
+// is an event of its own, and would be accounted for twice.
 func (c *Capture) flushReadyBursts() {
 	for id, b := range c.bursts {
 		if !c.awaitsScan(id, b) {
@@ -229,7 +230,7 @@ func (c *Capture) awaitsScan(id string, b *burst) bool {
 		m.namespace.scanned.Before(b.unknownLast) && c.now.Sub(b.unknownFirst) < maxScanWait
 }
 
-// flushBursts reports what was counted.
+// flushBursts emits all bursts.
 func (c *Capture) flushBursts() {
 	c.now = clock.Now()
 	for id := range c.bursts {
@@ -237,8 +238,8 @@ func (c *Capture) flushBursts() {
 	}
 }
 
-// flushBurst reports what was counted of a container: as events of their own what is open
-// or closed now and was not before, and as a burst the rest.
+// flushBurst emits what was counted of a container: the held changes as events of their
+// own, and the rest as a burst.
 func (c *Capture) flushBurst(id string) {
 	b := c.bursts[id]
 	if b == nil {
@@ -296,7 +297,7 @@ func (c *Capture) burstEvent(b *burst) *model.Event {
 	return e
 }
 
-// setBurstTimer has what was counted reported within burstInterval.
+// setBurstTimer makes the bursts be emitted within burstInterval.
 func (c *Capture) setBurstTimer() {
 	if len(c.bursts) > 0 && !c.timers.burstSet {
 		c.timers.burstSet = true

@@ -14,8 +14,8 @@ import (
 	"portwatcher/internal/tracker"
 )
 
-// takeCloses applies destroy notifications. A socket that nobody had seen was open
-// between two scans, unless it was a client's.
+// takeCloses applies destroy notifications. A socket that is not known was open between
+// two scans, unless it was a client's.
 func (c *Capture) takeCloses(o *source.Closes) {
 	n := c.namespaceOf(o.Watcher)
 	c.countFacts(len(o.List))
@@ -36,85 +36,20 @@ func (c *Capture) takeCloses(o *source.Closes) {
 	}
 }
 
-// overrun counts destroy notifications that were lost, until a gap reports them. The next
-// scan shows which of them were of sockets that are known: their closings are events.
-type overrun struct {
-	pending   bool
-	uncounted bool   // more were lost than lost, and it is not known how many
-	lost      uint64 // notifications
-	since     clock.Instant
-	last      clock.Instant
-	// vanished are the sockets that the last scan, or one since, found closed without a
-	// notification.
-	vanished uint64
-}
-
-// overrunTime is how long a gap waits for that scan.
-const overrunTime = 10 * time.Second
-
-func (o *overrun) add(lost uint64, now clock.Instant) {
-	if !o.pending {
-		o.pending, o.since = true, now
-	}
-	o.last = now
-	o.lost += lost
-	o.uncounted = o.uncounted || lost == 0
-}
-
-// scanned adds what a scan that began at a moment found.
-func (o *overrun) scanned(c *Capture, n *namespace, began clock.Instant, vanished uint64) {
-	if !o.pending {
-		o.vanished = vanished
-		return
-	}
-	o.vanished += vanished
-	if began.After(o.last) {
-		c.reportOverrun(n)
-	}
-}
-
-// reportOverrun reports by a gap the lost notifications of sockets that nobody has seen.
-func (c *Capture) reportOverrun(n *namespace) {
-	o := n.overrun
-	n.overrun = overrun{}
-	lost := o.lost - min(o.lost, o.vanished)
-	if !o.uncounted && lost == 0 {
-		return
-	}
-	container, _ := n.onlyMember()
-	reason := "destroy notifications were lost: sockets closed faster than they could be read; the namespace is scanned again"
-	if o.uncounted {
-		reason += "; how many were lost is not known"
-	}
-	c.gap(container, reason, 2*lost) // each stands for an opening and a closing
-}
-
-// reportOverruns reports what has waited for a scan too long.
-func (c *Capture) reportOverruns() {
-	for _, n := range c.namespaces {
-		if n.overrun.pending && c.now.Sub(n.overrun.since) > overrunTime {
-			c.reportOverrun(n)
-		}
-	}
-}
-
 func (c *Capture) takeClose(n *namespace, o *source.Close, at clock.Instant) {
 	p := &c.counts.notified
 	changes, known := c.tracker.Closed(c.changes[:0], n.id, o.Socket.Cookie, at, model.SourceDestroy)
-	if known || !o.Server {
-		if known {
-			p.Out++
-		} else {
-			p.Dropped++
-		}
-		c.publish(changes)
-		return
-	}
 	container, certain := n.onlyMember()
 	switch {
+	case known:
+		p.Out++
+	case !o.Server:
+		p.Dropped++
 	case !certain:
 		p.Lost++
-		c.noteOwnerless(n, &o.Socket)
+		n.ownerless.count++
+		n.ownerless.last = fmt.Sprintf("%d/%s on %s", o.Socket.Port, o.Socket.Protocol, o.Socket.Address)
+		c.reportOwnerless(n)
 	case container == nil || !c.reported(container, o.Socket.Protocol, o.Socket.Port):
 		p.Dropped++
 	default:
@@ -126,60 +61,52 @@ func (c *Capture) takeClose(n *namespace, o *source.Close, at clock.Instant) {
 }
 
 // transient reports a socket of which only the close is known: as two events, or, where
-// another socket holds the endpoint, as one opening and one closing of a burst. Whether
-// the other was there beside it (SO_REUSEPORT) or came after it, a close does not say.
+// another socket holds the endpoint, as one opening and one closing of a burst. A close
+// does not show whether the other was open beside it (SO_REUSEPORT) or opened after it.
 func (c *Capture) transient(n *namespace, s *model.Socket, owner tracker.Owner, at clock.Instant, from model.Source) {
 	changes, reported := c.tracker.Transient(c.changes[:0], n.id, *s, owner, at, from)
 	c.publish(changes)
 	if !reported {
 		b := c.burstOf(owner.Container)
 		b.add(s.Protocol, s.Address, s.Port, owner.Processes, at, at)
-		b.opened++
-		b.closed++
-		b.source = from
+		b.count(1, 1, from)
 	}
 }
 
-// doubt counts ports of which the container is not known.
+// doubt counts ports whose container is not known.
 type doubt struct {
-	count    uint64 // since a gap reported them
+	count    uint64 // since the last gap
 	last     string
-	reported clock.Instant // when the last gap was
+	reported clock.Instant // the time of the last gap
 }
 
-// gapInterval is the least time between two gaps of one kind: an overload is one story.
+// gapInterval is the least time between two gaps of one kind in a namespace.
 const gapInterval = time.Second
 
-func (c *Capture) noteOwnerless(n *namespace, s *model.Socket) {
-	n.ownerless.count++
-	n.ownerless.last = fmt.Sprintf("%d/%s on %s", s.Port, s.Protocol, s.Address)
-	c.reportOwnerless(n)
-}
-
-// reportOwnerless reports such ports by a gap, at most one a gapInterval.
+// reportOwnerless reports the ownerless ports by a gap, at most one a gapInterval.
 func (c *Capture) reportOwnerless(n *namespace) {
 	d := &n.ownerless
 	if d.count > 0 && !d.reported.IsZero() && c.now.Sub(d.reported) < gapInterval {
-		n.watcher.Opened() // which leads here again
+		n.watcher.Opened() // the lookup calls this again
 		return
 	}
 	c.reportDoubt(n)
 }
 
-// reportDoubt reports them at once: a member ends, or portwatcher does.
+// reportDoubt reports the ownerless ports now: a member ends, or portwatcher stops.
 func (c *Capture) reportDoubt(n *namespace) {
 	d := &n.ownerless
 	if d.count == 0 {
 		return
 	}
-	c.gap(nil, fmt.Sprintf("ports that opened and closed between two scans in the network namespace of %s: %d, the last %s; whose they were is not known",
+	c.gap(nil, fmt.Sprintf("ports that opened and closed between two scans in the network namespace of %s: %d, the last %s; their containers are not known",
 		n.names(), d.count, d.last), 2*d.count)
 	*d = doubt{reported: c.now}
 }
 
-// reportLeadsNowhere warns once of each published port whose only listeners are on
+// reportUnreachable warns, one time for each, of published ports whose only listeners are on
 // loopback: the engine forwards to the container's network address.
-func (c *Capture) reportLeadsNowhere(n *namespace) {
+func (c *Capture) reportUnreachable(n *namespace) {
 	containers := n.containers()
 	if n.host || !slices.ContainsFunc(containers, func(c *model.Container) bool { return len(c.Ports) > 0 }) {
 		return
@@ -200,11 +127,11 @@ func (c *Capture) reportLeadsNowhere(n *namespace) {
 	}
 	for k, container := range onLoopback {
 		published := exposure.Published(k.protocol, k.port, containers, func(netip.AddrPort) bool { return true })
-		if elsewhere[k] || len(published) == 0 || !c.env.Notices.First(fmt.Sprint("nowhere ", container.ID, k)) {
+		if elsewhere[k] || len(published) == 0 || !c.env.Notices.First(fmt.Sprint("unreachable ", container.ID, k)) {
 			continue
 		}
 		c.log.WithField("container", container.Name).Warnf(
-			"Port %d/%s is published at %s, but only loopback listens inside the container: the published port leads nowhere. Let the server listen on 0.0.0.0 or [::].",
+			"Port %d/%s is published at %s, but the server inside the container listens on loopback only: the published port does not reach it. Let the server listen on 0.0.0.0 or [::].",
 			k.port, k.protocol, strings.Join(published, ", "))
 	}
 }

@@ -68,7 +68,7 @@ func TestCloses(t *testing.T) {
 	}
 }
 
-// A socket that nobody had seen closes at an endpoint that others share: it was one
+// A socket that was not known closes at an endpoint that others share: it was one
 // opening and one closing, and the endpoint stays open.
 func TestUnknownCloseAtAnOpenEndpoint(t *testing.T) {
 	r := newRig(t, nil)
@@ -86,7 +86,7 @@ func TestUnknownCloseAtAnOpenEndpoint(t *testing.T) {
 	r.balance()
 }
 
-// A port that lived between two scans in a shared namespace: nobody knows whose it was,
+// A port that lived between two scans in a shared namespace: its container is not known,
 // and a gap reports that, at most one a second.
 func TestTransientInASharedNamespace(t *testing.T) {
 	r := newRig(t, nil)
@@ -96,7 +96,7 @@ func TestTransientInASharedNamespace(t *testing.T) {
 	r.closes(1, r.socket(81), r.socket(82))
 	gap := func(lost int, count, last string) string {
 		return "gap " + string(rune('0'+lost)) + ": ports that opened and closed between two scans in the network namespace of first, second: " +
-			count + ", the last " + last + " on 0.0.0.0; whose they were is not known"
+			count + ", the last " + last + " on 0.0.0.0; their containers are not known"
 	}
 	r.wants(gap(2, "1", "80/tcp"))
 	r.now = r.now.Add(gapInterval)
@@ -152,8 +152,8 @@ func TestOverrun(t *testing.T) {
 		if named := gaps[0].Container != nil && gaps[0].Container.ID == web.ID; named == test.mate {
 			t.Errorf("the gap is of %+v, shared namespace: %v", gaps[0].Container, test.mate)
 		}
-		if says := strings.Contains(gaps[0].Reason, "how many were lost is not known"); says == test.number {
-			t.Errorf("the gap says %q, of %d", gaps[0].Reason, q.Lost)
+		if without := strings.Contains(gaps[0].Reason, "how many were lost is not known"); without == test.number {
+			t.Errorf("the gap reports %q, of %d", gaps[0].Reason, q.Lost)
 		}
 		if s := r.balance()["notifications"]; s.Lost != q.Lost {
 			t.Errorf("notifications %+v", s)
@@ -180,7 +180,7 @@ func TestCloseWhileADumpIsAttributed(t *testing.T) {
 }
 
 // A published port of which only loopback listens inside is reported once.
-func TestPublishedPortThatLeadsNowhere(t *testing.T) {
+func TestPublishedPortOnLoopback(t *testing.T) {
 	r := newRig(t, nil)
 	web := container("web")
 	web.Addresses = []netip.Addr{netip.MustParseAddr("172.17.0.2")}
@@ -197,7 +197,7 @@ func TestPublishedPortThatLeadsNowhere(t *testing.T) {
 	for range 2 {
 		r.do(&source.Held{Watcher: r.watcher(1)})
 	}
-	if n := r.logged("leads nowhere"); n != 1 {
+	if n := r.logged("does not reach it"); n != 1 {
 		t.Errorf("%d warnings, want one", n)
 	}
 	if r.logged("Port 80/tcp is published at 0.0.0.0:8080") != 1 {

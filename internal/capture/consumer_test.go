@@ -82,7 +82,7 @@ func line(e *model.Event) string {
 	return fmt.Sprintf("%s %s %d/%s %s %s", e.Type, e.Container.Name, e.Port, e.Protocol, e.Exposure, e.Source)
 }
 
-// sums are the openings and closings that a consumer knows of.
+// sums are the openings and closings that a consumer has received.
 type sums struct{ opened, closed, lost uint64 }
 
 // sumsOf returns what was reported of a container, "" for what is of none.

@@ -191,8 +191,8 @@ func TestNoProcessCanBeSeen(t *testing.T) {
 	synced := &source.ContainerChange{Change: engine.Change{Kind: engine.Synced}}
 	r := newRig(t, func(o *Options) { o.ProcRoot = t.TempDir() })
 	r.do(absent())
-	if err := r.handle(synced); !errors.Is(err, ErrNoHostPIDNamespace) {
-		t.Errorf("error %v, want %v", err, ErrNoHostPIDNamespace)
+	if err := r.handle(synced); !errors.Is(err, errNoHostPIDNamespace) {
+		t.Errorf("error %v, want %v", err, errNoHostPIDNamespace)
 	}
 
 	if !procfs.HostProcesses("/proc") {
@@ -249,7 +249,7 @@ func TestLateEnd(t *testing.T) {
 	r.scan(1, web, r.socket(80))
 	r.do(&source.ContainerChange{Change: engine.Change{Kind: engine.Stopped, Container: web, Time: r.wall.Time(r.now)}, Late: true})
 	r.wants("opened web 80/tcp loopback sock_diag",
-		"gap 0: the container has ended, and portwatcher is behind: what the container did last may be missing",
+		"gap 0: the container has ended, and portwatcher is behind: its last openings and closings may be missing",
 		"closed web 80/tcp loopback engine")
 }
 

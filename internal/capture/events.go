@@ -10,8 +10,8 @@ import (
 	"portwatcher/internal/tracker"
 )
 
-// publish completes changes and hands them to the sinks, or counts them. The slice is
-// kept to be used again.
+// publish completes changes and passes them to the sinks, or counts them. It keeps the
+// slice, to use it again.
 func (c *Capture) publish(changes []tracker.Change) {
 	folded := false
 	for i := range changes {
@@ -28,7 +28,7 @@ func (c *Capture) publish(changes []tracker.Change) {
 		case folded:
 			c.fold(change, reach)
 		case b != nil && change.Type == model.Changed && b.held[change.Endpoint].Type == model.Opened:
-			held := b.held[change.Endpoint] // it was not reported as open yet
+			held := b.held[change.Endpoint] // its opened event has not been emitted
 			held.Processes = change.Processes
 			b.held[change.Endpoint] = held
 			c.counts.changes.Dropped++
@@ -43,7 +43,8 @@ func (c *Capture) publish(changes []tracker.Change) {
 	c.changes = changes[:0]
 }
 
-// emit makes a change an event of its own. Force is for one that must not be counted.
+// emit makes a change an event of its own, also where the sinks' queues are full if force
+// is true.
 func (c *Capture) emit(change *tracker.Change, reach exposure.Reach, force bool) {
 	c.counts.changes.Out++
 	c.detected(change)
@@ -55,17 +56,14 @@ func (c *Capture) emit(change *tracker.Change, reach exposure.Reach, force bool)
 
 // lastOf returns the time of a container's last event; zero where there was none.
 func (c *Capture) lastOf(container *model.Container) clock.Instant {
-	if container == nil {
-		return 0
-	}
-	if m := c.containers[container.ID]; m != nil {
-		return m.lastEvent
+	if container != nil && c.containers[container.ID] != nil {
+		return c.containers[container.ID].lastEvent
 	}
 	return 0
 }
 
 // exposureOf returns who can reach the endpoint of a change, and remembers it while the
-// endpoint is open. What closes keeps what was known.
+// endpoint is open. A closed change has the last known.
 func (c *Capture) exposureOf(change *tracker.Change) exposure.Reach {
 	r, known := c.reaches[change.Endpoint]
 	switch n := c.namespaces[change.Namespace]; {
@@ -90,8 +88,7 @@ func listening(change *tracker.Change, n *namespace) exposure.Listening {
 	}
 }
 
-// socketsOf returns what an endpoint that has just opened is recognised by at the next
-// start.
+// socketsOf returns the sockets by which an open endpoint is recognised at the next start.
 func (c *Capture) socketsOf(change *tracker.Change) *model.Sockets {
 	if change.Type == model.Closed || change.Transient || !c.keepsState() {
 		return nil
@@ -99,21 +96,26 @@ func (c *Capture) socketsOf(change *tracker.Change) *model.Sockets {
 	return c.tracker.Sockets(change.Endpoint)
 }
 
-// drop has the tracker forget endpoints without an event, and reports whether there was
-// one.
-func (c *Capture) drop(which func(model.Endpoint) bool) (any bool) {
-	c.tracker.Drop(func(e model.Endpoint) bool {
+// drop makes the tracker forget endpoints of a container ("" for all) without an event, and
+// reports whether there was one.
+func (c *Capture) drop(container string, which func(model.Endpoint) bool) (dropped bool) {
+	one := func(e model.Endpoint) bool {
 		if !which(e) {
 			return false
 		}
 		delete(c.reaches, e)
-		any = true
+		dropped = true
 		return true
-	})
-	if any {
+	}
+	if container == "" {
+		c.tracker.Drop(one)
+	} else {
+		c.tracker.DropOf(container, one)
+	}
+	if dropped {
 		c.changed()
 	}
-	return any
+	return dropped
 }
 
 func (c *Capture) event(change *tracker.Change, r exposure.Reach) *model.Event {
@@ -135,14 +137,14 @@ func (c *Capture) listener(change *tracker.Change, r exposure.Reach) model.Liste
 	return model.Listener{
 		Host: c.hostName, Container: change.Container.Ref(),
 		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
-		// A specific IPv6 address never takes IPv4: only of the wildcard it is known.
+		// A specific IPv6 address never takes IPv4: the flag has a meaning for the wildcard only.
 		IPv6Only:  change.IPv6Only && change.Endpoint.Address == netip.IPv6Unspecified(),
 		Processes: change.Processes, Exposure: r.Exposure, Published: r.Published, Source: change.Source,
 	}
 }
 
-// gap reports that something was or may have been missed, in one container or anywhere.
-// Lost is the number of openings and closings, 0 where it is not known.
+// gap emits that something was or may have been missed, in one container or, with nil,
+// anywhere. Lost is the number of openings and closings, 0 where it is not known.
 func (c *Capture) gap(container *model.Container, reason string, lost uint64) {
 	key := ""
 	if container != nil {
@@ -160,8 +162,8 @@ func (c *Capture) newGap(container *model.Container, reason string, lost uint64)
 	return e
 }
 
-// leave reports that a container which lives is not monitored any more, to those who
-// keep what is open. It is asked for, so the status does not count it with what was
+// leave emits a gap for a running container that is not monitored any more, so that the
+// readers of events forget what is open in it. The status does not count it: nothing was
 // missed.
 func (c *Capture) leave(container *model.Container) {
 	c.send(c.newGap(container, "not monitored any more; what it opens and closes is not reported from here on", 0), nil, container.ID, true)

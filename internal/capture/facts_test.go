@@ -211,7 +211,7 @@ func TestProbeBreaks(t *testing.T) {
 	r.do(source.ProbeState{Err: errors.New("it is gone")})
 	r.now = r.now.Add(time.Minute)
 	r.scan(1, web)
-	gap := "gap 0: eBPF has stopped working; sock_diag takes over"
+	gap := "gap 0: eBPF has stopped working; portwatcher uses sock_diag"
 	r.wants("opened web 80/tcp loopback ebpf", gap, "closed web 80/tcp loopback sock_diag")
 	if s := r.balance()["kernel"]; s.Out != 1 {
 		t.Errorf("the kernel's stage is %+v, want what the reading counted that has ended", s)
@@ -245,7 +245,7 @@ func TestFactsAfterTheEnd(t *testing.T) {
 		}
 	}
 	r.now = r.now.Add(2 * pendingTime)
-	r.engineIs.connect()
+	r.link.connect()
 	r.prunePending()
 	r.tracker.Prune(r.now)
 	if n := len(r.namespaces) + len(r.containers) + len(r.reaches) + len(r.byCookie) + len(r.pending.lists) + len(r.pending.opened) + len(r.tracker.Open()); n > 0 {

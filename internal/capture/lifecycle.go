@@ -12,23 +12,22 @@ import (
 )
 
 const (
-	// stopFlush is how long a stop waits for what the kernel has recorded.
+	// stopFlush is how long a stop waits for the records of eBPF.
 	stopFlush = 2 * time.Second
-	// abandonTime is how long a stop waits for watchers beyond the time that they need to
-	// read what is left.
+	// abandonTime is how long a stop waits for a stuck watcher.
 	abandonTime = time.Second
-	// stuckAfter is how long one read of a namespace may take: the kernel answers in
+	// stuckAfter is how long one read of a namespace may take; the kernel needs
 	// milliseconds.
 	stuckAfter = 30 * time.Second
-	// maxAbandoned bounds the watchers of one namespace that are stuck.
+	// maxAbandoned bounds the stuck watchers of one namespace.
 	maxAbandoned = 3
 )
 
-// ending is how far the end of Run has come.
+// ending is the progress of the end of Run.
 type ending struct {
 	stopping   bool
 	done       bool
-	flushed    chan struct{} // closed when what the kernel recorded is in the inbox
+	flushed    chan struct{} // closed when the records of eBPF are in the inbox
 	workers    chan struct{} // closed when all goroutines but the watchers have ended
 	patience   *time.Timer
 	stopEngine context.CancelFunc
@@ -37,7 +36,7 @@ type ending struct {
 
 // start starts the sources that are not of one namespace.
 func (c *Capture) start(probe source.Probe) *ending {
-	e := &ending{patience: stoppedTimer()}
+	e := &ending{patience: clock.StoppedTimer()}
 	var engine, probing context.Context
 	engine, e.stopEngine = context.WithCancel(context.Background())
 	probing, e.stopProbe = context.WithCancel(context.Background())
@@ -49,8 +48,8 @@ func (c *Capture) start(probe source.Probe) *ending {
 	return e
 }
 
-// guard runs f in a goroutine. A panic, of what has not handled it itself, ends the program
-// with an error: the capture would be incomplete without f.
+// guard runs f in a goroutine. A panic ends the program with an error: the capture would
+// be incomplete without f.
 func (c *Capture) guard(what string, f func()) {
 	c.background.Go(func() {
 		defer func() {
@@ -66,8 +65,8 @@ func (c *Capture) guard(what string, f func()) {
 	})
 }
 
-// beginStop waits, for a moment, for what the kernel has recorded by now, while
-// everything goes on.
+// beginStop waits, for stopFlush at most, for the records of eBPF so far; meanwhile
+// everything runs.
 func (c *Capture) beginStop(e *ending) {
 	if e.stopping {
 		return
@@ -86,7 +85,6 @@ func (c *Capture) beginStop(e *ending) {
 	}()
 }
 
-// stopSources ends all sources: each sends what it has received before it ends.
 func (c *Capture) stopSources(e *ending) {
 	e.stopEngine()
 	e.stopProbe()
@@ -102,7 +100,7 @@ func (c *Capture) stopSources(e *ending) {
 	e.patience.Reset(abandonTime)
 }
 
-// abandon leaves watchers behind that the kernel does not let go.
+// abandon forgets the watchers that do not end because the kernel does not answer.
 func (c *Capture) abandon(e *ending) {
 	var names []string
 	now := clock.Now()
@@ -116,24 +114,18 @@ func (c *Capture) abandon(e *ending) {
 		}
 	}
 	if len(names) > 0 {
-		c.log.WithField("containers", strings.Join(names, ", ")).Warn("A watcher is stuck and does not stop; portwatcher leaves it behind.")
+		c.log.WithField("containers", strings.Join(names, ", ")).Warn("A watcher is stuck and does not stop; portwatcher stops without it.")
 	}
 	if len(c.running) > 0 {
 		e.patience.Reset(abandonTime / 4)
 	}
 }
 
-// finish reports what is left when all sources have ended.
+// finish emits what is left when all sources have ended.
 func (c *Capture) finish() {
-	for {
-		select {
-		case o := <-c.env.Inbox:
-			c.now = clock.Now()
-			_ = c.handle(o) // the engine's end, and it has ended
-			continue
-		default:
-		}
-		break
+	for len(c.env.Inbox) > 0 {
+		c.now = clock.Now()
+		_ = c.handle(<-c.env.Inbox) // the only error is the end of the engine's source
 	}
 	close(c.env.Closed)
 	c.now = clock.Now()
@@ -141,9 +133,7 @@ func (c *Capture) finish() {
 	c.reportUnnamed()
 	for _, n := range c.namespaces {
 		c.reportDoubt(n)
-		if n.overrun.pending {
-			c.reportOverrun(n)
-		}
+		c.reportOverrun(n)
 	}
 	c.flushBursts()
 	c.keepState()
@@ -154,14 +144,11 @@ func (c *Capture) finish() {
 	}
 }
 
-// restartStuck starts another watcher where one has waited for the kernel for too long.
-// The old one is stopped and, where nothing can end it, left alone.
+// restartStuck starts another watcher where one has waited too long for the kernel. The
+// old one stops when the kernel answers, if ever.
 func (c *Capture) restartStuck() {
-	for _, n := range c.namespaces {
+	for n := range c.watchedNamespaces() {
 		w := n.watcher
-		if w == nil {
-			continue
-		}
 		waited := w.StuckFor(c.now)
 		if waited < c.stuckAfter || n.abandoned >= maxAbandoned {
 			continue
@@ -175,11 +162,10 @@ func (c *Capture) restartStuck() {
 	}
 }
 
-// storm notices storms and their end, so that the memory that one took is given back to
-// the system at once and not over the minutes that the runtime would take: portwatcher
-// runs beside what people really use the machine for.
+// storm detects the end of a storm of openings and closings, so that its memory is
+// returned to the system then, and not over the minutes that the runtime would take.
 type storm struct {
-	facts   int // since the last storm was over
+	facts   int // since the end of the last storm
 	checked int // of them, when the timer last fired
 }
 
@@ -188,7 +174,7 @@ const (
 	stormEnd  = 5 * time.Second
 )
 
-// countFacts counts openings and closings, and has the end of a storm noticed.
+// countFacts counts openings and closings, and sets the timer in a storm.
 func (c *Capture) countFacts(n int) {
 	before := c.storm.facts
 	c.storm.facts += n
@@ -197,7 +183,7 @@ func (c *Capture) countFacts(n int) {
 	}
 }
 
-// settleDown gives back what a storm took, if it is over.
+// settleDown returns the memory of a storm, if that has ended.
 func (c *Capture) settleDown() {
 	if c.storm.facts-c.storm.checked > stormSize/10 {
 		c.storm.checked = c.storm.facts
@@ -210,16 +196,14 @@ func (c *Capture) settleDown() {
 	go debug.FreeOSMemory()
 }
 
-// reportUnread reports by a gap what the kernel had recorded or counted and nobody read
-// before the end.
+// reportUnread reports by a gap what eBPF has recorded or counted and was not read before
+// the end.
 func (c *Capture) reportUnread() {
-	if c.reader != nil {
-		c.takeStats(c.reader.Stats())
-	}
+	c.endReader()
 	k := &c.counts.kernel
 	recorded, counted := k.Opened+k.Closed, k.CountedOpened+k.CountedClosed+k.Missed
 	unread := recorded - min(recorded, c.counts.ring.In) + counted - min(counted, c.counts.counted.In)
-	if unread > 0 && c.watched { // a start that fails has not begun to report
+	if unread > 0 && c.watched { // where the start failed nothing was to be reported
 		c.gap(nil, "portwatcher has stopped before it had read everything that eBPF reported of all containers", unread)
 	}
 }

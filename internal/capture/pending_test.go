@@ -37,7 +37,7 @@ func TestFactsBeforeTheContainer(t *testing.T) {
 	}
 }
 
-// A container of which nobody knows more than eBPF, since it is gone.
+// A container that ended before the engine reported it, so that only eBPF observed it.
 func TestFactsOfAPassedContainer(t *testing.T) {
 	r := newRig(t, nil)
 	gone := container("gone")
@@ -104,21 +104,21 @@ func TestPendingOfOneContainer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil)
-			storm, calm := container("storm"), container("calm")
+			storm, quiet := container("storm"), container("quiet")
 			for range maxPending + more {
 				opened, closed := r.openedAndClosed(1, 80)
 				r.facts(r.of(storm, opened), closed)
 			}
 			opened, closed := r.openedAndClosed(2, 90)
-			r.facts(r.of(calm, opened), closed)
+			r.facts(r.of(quiet, opened), closed)
 			r.balance()
 			finish(r, storm)
 			got := r.out.sumsOf(storm.ID)
 			if sum := got.opened + got.closed + got.lost; sum != 2*(maxPending+more) {
 				t.Errorf("reported %+v, want %d in all", got, 2*(maxPending+more))
 			}
-			r.change(engine.Passed, calm, 0)
-			if got := r.out.sumsOf(calm.ID); got != (sums{opened: 1, closed: 1}) {
+			r.change(engine.Passed, quiet, 0)
+			if got := r.out.sumsOf(quiet.ID); got != (sums{opened: 1, closed: 1}) {
 				t.Errorf("of the neighbour %+v, want its two", got)
 			}
 			if s := r.balance(); s["facts"].Held != 0 {
@@ -128,7 +128,7 @@ func TestPendingOfOneContainer(t *testing.T) {
 	}
 }
 
-// Of too many containers that nobody announces, the one that has been silent longest
+// Of too many containers that the engine does not report, the one that has been silent longest
 // is forgotten.
 func TestPendingOfManyContainers(t *testing.T) {
 	r := newRig(t, nil)
@@ -161,14 +161,14 @@ func TestStrangersAreDropped(t *testing.T) {
 		r.facts(r.of(c, opened), closed)
 	}
 	r.counted(r.countOf(stranger, 1, 81, 5, 5))
-	r.engineIs.lose(errors.New("away"))
+	r.link.lose(errors.New("away"))
 	r.now = r.now.Add(2 * pendingTime)
 	r.prunePending()
 	if n := len(r.pending.lists); n != 2 {
 		t.Errorf("%d containers wait while the engine is away, want 2", n)
 	}
 	r.change(engine.Started, web, 1)
-	r.engineIs.connect()
+	r.link.connect()
 	r.prunePending()
 	r.open(1)
 	r.wants("opened web 80/tcp loopback ebpf", "closed web 80/tcp loopback ebpf")

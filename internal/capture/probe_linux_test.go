@@ -155,7 +155,7 @@ func TestProbeThatBreaks(t *testing.T) {
 	l.watched(model.SourceEBPF)
 	closeIt := b.Listen(80)   // without an event
 	p.events <- probe.Event{} // an error of Read
-	const gap = "gap 0: eBPF has stopped working; sock_diag takes over"
+	const gap = "gap 0: eBPF has stopped working; portwatcher uses sock_diag"
 	l.await(gap, opened80)
 	closeIt()
 	l.await(gap, opened80, "closed web 80/tcp loopback sock_diag")

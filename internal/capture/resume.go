@@ -6,33 +6,31 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Resume is what an earlier run left. The zero value means that there was none.
+// Resume is the state of an earlier run. The zero value means that there was none.
 type Resume struct {
 	// FirstID is the id of this run's first event; 0 is 1.
 	FirstID uint64
-	// Again means that the state of an earlier run is known: what has changed since is
-	// reported with the source "restart", and the rest not at all.
+	// Again means that the state of an earlier run is known: only the changes since are
+	// reported, with the source [model.SourceRestart].
 	Again bool
-	// SameBoot means that the host was not started again since: sockets may still be the
-	// same.
+	// SameBoot means that the host was not started again since: sockets may be the same.
 	SameBoot bool
 	Open     []model.State
-	// Gap reports what was missed since, or is empty.
+	// Gap is the reason of a gap for the time since; empty for none.
 	Gap string
 }
 
-// memory is what is left to compare of an earlier run.
+// memory is the part of an earlier run's state that was not compared yet.
 type memory struct {
 	open     map[string][]model.State // by container id
 	reported bool                     // the gap
 	kept     uint64                   // the tracker's revision that the journal has
 }
 
-// stateUnknown is a revision that the tracker never has: the journal has to get
-// everything.
+// stateUnknown is a revision that the tracker never has: the journal needs the whole state.
 const stateUnknown = ^uint64(0)
 
-// recall applies what an earlier run left.
+// recall takes the state of an earlier run from the options.
 func (c *Capture) recall() {
 	r := &c.options.Resume
 	c.lastID = max(r.FirstID, 1) - 1
@@ -44,7 +42,7 @@ func (c *Capture) recall() {
 	}
 }
 
-// reportAway reports once that portwatcher did not run for a while.
+// reportAway emits, one time, the gap for the time when portwatcher did not run.
 func (c *Capture) reportAway() {
 	if c.options.Resume.Gap != "" && !c.resume.reported {
 		c.gap(nil, c.options.Resume.Gap, 0)
@@ -52,11 +50,11 @@ func (c *Capture) reportAway() {
 	c.resume.reported = true
 }
 
-// resumes reports whether what a first scan finds is compared with an earlier run.
+// resumes reports whether the first scan of a namespace is compared with an earlier run.
 func (c *Capture) resumes() bool { return c.options.Resume.Again && !c.synced }
 
-// restore has the tracker compare what was open in a container with what it is about to
-// see. What cannot be the same any more is closed.
+// restore gives the tracker what was open in a container, to compare it with the first
+// scan. It closes what cannot be the same any more.
 func (c *Capture) restore(m *member) {
 	states := c.resume.open[m.ID]
 	delete(c.resume.open, m.ID)
@@ -68,11 +66,11 @@ func (c *Capture) restore(m *member) {
 	for i := range states {
 		s := &states[i]
 		if !c.reported(m.Container, s.Protocol, s.Port) {
-			continue // the journal learns of it by the next whole state
+			continue // the next full state has it removed from the journal
 		}
 		same := c.options.Resume.SameBoot && s.Sockets != nil && s.Sockets.Namespace == m.namespace.id
 		if !same || !c.tracker.Restore(m.Container, s, c.wall.Instant(s.OpenedAt)) {
-			c.closeForgotten(s, c.now, model.SourceRestart)
+			c.closeState(s, c.now, model.SourceRestart)
 			continue
 		}
 		key := model.Endpoint{Container: m.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
@@ -80,9 +78,9 @@ func (c *Capture) restore(m *member) {
 	}
 }
 
-// closeForgone closes what was open in containers that do not run any more. Those whose
-// namespace could not be identified keep what is known of them.
-func (c *Capture) closeForgone() {
+// closeEnded closes what was open in containers that do not run any more. What is known of
+// containers whose namespace could not be identified stays.
+func (c *Capture) closeEnded() {
 	for id := range c.resume.open {
 		if c.containers[id] == nil {
 			c.closeRemembered(id, c.now, model.SourceRestart)
@@ -90,17 +88,17 @@ func (c *Capture) closeForgone() {
 	}
 }
 
-// closeRemembered closes what is left to compare of a container that has ended.
+// closeRemembered closes what was open in an earlier run of a container that has ended.
 func (c *Capture) closeRemembered(id string, at clock.Instant, source model.Source) {
 	states := c.resume.open[id]
 	delete(c.resume.open, id)
 	for i := range states {
-		c.closeForgotten(&states[i], at, source)
+		c.closeState(&states[i], at, source)
 	}
 }
 
-// closeForgotten closes an endpoint of which only the journal knows.
-func (c *Capture) closeForgotten(s *model.State, at clock.Instant, source model.Source) {
+// closeState emits the close of an endpoint that the tracker does not have.
+func (c *Capture) closeState(s *model.State, at clock.Instant, source model.Source) {
 	e := &model.Event{Time: c.wall.Time(at), Type: model.Closed, Listener: s.Listener, OpenedAt: s.OpenedAt}
 	e.Source = source
 	if c.hostName != "" {
@@ -109,15 +107,15 @@ func (c *Capture) closeForgotten(s *model.State, at clock.Instant, source model.
 	c.send(e, nil, s.Container.ID, true)
 }
 
-// forget has the journal forget a container that is not monitored any more.
+// forget makes the journal forget a container that is not monitored any more.
 func (c *Capture) forget(id string) {
 	if !c.offerState(id, Record{Forget: id}) {
 		c.resume.kept = stateUnknown
 	}
 }
 
-// keepState has the journal learn what is open now, if that has changed otherwise than by
-// events, and reports what was dropped.
+// keepState gives the journal what is open now, if that has changed without an event, and
+// reports what was dropped.
 func (c *Capture) keepState() {
 	c.reportLost()
 	revision := c.tracker.Revision()

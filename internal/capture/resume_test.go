@@ -149,8 +149,8 @@ func (r *rig) syncedUnread(t *testing.T) {
 }
 
 func TestTune(t *testing.T) {
-	only := func(wanted uint16) func(*model.Container, model.Protocol, uint16) bool {
-		return func(_ *model.Container, _ model.Protocol, number uint16) bool { return number == wanted }
+	only := func(port uint16) func(*model.Container, model.Protocol, uint16) bool {
+		return func(_ *model.Container, _ model.Protocol, number uint16) bool { return number == port }
 	}
 	r, journal := newKeeping(t, func(o *Options) { o.Tuning.Reported = only(80) })
 	web := r.run("web", 1)
@@ -174,9 +174,9 @@ func TestTune(t *testing.T) {
 		t.Errorf("the state is %+v, want 81 alone", state)
 	}
 
-	nobody := only81
-	nobody.Enabled = func(*model.Container) bool { return false }
-	r.tune(nobody)
+	none := only81
+	none.Enabled = func(*model.Container) bool { return false }
+	r.tune(none)
 	want = append(want, left)
 	r.wants(want...)
 	if got := journal.described(); got[len(got)-1] != "forget" || r.namespaces[model.Namespace{Inode: 1}].watcher != nil {
@@ -196,7 +196,7 @@ func TestTune(t *testing.T) {
 	}
 }
 
-// The newest of settings that come at once counts, and nobody waits.
+// The newest of settings that come at once counts, and no call waits.
 func TestTuneDoesNotWait(t *testing.T) {
 	r := newRig(t, nil)
 	for i := range 10 {

@@ -213,7 +213,7 @@ func (r *rig) cgroup(c *model.Container) uint64 {
 		paths[id] = path
 	}
 	r.paths = paths
-	r.owners.forget()
+	r.owners = nil
 	return id
 }
 

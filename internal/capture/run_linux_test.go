@@ -66,7 +66,7 @@ func TestEngineThatHangs(t *testing.T) {
 	}
 }
 
-// A panic in a scan ends in a restart of the watcher, and in nobody else's trouble.
+// A panic in a scan ends in a restart of the watcher, and affects no other.
 func TestScanThatPanics(t *testing.T) {
 	var once sync.Once
 	l, b := start(t, func(o *Options) {

@@ -1,29 +1,19 @@
 package capture
 
 import (
-	"errors"
 	"time"
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
-	"portwatcher/internal/netns"
 	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
 )
 
-// maxConnect is how long a UDP connect may take; one that waits for a route or a policy
-// in the kernel is done or given up by then.
+// maxConnect is how long a UDP connect may take, also one that waits for a route or a
+// policy in the kernel.
 const maxConnect = 2 * time.Second
 
-// namespaceOf returns the namespace of a watcher; nil where that was stopped or replaced.
-func (c *Capture) namespaceOf(w *source.Watcher) *namespace {
-	if n := c.namespaces[w.Namespace()]; n != nil && n.watcher == w {
-		return n
-	}
-	return nil
-}
-
-// takeScan applies a snapshot, or answers which owners it needs.
+// takeScan applies a snapshot, or returns the sockets whose owners it needs.
 func (c *Capture) takeScan(q *source.Scan) {
 	q.Unknown = q.Unknown[:0]
 	n := c.namespaceOf(q.Watcher)
@@ -48,7 +38,7 @@ func (c *Capture) takeScan(q *source.Scan) {
 func (c *Capture) applySnapshot(n *namespace, s tracker.Snapshot) {
 	n.scanned = s.Began
 	s.Resumed, n.resumed = n.resumed, false
-	if s.Resumed { // who holds the ports is as an earlier run knew it
+	if s.Resumed { // the holders of the ports are those of the earlier run
 		n.watcher.Opened()
 	}
 	before := c.tracker.Vanished()
@@ -57,8 +47,8 @@ func (c *Capture) applySnapshot(n *namespace, s tracker.Snapshot) {
 	c.reportOwnerless(n)
 }
 
-// settleOwners brings owners up to date: what the watcher resolved them by may have
-// changed since. Owners that must be resolved again are removed.
+// settleOwners updates the owners of a scan: the containers may have changed since the
+// watcher resolved them. It removes owners that must be resolved again.
 func (c *Capture) settleOwners(q *source.Scan, n *namespace) {
 	owners := q.Snapshot.New
 	for i, owner := range owners {
@@ -81,7 +71,7 @@ func (c *Capture) settleOwners(q *source.Scan, n *namespace) {
 	}
 }
 
-// unbound is a socket that listens on a port that eBPF did not report.
+// unbound is a socket that listens on a port which eBPF did not report.
 type unbound struct {
 	owner tracker.Owner
 	at    clock.Instant
@@ -105,9 +95,9 @@ func (c *Capture) nameUnbound(n *namespace, sockets []model.Socket) {
 	}
 }
 
-// settleConnects closes the UDP sockets that have connected, as of that moment: those
-// that are not in this dump, which began at a moment. One that has connected is no port
-// any more; but eBPF reports it before, and a connect may fail, or be undone.
+// settleConnects closes the UDP sockets that have connected, which no dump shows. eBPF
+// reports the beginning of a connect, and that may fail or be undone: the sockets that are
+// in this dump, which began later, are open.
 func (c *Capture) settleConnects(n *namespace, sockets []model.Socket, began clock.Instant) {
 	if len(n.connecting) == 0 {
 		return
@@ -118,109 +108,16 @@ func (c *Capture) settleConnects(n *namespace, sockets []model.Socket, began clo
 	}
 	for cookie, at := range n.connecting {
 		switch {
-		case at.After(began): // the next dump shows it
+		case at.After(began): // the next dump decides
 		case !shown[cookie]:
 			changes, _ := c.tracker.Closed(c.changes[:0], n.id, cookie, at, model.SourceEBPF)
 			c.publish(changes)
 			delete(n.connecting, cookie)
-		case began.Sub(at) > maxConnect: // it has not connected, or not for long
+		case began.Sub(at) > maxConnect: // it has failed, or was undone
 			delete(n.connecting, cookie)
 		}
 	}
 	if len(n.connecting) > 0 {
 		n.watcher.PokeSoon()
-	}
-}
-
-func (c *Capture) sessionOpened(o source.SessionOpened) {
-	n := c.namespaceOf(o.Watcher)
-	if n == nil {
-		return
-	}
-	n.source, n.destroy = o.Source, o.Destroy
-	if o.WithoutDestroy != "" && n.withoutDestroy == "" {
-		container, _ := n.onlyMember()
-		c.gap(container, o.WithoutDestroy, 0)
-	}
-	n.withoutDestroy = o.WithoutDestroy
-	c.changed()
-	if o.NetnsCookie == 0 {
-		return
-	}
-	c.byCookie[o.NetnsCookie] = n
-	n.netnsCookie = o.NetnsCookie
-	for id := range n.members {
-		c.placePending(id)
-	}
-}
-
-func (c *Capture) sessionClosed(o source.SessionClosed) {
-	if n := c.namespaceOf(o.Watcher); n != nil {
-		n.source, n.destroy = "", false
-		c.changed()
-	}
-}
-
-func (c *Capture) watcherFailed(o source.Failed) {
-	n := c.namespaceOf(o.Watcher)
-	if n == nil {
-		return
-	}
-	fresh := c.tracker.Failed(n.id)
-	c.changed()
-	log := c.log.WithError(o.Err).WithField("containers", n.names())
-	switch {
-	case errors.Is(o.Err, netns.ErrProcessGone): // its containers are about to be reported as stopped
-		log.Debug("The namespace cannot be opened; portwatcher tries again.")
-	case fresh:
-		log.Warn("Ports cannot be read; portwatcher keeps what is known and tries again.")
-	default:
-		log.Debug("Ports still cannot be read.")
-	}
-}
-
-func (c *Capture) watcherEnded(o source.WatcherEnded) {
-	if _, known := c.running[o.Watcher]; !known {
-		return
-	}
-	delete(c.running, o.Watcher)
-	if n := c.namespaces[o.Watcher.Namespace()]; n != nil && n.watcher != o.Watcher && n.abandoned > 0 {
-		n.abandoned--
-	}
-}
-
-// scanAll has every namespace scanned now.
-func (c *Capture) scanAll() {
-	for _, n := range c.namespaces {
-		if n.watcher != nil {
-			n.watcher.Poke()
-		}
-	}
-}
-
-// takeHeld applies who holds sockets now.
-func (c *Capture) takeHeld(o *source.Held) {
-	changes := c.tracker.Held(c.changes[:0], o.Lookup)
-	kept := changes[:0]
-	for _, change := range changes {
-		// That those processes of a container that end last hold a port for that moment is
-		// no news.
-		if change.Type != model.Changed || !o.Ending[change.Container.ID] {
-			kept = append(kept, change)
-		}
-	}
-	c.publish(kept)
-	if o.Watcher == nil {
-		return
-	}
-	if n := c.namespaceOf(o.Watcher); n != nil {
-		c.reportLeadsNowhere(n)
-		c.reportOwnerless(n)
-	}
-}
-
-func (c *Capture) answerFresh(q *source.Fresh) {
-	if n := c.namespaceOf(q.Watcher); n != nil {
-		q.Holdings, q.More = c.tracker.Fresh(q.Holdings, n.id, q.Until)
 	}
 }

@@ -2,59 +2,58 @@ package capture
 
 import (
 	"fmt"
+	"slices"
 
 	"portwatcher/internal/model"
 )
 
-// Record is one thing for a sink. Exactly one of Event, State (with or without Full) and
-// Forget is meant; see journal.Record.
+// Record is one value for a sink: an Event, a State (with or without Full) or a Forget; see
+// journal.Record.
 type Record struct {
-	// Event is immutable. Sockets go with an opened or changed event; nil for others.
+	// Event is immutable. Sockets belong to an opened or changed event; else nil.
 	Event   *model.Event
 	Sockets *model.Sockets
-	// State are endpoints that are open; Full means that these are all.
+	// State are open endpoints; Full means that these are all.
 	State []model.State
 	Full  bool
 	// Forget is the id of a container that is not monitored any more.
 	Forget string
 }
 
-// Sink takes records, at once: behind it is a bounded queue that gives each container
-// its own share.
+// Sink consumes records. Its functions do not block: behind them is a bounded queue that
+// gives each container its own share.
 type Sink struct {
 	// Name is the consumer: output, journal or live.
 	Name string
 	// Offer takes a record of a container ("" for none), or returns false where the queue
-	// has no room for more of it. Force is for what must not be counted instead: it uses
-	// a reserve.
+	// has no room for more of it. With force, which is for records that cannot be counted
+	// instead, it uses a reserve.
 	Offer func(container string, r Record, force bool) bool
-	// Room reports whether a record of a container would be taken within its share.
+	// Room reports whether the queue has room within the container's share; nil is always.
 	Room func(container string) bool
-	// Status returns how full the queue is.
+	// Status returns the fill of the queue; nil is none.
 	Status func() (length, capacity int)
-	// State means that the sink keeps what is open: it takes State and Forget, and
-	// everything anew after it has lost something.
+	// State means that the sink keeps what is open: it takes State and Forget, and a full
+	// State after it has lost something.
 	State bool
-	// Lossy means that the sink can do without some events: what it does not take is in
-	// its status, and no gap reports it.
+	// Lossy means that the sink does not need every event: no gap reports what it drops.
 	Lossy bool
-	// Slow is the reason, in a gap, why the sink has no room for events.
+	// Slow completes, in a gap, the sentence "openings and closings are …".
 	Slow string
 }
 
-// outlet is a sink with what it did not take.
+// outlet is a sink with the numbers of what it has dropped.
 type outlet struct {
 	Sink
-	// lost are openings and closings by container that no gap has reported yet, 0 where
-	// something else was lost. Since the start, events counts all that was lost, changes
-	// the openings and closings.
+	// lost has what no gap has reported yet, by container id.
 	lost    map[string]loss
-	events  uint64
-	changes uint64
-	offered uint64 // openings and closings
+	events  uint64 // dropped since the start
+	changes uint64 // dropped openings and closings since the start
+	offered uint64 // openings and closings since the start
 }
 
-// loss is what a sink did not take of a container, which may have ended since.
+// loss is the number of dropped openings and closings of a container, which may have ended
+// since; 0 where something else was dropped.
 type loss struct {
 	number    uint64
 	container *model.ContainerRef // nil for what is of none
@@ -70,8 +69,8 @@ func newOutlet(s Sink) *outlet {
 	return &outlet{Sink: s, lost: map[string]loss{}}
 }
 
-// send numbers an event and hands it on. The sockets are those of an endpoint that is
-// open from now on.
+// send numbers an event and offers it to the sinks. The sockets are those of an endpoint
+// that has opened or changed.
 func (c *Capture) send(e *model.Event, sockets *model.Sockets, container string, force bool) {
 	c.reportLost()
 	c.lastID++
@@ -79,7 +78,7 @@ func (c *Capture) send(e *model.Event, sockets *model.Sockets, container string,
 	c.deliver(e, sockets, container, force, nil)
 }
 
-// deliver hands a numbered event to the sinks but one.
+// deliver offers a numbered event to all sinks but one.
 func (c *Capture) deliver(e *model.Event, sockets *model.Sockets, container string, force bool, but *outlet) {
 	c.counts.events[model.EventKind{Type: e.Type, Source: e.Source}]++
 	weight := weightOf(e)
@@ -100,7 +99,7 @@ func (c *Capture) deliver(e *model.Event, sockets *model.Sockets, container stri
 	}
 }
 
-// weightOf is how many openings and closings an event stands for.
+// weightOf returns how many openings and closings an event stands for.
 func weightOf(e *model.Event) uint64 {
 	switch {
 	case e.Type == model.Opened || e.Type == model.Closed:
@@ -111,18 +110,11 @@ func weightOf(e *model.Event) uint64 {
 	return 0
 }
 
-// hasRoom reports whether all sinks have room for another event of a container.
 func (c *Capture) hasRoom(container string) bool {
-	for _, o := range c.sinks {
-		if !o.Room(container) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(c.sinks, func(o *outlet) bool { return !o.Room(container) })
 }
 
-// reportLost reports by a gap what a sink did not take, as soon as it takes events
-// again.
+// reportLost reports by a gap what a sink has dropped, as soon as it takes events again.
 func (c *Capture) reportLost() {
 	for _, o := range c.sinks {
 		for id, lost := range o.lost {
@@ -135,7 +127,7 @@ func (c *Capture) reportLost() {
 			delete(o.lost, id)
 			c.lastID = gap.ID
 			c.counts.gaps++
-			others := *gap // they have what is lost here: their sums do not need the number
+			others := *gap // the other sinks have taken what this one lost: no number for them
 			others.Lost = 0
 			c.deliver(&others, nil, id, true, o)
 			if o.State {
@@ -145,17 +137,10 @@ func (c *Capture) reportLost() {
 	}
 }
 
-// keepsState reports whether a sink keeps what is open.
 func (c *Capture) keepsState() bool {
-	for _, o := range c.sinks {
-		if o.State {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.sinks, func(o *outlet) bool { return o.State })
 }
 
-// offerState hands the state to the sinks that keep it, and reports whether all took it.
 func (c *Capture) offerState(container string, r Record) bool {
 	all := true
 	for _, o := range c.sinks {

@@ -1,15 +1,13 @@
 package capture
 
 import (
+	"maps"
 	"slices"
 	"sort"
 	"strings"
-	"time"
 
-	"portwatcher/internal/attribute"
 	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
-	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
 )
 
@@ -20,7 +18,7 @@ type counts struct {
 	events                       map[model.EventKind]uint64
 	detection                    map[model.Source]*model.Distribution
 	// The stages of the pipeline, in openings and closings. kernel is of eBPF's earlier
-	// readings; the present one is added when it is shown.
+	// readers; stages adds the present one.
 	kernel                           probe.Stats
 	ring, counted, notified, changes model.Stage
 }
@@ -31,18 +29,6 @@ func newCounts() counts {
 		ring: model.Stage{Name: "facts"}, counted: model.Stage{Name: "counts"}, notified: model.Stage{Name: "notifications"},
 		changes: model.Stage{Name: "changes"},
 	}
-}
-
-// takeStats adds what an eBPF reading counted that has ended.
-func (c *Capture) takeStats(s probe.Stats) {
-	k := &c.counts.kernel
-	k.Opened += s.Opened
-	k.Closed += s.Closed
-	k.CountedOpened += s.CountedOpened
-	k.CountedClosed += s.CountedClosed
-	k.Missed += s.Missed
-	k.Lost += s.Lost
-	c.reader = nil
 }
 
 // detected measures the time from a change in the kernel to its event.
@@ -60,30 +46,20 @@ func (c *Capture) detected(change *tracker.Change) {
 	d.Sum += took
 }
 
-// counters returns a copy of what is counted.
 func (c *Capture) counters() model.Counters {
 	all := model.Counters{
-		Events: make(map[model.EventKind]uint64, len(c.counts.events)), Detection: make(map[model.Source]model.Distribution, len(c.counts.detection)),
-	}
-	for kind, n := range c.counts.events {
-		all.Events[kind] = n
+		Events: maps.Clone(c.counts.events), Detection: make(map[model.Source]model.Distribution, len(c.counts.detection)),
+		BurstOpened: c.counts.burstOpened, BurstClosed: c.counts.burstClosed, Pipeline: c.stages(),
 	}
 	for source, d := range c.counts.detection {
 		all.Detection[source] = model.Distribution{Counts: slices.Clone(d.Counts), Sum: d.Sum}
 	}
-	all.BurstOpened, all.BurstClosed = c.counts.burstOpened, c.counts.burstClosed
-	all.Pipeline = c.stages()
 	return all
 }
 
-// stages returns how openings and closings pass from the kernel to the sinks.
+// stages returns the stages that openings and closings pass from the kernel to the sinks.
 func (c *Capture) stages() []model.Stage {
-	k := c.counts.kernel
-	if c.reader != nil {
-		now := c.reader.Stats()
-		k.Opened, k.Closed, k.CountedOpened = k.Opened+now.Opened, k.Closed+now.Closed, k.CountedOpened+now.CountedOpened
-		k.CountedClosed, k.Missed, k.Lost = k.CountedClosed+now.CountedClosed, k.Missed+now.Missed, k.Lost+now.Lost
-	}
+	k := c.kernelStats()
 	kernel := model.Stage{Name: "kernel", Out: k.Opened + k.Closed, Counted: k.CountedOpened + k.CountedClosed + k.Missed, Lost: k.Lost}
 	kernel.In = kernel.Out + kernel.Counted + kernel.Lost
 	facts, counted, changes := c.counts.ring, c.counts.counted, c.counts.changes
@@ -107,53 +83,24 @@ func (c *Capture) stages() []model.Stage {
 	return all
 }
 
-// link is the connection to the engine.
-type link struct {
-	lost       error // why the engine cannot be reached, nil while it can
-	since      time.Time
-	connected  bool // it once was
-	reconnects uint64
-	name       string
-	version    string
-}
-
-func (l *link) lose(why error) {
-	if l.lost == nil {
-		l.since = time.Now()
-	}
-	l.lost = why
-}
-
-func (l *link) connect() {
-	if l.lost == nil {
-		return
-	}
-	if l.connected {
-		l.reconnects++
-	}
-	l.lost, l.connected, l.since = nil, true, time.Now()
-}
-
 func (c *Capture) status() model.CaptureStatus {
 	s := model.CaptureStatus{
 		Host: c.hostName, StartedAt: c.startedAt.UTC(),
 		Engine: model.EngineStatus{
-			Connected: c.engineIs.lost == nil, Since: c.engineIs.since.UTC(), Address: c.options.EngineAddress, Name: c.engineIs.name,
-			Version: c.engineIs.version, Reconnects: c.engineIs.reconnects,
+			Connected: c.link.lost == nil, Since: c.link.since.UTC(), Address: c.options.EngineAddress, Name: c.link.name,
+			Version: c.link.version, Reconnects: c.link.reconnects,
 		},
 		Source:   model.SourceStatus{Wanted: string(c.options.Mode), EBPF: c.reader != nil, Destroy: true},
 		Watchers: []model.WatcherStatus{},
 		Gaps:     c.counts.gaps, Overruns: c.counts.overruns, Lost: c.counts.lost,
 	}
-	if c.engineIs.lost != nil {
-		s.Engine.Error = c.engineIs.lost.Error()
+	if c.link.lost != nil {
+		s.Engine.Error = c.link.lost.Error()
 	}
-	for _, n := range c.namespaces {
-		if n.watcher != nil {
-			w := c.watcherStatus(n)
-			s.Source.Destroy = s.Source.Destroy && w.Destroy
-			s.Watchers = append(s.Watchers, w)
-		}
+	for n := range c.watchedNamespaces() {
+		w := c.watcherStatus(n)
+		s.Source.Destroy = s.Source.Destroy && w.Destroy
+		s.Watchers = append(s.Watchers, w)
 	}
 	s.Source.Destroy = s.Source.Destroy && len(s.Watchers) > 0
 	slices.SortFunc(s.Watchers, func(a, b model.WatcherStatus) int { return strings.Compare(a.Name, b.Name) })
@@ -172,27 +119,11 @@ func (c *Capture) watcherStatus(n *namespace) model.WatcherStatus {
 	}
 }
 
-// sourceOf is what reports new endpoints in a namespace; empty before its session is
-// open.
+// sourceOf returns the source that reports new endpoints in a namespace; empty before its
+// session is open.
 func (c *Capture) sourceOf(n *namespace) model.Source {
 	if n.source != "" && n.netnsCookie != 0 && c.reader != nil {
 		return model.SourceEBPF
 	}
 	return n.source
-}
-
-// answerHolders lists the processes that hold open endpoints.
-func (c *Capture) answerHolders(q *source.Holders) {
-	c.tracker.Holders(func(p *model.Process) {
-		q.Recorded = append(q.Recorded, attribute.Recorded{PID: p.PID, Name: p.Name})
-	})
-}
-
-// answerHoldings lists the sockets of the endpoints that some processes hold.
-func (c *Capture) answerHoldings(q *source.Holdings) {
-	var held func(pid int) bool
-	if q.PIDs != nil {
-		held = func(pid int) bool { _, ok := q.PIDs[pid]; return ok }
-	}
-	q.Holdings = c.tracker.Holdings(q.Holdings[:0], held)
 }

@@ -10,13 +10,12 @@ import (
 // Tuning are the settings that may change while the capture runs. Its functions are
 // called by the capture's goroutine; they must not block.
 type Tuning struct {
-	// Selection selects the containers that are watched; its entries that match none are
-	// logged.
+	// Selection selects the containers that are watched. Entries that match none are logged.
 	Selection model.Selection
 	// Enabled reports whether a selected container is watched; nil is always.
 	Enabled func(*model.Container) bool
-	// Reported reports which ports are reported; nil is all. The container is nil where it is
-	// not known.
+	// Reported returns whether a port is reported; nil is all. The container is nil where it
+	// is not known.
 	Reported     func(*model.Container, model.Protocol, uint16) bool
 	ScanInterval time.Duration
 	// BurstScans is how many scans make one, BurstDelay the time between them.
@@ -24,23 +23,24 @@ type Tuning struct {
 	BurstDelay time.Duration
 	CloseGrace time.Duration
 	UDPClients bool
-	// BurstLimit is how many events a second of one container are listed; what is more is
-	// counted. 0 is no limit.
+	// BurstLimit is how many openings and closings a second of one container are events of
+	// their own; the rest is counted. 0 is no limit.
 	BurstLimit int
 	// Buffers bounds the sum of the receive buffers of all namespaces' destroy
-	// notifications, in bytes; 0 is DefaultBuffers.
+	// notifications, in bytes; 0 is defaultBuffers.
 	Buffers int
 }
 
-// DefaultBuffers bounds the receive buffers where Tuning.Buffers is 0.
-const DefaultBuffers = 256 << 20
+const (
+	// defaultBuffers bounds the receive buffers where Tuning.Buffers is 0.
+	defaultBuffers = 256 << 20
+	// maxBuffer bounds the receive buffer of one namespace, in bytes.
+	maxBuffer = 64 << 20
+)
 
-// maxBuffer bounds the receive buffer of one namespace, in bytes.
-const maxBuffer = 64 << 20
-
-// Tune changes the settings of a running capture. What is not reported any more is
-// forgotten without an event, but for a gap of each container that is not monitored any
-// more; what is from now on is reported as opened. It returns at once.
+// Tune changes the settings of a running capture, and returns before they take effect. The
+// capture forgets what is not reported any more without an event, except a gap for each
+// container that is not monitored any more; what is reported from now on is opened.
 func (c *Capture) Tune(t Tuning) {
 	select {
 	case <-c.tunings:
@@ -54,10 +54,8 @@ func (c *Capture) tune(t Tuning) {
 	c.tuning = t
 	c.tracker.SetGrace(t.CloseGrace)
 	c.applySettings()
-	for _, m := range c.containers {
-		c.choose(m, m.Container)
-	}
-	c.drop(func(e model.Endpoint) bool {
+	c.chooseAll()
+	c.drop("", func(e model.Endpoint) bool {
 		return !c.reported(c.find(e.Container), e.Protocol, e.Port)
 	})
 	for _, n := range c.namespaces {
@@ -73,7 +71,7 @@ func (c *Capture) tune(t Tuning) {
 	c.keepState()
 }
 
-// applySettings makes the settings known to the sources.
+// applySettings replaces the settings of the sources.
 func (c *Capture) applySettings() {
 	t := &c.tuning
 	c.env.Settings.Store(&source.Settings{
@@ -84,27 +82,24 @@ func (c *Capture) applySettings() {
 		return
 	}
 	if err := c.reader.Configure(t.BurstLimit, t.UDPClients); err != nil {
-		c.log.WithError(err).Warn("eBPF does not take the settings over.")
+		c.log.WithError(err).Warn("The settings of eBPF cannot be changed.")
 	}
 }
 
-// buffer returns the share of one namespace in the receive buffers.
 func (c *Capture) buffer() int {
 	total := c.tuning.Buffers
 	if total <= 0 {
-		total = DefaultBuffers
+		total = defaultBuffers
 	}
 	return min(total/max(c.buffers, 1), maxBuffer)
 }
 
-// shareBuffers divides the receive buffers anew where the number of namespaces has
-// doubled, or has fallen to less than half.
+// shareBuffers divides the receive buffers again where the number of namespaces exceeds
+// the number for which they were divided, or has fallen to a quarter of it.
 func (c *Capture) shareBuffers() {
 	watched := 0
-	for _, n := range c.namespaces {
-		if n.watcher != nil {
-			watched++
-		}
+	for range c.watchedNamespaces() {
+		watched++
 	}
 	if watched <= c.buffers && watched > c.buffers/4 {
 		return
@@ -123,21 +118,16 @@ func (c *Capture) shareBuffers() {
 	}
 }
 
-// retuneAll has every watcher apply the settings.
 func (c *Capture) retuneAll() {
-	for _, n := range c.namespaces {
-		if n.watcher != nil {
-			n.watcher.Retune()
-		}
+	for n := range c.watchedNamespaces() {
+		n.watcher.Retune()
 	}
 }
 
-// wanted reports whether a container is to be watched.
-func (c *Capture) wanted(container *model.Container) bool {
+func (c *Capture) selected(container *model.Container) bool {
 	return c.tuning.Selection.Matches(container.Ref(), c.named) && (c.tuning.Enabled == nil || c.tuning.Enabled(container))
 }
 
-// named reports whether a running container has this name.
 func (c *Capture) named(name string) bool {
 	for _, m := range c.containers {
 		if m.Name == name {
@@ -147,18 +137,20 @@ func (c *Capture) named(name string) bool {
 	return false
 }
 
-// chooseAgain applies the selection to the other containers where it depends on whether
-// one of this name runs.
+// chooseAgain applies the selection to all containers where it depends on whether one of
+// this name runs.
 func (c *Capture) chooseAgain(name string) {
-	if !c.tuning.Selection.DependsOn(name) {
-		return
+	if c.tuning.Selection.DependsOn(name) {
+		c.chooseAll()
 	}
+}
+
+func (c *Capture) chooseAll() {
 	for _, m := range c.containers {
 		c.choose(m, m.Container)
 	}
 }
 
-// reported reports whether a port is reported.
 func (c *Capture) reported(container *model.Container, p model.Protocol, number uint16) bool {
 	return c.tuning.Reported == nil || c.tuning.Reported(container, p, number)
 }

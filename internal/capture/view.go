@@ -15,31 +15,31 @@ import (
 )
 
 const (
-	// viewAge is how old a view may be that is given out although nothing has changed:
-	// times and the fill of queues go on.
+	// viewAge is the greatest age of a view while nothing changes: times and the fill of
+	// queues change in any case.
 	viewAge = time.Second
-	// viewPause is how many times as long as the last making of a view took pass until the
-	// next: readers take a twentieth of the capture's time at most.
+	// viewPause times the duration of making a view is the pause until the next: readers
+	// cost a twentieth of the capture's time at most.
 	viewPause = 20
 )
 
-// views hands out the view. It is made when somebody asks for it and something has
-// changed since the last.
+// views has the latest view. Another is made when a reader asks for it and the state has
+// changed since.
 type views struct {
 	latest   atomic.Pointer[made]
 	requests chan chan<- *made
 	waiting  []chan<- *made // of the capture's goroutine
-	took     time.Duration  // by the last making
+	took     time.Duration  // the duration of making the latest
 }
 
-// made is a view with what belongs to it.
+// made is a view with the readiness of that moment.
 type made struct {
 	*model.View
 	at      clock.Instant
 	problem error // of readiness
 }
 
-// listed is what a view shows of one container, kept while nothing of it changes.
+// listed is one container's part of a view, reused until it changes.
 type listed struct {
 	made     bool
 	revision uint64 // of the tracker
@@ -49,11 +49,10 @@ type listed struct {
 
 func newViews() views { return views{requests: make(chan chan<- *made)} }
 
-// changed notes that a view made before now is out of date.
+// changed marks the latest view as out of date.
 func (c *Capture) changed() { c.version.Add(1) }
 
-// current returns a view that has everything that the capture had handled when it was
-// asked for.
+// current returns a view that is at least as new as the state at the time of the call.
 func (c *Capture) current() *made {
 	if v := c.views.latest.Load(); v.Version == c.version.Load() && clock.Since(v.at) < viewAge {
 		return v
@@ -72,8 +71,8 @@ func (c *Capture) current() *made {
 	}
 }
 
-// View returns what is known at this moment. It is immutable and shared. While the
-// capture runs it returns within milliseconds; before, it waits for that.
+// View returns the present state. It is immutable and shared. While the capture runs it
+// returns within milliseconds; before, it waits for the start.
 func (c *Capture) View() *model.View { return c.current().View }
 
 // Open returns the open endpoints, ordered by container name, port, protocol and
@@ -84,14 +83,14 @@ func (c *Capture) Open() []model.Open { return slices.Clone(c.View().Open) }
 // slice is shared.
 func (c *Capture) Containers() []model.ContainerState { return c.View().Containers }
 
-// Status returns how the capture goes.
+// Status returns the condition of the capture.
 func (c *Capture) Status() model.CaptureStatus { return c.View().Status }
 
-// Ready returns nil while the capture works: the engine answers, and each watched
-// namespace was scanned not long ago. Otherwise it reports what does not work.
+// Ready returns nil while the engine answers and each watched namespace was scanned not
+// long ago; otherwise an error that names what does not work.
 func (c *Capture) Ready() error { return c.current().problem }
 
-// serveViews answers those who wait for a view, not more often than the pause allows.
+// serveViews answers the readers that wait for a view, as often as the pause allows.
 func (c *Capture) serveViews() {
 	if len(c.views.waiting) == 0 {
 		return
@@ -115,7 +114,6 @@ func (c *Capture) serveViews() {
 	c.views.waiting = c.views.waiting[:0]
 }
 
-// buildView makes a view of the state.
 func (c *Capture) buildView() {
 	began := clock.Now()
 	c.now = began
@@ -143,7 +141,7 @@ func (c *Capture) buildView() {
 	c.views.took = clock.Since(began)
 }
 
-// list brings up to date what is shown of a container.
+// list updates a container's part of the view.
 func (c *Capture) list(m *member) {
 	revision := c.tracker.RevisionOf(m.ID)
 	l := &m.listed
@@ -160,7 +158,7 @@ func (c *Capture) list(m *member) {
 	})
 }
 
-// open completes an endpoint that is open.
+// open returns an open endpoint, given as an opened change.
 func (c *Capture) open(change *tracker.Change) model.Open {
 	r, ok := c.reaches[change.Endpoint]
 	if !ok {
@@ -186,13 +184,13 @@ func (c *Capture) containerState(m *member) model.ContainerState {
 	return state
 }
 
-// ready returns what is in the way of the capture, or nil.
+// ready returns the error of [Capture.Ready].
 func (c *Capture) ready() error {
 	if !c.synced {
-		return fmt.Errorf("the containers are not known yet: %w", c.engineIs.lost)
+		return fmt.Errorf("the containers are not known yet: %w", c.link.lost)
 	}
-	if c.engineIs.lost != nil {
-		return fmt.Errorf("the Docker Engine cannot be reached: %w", c.engineIs.lost)
+	if c.link.lost != nil {
+		return fmt.Errorf("the Docker Engine cannot be reached: %w", c.link.lost)
 	}
 	settings := c.env.Settings.Load()
 	between := settings.Interval()
@@ -200,10 +198,7 @@ func (c *Capture) ready() error {
 		between = max(between, settings.BurstDelay)
 	}
 	limit := max(3*between, 10*time.Second)
-	for _, n := range c.namespaces {
-		if n.watcher == nil {
-			continue
-		}
+	for n := range c.watchedNamespaces() {
 		if age := n.watcher.Age(c.now); age > limit {
 			return fmt.Errorf("network namespace %s of %s was not scanned for %s", n.id, n.names(), age.Round(time.Second))
 		}

@@ -37,6 +37,13 @@ func Since(i Instant) time.Duration { return Now().Sub(i) }
 // Until returns the time from now to an instant.
 func Until(i Instant) time.Duration { return i.Sub(Now()) }
 
+// StoppedTimer returns a timer that does not run before its first Reset.
+func StoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
 // Sleep waits. It returns false where ctx ended before.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)

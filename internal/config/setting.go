@@ -47,7 +47,7 @@ const (
 // usages are the help texts of the settings.
 var usages = map[string]string{
 	ConfigFile:        "YAML file with settings, read if it exists; a file that is named must exist; empty means none",
-	MonitorContainers: "containers to monitor: names, * patterns, project/service, label:key=value; ! excludes; empty means all",
+	MonitorContainers: "containers to monitor: " + model.SelectionHelp + "; empty means all",
 	WatchPorts:        "ports and ranges to report, such as 80,8000-8100/tcp,53/udp; empty means all",
 	Source:            "source of observations: auto (the best that works), ebpf, netlink or proc",
 	ScanInterval:      "time between two scans, 10ms to 1h",

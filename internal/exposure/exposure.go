@@ -1,5 +1,5 @@
-// Package exposure computes who can reach an endpoint, from what the engine says
-// about the containers of its namespace. It is pure: no I/O and no state.
+// Package exposure computes who can reach an endpoint, from the engine's description
+// of the containers of its namespace. It is pure: no I/O and no state.
 package exposure
 
 import (
@@ -9,23 +9,22 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Listening is what the exposure of an endpoint depends on, beside the containers
-// of its namespace.
+// Listening is the part of an endpoint on which its exposure depends.
 type Listening struct {
 	Protocol model.Protocol
 	Address  netip.Addr
 	Port     uint16
-	// IPv6Only says that a socket on the IPv6 wildcard takes no IPv4 traffic.
+	// IPv6Only means that a socket on the IPv6 wildcard takes no IPv4 traffic.
 	IPv6Only bool
-	// Host says that the namespace is the host's.
+	// Host means that the namespace is the host's.
 	Host bool
 }
 
 // Reach is who can reach an endpoint.
 type Reach struct {
-	// Exposure is empty where nothing is known of the namespace's networks.
+	// Exposure is empty where the networks of the namespace are not known.
 	Exposure model.Exposure
-	// Published are the host addresses that forward to it, as "address:port".
+	// Published are the host addresses that forward to it, as "address:port", IPv4 first.
 	Published []string
 }
 
@@ -47,7 +46,7 @@ func Of(l Listening, containers []*model.Container) Reach {
 		}
 	}
 	if !l.Address.IsUnspecified() && !engines {
-		// The engine forwards nothing to an address that it does not know.
+		// The engine forwards nothing to an address that it has not assigned.
 		return Reach{Exposure: networkOrLoopback(onNetwork)}
 	}
 	// The engine forwards to the container's IPv4 address, except from IPv6 to a
@@ -65,7 +64,7 @@ func Of(l Listening, containers []*model.Container) Reach {
 	return Reach{Exposure: networkOrLoopback(onNetwork)}
 }
 
-// Unseen returns who can reach an endpoint of whose namespace nothing is known.
+// Unseen returns who can reach an endpoint in a namespace that is not known.
 func Unseen(address netip.Addr) Reach {
 	if address.IsLoopback() {
 		return Reach{Exposure: model.Loopback}

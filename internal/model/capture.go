@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// View is what the capture knew at one moment. It is immutable: readers share it,
+// View is the state of the capture at one moment. It is immutable: readers share it,
 // and must not change what it refers to.
 type View struct {
-	// Version rises with each change of what is below.
+	// Version rises with each change of the fields below.
 	Version uint64
 	// Time is when the view was made, in UTC.
 	Time time.Time
@@ -21,17 +21,21 @@ type View struct {
 	Counters   Counters
 }
 
-// Counters are of the events since the start.
+// Named reports whether a running container has this name; it is a [Names].
+func (v *View) Named(name string) bool {
+	return slices.ContainsFunc(v.Containers, func(c ContainerState) bool { return c.Name == name })
+}
+
+// Counters count since the start.
 type Counters struct {
-	// Events counts them by type and source.
+	// Events counts events by type and source.
 	Events map[EventKind]uint64
 	// BurstOpened and BurstClosed are the sums of all bursts' counts.
 	BurstOpened, BurstClosed uint64
-	// Detection has, for each source that knows the exact moment of a change, the
+	// Detection has, for each source that observes the exact moment of a change, the
 	// time from that moment to its event.
 	Detection map[Source]Distribution
-	// Pipeline counts openings and closings at each stage that they pass, so that
-	// the stages can be compared: see [Stage].
+	// Pipeline counts openings and closings at each stage that they pass.
 	Pipeline []Stage
 }
 
@@ -44,8 +48,8 @@ type EventKind struct {
 
 // Distribution is a histogram of durations.
 type Distribution struct {
-	// Counts has, for each bound of [DetectionBounds], how many durations were up to
-	// it (each counted once, at its lowest bound), and last those above all bounds.
+	// Counts has the number of durations up to each of [DetectionBounds], each duration
+	// counted at its lowest bound only, and last the number of those above all bounds.
 	Counts []uint64
 	// Sum is in seconds.
 	Sum float64
@@ -54,39 +58,37 @@ type Distribution struct {
 // DetectionBounds are the upper bounds of Distribution.Counts, in seconds.
 var DetectionBounds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
-// Stage is a stage of the pipeline that openings and closings pass: what enters it
-// is what leaves it, one by one or counted, or is lost and counted as lost.
+// Stage is a stage of the pipeline that openings and closings pass. In a stage that
+// balances, In is the sum of Out, Counted, Held, Dropped and Lost.
 type Stage struct {
 	// Name is kernel, facts (of eBPF, one by one), counts (of eBPF), notifications (of the
 	// closing of sockets), changes (of endpoints), bursts, or the name of a sink.
 	Name string
-	// In entered the stage; Out left it one by one, Counted in a count; Held is
-	// still in it; Dropped was of no interest (not monitored, not selected, known
-	// already); Lost was lost, and is reported by gaps. In a stage that balances In
-	// is the sum of the others.
+	// In entered the stage. Out left it one by one, Counted in a count; Held has not left
+	// it yet. Dropped was of no interest (not monitored, not selected, known already).
+	// Lost was lost, and gaps report it.
 	In, Out, Counted, Held, Dropped, Lost uint64
 }
 
-// ContainerState is a running container and how it is watched. It is immutable
-// once it is handed on.
+// ContainerState is a running container and how it is watched. It is immutable.
 type ContainerState struct {
 	*Container
-	// Monitored says whether the container was selected.
+	// Monitored means that the container is selected.
 	Monitored bool
 	// Namespace is the container's network namespace; zero where it could not be
 	// identified.
 	Namespace Namespace
-	// Source tells of new endpoints there at present; empty where nothing does.
+	// Source reports new endpoints there at present; empty where nothing does.
 	Source Source
-	// LastScan is when the namespace was last looked at with success, in UTC;
-	// zero before the first time.
+	// LastScan is when the namespace was last scanned with success, in UTC; zero before
+	// the first time.
 	LastScan time.Time
-	// Stale says that the last look failed: what is known may be out of date.
+	// Stale means that the last scan failed: the state may be out of date.
 	Stale bool
 }
 
-// CaptureStatus tells how the capture goes. The JSON form is part of the HTTP
-// API's status.
+// CaptureStatus is the condition of the capture. The JSON form is part of the HTTP API's
+// status.
 type CaptureStatus struct {
 	// Host is the name of this host in events; empty until it is known.
 	Host string `json:"host,omitempty"`
@@ -96,17 +98,17 @@ type CaptureStatus struct {
 	Source    SourceStatus `json:"source"`
 	// Watchers has one entry for each namespace that is watched.
 	Watchers []WatcherStatus `json:"watchers"`
-	// Gaps is how many gap events there were, Overruns how often the kernel had
-	// more to tell than was read in time, and Lost how many events no consumer's
-	// queue could take; since the start.
+	// Gaps is the number of gap events, Overruns how often the kernel dropped reports that
+	// were not read in time, and Lost how many events a sink's queue dropped; since the
+	// start.
 	Gaps     uint64 `json:"gaps"`
 	Overruns uint64 `json:"overruns"`
 	Lost     uint64 `json:"lost_events"`
-	// Queues are the consumers' queues.
+	// Queues are the sinks' queues.
 	Queues []QueueStatus `json:"queues"`
 }
 
-// EngineStatus tells of the connection to the Docker Engine.
+// EngineStatus is the condition of the connection to the Docker Engine.
 type EngineStatus struct {
 	Connected bool `json:"connected"`
 	// Since is when it was connected, or when the connection was lost, in UTC.
@@ -120,47 +122,42 @@ type EngineStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
-// SourceStatus tells which sources are in use.
+// SourceStatus names the sources in use.
 type SourceStatus struct {
 	// Wanted is the setting: auto, ebpf, netlink or proc.
 	Wanted string `json:"wanted"`
-	// EBPF says that eBPF tells of every change on this host.
+	// EBPF means that eBPF reports every change on this host.
 	EBPF bool `json:"ebpf"`
-	// Destroy says that destroy notifications are received in every namespace
-	// that is watched.
+	// Destroy means that destroy notifications are received in every namespace that is
+	// watched.
 	Destroy bool `json:"destroy"`
 }
 
-// WatcherStatus tells of one namespace that is watched.
+// WatcherStatus is the condition of one namespace that is watched.
 type WatcherStatus struct {
 	Namespace Namespace `json:"-"`
 	// Name is the namespace as /proc shows it, "net:[4026531840]".
 	Name string `json:"namespace"`
-	// Host says that it is the host's own.
+	// Host means that it is the host's own.
 	Host    bool   `json:"host"`
 	Source  Source `json:"source,omitempty"`
 	Destroy bool   `json:"destroy"`
 	// Reason is why destroy notifications are not received although they could be.
 	Reason string `json:"reason,omitempty"`
-	// LastScan is when it was last looked at with success, in UTC.
+	// LastScan is when it was last scanned with success, in UTC.
 	LastScan time.Time `json:"last_scan_at,omitzero"`
 	Stale    bool      `json:"stale"`
 	// Containers are the names of the monitored ones, sorted.
 	Containers []string `json:"containers"`
 }
 
-// QueueStatus tells of the queue in front of one consumer of events.
+// QueueStatus is the fill of the queue in front of one sink.
 type QueueStatus struct {
-	// Name is the consumer: output, journal or live.
+	// Name is the sink: output, journal or live.
 	Name string `json:"name"`
 	// Length is how many events wait, of Capacity.
 	Length   int `json:"length"`
 	Capacity int `json:"capacity"`
 	// Dropped is how many it did not take since the start.
 	Dropped uint64 `json:"dropped"`
-}
-
-// Named reports whether a running container has this name; it is a [Names].
-func (v *View) Named(name string) bool {
-	return slices.ContainsFunc(v.Containers, func(c ContainerState) bool { return c.Name == name })
 }

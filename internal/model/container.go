@@ -10,7 +10,7 @@ const (
 )
 
 // Container is a running container as the engine describes it. A Container is
-// immutable once it is handed on: a change makes a new one.
+// immutable: a change makes a new one.
 type Container struct {
 	ID     string
 	Name   string // without the leading slash

@@ -26,7 +26,7 @@ func (f *Filter) All() bool {
 	return f.Containers.Empty() && f.Project == "" && len(f.Protocols) == 0 && f.Ports.Empty() && len(f.Exposures) == 0
 }
 
-// String returns a text that differs between filters that differ.
+// String returns a text that is the same for equal filters only.
 func (f *Filter) String() string {
 	transient := "both"
 	if f.Transient != nil {
@@ -35,7 +35,7 @@ func (f *Filter) String() string {
 	return fmt.Sprintf("%q %q %v %q %q %q %s", f.Containers, f.Project, f.Protocols, f.Ports, f.Exposures, f.Types, transient)
 }
 
-// Matcher returns what compares with the filter, among containers of some names.
+// Matcher returns a [Matcher] of the filter, among containers of some names.
 func (f *Filter) Matcher(names Names) *Matcher { return &Matcher{Filter: *f, names: names} }
 
 // Matcher compares endpoints and events with a filter. It is used by one goroutine at a
@@ -43,14 +43,14 @@ func (f *Filter) Matcher(names Names) *Matcher { return &Matcher{Filter: *f, nam
 type Matcher struct {
 	Filter
 	names Names
-	// last is the container that was compared last, and selected the result: endpoints
-	// and events come by container.
+	// last is the container that was compared last, and selected its result: endpoints
+	// and events come container by container.
 	last     *ContainerRef
 	selected bool
 }
 
 // Event reports whether an event is selected. A burst of several ports or protocols is
-// where any that is asked for may be among them.
+// selected where one that is asked for may be among them.
 func (m *Matcher) Event(e *Event) bool {
 	return contains(m.Types, e.Type) && (m.Transient == nil || *m.Transient == e.Transient) &&
 		(m.Listener(&e.Listener) || e.Type == Bursts && m.burst(&e.Listener))
@@ -58,7 +58,7 @@ func (m *Matcher) Event(e *Event) bool {
 
 func (m *Matcher) burst(l *Listener) bool {
 	return (l.Protocol == 0 || contains(m.Protocols, l.Protocol)) && contains(m.Exposures, l.Exposure) &&
-		(m.Ports.Empty() || m.Ports.MayContain(l.Protocol, l.Port)) && m.Container(l.Container)
+		(m.Ports.Empty() || m.Ports.mayContain(l.Protocol, l.Port)) && m.Container(l.Container)
 }
 
 // Listener reports whether an endpoint is selected.
@@ -86,7 +86,7 @@ func contains[T comparable](list []T, value T) bool {
 	return len(list) == 0 || slices.Contains(list, value)
 }
 
-// Types and Exposures are all there are, in the order of the documentation.
+// Types and Exposures have every value, in the order of the documentation.
 var (
 	Types     = []Type{Opened, Closed, Changed, Bursts, Gap}
 	Exposures = []Exposure{Loopback, Network, Published, Host}
@@ -102,9 +102,14 @@ func oneOf[T ~string](text string, all []T) (T, error) {
 	if slices.Contains(all, T(text)) {
 		return T(text), nil
 	}
-	words := make([]string, len(all))
-	for i, one := range all {
-		words[i] = string(one)
+	return "", fmt.Errorf("allowed are %s", Join(all, ", "))
+}
+
+// Join concatenates words, with separator between them.
+func Join[T ~string](words []T, separator string) string {
+	texts := make([]string, len(words))
+	for i, word := range words {
+		texts[i] = string(word)
 	}
-	return "", fmt.Errorf("allowed are %s", strings.Join(words, ", "))
+	return strings.Join(texts, separator)
 }

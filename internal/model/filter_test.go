@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The journal finds the same; see its
+// TestFilterOfBursts compares filters with bursts of one port and of several.
 func TestFilterOfBursts(t *testing.T) {
 	web := &ContainerRef{ID: "x", Name: "web"}
 	one := Event{Type: Bursts, Listener: Listener{Container: web, Protocol: TCP, Port: 80}, Burst: &Burst{PortCount: 1}}

@@ -1,9 +1,9 @@
 // Package model holds the words of portwatcher as Go types: container,
 // network namespace, socket, endpoint, process, exposure and event.
 //
-// It does no I/O and imports nothing of the project, so that every other
-// package can speak the same language. The JSON form of [Event] and [Open] is
-// a contract with users: fields are added, never renamed.
+// It does no I/O and imports nothing of the project, so that every package can
+// use it. The JSON form of [Event] and [Open] is a contract with users: fields
+// are added, never renamed.
 package model
 
 import (
@@ -46,7 +46,7 @@ func (p *Protocol) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("protocol %q: want tcp or udp", text)
+	return fmt.Errorf("protocol %q: allowed are tcp, udp", text)
 }
 
 // Namespace identifies a network namespace on one host, for as long as
@@ -69,9 +69,9 @@ type Socket struct {
 	// Address is the local address. An IPv4-mapped IPv6 address is unmapped.
 	Address netip.Addr
 	Port    uint16
-	// IPv6Only says that a socket on the IPv6 wildcard takes no IPv4 traffic.
+	// IPv6Only means that a socket on the IPv6 wildcard takes no IPv4 traffic.
 	IPv6Only bool
-	// AutoBound says that the kernel chose the port (autobind, or bind to 0).
+	// AutoBound means that the kernel chose the port (autobind, or bind to 0).
 	AutoBound bool
 	// Inode is the number of the socket's inode as in /proc/<pid>/fd, or 0
 	// where the source does not know it.
@@ -89,7 +89,7 @@ type Socket struct {
 // gets there.
 const MadeUpCookie = 1 << 63
 
-// HasMadeUpCookie says whether the cookie is made from the inode.
+// HasMadeUpCookie reports whether the cookie is made from the inode.
 func (s *Socket) HasMadeUpCookie() bool { return s.Cookie>>32 == MadeUpCookie>>32 }
 
 // Endpoint is where something listens: it is open while at least one of its
@@ -112,22 +112,7 @@ func (e Endpoint) Compare(other Endpoint) int {
 	)
 }
 
-// Process is a process that holds a socket. A value that is not known is
-// absent: zero, or nil for UID.
-type Process struct {
-	// PID is the process id in the host's pid namespace.
-	PID int `json:"pid"`
-	// ContainerPID is the process id inside the container (innermost NSpid).
-	ContainerPID int `json:"container_pid,omitempty"`
-	// Name is the command name (comm), at most 15 bytes.
-	Name string `json:"name,omitempty"`
-	// Executable is the path inside the container's file system.
-	Executable string `json:"executable,omitempty"`
-	// UID is the effective user id in the initial user namespace.
-	UID *uint32 `json:"uid,omitempty"`
-}
-
-// Exposure says who can reach an endpoint.
+// Exposure is who can reach an endpoint.
 type Exposure string
 
 const (
@@ -141,7 +126,7 @@ const (
 	Host Exposure = "host"
 )
 
-// Source says what told of an event.
+// Source is what observed an event.
 type Source string
 
 const (
@@ -155,13 +140,13 @@ const (
 	SourceRestart Source = "restart"
 )
 
-// Type says what an event is.
+// Type is the kind of an event.
 type Type string
 
 const (
 	Opened Type = "opened"
 	Closed Type = "closed"
-	// Changed: another process took the endpoint over.
+	// Changed: another process holds the endpoint.
 	Changed Type = "changed"
 	// Bursts: openings and closings of one container that were counted instead of
 	// reported one by one; see [Burst].
@@ -188,15 +173,15 @@ func (c *ContainerRef) Same(other *ContainerRef) bool {
 	return c.ID == other.ID && c.Name == other.Name && c.Image == other.Image && c.Project == other.Project && c.Service == other.Service
 }
 
-// Listener is what events and lists of open endpoints say alike.
+// Listener is the part that events and lists of open endpoints have in common.
 type Listener struct {
 	Host      string        `json:"host,omitempty"`
 	Container *ContainerRef `json:"container,omitempty"`
 	Protocol  Protocol      `json:"protocol,omitzero"`
 	Address   netip.Addr    `json:"address,omitzero"`
-	// IPv6Only says that what listens on the IPv6 wildcard takes no IPv4 traffic
+	// IPv6Only means that a listener on the IPv6 wildcard takes no IPv4 traffic
 	// (IPV6_V6ONLY, ipv6(7)). False where it takes both, where the source does not
-	// tell (proc), and on every other address.
+	// report it (proc), and on every other address.
 	IPv6Only  bool      `json:"ipv6_only,omitempty"`
 	Port      uint16    `json:"port,omitempty"`
 	Processes []Process `json:"processes,omitempty"`
@@ -207,16 +192,15 @@ type Listener struct {
 }
 
 // Event is an endpoint that opened, closed or changed its owner, a burst, or a gap
-// in what was seen. It is immutable once it has left the capture: consumers share
-// it.
+// in what was observed. It is immutable: the sinks share it.
 type Event struct {
 	// ID rises by one for each event.
 	ID uint64 `json:"id"`
-	// Time is when it happened, as exactly as the source knows, in UTC.
+	// Time is when it happened, as exactly as the source observed it, in UTC.
 	Time time.Time `json:"time"`
 	Type Type      `json:"type"`
 	Listener
-	// Transient says that the endpoint opened and closed between two looks.
+	// Transient means that the endpoint opened and closed between two snapshots.
 	Transient bool `json:"transient"`
 	// OpenedAt and OpenSeconds belong to closed events.
 	OpenedAt    time.Time `json:"opened_at,omitzero"`
@@ -225,8 +209,8 @@ type Event struct {
 	// closings that the gap stands for; 0 where it is not known.
 	Reason string `json:"reason,omitempty"`
 	Lost   uint64 `json:"lost,omitempty"`
-	// Burst belongs to burst events, and is nil in others. Its fields stand beside
-	// the others in the JSON form.
+	// Burst belongs to burst events, and is nil in others. The JSON form has its fields
+	// beside the others.
 	*Burst
 }
 
@@ -247,8 +231,8 @@ type Burst struct {
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
 	// Ports are the distinct ports, in rising order, MaxBurstPorts of them at most.
-	// PortCount is their number; where the kernel had no room to tell the ports
-	// apart, the least that it can be.
+	// PortCount is their number; where the kernel had no room to distinguish the ports,
+	// the least that it can be.
 	Ports     []uint16 `json:"ports,omitempty"`
 	PortCount int      `json:"port_count"`
 }

@@ -85,9 +85,9 @@ func (s PortSet) Contains(protocol Protocol, number uint16) bool {
 	})
 }
 
-// MayContain is Contains for a port of which the protocol or the number may not be
-// known, and are 0 then: any that is in the set may be it.
-func (s PortSet) MayContain(protocol Protocol, number uint16) bool {
+// mayContain is Contains for a port whose protocol or number may be unknown, which is 0:
+// each member of the set may be it.
+func (s PortSet) mayContain(protocol Protocol, number uint16) bool {
 	return slices.ContainsFunc(s.ranges, func(r portRange) bool {
 		return (number == 0 || number >= r.first && number <= r.last) && (r.protocol == 0 || protocol == 0 || r.protocol == protocol)
 	})

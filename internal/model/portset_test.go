@@ -62,7 +62,7 @@ func TestPortsOfOneProtocol(t *testing.T) {
 		number   uint16
 		want     bool
 	}{{0, 0, true}, {UDP, 0, true}, {UDP, 80, false}, {0, 80, true}, {0, 81, false}} {
-		if set.MayContain(test.protocol, test.number) != test.want {
+		if set.mayContain(test.protocol, test.number) != test.want {
 			t.Errorf("may contain %d of %v: %v", test.number, test.protocol, !test.want)
 		}
 	}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -9,21 +10,23 @@ import (
 	"unicode"
 )
 
-// Selection selects containers by the one grammar that every setting, flag and
-// parameter uses; see [ParseSelection]. Its zero value selects every container. It is
-// immutable.
+// Selection selects containers by the one grammar of every setting, flag and parameter;
+// see [ParseSelection]. Its zero value selects every container. It is immutable.
 type Selection struct {
 	include []entry
 	exclude []entry
 }
 
-// entry is one word of a selection.
 type entry struct {
 	text    string // as written
 	matches func(*ContainerRef) bool
 	// service is the word if it can be a Compose service as well as a name.
 	service string
+	label   bool // matches depends on labels
 }
+
+// SelectionHelp describes the grammar of [ParseSelection] in the help of flags and settings.
+const SelectionHelp = "names, Compose services, project/service, patterns with * ? [a-z], label:key=value; ! excludes"
 
 // ParseSelection parses a list separated by commas or blanks:
 //
@@ -36,8 +39,8 @@ type entry struct {
 //     patterns
 //   - ! before an entry excludes, and exclusion wins
 //
-// No entry means every container; only exclusions mean every one but those. The error
-// is an [*EntryError].
+// No entry means every container; exclusions alone mean every container but those. The
+// error is an [*EntryError].
 func ParseSelection(text string) (Selection, error) {
 	var selection Selection
 	for _, word := range Words(text) {
@@ -62,7 +65,7 @@ var identifier = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
 func parseEntry(word string) (entry, error) {
 	if label, found := strings.CutPrefix(word, "label:"); found {
 		matches, err := parseLabel(label)
-		return entry{matches: matches}, err
+		return entry{matches: matches, label: true}, err
 	}
 	if strings.Contains(word, "/") {
 		matches, err := parseService(word)
@@ -84,7 +87,7 @@ func parseEntry(word string) (entry, error) {
 func parseLabel(label string) (func(*ContainerRef) bool, error) {
 	key, value, hasValue := strings.Cut(label, "=")
 	if key == "" {
-		return nil, fmt.Errorf("allowed are label:key and label:key=value")
+		return nil, errors.New("allowed are label:key and label:key=value")
 	}
 	if !hasValue {
 		return func(c *ContainerRef) bool { _, found := c.Labels[key]; return found }, nil
@@ -102,7 +105,7 @@ func parseLabel(label string) (func(*ContainerRef) bool, error) {
 func parseService(word string) (func(*ContainerRef) bool, error) {
 	left, right, _ := strings.Cut(word, "/")
 	if left == "" || right == "" || strings.Contains(right, "/") {
-		return nil, fmt.Errorf("allowed is project/service, with * for any")
+		return nil, errors.New("allowed is project/service, with * for any")
 	}
 	project, err := parseName(left)
 	if err != nil {
@@ -117,19 +120,19 @@ func parseService(word string) (func(*ContainerRef) bool, error) {
 	}, nil
 }
 
-// nameCharacters are those of the names of containers, projects and services,
-// and of patterns. A word with another one is a mistake: it matches nothing.
+// nameCharacters are the characters of the names of containers, projects and services,
+// and of patterns. A word with another character could match nothing.
 // Source: https://docs.docker.com/reference/api/engine/ (ContainerCreate: name).
 var nameCharacters = regexp.MustCompile(`^[a-zA-Z0-9_.*?[\]^-]+$`)
 
 func parseName(word string) (func(string) bool, error) {
 	if !nameCharacters.MatchString(word) {
-		return nil, fmt.Errorf("allowed are names of letters, digits, _ . - and patterns of * ? [a-z], project/service, label:key=value, and ! before each")
+		return nil, errors.New("allowed are names of letters, digits, _ . - and patterns of * ? [a-z], project/service, label:key=value, and ! before each")
 	}
 	return parsePattern(word)
 }
 
-// patternCharacters begin the parts of a pattern that stand for others.
+// patternCharacters begin the parts of a pattern that stand for other characters.
 const patternCharacters = "*?["
 
 // parsePattern translates a pattern to a regular expression, which takes
@@ -177,7 +180,7 @@ func parseClass(text string) (class string, length int, err error) {
 	length = len(inside) + 2
 	members, negated := strings.CutPrefix(inside, "^")
 	if !closed || members == "" {
-		return "", 0, fmt.Errorf("allowed are classes as in [abc], [a-z] and [^a-z]")
+		return "", 0, errors.New("allowed are classes as in [abc], [a-z] and [^a-z]")
 	}
 	var expression strings.Builder
 	expression.WriteByte('[')
@@ -200,8 +203,8 @@ func parseClass(text string) (class string, length int, err error) {
 	return expression.String(), length, nil
 }
 
-// Names returns whether a container has exactly this name. A [Selection] asks it whether a
-// word that is a Compose service is another container's name.
+// Names reports whether a container has exactly this name. A [Selection] calls it for a
+// word that is a Compose service, which may be another container's name.
 type Names func(name string) bool
 
 // NamesOf returns the names of some containers.
@@ -222,16 +225,8 @@ func NamesIn(open []Open) Names {
 
 // Matches reports whether a container is selected, among containers of some names.
 func (s Selection) Matches(c *ContainerRef, names Names) bool {
-	return !matchesAny(s.exclude, c, names) && (len(s.include) == 0 || matchesAny(s.include, c, names))
-}
-
-func matchesAny(entries []entry, c *ContainerRef, names Names) bool {
-	for i := range entries {
-		if entries[i].selects(c, names) {
-			return true
-		}
-	}
-	return false
+	selects := func(e entry) bool { return e.selects(c, names) }
+	return !slices.ContainsFunc(s.exclude, selects) && (len(s.include) == 0 || slices.ContainsFunc(s.include, selects))
 }
 
 func (e *entry) selects(c *ContainerRef, names Names) bool {
@@ -241,14 +236,12 @@ func (e *entry) selects(c *ContainerRef, names Names) bool {
 // DependsOn reports whether what is selected may depend on whether a container of this
 // name exists.
 func (s Selection) DependsOn(name string) bool {
-	for _, entries := range [][]entry{s.include, s.exclude} {
-		for i := range entries {
-			if entries[i].service == name {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(slices.Concat(s.include, s.exclude), func(e entry) bool { return e.service == name })
+}
+
+// UsesLabels reports whether an entry selects by labels.
+func (s Selection) UsesLabels() bool {
+	return slices.ContainsFunc(slices.Concat(s.include, s.exclude), func(e entry) bool { return e.label })
 }
 
 // Empty reports whether the selection selects every container.
@@ -259,14 +252,10 @@ func (s Selection) Empty() bool { return len(s.include)+len(s.exclude) == 0 }
 func (s Selection) Unmatched(containers []*ContainerRef) []string {
 	names := NamesOf(containers)
 	var unmatched []string
-next:
-	for i := range s.include {
-		for _, c := range containers {
-			if s.include[i].selects(c, names) {
-				continue next
-			}
+	for _, e := range s.include {
+		if !slices.ContainsFunc(containers, func(c *ContainerRef) bool { return e.selects(c, names) }) {
+			unmatched = append(unmatched, e.text)
 		}
-		unmatched = append(unmatched, s.include[i].text)
 	}
 	return unmatched
 }
@@ -274,10 +263,7 @@ next:
 // String returns the form that [ParseSelection] reads.
 func (s Selection) String() string {
 	words := make([]string, 0, len(s.include)+len(s.exclude))
-	for _, e := range s.include {
-		words = append(words, e.text)
-	}
-	for _, e := range s.exclude {
+	for _, e := range slices.Concat(s.include, s.exclude) {
 		words = append(words, e.text)
 	}
 	return strings.Join(words, ",")
@@ -288,7 +274,7 @@ func Words(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
-// EntryError reports which entry of a list is wrong. It is one line.
+// EntryError reports which entry of a list is wrong. Its text is one line.
 type EntryError struct {
 	Entry string
 	Err   error // what is wrong, or what is allowed

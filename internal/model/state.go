@@ -1,10 +1,10 @@
 package model
 
-// State is an endpoint that is open, with what its sockets are recognised by
+// State is an open endpoint, with the identities by which its sockets are recognised
 // when portwatcher starts again.
 type State struct {
 	Open
-	// Sockets is nil where they are not known.
+	// Sockets is nil where the sockets are not known.
 	Sockets *Sockets `json:"sockets,omitempty"`
 }
 
@@ -15,9 +15,8 @@ type Sockets struct {
 	// inode is 0 where it is not known.
 	Cookies []uint64 `json:"cookies"`
 	Inodes  []uint32 `json:"inodes"`
-	// ByInode says that the cookies are made up from inodes: the source was
-	// /proc.
+	// ByInode means that the cookies are made from inodes: the source was /proc.
 	ByInode bool `json:"by_inode,omitempty"`
-	// IPv6Only says that none of them takes IPv4 traffic.
+	// IPv6Only means that none of them takes IPv4 traffic.
 	IPv6Only bool `json:"ipv6_only,omitempty"`
 }

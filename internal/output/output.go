@@ -1,13 +1,12 @@
-// Package output writes events and lists of open endpoints to standard output,
-// for people and as JSON.
+// Package output writes events and lists of open endpoints, as text for people and as
+// JSON.
 //
-// What comes from inside a container (names of processes) is not trusted: text
-// for people never carries control characters of it to the terminal.
+// What comes from inside a container (names of processes) is not trusted: text for
+// people never carries control characters of it to the terminal.
 package output
 
 import (
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"portwatcher/internal/model"
 )
 
-// timeLayout is RFC 3339 with milliseconds.
 const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 
 // Format is how events are written.
@@ -27,24 +25,18 @@ const (
 	JSON Format = "json"
 )
 
-// WriteEvent writes one event as one line.
-func WriteEvent(w io.Writer, format Format, e *model.Event) error {
-	_, err := w.Write(AppendEvent(nil, format, e))
-	return err
-}
-
 // AppendEvent appends one event as one line.
 func AppendEvent(dst []byte, format Format, e *model.Event) []byte {
 	if format == JSON {
 		dst = AppendJSON(dst, e)
 	} else {
-		dst = append(dst, EventText(e)...)
+		dst = append(dst, eventText(e)...)
 	}
 	return append(dst, '\n')
 }
 
-// EventText describes an event in one line, without the line's end.
-func EventText(e *model.Event) string {
+// eventText describes an event in one line, without the line's end.
+func eventText(e *model.Event) string {
 	var b strings.Builder
 	b.WriteString(e.Time.UTC().Format(timeLayout) + " ")
 	if e.Container != nil {
@@ -76,8 +68,8 @@ func EventText(e *model.Event) string {
 	return b.String()
 }
 
-// AddressText is where something listens, "::" where that takes IPv4 too or it
-// is not known whether, else ":: (IPv6 only)".
+// AddressText returns the address of a listener: "::" where that takes IPv4 too or
+// may do so, else ":: (IPv6 only)".
 func AddressText(l *model.Listener) string {
 	text := Printable(l.Address.String()) // a zone is free text
 	if l.IPv6Only {
@@ -93,8 +85,8 @@ func processesText(before string, processes []model.Process) string {
 	return before + ProcessList(processes, len(processes)) + ")"
 }
 
-// ProcessList names up to most processes, "1827 nginx, 1830 nginx", and counts
-// the others.
+// ProcessList names at most so many processes, "1827 nginx, 1830 nginx", and counts the
+// others.
 func ProcessList(processes []model.Process, most int) string {
 	var b strings.Builder
 	for i, p := range processes {
@@ -125,7 +117,7 @@ func exposureText(l *model.Listener) string {
 	return ""
 }
 
-// DurationText is short and exact enough for people: "12.3s", "4m10s", "26h3m".
+// DurationText writes a duration for people: "12.3s", "4m10s", "26h3m".
 func DurationText(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
 	switch {
@@ -141,8 +133,7 @@ func DurationText(seconds float64) string {
 	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 }
 
-// Printable replaces what could steer a terminal or break the line: text from a
-// container is not trusted.
+// Printable replaces the characters that could steer a terminal or break the line.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {

@@ -56,11 +56,7 @@ func TestEventJSON(t *testing.T) {
 		{model.Event{ID: 44, Time: opened.Time, Type: model.Gap, Reason: "7 events were dropped"},
 			`{"id":44,"time":"2026-11-22T18:36:28.123456789Z","type":"gap","transient":false,"reason":"7 events were dropped"}`},
 	} {
-		var b bytes.Buffer
-		if err := WriteEvent(&b, JSON, &test.event); err != nil {
-			t.Fatal(err)
-		}
-		if got := b.String(); got != test.want+"\n" {
+		if got := string(AppendEvent(nil, JSON, &test.event)); got != test.want+"\n" {
 			t.Errorf("got  %s\nwant %s", got, test.want)
 		}
 	}
@@ -99,7 +95,7 @@ func TestEventText(t *testing.T) {
 			e.Exposure = model.Host
 		}), "2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 (pids: 1 a?[2Jb?c, 2) on the host's network"},
 	} {
-		if got := EventText(test.event); got != test.want {
+		if got := eventText(test.event); got != test.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", test.name, got, test.want)
 		}
 	}

@@ -52,11 +52,11 @@ func mergeWildcards(open []model.Open) []row {
 			continue
 		}
 		first := &rows[i]
-		first.addresses += ", " + r.Address.String() // both families: "IPv6 only" would tell nothing
+		first.addresses += ", " + r.Address.String() // both families: "IPv6 only" would mislead
 		if first.Exposure != model.Published && r.Exposure == model.Published {
 			first.Exposure, first.Published = r.Exposure, r.Published
 		}
-		first.Processes = mergeProcesses(first.Processes, r.Processes)
+		first.Processes = model.MergeProcesses(first.Processes, r.Processes)
 	}
 	return rows
 }
@@ -64,12 +64,6 @@ func mergeWildcards(open []model.Open) []row {
 func mergeable(a, b *model.Listener) bool {
 	return a.Container.ID == b.Container.ID && a.Port == b.Port && a.Protocol == b.Protocol &&
 		a.Address == netip.IPv4Unspecified() && b.Address == netip.IPv6Unspecified()
-}
-
-func mergeProcesses(a, b []model.Process) []model.Process {
-	all := slices.Concat(a, b)
-	slices.SortStableFunc(all, func(p, q model.Process) int { return p.PID - q.PID })
-	return slices.CompactFunc(all, func(p, q model.Process) bool { return p.PID == q.PID })
 }
 
 func exposureCell(l *model.Listener) string {

@@ -293,7 +293,7 @@ func TestBadParametersAreNamed(t *testing.T) {
 		"status?%ff=1":                            "\uFFFD",
 	} {
 		p := s.problem(t, http.StatusBadRequest, "/api/v1/"+query)
-		if p.Parameter != parameter || !strings.Contains(p.Detail, "allowed are") {
+		if p.Parameter != parameter || !strings.Contains(p.Detail, "allowed ") {
 			t.Errorf("%s: %+v", query, p)
 		}
 	}

@@ -234,11 +234,13 @@ func (p *parameters) ports() model.PortSet {
 
 // wrongEntry takes the error of a list.
 func (p *parameters) wrongEntry(name string, err error) {
-	entry, allowed := "", err.Error()
+	entry, reason := "", err.Error()
 	if wrong, ok := errors.AsType[*model.EntryError](err); ok {
-		entry, allowed = wrong.Entry, wrong.Err.Error()
+		entry, reason = wrong.Entry, wrong.Err.Error()
 	}
-	p.wrong(name, entry, strings.TrimPrefix(allowed, "allowed are "))
+	if p.err == nil {
+		p.err = wrongParameter(name, entry, reason)
+	}
 }
 
 // filter parses what selects endpoints and events. A parameter that the route

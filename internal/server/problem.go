@@ -20,15 +20,20 @@ func newProblem(status int, detail string) *api.Problem {
 	return &api.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail}
 }
 
-// badParameter says what is wrong with a query parameter.
+// badParameter returns the error of a query parameter that is none of the allowed values.
 func badParameter(name, value, allowed string) *api.Problem {
+	return wrongParameter(name, value, "allowed are "+allowed)
+}
+
+// wrongParameter returns the error of a query parameter, with its reason.
+func wrongParameter(name, value, reason string) *api.Problem {
 	// A long value is told in part: the answer is no place for it.
 	const most = 200
 	if len(value) > most {
 		value = strings.ToValidUTF8(value[:most], "") + "…"
 	}
 	value = strings.ToValidUTF8(value, "\uFFFD")
-	p := newProblem(http.StatusBadRequest, fmt.Sprintf("%s: %q: allowed are %s", name, value, allowed))
+	p := newProblem(http.StatusBadRequest, fmt.Sprintf("%s: %q: %s", name, value, reason))
 	p.Parameter, p.Value = name, value
 	return p
 }

@@ -1,15 +1,14 @@
-// Package sink is what stands between the capture and those who consume its
-// events: the one bounded queue type, and the writer of standard output.
+// Package sink has the one bounded queue type, which stands between the capture and
+// each sink of its events, and the writer of standard output.
 //
 // Invariants:
 //
-//   - The capture never waits for a consumer: a queue takes a value or refuses it
-//     at once.
+//   - The capture never waits for a sink: a queue takes or drops a value at once.
 //   - Each container has a share of a queue, so that one container's storm does
 //     not take the room of another's events.
 //   - Values leave in the order in which they came.
-//   - What a queue refuses is counted, and the caller reports it: as a burst where
-//     [Queue.Room] shows the lack in time, else as a gap.
+//   - A queue counts what it drops, and the caller reports it: as a burst where
+//     [Queue.Room] shows the lack of room in time, else as a gap.
 package sink
 
 import (
@@ -18,15 +17,14 @@ import (
 )
 
 // Queue is a bounded queue of values, each of one container, in front of one
-// consumer. It takes memory as it fills and gives it back when it is empty.
+// consumer. It allocates memory as it fills and frees it when it is empty.
 //
-// While less than half of it is full it takes everything. Beyond, it refuses the
-// values of a container of which a whole share waits; from then on until less than
-// half a share waits, so that one slow moment of the consumer is one gap. When all
-// but the reserve for [Queue.Force] is full it refuses all, until a quarter of its
-// capacity is free.
+// While less than half of it is full it takes everything. Beyond, it drops the values
+// of a container of which a whole share waits, until less than half a share waits, so
+// that one slow moment of the consumer is one gap. When all but the reserve for
+// [Queue.Force] is full it drops everything, until a quarter of its capacity is free.
 //
-// All methods are safe for concurrent use. One consumer at a time calls Take,
+// All methods are safe for concurrent use. One consumer at a time calls Take and
 // Enough, and receives from Ready.
 type Queue[T any] struct {
 	name            string
@@ -66,16 +64,16 @@ type item[T any] struct {
 type tally struct {
 	key     string
 	waiting int
-	// crowded is set when a share waits, and refused when a value was refused for
-	// that, until less than half a share waits.
+	// crowded is set when a share waits, and refused when a value was dropped for that
+	// reason, until less than half a share waits.
 	crowded, refused bool
 }
 
 // maxUnused bounds how many tallies are kept for reuse.
 const maxUnused = 256
 
-// NewQueue returns a queue of at most capacity values, and about share values of
-// each container. The name is the consumer's, as in the status.
+// NewQueue returns a queue of at most capacity values, and about share values of each
+// container. The name is that of the consumer, for the status.
 func NewQueue[T any](name string, capacity, share int) *Queue[T] {
 	return &Queue[T]{
 		name: name, capacity: capacity, share: share, began: time.Now(),
@@ -86,8 +84,8 @@ func NewQueue[T any](name string, capacity, share int) *Queue[T] {
 // reserve is the room that only Force uses.
 func (q *Queue[T]) reserve() int { return q.capacity / 16 }
 
-// Offer takes a value of the container with the id key, or refuses it at once. The
-// values that belong to no container, whose key is "", have a share together.
+// Offer takes a value of the container with the id key, or drops and counts it. The
+// values that belong to no container, whose key is "", share one share.
 func (q *Queue[T]) Offer(key string, v T) (accepted bool) {
 	arrived := time.Since(q.began)
 	q.mutex.Lock()
@@ -107,10 +105,10 @@ func (q *Queue[T]) Offer(key string, v T) (accepted bool) {
 	return true
 }
 
-// Room says whether the queue has room for a value of a container within its
-// share. It turns false as soon as a share waits, or Offer refuses, and true again
-// when less than half a share waits. Where it is false the capture counts a
-// container's openings and closings instead of offering each.
+// Room reports whether the queue has room for a value of a container within its share.
+// It turns false when a share waits, or Offer drops, and true again when less than half
+// a share waits. Where it is false the capture counts a container's openings and
+// closings instead of offering each.
 func (q *Queue[T]) Room(key string) bool {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
@@ -121,10 +119,10 @@ func (q *Queue[T]) Room(key string) bool {
 	return t == nil || !t.crowded && !t.refused
 }
 
-// Force takes a value as long as the queue has any room, also beyond the share and
-// in the reserve, a sixteenth of the capacity. It is for the few values that stand
-// for many: bursts and gaps. A refusal is not counted as dropped: the caller keeps
-// the value and tries again.
+// Force takes a value as long as the queue has any room, also beyond the share and in
+// the reserve, a sixteenth of the capacity. It is for the few values that stand for
+// many: bursts and gaps. Where it returns false nothing is counted as dropped: the
+// caller keeps the value and tries again.
 func (q *Queue[T]) Force(key string, v T) (accepted bool) {
 	arrived := time.Since(q.began)
 	q.mutex.Lock()
@@ -136,8 +134,8 @@ func (q *Queue[T]) Force(key string, v T) (accepted bool) {
 	return true
 }
 
-// put adds a value. The caller holds the lock, here and below. The tally is that of
-// the key; nil where none of its values waits.
+// put adds a value. The tally is that of the key; nil where none of its values waits.
+// The caller holds the lock, as for newTally, extend, next and release.
 func (q *Queue[T]) put(key string, t *tally, v T, arrived time.Duration) {
 	if t == nil {
 		t = q.newTally(key)
@@ -170,7 +168,6 @@ func (q *Queue[T]) newTally(key string) *tally {
 	return t
 }
 
-// extend adds a block.
 func (q *Queue[T]) extend() {
 	b := q.spare
 	if q.spare = nil; b == nil {
@@ -187,7 +184,7 @@ func (q *Queue[T]) extend() {
 // Take appends at most limit values to dst, oldest first. It never blocks.
 func (q *Queue[T]) Take(dst []T, limit int) []T {
 	for limit > 0 {
-		// A few at a time, so that the capture does not wait for the lock.
+		// A few at a time: the capture may wait for the lock.
 		few := min(limit, blockLength)
 		before := len(dst)
 		if dst = q.takeFew(dst, few); len(dst)-before < few {
@@ -215,7 +212,6 @@ func (q *Queue[T]) takeFew(dst []T, limit int) []T {
 	return dst
 }
 
-// next removes the oldest value.
 func (q *Queue[T]) next() T {
 	oldest := &q.first.items[q.head]
 	v := oldest.value
@@ -235,7 +231,6 @@ func (q *Queue[T]) next() T {
 	return v
 }
 
-// release notes that a value of a container has left.
 func (q *Queue[T]) release(t *tally) {
 	t.waiting--
 	if t.waiting == 0 || t.waiting < q.share/2 {
@@ -250,12 +245,12 @@ func (q *Queue[T]) release(t *tally) {
 	}
 }
 
-// Ready returns a channel, of capacity 1, that has a signal whenever something
-// waits. Who receives it calls Take: that signals anew where more is left.
+// Ready returns a channel, of capacity 1, that has a signal whenever a value waits. The
+// receiver calls Take, which signals again where more is left.
 func (q *Queue[T]) Ready() <-chan struct{} { return q.ready }
 
-// Enough returns a channel, of capacity 1, that gets a signal when count values
-// wait, or at once if they do. It holds until the next call.
+// Enough returns a channel, of capacity 1, that gets a signal when count values wait,
+// or at once if they do. It is valid until the next call.
 func (q *Queue[T]) Enough(count int) <-chan struct{} {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
@@ -267,8 +262,7 @@ func (q *Queue[T]) Enough(count int) <-chan struct{} {
 	return q.enough
 }
 
-// CloseEmpty makes the queue refuse everything from now on if it is empty, and says
-// whether it was.
+// CloseEmpty closes the queue if it is empty, and reports whether it was.
 func (q *Queue[T]) CloseEmpty() (empty bool) {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
@@ -276,28 +270,27 @@ func (q *Queue[T]) CloseEmpty() (empty bool) {
 	return q.n == 0
 }
 
-// Close makes the queue refuse everything from now on. What waits can still be
-// taken.
+// Close makes the queue drop everything that comes from now on. Take returns what waits.
 func (q *Queue[T]) Close() {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
 	q.closed = true
 }
 
-// Status is how a queue does.
+// Status is the condition of a queue.
 type Status struct {
-	// Name is the consumer's.
+	// Name is that of the consumer.
 	Name string
 	// Length is how many values wait, of Capacity.
 	Length, Capacity int
-	// Taken is how many the queue took, and Dropped how many Offer refused, since
+	// Taken is how many values the queue took, and Dropped how many Offer dropped, since
 	// the queue was made.
 	Taken, Dropped uint64
 	// Oldest is how long the oldest value has waited; 0 where none waits.
 	Oldest time.Duration
 }
 
-// Status returns how the queue does.
+// Status returns the condition of the queue.
 func (q *Queue[T]) Status() Status {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()

@@ -112,15 +112,15 @@ func TestQueueDoesAsItsModel(t *testing.T) {
 					}
 				case 1:
 					if got, want := q.Force(v.key, v), m.force(v); got != want {
-						t.Fatalf("step %d: Force says %v, want %v", number, got, want)
+						t.Fatalf("step %d: Force returns %v, want %v", number, got, want)
 					}
 				default:
 					if got, want := q.Offer(v.key, v), m.offer(v); got != want {
-						t.Fatalf("step %d: Offer says %v, want %v", number, got, want)
+						t.Fatalf("step %d: Offer returns %v, want %v", number, got, want)
 					}
 				}
 				if got, want := q.Room(v.key), m.room(v.key); got != want {
-					t.Fatalf("step %d: Room says %v, want %v", number, got, want)
+					t.Fatalf("step %d: Room returns %v, want %v", number, got, want)
 				}
 				if s := q.Status(); s.Length != len(m.waiting) || s.Taken != m.taken || s.Dropped != m.dropped {
 					t.Fatalf("step %d: status %+v, want %d waiting, %d taken, %d dropped", number, s, len(m.waiting), m.taken, m.dropped)

@@ -14,12 +14,12 @@ const (
 	// outputCapacity is how many events wait for a slow reader of standard output,
 	// and outputShare how many of one container.
 	outputCapacity, outputShare = 1 << 17, 1 << 13
-	// outputBatch is how many events are taken at a time, and outputBuffer about how
-	// many bytes are written at a time.
+	// outputBatch is how many events are taken at a time, and outputBuffer about how many
+	// bytes are written at a time.
 	outputBatch, outputBuffer = 256, 64 << 10
 )
 
-// DrainTime is how long a stopping program waits for [Writer.Run] at most.
+// DrainTime is the longest time that a stopping program waits for [Writer.Run].
 const DrainTime = 500 * time.Millisecond
 
 // Writer writes events to standard output, behind a [Queue] of its own.
@@ -40,9 +40,8 @@ func newWriter(w io.Writer, format output.Format, capacity, share int) *Writer {
 	return &Writer{Queue: NewQueue[*model.Event]("output", capacity, share), w: w, format: format}
 }
 
-// Run writes events as they come until ctx ends, and then those that wait. It
-// returns the first error of the writer. A writer that blocks holds it up: who
-// cannot wait does not wait for Run.
+// Run writes events as they come until ctx ends, and then those that wait. It returns
+// the first error of the writer. It blocks as long as the writer blocks.
 func (w *Writer) Run(ctx context.Context) error {
 	for {
 		select {
@@ -56,7 +55,6 @@ func (w *Writer) Run(ctx context.Context) error {
 	}
 }
 
-// writeWaiting writes all that waits.
 func (w *Writer) writeWaiting() error {
 	var batch [outputBatch]*model.Event
 	for {

@@ -23,7 +23,7 @@ var opened = model.Event{
 	},
 }
 
-// blocked is a writer that nobody reads until it is released.
+// blocked is a writer that blocks until it is released.
 type blocked struct {
 	release chan struct{}
 	bytes.Buffer

@@ -11,8 +11,8 @@ import (
 // The kernel makes a destroy notification of every connection that closes in a namespace
 // with a subscriber, before the subscriber's filter drops it: some 2 to 3 us for each end
 // of a connection, so that busyRate of them cost about 1 % of a core. Where there are more,
-// notifications are not received, and the namespace is scanned more often. `make bench`
-// with --theme accept measures the cost.
+// the namespace is scanned more often instead. `make bench` with --theme accept measures
+// the cost.
 const (
 	busyInterval = 10 * time.Second
 	busyRate     = 3000                  // ends of connections that are opened a second
@@ -20,17 +20,16 @@ const (
 	busyScan     = 50 * time.Millisecond // the longest time between two scans meanwhile
 )
 
-// busy measures the rate of connections in a namespace.
 type busy struct {
 	at          clock.Instant // of the last measurement; zero before the first
 	connections uint64
 	rate        float64 // a second
-	// without means that there are too many to receive notifications.
+	// without means that the rate is too high to receive notifications.
 	without bool
 }
 
-// measureConnections reads how many connections there were since the last time, and
-// returns errRetune where notifications are to be received from now on, or not any more.
+// measureConnections measures the rate since the last call, and returns errRetune where
+// the receiving of notifications must begin or end.
 func (w *Watcher) measureConnections() error {
 	b := &w.busyness
 	pids := w.env.members(w.id).pids()
@@ -54,8 +53,8 @@ func (w *Watcher) measureConnections() error {
 	return nil
 }
 
-// reason reports why notifications are not received; empty where they are, or where that is
-// not by the rate of connections.
+// reason returns why the rate of connections prevents notifications; empty where it does
+// not.
 func (b *busy) reason() string {
 	if !b.without {
 		return ""

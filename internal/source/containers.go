@@ -16,30 +16,30 @@ import (
 )
 
 const (
-	// maxEnding is how long the end of a container waits for what the kernel reported of
-	// it before. In a storm portwatcher is seconds behind; more than this it is not, with
-	// the bounds on what waits.
+	// maxEnding is how long the end of a container waits for the kernel's earlier reports.
+	// In a storm portwatcher is seconds behind; the bounds of all that waits keep it below
+	// this.
 	maxEnding = 30 * time.Second
-	// infoRetry is the time between two attempts to learn about the engine.
+	// infoRetry is the time between two attempts to read the engine's information.
 	infoRetry = 10 * time.Second
-	// infoTime is how long the first container waits for what the engine reports of itself:
-	// events have the host's name.
+	// infoTime is how long the first container waits for the engine's information: events
+	// have the host's name.
 	infoTime = 2 * time.Second
 )
 
-// Engine knows the containers; see [engine.Engine].
+// Engine lists and follows the containers; see [engine.Engine].
 type Engine interface {
 	Info(ctx context.Context) (engine.Info, error)
 	List(ctx context.Context) ([]*model.Container, error)
 	Follow(ctx context.Context, changes chan<- engine.Change) error
 }
 
-// Containers follows the engine, and reads of each container's process what the
-// capture needs. It runs in the goroutine of Run.
+// Containers follows the engine, and reads the network namespace of each container. It
+// runs in the goroutine of Run.
 type Containers struct {
 	Env    *Env
 	Engine Engine
-	// Address is the engine's, for messages.
+	// Address is the engine's, for log messages.
 	Address string
 	// Prove returns nil if a container's first process is the one that ProcRoot shows;
 	// see [attribute.Prove].
@@ -47,17 +47,17 @@ type Containers struct {
 
 	// hostNamespace is the host's own, zero until it is known.
 	hostNamespace model.Namespace
-	// ending are the containers whose end waits until the kernel's reports of before
-	// are sent, with what the engine reported of them since.
+	// ending are the changes of the containers whose end waits until the kernel's earlier
+	// reports are sent: the end, and what the engine has reported since.
 	ending map[string][]engine.Change
 	over   chan ended
-	// informed is closed when the engine has answered who it is; waited means that the
-	// containers have waited for that.
+	// informed is closed when the engine's information has come; waited means that the
+	// first container has waited for that.
 	informed chan struct{}
 	waited   bool
 }
 
-// ended is a container of which everything was sent.
+// ended is a container of which all reports of the kernel were sent.
 type ended struct {
 	id   string
 	late bool
@@ -82,7 +82,7 @@ func (c *Containers) Run(ctx context.Context) {
 		case e := <-c.over:
 			c.end(ctx, e)
 		case err := <-followed:
-			for _, waiting := range c.ending { // portwatcher stops: nothing more is awaited
+			for _, waiting := range c.ending { // portwatcher stops: these ends wait no longer
 				c.Env.send(&ContainerChange{Change: waiting[0], Late: true})
 			}
 			if ctx.Err() == nil {
@@ -93,9 +93,9 @@ func (c *Containers) Run(ctx context.Context) {
 	}
 }
 
-// take sends a change, at once or when its turn comes: the engine has reported the end
-// of a container, but what it did last may still be on its way, and would belong to
-// nobody afterwards.
+// take sends a change, now or, where an end waits, after that: when the engine reports
+// the end of a container, its last openings and closings may not have arrived yet, and
+// would have no owner afterwards.
 func (c *Containers) take(ctx context.Context, change engine.Change) {
 	if change.Container == nil {
 		c.Env.send(&ContainerChange{Change: change})
@@ -121,8 +121,7 @@ func (c *Containers) take(ctx context.Context, change engine.Change) {
 	}()
 }
 
-// end sends the end of a container, and what the engine has reported of it since, up to
-// its next end.
+// end sends the end of a container, and the changes since, up to its next end.
 func (c *Containers) end(ctx context.Context, e ended) {
 	waiting := c.ending[e.id]
 	delete(c.ending, e.id)
@@ -132,9 +131,9 @@ func (c *Containers) end(ctx context.Context, e ended) {
 	}
 }
 
-// await waits until everything is sent that the kernel reported of a container before
-// now: all that is in eBPF's ring, and a storm of destroy notifications to its end. It
-// returns true where that took too long.
+// await waits until all earlier reports of the kernel of a container are sent: all that is
+// in eBPF's ring, and a storm of destroy notifications to its end. It returns true where
+// that took too long.
 func (c *Containers) await(ctx context.Context, id string) (late bool) {
 	ctx, cancel := context.WithTimeout(ctx, maxEnding)
 	defer cancel()
@@ -148,26 +147,19 @@ func (c *Containers) await(ctx context.Context, id string) (late bool) {
 	return errors.Is(ctx.Err(), context.DeadlineExceeded)
 }
 
-// Inspect adds to a change what is read of the container's process.
+// Inspect adds the network namespace of the container's process to a change.
 func (c *Containers) Inspect(change engine.Change) *ContainerChange {
-	result := &ContainerChange{Change: change}
-	container := change.Container
-	id, err := c.identify(container)
-	switch {
-	case errors.Is(err, netns.ErrProcessGone):
-		result.Ended, result.Err = true, err
-	case err != nil:
-		result.Err = err
-	default:
-		result.Namespace, result.Host = id, c.isHost(id, container)
+	id, err := c.identify(change.Container)
+	if err != nil {
+		return &ContainerChange{Change: change, Err: err, Ended: errors.Is(err, netns.ErrProcessGone)}
 	}
-	return result
+	return &ContainerChange{Change: change, Namespace: id, Host: c.isHost(id, change.Container)}
 }
 
-// identify returns the network namespace of a container's first process, which is
-// proven to be the container's: the pid may be that of another machine, or of another
-// process by now, and that process's ports would be taken for the container's. The
-// errors are those of [netns.Identify], or say so.
+// identify returns the network namespace of a container's first process, after a proof
+// that the process is the container's: the pid may be of another machine, or another
+// process by now, whose ports would be reported as the container's. The errors are those of
+// [netns.Identify] and of the proof.
 func (c *Containers) identify(container *model.Container) (id model.Namespace, err error) {
 	root := c.Env.ProcRoot
 	err = netns.Hold(root, container.PID, func() error {
@@ -179,7 +171,7 @@ func (c *Containers) identify(container *model.Container) (id model.Namespace, e
 		return err
 	})
 	if stranger, ok := errors.AsType[*attribute.StrangerError](err); ok {
-		err = fmt.Errorf("the engine at %s says that process %d is container %s's, but it is not: is that engine on this machine? "+
+		err = fmt.Errorf("the engine at %s reports process %d as container %s's, but it is not: is that engine on this machine? "+
 			"portwatcher watches the containers of its own machine, and needs the host's pid namespace (docker run --pid host; in Compose, pid: host): %w",
 			c.Address, container.PID, container.Name, stranger)
 	}
@@ -187,8 +179,8 @@ func (c *Containers) identify(container *model.Container) (id model.Namespace, e
 }
 
 // isHost reports whether a namespace is the host's: that of the host's first process, or
-// of a container whose network mode is host. Others can be there by another network mode,
-// container:x, when x has ended since.
+// of a container with network mode host. A container with network mode container:x can be
+// there, too, where x has ended since.
 func (c *Containers) isHost(id model.Namespace, container *model.Container) bool {
 	if container.NetworkMode == "host" {
 		c.hostNamespace = id
@@ -203,24 +195,23 @@ func (c *Containers) isHost(id model.Namespace, container *model.Container) bool
 	return id == c.hostNamespace
 }
 
-// waitInfo has the first container wait, for a moment, until awaitInfo has the
-// engine's answer: events have its host's name.
+// waitInfo lets the first container wait, for infoTime at most, for awaitInfo: events have
+// the host's name.
 func (c *Containers) waitInfo(ctx context.Context) {
 	if c.waited {
 		return
 	}
 	c.waited = true
-	patience := time.NewTimer(infoTime)
-	defer patience.Stop()
+	ctx, cancel := context.WithTimeout(ctx, infoTime)
+	defer cancel()
 	select {
 	case <-c.informed:
-	case <-patience.C:
 	case <-ctx.Done():
 	}
 }
 
-// awaitInfo asks the engine about itself until it answers or ctx ends, and sends the
-// answer. An engine that hangs holds up nothing else.
+// awaitInfo asks for the engine's information until it comes or ctx ends, and sends it. An
+// engine that hangs delays nothing else.
 func (c *Containers) awaitInfo(ctx context.Context) {
 	for {
 		info, err := c.Engine.Info(ctx)

@@ -15,7 +15,7 @@ import (
 func believe(string, *model.Container) error { return nil }
 
 // TestHostNamespaceBySight: what shares the host's namespace is found by reading it,
-// since the engine's description need not say so: network_mode: container:x, and x has
+// since the engine's description need not show that: network_mode: container:x, and x has
 // ended.
 func TestHostNamespaceBySight(t *testing.T) {
 	host, other := kernel.NewBox(t), kernel.NewBox(t)
@@ -51,9 +51,9 @@ func TestHostNamespaceBySight(t *testing.T) {
 	if inspect(c, mate).Host {
 		t.Error("the host's namespace is known, from nothing")
 	}
-	says := &model.Container{ID: "says", PID: host.Process.Pid, NetworkMode: "host"}
-	if !inspect(c, says).Host || !inspect(c, mate).Host || inspect(c, boxed).Host {
-		t.Error("the host's namespace is not the one of the container that says so")
+	own := &model.Container{ID: "own", PID: host.Process.Pid, NetworkMode: "host"}
+	if !inspect(c, own).Host || !inspect(c, mate).Host || inspect(c, boxed).Host {
+		t.Error("the host's namespace is not the one of the container whose mode is host")
 	}
 }
 

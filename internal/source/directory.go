@@ -7,8 +7,8 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Directory is which containers run, and which of them share a network namespace.
-// It is immutable: a change makes a new one.
+// Directory lists the running containers and the network namespaces that they share. It
+// is immutable: a change makes a new one.
 type Directory struct {
 	// Containers are all running ones, by id.
 	Containers map[string]*model.Container
@@ -21,7 +21,7 @@ type Directory struct {
 // Members are the containers of a network namespace. A value is immutable.
 type Members struct {
 	Containers []*model.Container
-	// Names lists the monitored ones, for messages.
+	// Names lists the monitored ones, for log messages.
 	Names string
 	// Host means that the namespace is the host's.
 	Host bool
@@ -45,13 +45,7 @@ func (e *Env) members(id model.Namespace) *Members {
 	return &Members{}
 }
 
-// ownership is what attribution needs to know of the members.
-func (m *Members) ownership(d *Directory) attribute.Members {
-	return attribute.Members{Lookup: d.Lookup, Namespace: m.Containers, Host: m.Host, Forms: d.Forms}
-}
-
-// pids are the first processes of the members: any of them leads into the
-// namespace.
+// pids are the first processes of the members: each of them leads into the namespace.
 func (m *Members) pids() []int {
 	pids := make([]int, 0, len(m.Containers))
 	for _, c := range m.Containers {

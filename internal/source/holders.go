@@ -18,30 +18,30 @@ const (
 	// closeRounds is how many checks go by until the processes are checked closely: for
 	// their names, and whether they wait to be reaped.
 	closeRounds = 6
-	// wholeLookup is the least time between two look-ups of all ports: what neither ends
-	// nor is renamed can fork, or give its socket away.
+	// wholeLookup is the least time between two lookups of all ports: a process that neither
+	// ends nor is renamed can fork, or pass its socket to another.
 	wholeLookup = 5 * time.Minute
-	// A look-up is followed by a pause of this many times as long as it took, one of all
-	// ports by a longer one: they take a fiftieth of a core at most, on a host of very
-	// many processes that come and go all the time, and next to nothing where none does.
+	// A lookup is followed by a pause of so many times its duration, a lookup of all ports
+	// by a longer one: on a host of very many processes that come and go all the time they
+	// take a fiftieth of a core at most.
 	lookupPause, wholeLookupPause = 50, 20_000
 )
 
-// HolderCheck keeps the list of the processes that hold open ports right after the
-// second look-up. It belongs to the goroutine of Run.
+// HolderCheck corrects the processes that hold open ports after the second lookup. It
+// belongs to the goroutine of Run.
 type HolderCheck struct {
 	env      *Env
 	lives    *attribute.Lives
 	query    Holders
 	holdings Holdings
 	rounds   int
-	// gone are the pids whose ports have to be looked up.
+	// gone are the pids whose ports need a lookup.
 	gone map[int]struct{}
-	// Not before these: the next look-up, and the next of all ports.
+	// next is the earliest time of the next lookup, nextWhole that of the next of all ports.
 	next, nextWhole time.Time
 }
 
-// NewHolderCheck returns a check of what the capture of env knows.
+// NewHolderCheck returns a check of the endpoints of env's capture.
 func NewHolderCheck(env *Env) *HolderCheck {
 	return &HolderCheck{
 		env: env, lives: attribute.NewLives(env.ProcRoot), gone: map[int]struct{}{},
@@ -51,23 +51,15 @@ func NewHolderCheck(env *Env) *HolderCheck {
 
 // Run checks from time to time until ctx ends.
 func (h *HolderCheck) Run(ctx context.Context) {
-	ticker := time.NewTicker(holderInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			if err := protect(func() error { h.Check(ctx); return nil }); err != nil {
-				h.env.Logger.WithError(err).Error("Who holds ports could not be checked; portwatcher tries again.")
-			}
+	for clock.Sleep(ctx, holderInterval) {
+		if err := protect(func() error { h.Check(ctx); return nil }); err != nil {
+			h.env.Logger.WithError(err).Error("The processes that hold ports could not be checked; portwatcher tries again.")
 		}
 	}
 }
 
-// Check finds out whether the processes that hold open ports still are what they were,
-// which costs a system call for each, and looks up anew who holds the ports of those
-// that are not: all of them at once.
+// Check finds the processes that held open ports and have ended or changed, at the cost of
+// a system call for each process, and looks up the holders of their ports, all together.
 func (h *HolderCheck) Check(ctx context.Context) {
 	if !h.findGone() {
 		return
@@ -77,8 +69,8 @@ func (h *HolderCheck) Check(ctx context.Context) {
 	if len(h.gone) == 0 && !whole || now.Before(h.next) {
 		return
 	}
-	// What ends with the process needs a moment to end, too: a server's workers do not
-	// take its ports over.
+	// The children of the process need a moment to end, too: a server's workers do not
+	// hold its ports for long.
 	if !clock.Sleep(ctx, secondLookup) {
 		return
 	}
@@ -92,7 +84,7 @@ func (h *HolderCheck) Check(ctx context.Context) {
 	began := time.Now()
 	held, err := h.env.lookUp(h.holdings.Holdings)
 	if err != nil {
-		return // and again in the next round
+		return // the next round tries again
 	}
 	h.env.send(held)
 	took := time.Since(began)
@@ -103,8 +95,8 @@ func (h *HolderCheck) Check(ctx context.Context) {
 	}
 }
 
-// findGone notes which of the processes that hold open ports are not what they were.
-// It returns false where the capture has ended.
+// findGone adds the processes that held open ports and have ended or changed to gone. It
+// returns false after the end of the capture.
 func (h *HolderCheck) findGone() bool {
 	h.query.Recorded = h.query.Recorded[:0]
 	if !h.env.ask(&h.query) {
@@ -120,9 +112,9 @@ func (h *HolderCheck) findGone() bool {
 	return true
 }
 
-// lookUp finds out who holds sockets now. The error was logged.
+// lookUp finds the processes that hold sockets now. It logs the error.
 func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
-	held := &Held{Lookup: tracker.Lookup{Began: clock.Now(), Source: model.SourceProc}}
+	held := &Held{Lookup: tracker.Lookup{Began: clock.Now(), Source: model.SourceProc}, Ending: map[string]bool{}}
 	var inodes []uint32
 	for i := range holdings {
 		if holdings[i].Inode != 0 {
@@ -145,10 +137,8 @@ func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
 		known := h.Processes
 		h.Processes = withHidden(found.ByInode[h.Inode], known, found.Denied)
 		held.Lookup.Holdings = append(held.Lookup.Holdings, h)
-		if c := h.Container; c != nil && !sharesProcess(known, h.Processes) {
-			if held.Ending == nil {
-				held.Ending = map[string]bool{}
-			}
+		changed := len(known) > 0 && len(h.Processes) > 0 && !model.ShareProcess(known, h.Processes)
+		if c := h.Container; c != nil && changed {
 			if _, checked := held.Ending[c.ID]; !checked {
 				held.Ending[c.ID] = procfs.Ending(e.ProcRoot, c.PID)
 			}
@@ -160,35 +150,23 @@ func (e *Env) lookUp(holdings []tracker.Holding) (*Held, error) {
 	return held, nil
 }
 
-// sharesProcess reports whether a process is in both lists, or one of them is empty.
-func sharesProcess(a, b []model.Process) bool {
-	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(p model.Process) bool {
-		return slices.ContainsFunc(b, func(q model.Process) bool { return p.PID == q.PID })
-	})
-}
-
-// withHidden adds to those who were found the processes that were known and whose open
-// files could not be listed: they may still hold the socket.
+// withHidden adds to the found processes the known ones whose open files could not be
+// listed: they may hold the socket.
 func withHidden(found, known []model.Process, denied []int) []model.Process {
 	if len(denied) == 0 {
 		return found
 	}
-	all := slices.Clone(found)
-	for _, p := range known {
-		if slices.Contains(denied, p.PID) {
-			all = append(all, p)
-		}
-	}
-	slices.SortFunc(all, func(a, b model.Process) int { return a.PID - b.PID })
-	return all
+	hidden := slices.DeleteFunc(slices.Clone(known), func(p model.Process) bool { return !slices.Contains(denied, p.PID) })
+	return model.MergeProcesses(found, hidden)
 }
 
-// lookUpFresh looks up once more who holds the sockets that opened lately, since servers
-// fork their workers after they listen.
+// lookUpFresh is the second lookup of the processes that hold the sockets which opened
+// lately: servers fork their workers after they listen.
 //
 // Reading the link of an open file holds it for a moment, so that a close at that moment
-// takes effect a little later than its process believes: what opens and closes a port in
-// a loop is left alone, and only what has been open for secondLookup is looked up.
+// takes effect a little later than its process expects. Only sockets that have been open
+// for secondLookup are looked up, so that a port which opens and closes in a loop is not
+// disturbed.
 func (w *Watcher) lookUpFresh() {
 	q := &w.fresh
 	q.Watcher, q.Until, q.Holdings, q.More = w, clock.Now().Add(-secondLookup), q.Holdings[:0], false

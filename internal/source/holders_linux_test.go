@@ -118,7 +118,7 @@ func (h *held) now() string {
 	return strings.Join(words, " ")
 }
 
-// refresh checks the holders, without the pause after a look-up, until they are right.
+// refresh checks the holders, without the pause after a lookup, until they are right.
 func (h *held) refresh(whole bool, want string) {
 	h.t.Helper()
 	kernel.Await(h.t, "the processes are "+want, func() string {
@@ -194,12 +194,12 @@ func TestHolderOfEndingContainer(t *testing.T) {
 	kernel.End(t, c[0])
 	h.refresh(false, sleeps(last))
 	if n := h.number(func(o Observation) bool { held, is := o.(*Held); return is && held.Ending[strings.Repeat("1", 64)] }); n == 0 {
-		t.Error("it is not said that the container ends")
+		t.Error("the lookup does not report that the container ends")
 	}
 }
 
-// Nobody ends: a process that joins, and one that gives its socket away, are found by
-// the look-up of all ports.
+// No process ends: a process that joins, and one that gives its socket away, are found by
+// the lookup of all ports.
 func TestHoldersWhenNobodyEnds(t *testing.T) {
 	h, _ := hold(t, "/proc", 0)
 	own := h.now()
@@ -215,7 +215,7 @@ func TestHoldersWhenNobodyEnds(t *testing.T) {
 	h.await(opened80, "changed 80/tcp proc")
 }
 
-// Processes that end, while nobody can be asked who holds their ports now, stay the last
+// Processes that end, while the holders of their ports cannot be read, stay the last
 // known, and are asked for again.
 func TestHoldersCannotBeAsked(t *testing.T) {
 	proc := filepath.Join(t.TempDir(), "proc")
@@ -258,10 +258,10 @@ func TestWithHidden(t *testing.T) {
 		denied       []int
 		wants        []model.Process
 	}{
-		{"all could be looked into", of(20), of(10), nil, of(20)},
+		{"all files could be listed", of(20), of(10), nil, of(20)},
 		{"the known could not", of(20), of(10), []int{10}, of(10, 20)},
 		{"a stranger could not", of(20), of(10), []int{11}, of(20)},
-		{"nobody found", nil, of(10, 11), []int{11, 12}, of(11)},
+		{"none found", nil, of(10, 11), []int{11, 12}, of(11)},
 	} {
 		if got := withHidden(test.found, test.known, test.denied); !slices.Equal(got, test.wants) {
 			t.Errorf("%s: %v, want %v", test.name, got, test.wants)

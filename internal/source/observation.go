@@ -4,6 +4,7 @@ import (
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
+	"portwatcher/internal/freelist"
 	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/tracker"
@@ -20,7 +21,7 @@ type SessionOpened struct {
 	// NetnsCookie is the namespace's in eBPF's events; 0 where it is not known.
 	NetnsCookie uint64
 	// Destroy means that destroy notifications are received. WithoutDestroy is why they are
-	// not although they could be; empty otherwise.
+	// not although they could be; else empty.
 	Destroy        bool
 	WithoutDestroy string
 }
@@ -38,16 +39,16 @@ type Failed struct {
 // WatcherEnded reports that a watcher sends nothing more.
 type WatcherEnded struct{ Watcher *Watcher }
 
-// Scan is a snapshot of a namespace, and a question: which of its sockets need an
-// owner. Where the capture applies it at once it leaves Unknown empty; otherwise the
-// watcher resolves the owners of the unknown and sends the scan again, Resolved.
+// Scan is a snapshot of a namespace, and the question which of its sockets need an owner.
+// Where the capture applies the snapshot it leaves Unknown empty; otherwise the watcher
+// resolves the owners of the unknown sockets and sends the scan again, Resolved.
 type Scan struct {
 	reply
 	Watcher  *Watcher
 	Snapshot tracker.Snapshot
 	// Resolved means that Snapshot.New has the owners.
 	Resolved bool
-	// Epoch is that of the directory's members by which the owners were resolved.
+	// Epoch is that of the [Members] by which the owners were resolved.
 	Epoch uint64
 
 	// Unknown is the answer: indices into Snapshot.Sockets. The memory is reused.
@@ -71,25 +72,24 @@ type Closes struct {
 type Close struct {
 	// Socket has cookie, protocol, address and port.
 	Socket model.Socket
-	// Server means that it may have been one: a message does not distinguish a port
-	// that a client used from one that it served on in all cases; see [listened].
+	// Server means that it may have served: not every notification distinguishes a server's
+	// port from a client's; see [Watcher.listened].
 	Server bool
 }
 
-// Fact is what eBPF reported of a socket, with its process as it was at once after.
+// Fact is a report of eBPF about a socket, with its process as it was right after.
 type Fact struct {
 	probe.Event
 	Processes []model.Process
 }
 
-// Facts are what eBPF reported, in the order in which it happened. The capture gives
-// the value back by [Facts.Release].
+// Facts are reports of eBPF, in the order in which they happened. The capture returns the
+// value by [Facts.Release].
 type Facts struct {
 	List []Fact
-	// Cgroups has the paths of the cgroups that the facts name, as far as they are
-	// known.
+	// Cgroups has the known paths of the facts' cgroups.
 	Cgroups *CgroupPaths
-	free    chan *Facts
+	free    freelist.List[Facts]
 }
 
 // Counts are openings and closings that eBPF counted.
@@ -108,19 +108,19 @@ type Count struct {
 // count, and of which the container is not known.
 type Loss struct{ Count uint64 }
 
-// Malformed reports that a record of eBPF was not understood.
+// Malformed reports that a record of eBPF could not be decoded.
 type Malformed struct{}
 
-// ProbeState reports that eBPF is read from now on, or not any more; Err reports why.
+// ProbeState reports that the reading of eBPF begins or has ended.
 type ProbeState struct {
-	Reader *Reader // nil: it is not
-	Err    error
+	Reader *Reader // nil where it has ended
+	Err    error   // why it has ended
 	// HostCookie is the cookie of the host's network namespace; 0 where it is not known.
 	HostCookie uint64
 }
 
-// ContainerChange is what the engine reported, with what was read of the
-// container's process.
+// ContainerChange is a change that the engine reported, with the network namespace of the
+// container.
 type ContainerChange struct {
 	engine.Change
 	// Namespace is the network namespace of a Started or Updated container; zero where
@@ -131,26 +131,26 @@ type ContainerChange struct {
 	// Ended means that the process is not there: the container is about to be stopped.
 	Ended bool
 	Err   error
-	// Late, of a Stopped or Passed, reports that not everything that the kernel reported
-	// of the container before could be awaited.
+	// Late, of a Stopped or Passed, means that reports of the kernel about the container may
+	// follow.
 	Late bool
 }
 
-// EngineInfo is what the engine reports about itself.
+// EngineInfo is the engine's information about itself.
 type EngineInfo struct{ engine.Info }
 
 // EngineEnded reports that the engine is not followed any more.
 type EngineEnded struct{ Err error }
 
-// WatcherOf asks for the watcher of a container's namespace; nil where none runs.
+// WatcherOf asks for the watcher of a container's namespace: nil where none runs.
 type WatcherOf struct {
 	reply
 	ID      string
 	Watcher *Watcher
 }
 
-// Fresh asks for the sockets that opened up to a moment and whose processes were not
-// looked up a second time yet.
+// Fresh asks for the sockets that opened up to a moment and whose processes need a second
+// lookup.
 type Fresh struct {
 	reply
 	Watcher *Watcher
@@ -175,13 +175,13 @@ type Holdings struct {
 	Holdings []tracker.Holding
 }
 
-// Held is who holds sockets now.
+// Held has the processes that hold sockets now.
 type Held struct {
 	Lookup tracker.Lookup
-	// Ending are the ids of containers whose first process is about to end: which of
-	// its processes hold a port for that moment is no change.
+	// Ending are the ids of containers whose first process is about to end: which of its
+	// processes hold a port for that moment is no change.
 	Ending map[string]bool
-	// Watcher asked; nil where it was the check of all holders.
+	// Watcher is nil where the check of all holders did the lookup.
 	Watcher *Watcher
 }
 
@@ -189,8 +189,6 @@ func (SessionOpened) observation()    {}
 func (SessionClosed) observation()    {}
 func (Failed) observation()           {}
 func (WatcherEnded) observation()     {}
-func (*Scan) observation()            {}
-func (*Closes) observation()          {}
 func (*Facts) observation()           {}
 func (*Counts) observation()          {}
 func (Loss) observation()             {}
@@ -199,28 +197,19 @@ func (ProbeState) observation()       {}
 func (*ContainerChange) observation() {}
 func (EngineInfo) observation()       {}
 func (EngineEnded) observation()      {}
-func (*WatcherOf) observation()       {}
-func (*Fresh) observation()           {}
-func (*Holders) observation()         {}
-func (*Holdings) observation()        {}
 func (*Held) observation()            {}
 
-// Release gives the facts' memory back to their reader. They must not be used
-// afterwards.
+// Release returns the memory to the reader. The facts must not be used afterwards.
 func (f *Facts) Release() {
 	clear(f.List)
 	f.List = f.List[:0]
-	select {
-	case f.free <- f:
-	default:
-	}
+	f.free.Give(f)
 }
 
 // CgroupPaths are paths of cgroups by their ids. A value is immutable.
 type CgroupPaths struct{ paths map[uint64]string }
 
-// NewCgroupPaths returns paths by the ids of their cgroups. The map must not be changed
-// afterwards.
+// NewCgroupPaths returns paths by the ids of their cgroups. It keeps the map.
 func NewCgroupPaths(paths map[uint64]string) *CgroupPaths { return &CgroupPaths{paths} }
 
 // Path returns a cgroup's path, "" where it is not known.

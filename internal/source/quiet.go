@@ -12,22 +12,21 @@ import (
 	"portwatcher/internal/procfs"
 )
 
-// The longest times between dumps of a namespace in which nothing seems to open. A
-// dump finds what closed without a notification: a UDP socket that connects is no
-// port any more, which eBPF reports, but no notification.
+// The longest times between dumps of a namespace in which nothing seems to open. Only a
+// dump finds what closes without a notification: a UDP socket that connects, which eBPF
+// alone reports.
 const (
 	fullScan      = 10 * time.Second
 	fullScanExact = 5 * time.Minute // with eBPF
 )
 
-// quiet finds out without a dump that nothing opened since the last one: the
-// namespace has as many sockets as were dumped, and none of those has closed, which
-// destroy notifications, or eBPF, would have reported. So there is no other. A
-// namespace with connections or UDP clients has more sockets than those dumped, and
-// is dumped each time.
+// quiet proves without a dump that nothing opened since the last dump: the namespace has
+// as many sockets as that had, and none of those has closed, which destroy notifications
+// or eBPF would have reported. A namespace with connections or UDP clients has more sockets
+// than a dump, and is dumped each time.
 //
-// The kernel sends a notification from a work queue, some time after the close: a
-// port that opens in the moment after another closed may be found one scan later.
+// The kernel sends a notification from a work queue, some time after the close: a port
+// that opens right after another closed may be found one scan later.
 type quiet struct {
 	counter *procfs.Counter // nil where sockets cannot be counted
 	longest time.Duration   // fullScan or fullScanExact
@@ -40,7 +39,7 @@ type quiet struct {
 	settled bool   // all its sockets were known already
 }
 
-// dumped remembers a dump that began at a moment, when there had been as many facts.
+// dumped remembers a dump: when it began, and the number of facts and the epoch then.
 func (q *quiet) dumped(at clock.Instant, facts, epoch uint64, sockets []model.Socket, settled bool) {
 	if q.counter == nil {
 		return
@@ -56,13 +55,13 @@ func (q *quiet) dumped(at clock.Instant, facts, epoch uint64, sockets []model.So
 	}
 }
 
-// unchanged reports that a dump now would show nothing new.
+// unchanged reports whether a dump now would show nothing new.
 func (w *Watcher) unchanged() bool {
 	q := &w.session.quiet
 	if q.counter == nil || !q.settled || clock.Since(q.at) >= q.longest {
 		return false
 	}
-	// Before the facts are compared: one that follows is seen the next time.
+	// Before the facts are compared: the next call compares one that follows.
 	inUse, err := q.counter.Read()
 	if err != nil {
 		q.counter = nil // the session closes it
@@ -72,11 +71,11 @@ func (w *Watcher) unchanged() bool {
 	return inUse == q.sockets && w.facts.Load() == q.facts && w.env.members(w.id).Epoch == q.epoch
 }
 
-// count opens the counter of a namespace, nil where that is not possible.
+// count opens the counter of a namespace; nil where that is not possible.
 func (e *Env) count(id model.Namespace, pid int) *procfs.Counter {
 	counter, err := procfs.OpenCounter(e.ProcRoot, pid)
 	if err == nil {
-		// The pid may be another's by now.
+		// The pid may be another process's by now.
 		var found model.Namespace
 		if found, err = netns.Identify(e.ProcRoot, pid); err == nil && found != id {
 			err = fmt.Errorf("process %d is in network namespace %s, not %s: %w", pid, found, id, netns.ErrProcessGone)

@@ -154,7 +154,7 @@ func (m *sockets) step() {
 		m.others = append(m.others, closeIt)
 	case 5, 6, 7:
 		m.others = m.end(m.others, false)
-	case 8: // with the connections that nobody has accepted
+	case 8: // with the connections that were not accepted
 		for len(m.others) > 0 {
 			m.others = m.end(m.others, false)
 		}
@@ -214,7 +214,7 @@ func TestUncountable(t *testing.T) {
 				t.Fatal(err)
 			}
 			if w.unchanged() {
-				t.Error("says that nothing changed without counting")
+				t.Error("unchanged returns true without counting")
 			}
 		}
 		if err := damaged.Close(); err != nil {

@@ -18,51 +18,49 @@ import (
 )
 
 const (
-	// closesLength is how many notifications go to the capture at once.
+	// closesLength is how many notifications one observation has at most.
 	closesLength = 256
-	// finalTime is how long a watcher that ends reads what is left.
+	// finalTime is how long a watcher that ends receives notifications.
 	finalTime = 500 * time.Millisecond
-	// The kernel sends notifications from a work queue. In a storm, stormRate of them
-	// in stormWindow, it is behind: more are on their way when none waits.
+	// The kernel sends notifications from a work queue. In a storm, stormRate of them in
+	// stormWindow, it is behind: more follow although none waits.
 	stormRate   = 200
 	stormWindow = 100 * time.Millisecond
 	caughtUp    = 30 * time.Millisecond // without a notification
 	maxCatchUp  = 250 * time.Millisecond
-	// lateTime is how long after a storm, or after notifications that came late,
-	// those of every namespace are awaited: the storm of one delays all.
+	// lateTime is how long after a storm, or after late notifications, scans wait for the
+	// notifications of every namespace: the storm of one delays all.
 	lateTime = 2 * time.Second
-	// drainTime is how long a scan waits for them at most.
+	// drainTime is how long a scan waits for notifications at most.
 	drainTime = 5 * time.Second
 )
 
-// receiver receives the destroy notifications of a namespace. It belongs to a
-// watcher's goroutine, and outlives a session: while one ends and the next begins, no
-// close is missed. What the watcher has not read stays in the kernel's buffer.
+// receiver receives the destroy notifications of a namespace. It belongs to a watcher's
+// goroutine, and outlives a session, so that no close is missed between two sessions. What
+// the watcher has not read stays in the kernel's buffer.
 type receiver struct {
 	listener  *sockdiag.Listener
 	handle    *netns.Handle // for fences
 	ephemeral procfs.Range
-	ready     chan struct{} // something waits in the kernel, or the listener has failed
+	ready     chan struct{} // a notification waits in the kernel, or the listener has failed
 	resume    chan struct{} // wait again
 	waiting   sync.WaitGroup
-	broken    bool                // it has failed; the watcher begins a new one
-	fences    map[uint64]struct{} // cookies of fences that have not come
-	dropped   uint64              // by the kernel, as far as it was reported, or was fences
+	broken    bool                // it has failed; the watcher subscribes again
+	fences    map[uint64]struct{} // cookies of fences that have not arrived
+	dropped   uint64              // by the kernel, as far as reported, or fences
 	overran   bool                // since the newest fences were made
 	buffer    int
 
-	// The rate of notifications: how many came in the window that began then, and when
-	// the last one came.
-	began, last clock.Instant
-	count       int
-	before      int // in the window before
+	// The rate of notifications: began is the start of the present window, last the time of
+	// the last notification, count and before the numbers in this window and the one before.
+	began, last   clock.Instant
+	count, before int
 }
 
-// startReceiver subscribes to destroy notifications. Without them closes are found by
-// scans.
+// startReceiver subscribes to destroy notifications. Where that fails, scans find closes.
 func (w *Watcher) startReceiver(handle *netns.Handle, pid int, settings *Settings) {
 	own, err := netns.Open(w.env.ProcRoot, pid)
-	if err == nil && own.ID() != handle.ID() { // the pid is another's by now
+	if err == nil && own.ID() != handle.ID() { // the pid is another process's by now
 		err = errors.Join(netns.ErrProcessGone, own.Close())
 	}
 	var l *sockdiag.Listener
@@ -92,7 +90,7 @@ func (w *Watcher) startReceiver(handle *netns.Handle, pid int, settings *Setting
 	}
 }
 
-// wait announces that something can be read, each time that it is asked to.
+// wait signals ready when a notification can be read, and again after each resume.
 func (r *receiver) wait() {
 	defer close(r.ready)
 	for r.listener.Wait() == nil {
@@ -103,7 +101,8 @@ func (r *receiver) wait() {
 	}
 }
 
-// readable is ready when notifications wait; nil where none are received.
+// readable returns a channel that has a signal when notifications wait; nil where none
+// are received.
 func (w *Watcher) readable() <-chan struct{} {
 	if w.receiver == nil {
 		return nil
@@ -122,17 +121,17 @@ func (r *receiver) resize(bytes int, log logrus.FieldLogger) {
 	}
 }
 
-// reportHostTransients logs once what cannot be known in the host's namespace: whose a
-// port was that lived shorter than the time between two scans.
+// reportHostTransients logs, one time, that transients in the host's namespace have no
+// known owner.
 func (w *Watcher) reportHostTransients() {
 	if m := w.env.members(w.id); m.Host && w.env.Notices.First("host transients") {
 		w.env.Logger.WithField("containers", m.Names).
-			Warn("Without eBPF, ports on the host's network that open and close between two scans are not reported: whose they were is not known.")
+			Warn("Without eBPF, ports on the host's network that open and close between two scans are not reported: their containers are not known.")
 	}
 }
 
-// receive sends the notifications that wait in the kernel, until none does or a batch
-// of them took too long. The error ends the session.
+// receive sends the notifications that wait in the kernel, for maxCatchUp at most. The
+// error ends the session.
 func (w *Watcher) receive() error {
 	r := w.receiver
 	for began := clock.Now(); clock.Since(began) < maxCatchUp; {
@@ -140,7 +139,7 @@ func (w *Watcher) receive() error {
 		w.sendCloses(w.batch[:n], err)
 		switch {
 		case err != nil && isMalformed(err):
-			w.env.Logger.WithError(err).Warn("A destroy notification is not understood; portwatcher scans the namespace instead.")
+			w.env.Logger.WithError(err).Warn("A destroy notification cannot be decoded; portwatcher scans the namespace instead.")
 			w.Poke()
 		case errors.Is(err, unix.ENOBUFS):
 			w.Poke()
@@ -149,11 +148,11 @@ func (w *Watcher) receive() error {
 			r.broken = true
 			return errRetune
 		case n == 0:
-			signal(r.resume) // the other goroutine waits again
+			signal(r.resume)
 			return nil
 		}
 	}
-	signal(r.resume) // more waits: the other goroutine announces it at once
+	signal(r.resume) // more waits, and ready gets a signal
 	return nil
 }
 
@@ -162,7 +161,7 @@ func isMalformed(err error) bool {
 	return is
 }
 
-// sendCloses sends notifications, and the overrun that came after them.
+// sendCloses sends notifications, and the overrun after them.
 func (w *Watcher) sendCloses(list []sockdiag.Destroyed, err error) {
 	overrun := errors.Is(err, unix.ENOBUFS)
 	if len(list) == 0 && !overrun {
@@ -187,15 +186,15 @@ func (w *Watcher) sendCloses(list []sockdiag.Destroyed, err error) {
 		w.receiver.overran = true
 		var known bool
 		if q.Lost, known = w.receiver.lost(); known && q.Lost == 0 {
-			q.Overrun = false // fences at most
+			q.Overrun = false // only fences were dropped
 		}
 	}
 	w.env.ask(q)
 }
 
 // lost returns how many notifications the kernel dropped since the last call, where that
-// is known. Fences that have not come may be among them: as many are not counted before
-// settle finds out.
+// is known. As many as there are fences on their way are not counted: settle shows
+// whether these were dropped.
 func (r *receiver) lost() (lost uint64, known bool) {
 	dropped, err := r.listener.Dropped()
 	if err != nil || dropped < r.dropped {
@@ -207,11 +206,11 @@ func (r *receiver) lost() (lost uint64, known bool) {
 	return lost, true
 }
 
-// listened distinguishes a port from a client: a connect that failed, or a UDP socket
-// whose port is one that the kernel gives to clients. Go programs find out at their
-// start what the host can do by binding two IPv6 sockets to loopback, port 0, without
-// listening (ipStackCapabilities.probe in package net): no message distinguishes those
-// from listeners, so they are left out too.
+// listened distinguishes a server's socket from a client's, which is one whose connect
+// failed, or a UDP socket with a port that the kernel gives to clients. Go programs bind
+// two IPv6 sockets to loopback, port 0, at their start, without listening
+// (ipStackCapabilities.probe in package net): no message distinguishes these from
+// listeners, so they count as clients, too.
 func (w *Watcher) listened(d *sockdiag.Destroyed) bool {
 	switch s := &d.Socket; {
 	case d.Client, s.Address == attribute.EngineResolver:
@@ -225,7 +224,7 @@ func (w *Watcher) listened(d *sockdiag.Destroyed) bool {
 	}
 }
 
-// note counts notifications.
+// note adds notifications to the rate.
 func (r *receiver) note(n int, now clock.Instant) {
 	if age := now.Sub(r.began); age >= stormWindow {
 		r.before = r.count
@@ -240,82 +239,19 @@ func (r *receiver) note(n int, now clock.Instant) {
 	}
 }
 
-// storm reports whether notifications come in such a number that more are on their way.
+// storm reports whether the rate of notifications is so high that more will follow.
 func (r *receiver) storm(now clock.Instant) bool {
 	return now.Sub(r.last) < caughtUp && max(r.before, r.count) >= stormRate
 }
 
-// drain sends what the kernel has notified of, and what is on its way: the kernel sends
-// notifications from a work queue of each processor, and waits with them while the
-// buffer is more than half full. It returns false where that is not done when ctx ends.
-func (w *Watcher) drain(ctx context.Context) (done bool) {
-	r := w.receiver
-	if r == nil {
-		return true
-	}
-	for {
-		newest := w.fence()
-		for r.overran = false; !r.overran || !r.listener.Empty(); {
-			if err := w.receive(); err != nil {
-				w.Retune()
-				return false
-			}
-			if r.listener.Empty() && !r.waitsFor(newest) {
-				w.settle()
-				return true
-			}
-			if !clock.Sleep(ctx, caughtUp/6) {
-				return false
-			}
-		}
-		// A fence may be among what was dropped.
-	}
-}
-
-// fence has the kernel send notifications that are recognised, after all others.
-func (w *Watcher) fence() (cookies []uint64) {
-	r := w.receiver
-	cookies, err := sockdiag.Fence(r.handle.Do)
-	if err != nil && w.env.Notices.First("fence") {
-		w.env.Logger.WithError(err).Warn("Whether all destroy notifications of a network namespace have come cannot be found out: the last ones before the end of a container may be missed.")
-	}
-	for _, cookie := range cookies {
-		r.fences[cookie] = struct{}{}
-	}
-	return cookies
-}
-
-func (r *receiver) waitsFor(fences []uint64) bool {
-	for _, cookie := range fences {
-		if _, waits := r.fences[cookie]; waits {
-			return true
-		}
-	}
-	return false
-}
-
-// settle is called when the newest fences have come: the older ones were dropped, and
-// all else that was dropped is reported.
-func (w *Watcher) settle() {
-	r := w.receiver
-	fences := uint64(len(r.fences))
-	clear(r.fences)
-	if dropped, err := r.listener.Dropped(); err == nil && dropped > r.dropped {
-		r.dropped += min(fences, dropped-r.dropped)
-	}
-	if lost, known := r.lost(); known && lost > 0 {
-		w.sendOverrun(lost)
-	}
-}
-
-// sendOverrun sends that notifications were lost; 0 where it is not known how many.
+// sendOverrun reports that notifications were lost; 0 where their number is not known.
 func (w *Watcher) sendOverrun(lost uint64) {
 	w.closes.Watcher, w.closes.Time, w.closes.List = w, clock.Now(), w.closes.List[:0]
 	w.closes.Overrun, w.closes.Lost = true, lost
 	w.env.ask(&w.closes)
 }
 
-// endReceiver sends what is left, within finalTime, and ends the receiver.
+// endReceiver sends the remaining notifications, within finalTime, and ends the receiver.
 func (w *Watcher) endReceiver() {
 	r := w.receiver
 	if r == nil {
@@ -332,66 +268,8 @@ func (w *Watcher) endReceiver() {
 	}
 	w.receiver = nil
 	close(r.resume)
-	if err := errors.Join(r.listener.Close(), r.handle.Close()); err != nil {
-		w.env.Logger.WithError(err).Warn("A network namespace could not be closed completely.")
-	}
+	w.env.reportUnclosed(r.listener.Close(), r.handle.Close())
 	for range r.ready { // until the other goroutine has ended
 	}
 	r.waiting.Wait()
 }
-
-// inOrder waits until the capture has what the kernel reported before a snapshot. A
-// snapshot that is ahead of that would open what is about to be reported, and hide all
-// that happened there before. Where it takes too long the namespace is scanned later,
-// and inOrder returns false; but not for ever.
-func (w *Watcher) inOrder(ctx context.Context) (bool, error) {
-	done := true
-	switch reader := w.env.Prober.Load(); {
-	case w.receiver != nil:
-		if err := w.receive(); err != nil {
-			return false, err
-		}
-		if done = w.receiver.listener.Empty(); int64(clock.Now()) < w.env.lateUntil.Load() {
-			done = w.drainSoon(ctx)
-		}
-	case reader != nil && w.session.exact:
-		done = reader.flushSoon(ctx)
-	}
-	if done {
-		w.postponed = 0
-		return true, nil
-	}
-	limit := maxPostponed
-	if w.LastScan().IsZero() {
-		limit = maxPostponedFirst
-	}
-	if w.postponed++; w.postponed > limit {
-		w.postponed = 0
-		return true, nil
-	}
-	time.AfterFunc(postponeTime, w.Poke)
-	return false, nil
-}
-
-// drainSoon drains for the time that a scan may wait. The first one, which shows what
-// there is, does not wait long.
-func (w *Watcher) drainSoon(ctx context.Context) (done bool) {
-	limit := drainTime
-	if w.LastScan().IsZero() {
-		limit = flushTime
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	began := clock.Now()
-	done = w.drain(ctx)
-	if now := clock.Now(); !done || now.Sub(began) > caughtUp {
-		w.env.lateUntil.Store(int64(now.Add(lateTime)))
-	}
-	return done
-}
-
-const (
-	postponeTime      = 500 * time.Millisecond
-	maxPostponed      = 60
-	maxPostponedFirst = 4 // before anything is known of the namespace
-)

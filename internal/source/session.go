@@ -3,6 +3,7 @@ package source
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 
@@ -15,7 +16,7 @@ import (
 	"portwatcher/internal/sockdiag"
 )
 
-// session is an open way into a namespace.
+// session is the open access to a namespace.
 type session struct {
 	source   model.Source // of its snapshots
 	dump     func([]model.Socket) ([]model.Socket, error)
@@ -24,11 +25,11 @@ type session struct {
 	quiet    quiet
 	// netnsCookie is the namespace's in eBPF events; 0 where it is not known.
 	netnsCookie uint64
-	settings    *Settings // of its beginning: other ones begin a session
+	settings    *Settings // others begin another session
 	close       func()
 }
 
-// open opens the way that the settings and the host allow.
+// open begins a session, as the settings and the host allow.
 func (w *Watcher) open(settings *Settings) (*session, error) {
 	w.busy()
 	defer w.idle()
@@ -39,8 +40,8 @@ func (w *Watcher) open(settings *Settings) (*session, error) {
 	return w.openNetlink(settings)
 }
 
-// openNetlink opens sock_diag in the namespace, through the first member that leads
-// there. Without eBPF it receives destroy notifications too.
+// openNetlink opens sock_diag in the namespace. Without eBPF it receives destroy
+// notifications, too.
 func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
 	handle, pid, err := w.env.openNamespace(w.id)
 	if err != nil {
@@ -79,9 +80,7 @@ func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
 		if counter != nil {
 			errs = append(errs, counter.Close())
 		}
-		if err := errors.Join(errs...); err != nil {
-			w.env.Logger.WithError(err).Warn("A network namespace could not be closed completely.")
-		}
+		w.env.reportUnclosed(errs...)
 	})
 	if err != nil {
 		s.close()
@@ -89,6 +88,12 @@ func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
 	}
 	s.dump = conn.Dump
 	return s, nil
+}
+
+func (e *Env) reportUnclosed(errs ...error) {
+	if err := errors.Join(errs...); err != nil {
+		e.Logger.WithError(err).Warn("A network namespace could not be closed completely.")
+	}
 }
 
 func netnsCookie(conn *sockdiag.Conn) (cookie uint64, err error) {
@@ -114,8 +119,7 @@ func (e *Env) openNamespace(id model.Namespace) (*netns.Handle, int, error) {
 	return nil, 0, err
 }
 
-// openProc reads /proc/<pid>/net of a member. Where eBPF works, the two are used
-// together: the namespace's cookie is that of a socket of any kind in it.
+// openProc reads /proc/<pid>/net of a member, beside eBPF where that works.
 func (w *Watcher) openProc(settings *Settings) (*session, error) {
 	pids := w.env.members(w.id).pids()
 	if len(pids) == 0 {
@@ -143,14 +147,13 @@ func (w *Watcher) openProc(settings *Settings) (*session, error) {
 	return s, nil
 }
 
-// cookieOf returns the cookie of a namespace, by a socket that is made in it for that.
+// cookieOf returns the cookie of a namespace, by means of a socket that it opens there.
 func (e *Env) cookieOf(id model.Namespace) (cookie uint64, err error) {
 	handle, _, err := e.openNamespace(id)
 	if err != nil {
 		return 0, err
 	}
-	cookie, err = cookieIn(handle)
-	return cookie, errors.Join(err, handle.Close())
+	return cookieIn(handle)
 }
 
 // hostCookie returns the cookie of the host's namespace.
@@ -159,28 +162,27 @@ func (e *Env) hostCookie() (cookie uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	cookie, err = cookieIn(handle)
-	return cookie, errors.Join(err, handle.Close())
+	return cookieIn(handle)
 }
 
+// cookieIn returns the cookie of an open namespace, and closes that.
 func cookieIn(handle *netns.Handle) (cookie uint64, err error) {
 	err = handle.Do(func() error {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
-			return fmt.Errorf("make a socket in network namespace %s: %w", handle.ID(), err)
+			return fmt.Errorf("open a socket in network namespace %s: %w", handle.ID(), err)
 		}
 		cookie, err = probe.NetnsCookie(fd)
 		return errors.Join(err, unix.Close(fd))
 	})
-	return cookie, err
+	return cookie, errors.Join(err, handle.Close())
 }
 
-// servers are the UDP ports at which another source has seen a server. /proc cannot
-// distinguish one in the range of clients' ports from a client: what was open stays
-// open while it is there.
+// servers are the UDP ports of servers that another source has found. /proc cannot
+// distinguish a server in the range of clients' ports from a client: a port that was open
+// stays open while it is there.
 type servers map[netip.AddrPort]bool
 
-// servers returns those that the last scan of another source has found.
 func (w *Watcher) servers() servers {
 	s := servers{}
 	for i := range w.sockets {
@@ -191,7 +193,7 @@ func (w *Watcher) servers() servers {
 	return s
 }
 
-// withoutClients leaves out what may be a client and was never seen as a server.
+// withoutClients removes the sockets that may be clients and were never servers.
 func (s servers) withoutClients(sockets []model.Socket) []model.Socket {
 	kept, there := sockets[:0], servers{}
 	for _, socket := range sockets {
@@ -204,15 +206,11 @@ func (s servers) withoutClients(sockets []model.Socket) []model.Socket {
 		}
 		kept = append(kept, socket)
 	}
-	for at := range s { // the next there may be a client
-		if !there[at] {
-			delete(s, at)
-		}
-	}
+	maps.DeleteFunc(s, func(at netip.AddrPort, _ bool) bool { return !there[at] }) // the next socket there may be a client
 	return kept
 }
 
-// readProc reads through the first member that is still there.
+// readProc reads /proc of the first member that has not ended.
 func (w *Watcher) readProc(dst []model.Socket, ephemeral procfs.Range) ([]model.Socket, error) {
 	err := error(netns.ErrProcessGone)
 	for _, pid := range w.env.members(w.id).pids() {
@@ -228,8 +226,8 @@ func (w *Watcher) readProc(dst []model.Socket, ephemeral procfs.Range) ([]model.
 	return dst, err
 }
 
-// ephemeralPorts reads from which ports the kernel serves clients, in the namespace
-// of a process. Where it cannot be read, the usual range is assumed.
+// ephemeralPorts returns the range of the ports that the kernel gives to clients in the
+// namespace of a process; where it cannot be read, the default.
 func (e *Env) ephemeralPorts(pid int) procfs.Range {
 	ports, err := procfs.EphemeralPorts(e.ProcRoot, pid)
 	if err == nil {

@@ -1,24 +1,25 @@
-// Package source observes: the containers of the engine, the sockets of each
-// network namespace, and what eBPF reports of the whole host.
+// Package source observes the containers of the engine, the sockets of each network
+// namespace, and the reports of eBPF about the whole host.
 //
-// A source does all the I/O that an observation needs (/proc, cgroups, netlink)
-// and then sends a complete value to the capture's inbox. It takes no lock of the
-// capture and reads nothing of its state but immutable values: the [Directory] of
-// running containers and the [Settings].
+// A source does all the I/O that an observation needs (/proc, cgroups, netlink) and
+// then sends a complete value to the capture's inbox. It takes no lock of the capture
+// and reads immutable values of its state only: the [Directory] of running containers
+// and the [Settings].
 //
 // Invariants:
 //
-//   - DO send observations of one namespace in the order in which the kernel made
-//     them: a snapshot goes out after the notifications that were waiting when it
-//     was taken, and after everything that eBPF had recorded by then.
-//   - DO leave what the capture has not taken yet in the kernel, where each
-//     container has its share. DON'T queue it without a bound here.
-//   - DO let one source's failure be its own: an error or a panic is logged, and
-//     ends in a restart with back-off.
-//   - DON'T drop an observation without counting it: a loss is sent as one.
+//   - DO send the observations of one namespace in the order of the kernel: a snapshot
+//     comes after the notifications that waited when it was taken, and after everything
+//     that eBPF had recorded by then.
+//   - DO leave what the capture has not read yet in the kernel, where each container has
+//     its share. DON'T queue it without a bound here.
+//   - DO isolate the failure of one source: an error or a panic is logged and ends in a
+//     restart with back-off.
+//   - DON'T drop an observation without counting it: a loss is an observation.
 package source
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,13 +30,13 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Mode reports which sources are used.
+// Mode selects the sources.
 type Mode string
 
 const (
-	// Auto uses the best that works.
+	// Auto uses the best source that works.
 	Auto Mode = "auto"
-	// EBPF insists on eBPF.
+	// EBPF fails where eBPF does not work.
 	EBPF Mode = "ebpf"
 	// Netlink uses sock_diag and its notifications alone.
 	Netlink Mode = "netlink"
@@ -56,8 +57,7 @@ type Settings struct {
 	BurstScans int
 	BurstDelay time.Duration
 	UDPClients bool
-	// Exact means that eBPF reports every opening and closing, so that scans only
-	// reconcile.
+	// Exact means that eBPF reports every opening and closing: scans only reconcile.
 	Exact bool
 	// Buffer is the receive buffer of one namespace's notifications, in bytes.
 	Buffer int
@@ -74,15 +74,15 @@ func (s *Settings) Interval() time.Duration {
 	return s.ScanInterval
 }
 
-// Env is what all sources share. The capture owns it, and replaces Directory and
-// Settings; everything else is set before the first source starts.
+// Env is the environment that all sources share. The capture owns it, and replaces
+// Directory and Settings; the other fields are set before the first source starts.
 type Env struct {
 	ProcRoot   string
 	Logger     logrus.FieldLogger
 	Mode       Mode
 	Finder     *attribute.Finder
 	Attributor *attribute.Attributor
-	// Observer is nil where nobody measures.
+	// Observer is nil where nothing is measured.
 	Observer Observer
 	// Inbox receives the observations until Closed is closed.
 	Inbox  chan Observation
@@ -90,16 +90,16 @@ type Env struct {
 
 	Directory atomic.Pointer[Directory]
 	Settings  atomic.Pointer[Settings]
-	// Prober is set while eBPF is read; nil otherwise.
+	// Prober is nil while eBPF is not read.
 	Prober atomic.Pointer[Reader]
-	// lateUntil is the clock.Instant until which destroy notifications of any namespace
-	// may be late: the kernel has one queue for those of all.
+	// lateUntil is the clock.Instant until which destroy notifications of any namespace may
+	// be late: the kernel has one queue for all namespaces.
 	lateUntil atomic.Int64
 
 	Notices Notices
 }
 
-// send delivers an observation. It returns false where the capture has ended.
+// send delivers an observation. It returns false after the end of the capture.
 func (e *Env) send(o Observation) bool {
 	select {
 	case e.Inbox <- o:
@@ -109,14 +109,15 @@ func (e *Env) send(o Observation) bool {
 	}
 }
 
-// ask delivers a question and waits for its answer. It returns false where the
-// capture has ended.
+// ask delivers a question and waits for its answer. It returns false after the end of
+// the capture.
 func (e *Env) ask(q question) bool {
 	q.begin()
 	return e.send(q) && q.wait(e.Closed)
 }
 
-// reply is the capture's side of a question. It is reused: one question at a time.
+// reply is embedded in an observation that the capture answers. It serves one question
+// at a time, again and again.
 type reply struct{ done chan struct{} }
 
 type question interface {
@@ -131,9 +132,11 @@ func (r *reply) begin() {
 	}
 }
 
-// Answer returns the question to the one that asked, if there is one. The capture calls
-// it once for each question, and does not use the question's memory afterwards.
+// Answer wakes the source that asked. The capture calls it one time for each question,
+// and does not use the question's memory afterwards.
 func (r *reply) Answer() { signal(r.done) }
+
+func (*reply) observation() {}
 
 func (r *reply) wait(closed <-chan struct{}) bool {
 	select {
@@ -144,7 +147,6 @@ func (r *reply) wait(closed <-chan struct{}) bool {
 	}
 }
 
-// signal puts a token into a channel of capacity 1, if there is none.
 func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -152,26 +154,19 @@ func signal(ch chan struct{}) {
 	}
 }
 
-func stoppedTimer() *time.Timer {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return t
-}
-
-// maxNotices bounds what Notices remembers: keys name containers and namespaces, of
-// which thousands come and go in a day.
+// maxNotices bounds the keys of [Notices]: thousands of containers and namespaces come and
+// go in a day.
 const maxNotices = 1000
 
-// Notices remembers what was logged already, so that a message comes once. The zero
-// value is ready; it is safe for concurrent use.
+// Notices are keys of the messages that were logged, so that each is logged one time. The
+// zero value is ready; it is safe for concurrent use.
 type Notices struct {
 	mutex  sync.Mutex
 	keys   map[string]struct{}
 	oldest []string // in the order in which they came
 }
 
-// First returns true the first time that it is called with a key, as far back as it
-// remembers.
+// First returns true the first time that it is called with a key, of the last maxNotices.
 func (n *Notices) First(key string) bool {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
@@ -188,4 +183,18 @@ func (n *Notices) First(key string) bool {
 	n.keys[key] = struct{}{}
 	n.oldest = append(n.oldest, key)
 	return true
+}
+
+// reportTrouble logs, one time each, why processes could not be found.
+func (e *Env) reportTrouble(denied int, err error) {
+	if denied > 0 && e.Notices.First("denied") {
+		processes := "a process"
+		if denied > 1 {
+			processes = fmt.Sprintf("%d processes", denied)
+		}
+		e.Logger.Infof("The open files of %s cannot be listed, so a port that they hold is reported without its process. This needs the capabilities SYS_PTRACE and DAC_READ_SEARCH, and no denial by AppArmor (security_opt apparmor=unconfined) or by the system.", processes)
+	}
+	if err != nil && e.Notices.First("attribution") {
+		e.Logger.WithError(err).Warn("Owners of sockets could not be read completely. This message is logged one time.")
+	}
 }

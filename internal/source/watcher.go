@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// secondLookup is how long after an opening its processes are looked up once
-	// more: servers fork their workers after they listen.
+	// secondLookup is how long after an opening its processes are looked up a second time:
+	// servers fork their workers after they listen.
 	secondLookup = time.Second
-	// connectTime is how long after a UDP connect a scan finds out whether it has
-	// taken place: one scan settles many.
+	// connectTime is how long after a UDP connect a scan shows whether it succeeded: one
+	// scan serves many.
 	connectTime = 50 * time.Millisecond
-	// procRetry is how long /proc stands in before sock_diag is tried again.
+	// procRetry is how long /proc replaces sock_diag before that is tried again.
 	procRetry = 30 * time.Second
 )
 
@@ -29,15 +29,14 @@ const (
 	maxBackoff = 10 * time.Second
 )
 
-// errRetune ends a session because the namespace is to be watched in another way.
+// errRetune ends a session so that another with other settings or sources begins.
 var errRetune = errors.New("the sources have changed")
 
 // Watcher watches one network namespace, in one goroutine that does all its I/O. The
 // hot loop to keep efficient is Watcher.scan: where nothing opened or closed it
 // allocates nothing.
 //
-// Its exported methods are safe for concurrent use, and return at once but for
-// Drain.
+// Its exported methods are safe for concurrent use. Only Drain blocks.
 type Watcher struct {
 	env    *Env
 	id     model.Namespace
@@ -47,14 +46,14 @@ type Watcher struct {
 	poke     chan struct{} // scan now
 	soon     chan struct{} // scan in connectTime
 	retune   chan struct{} // the settings have changed
-	openings chan struct{} // something has opened: look up its processes later
+	openings chan struct{} // a socket has opened: look up its processes later
 	drains   chan chan struct{}
 	ended    chan struct{} // closed at the end
 
 	lastScan  atomic.Int64  // clock.Instant of the end of the last one; 0 before the first
 	started   clock.Instant // when it was made
 	busySince atomic.Int64  // clock.Instant since when it waits for the kernel, or 0
-	facts     atomic.Uint64 // what eBPF reported here
+	facts     atomic.Uint64 // changes here that were reported since the start
 
 	// The rest belongs to the goroutine.
 	session  *session
@@ -71,16 +70,16 @@ type Watcher struct {
 
 	scanned   bool      // since the session began
 	postponed int       // scans in a row that came too early
-	procUntil time.Time // /proc stands in for sock_diag until then
+	procUntil time.Time // /proc replaces sock_diag until then
 }
 
-// NewWatcher returns a watcher of a namespace that does not run.
+// NewWatcher returns a watcher of a namespace; it does not start it.
 func NewWatcher(env *Env, id model.Namespace) *Watcher {
 	return &Watcher{
 		env: env, id: id, started: clock.Now(), cancel: func() {},
 		poke: make(chan struct{}, 1), soon: make(chan struct{}, 1), retune: make(chan struct{}, 1), openings: make(chan struct{}, 1),
 		drains: make(chan chan struct{}), ended: make(chan struct{}),
-		second: stoppedTimer(), connect: stoppedTimer(),
+		second: clock.StoppedTimer(), connect: clock.StoppedTimer(),
 	}
 }
 
@@ -97,27 +96,25 @@ func Start(env *Env, id model.Namespace) *Watcher {
 	return w
 }
 
-// Stop has the watcher send what it has received, and end.
+// Stop makes the watcher send what it has received, and end.
 func (w *Watcher) Stop() { w.cancel() }
 
 // Namespace returns the identity of the namespace.
 func (w *Watcher) Namespace() model.Namespace { return w.id }
 
-// Poke has the namespace scanned now.
+// Poke requests a scan now.
 func (w *Watcher) Poke() { signal(w.poke) }
 
-// PokeSoon has the namespace scanned in a moment.
+// PokeSoon requests a scan in connectTime.
 func (w *Watcher) PokeSoon() { signal(w.soon) }
 
-// Retune has the watcher apply new settings.
+// Retune makes the watcher apply new settings.
 func (w *Watcher) Retune() { signal(w.retune) }
 
-// Opened reports that something has opened, so that its processes are looked up once
-// more after a while.
+// Opened requests the second lookup of what has opened.
 func (w *Watcher) Opened() { signal(w.openings) }
 
-// CountFact notes that eBPF reported something of the namespace: it has changed since
-// the last scan.
+// CountFact records that eBPF reported a change of the namespace since the last scan.
 func (w *Watcher) CountFact() { w.facts.Add(1) }
 
 // LastScan returns when the namespace was last read with success; zero before the
@@ -133,8 +130,7 @@ func (w *Watcher) Age(now clock.Instant) time.Duration {
 	return now.Sub(w.started)
 }
 
-// StuckFor returns how long the watcher has been waiting for the kernel, 0 if it does
-// not.
+// StuckFor returns how long the watcher has waited for the kernel, 0 if it does not wait.
 func (w *Watcher) StuckFor(now clock.Instant) time.Duration {
 	since := clock.Instant(w.busySince.Load())
 	if since == 0 {
@@ -143,8 +139,8 @@ func (w *Watcher) StuckFor(now clock.Instant) time.Duration {
 	return now.Sub(since)
 }
 
-// Drain waits until the watcher has sent what the kernel notified of before this
-// call, until it ends, or until ctx does.
+// Drain waits until the watcher has sent all notifications of earlier closes, until it
+// ends, or until ctx does.
 func (w *Watcher) Drain(ctx context.Context) {
 	done := make(chan struct{})
 	select {
@@ -161,13 +157,12 @@ func (w *Watcher) Drain(ctx context.Context) {
 	}
 }
 
-// busy notes that the watcher waits for the kernel from now on, idle that it does not
-// any more.
+// busy records that the watcher begins to wait for the kernel, idle that it has ended.
 func (w *Watcher) busy() { w.busySince.Store(int64(clock.Now())) }
 func (w *Watcher) idle() { w.busySince.Store(0) }
 
-// supervise runs the watcher until ctx ends. An error or a panic is logged and ends
-// in a restart with back-off; what is known stays, marked as stale.
+// supervise runs the watcher until ctx ends. An error or a panic is logged and ends in a
+// restart with back-off; the state stays, marked as stale.
 func (w *Watcher) supervise(ctx context.Context) {
 	backoff := minBackoff
 	defer w.endReceiver()
@@ -192,8 +187,8 @@ func (w *Watcher) supervise(ctx context.Context) {
 	}
 }
 
-// pause waits before another session. Who waits for the watcher to be drained does not
-// wait for that: without a session nothing is received.
+// pause waits before another session. Meanwhile it ends each Drain at once: without a
+// session nothing is received.
 func (w *Watcher) pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -209,8 +204,8 @@ func (w *Watcher) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// fallBack decides whether /proc applies: where sock_diag fails from the start of
-// a session on, and nothing else is asked for.
+// fallBack switches to /proc, if the mode allows it, where sock_diag failed before the
+// first scan of a session. It reports whether it did.
 func (w *Watcher) fallBack(err error) bool {
 	if w.env.Mode == Netlink || w.scanned || w.usesProc() || errors.Is(err, netns.ErrProcessGone) {
 		return false
@@ -227,7 +222,6 @@ func (w *Watcher) usesProc() bool {
 	return w.env.Mode == Proc || time.Now().Before(w.procUntil)
 }
 
-// run watches through one session.
 func (w *Watcher) run(ctx context.Context) error {
 	defer w.idle()
 	return protect(func() error { return w.watch(ctx) })
@@ -241,7 +235,7 @@ func (w *Watcher) watch(ctx context.Context) error {
 		return err
 	}
 	w.session = s
-	// Closing ends a dump that waits, and must not wait for the next tick.
+	// Closing ends a dump that waits.
 	stopClosing := context.AfterFunc(ctx, s.close)
 	w.env.send(SessionOpened{w, s.source, s.netnsCookie, s.notified, w.busyness.reason()})
 	defer func() {
@@ -252,7 +246,7 @@ func (w *Watcher) watch(ctx context.Context) error {
 	return w.loop(ctx)
 }
 
-// loop scans at once, and then whenever it is time to.
+// loop scans now, and then whenever a scan is due or requested.
 func (w *Watcher) loop(ctx context.Context) error {
 	interval, bursts := w.session.settings.Interval(), w.session.settings.BurstScans
 	if w.session.exact {
@@ -270,7 +264,7 @@ func (w *Watcher) loop(ctx context.Context) error {
 	due := clock.Now().Add(w.untilTick(interval))
 	scan := time.NewTimer(clock.Until(due))
 	defer scan.Stop()
-	retry := stoppedTimer()
+	retry := clock.StoppedTimer()
 	defer retry.Stop()
 	if w.session.source == model.SourceProc && w.env.Mode != Proc {
 		retry.Reset(procRetry)
@@ -324,128 +318,13 @@ func (w *Watcher) setSecond() {
 	}
 }
 
-// phases is in how many groups the watchers scan: those of one group tick together,
-// so that one wake-up of the process serves many, and not all scan at the same
-// moment.
+// phases is the number of groups of watchers: those of one group scan at the same moment,
+// so that one wake-up of the process serves many, but not all.
 const phases = 8
 
-// untilTick returns how long it is until the next multiple of an interval, shifted by
-// the phase of the namespace.
+// untilTick returns the time until the next multiple of an interval, shifted by the phase
+// of the namespace.
 func (w *Watcher) untilTick(interval time.Duration) time.Duration {
 	shift := interval * time.Duration(w.id.Inode%phases) / phases
 	return interval - (time.Duration(clock.Now())-shift)%interval
-}
-
-// scans scans several times in a row, each time only if there may be something new.
-func (w *Watcher) scans(ctx context.Context, count int) error {
-	for i := range max(count, 1) {
-		if i > 0 {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-w.poke:
-				if err := w.scan(ctx); err != nil {
-					return err
-				}
-				continue
-			case <-w.readable():
-				if err := w.receive(); err != nil {
-					return err
-				}
-				continue
-			case <-time.After(w.session.settings.BurstDelay):
-			}
-		}
-		if w.unchanged() {
-			w.lastScan.Store(int64(clock.Now()))
-			continue
-		}
-		if err := w.scan(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// scan takes one snapshot and sends it, with the owners of what is new in it.
-func (w *Watcher) scan(ctx context.Context) error {
-	if w.receiver != nil { // what closed before does not have to be found by the dump
-		if err := w.receive(); err != nil {
-			return err
-		}
-	}
-	w.busy()
-	began, facts, epoch := clock.Now(), w.facts.Load(), w.env.members(w.id).Epoch
-	sockets, err := w.session.dump(w.sockets[:0])
-	w.sockets = sockets
-	w.idle()
-	if err != nil {
-		return err
-	}
-	now := clock.Now()
-	if o := w.env.Observer; o != nil {
-		o.ObserveScan(w.session.source, now.Sub(began))
-	}
-	if inOrder, err := w.inOrder(ctx); !inOrder || err != nil {
-		w.lastScan.Store(int64(now))
-		return err
-	}
-	q := &w.question
-	q.Watcher, q.Resolved, q.Epoch = w, false, epoch
-	q.Snapshot.Began, q.Snapshot.Time, q.Snapshot.Source, q.Snapshot.Sockets, q.Snapshot.New = began, now, w.session.source, sockets, nil
-	if !w.env.ask(q) {
-		return nil
-	}
-	w.session.quiet.dumped(began, facts, epoch, sockets, len(q.Unknown) == 0)
-	if len(q.Unknown) > 0 {
-		w.attribute(q)
-		if !w.env.ask(q) {
-			return nil
-		}
-		w.setSecond()
-	}
-	w.scanned = true
-	w.lastScan.Store(int64(now))
-	return nil
-}
-
-// attribute resolves the owners of a scan's unknown sockets.
-func (w *Watcher) attribute(q *Scan) {
-	w.busy()
-	defer w.idle()
-	directory := w.env.Directory.Load()
-	members := w.env.members(w.id)
-	fresh := make([]model.Socket, len(q.Unknown))
-	for i, index := range q.Unknown {
-		fresh[i] = q.Snapshot.Sockets[index]
-	}
-	q.Epoch = members.Epoch
-	q.Snapshot.New = w.env.attribute(fresh, q.Unknown, members.ownership(directory))
-	q.Resolved = true
-}
-
-// ScanOnce reads a namespace one time, and resolves the owners of all its sockets. It
-// reads /proc where sock_diag cannot be used and the mode allows that.
-func ScanOnce(env *Env, id model.Namespace) (scan Scan, err error) {
-	w := NewWatcher(env, id)
-	for range 2 { // once more through /proc where sock_diag fails
-		if w.session, err = w.open(env.Settings.Load()); err == nil {
-			scan.Snapshot.Began = clock.Now()
-			w.sockets, err = w.session.dump(w.sockets[:0])
-			scan.Snapshot.Time, scan.Snapshot.Source = clock.Now(), w.session.source
-			w.session.close()
-		}
-		if err == nil || !w.fallBack(err) {
-			break
-		}
-	}
-	if err != nil {
-		return scan, err
-	}
-	scan.Snapshot.Sockets = w.sockets
-	for i := range w.sockets {
-		scan.Unknown = append(scan.Unknown, i)
-	}
-	w.attribute(&scan)
-	return scan, nil
 }

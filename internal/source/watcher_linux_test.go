@@ -79,7 +79,7 @@ type observer func()
 
 func (o observer) ObserveScan(model.Source, time.Duration) { o() }
 
-// While a watcher waits to try again, nobody waits for it.
+// While a watcher waits to try again, no Drain waits for it.
 func TestDrainOfAWatcherThatFails(t *testing.T) {
 	b := kernel.NewBox(t)
 	r, id := newRig(t, b)
@@ -224,11 +224,11 @@ func TestNoticesAreBounded(t *testing.T) {
 		t.Errorf("%d keys, %d in order, room for %d; want at most %d", len(n.keys), len(n.oldest), cap(n.oldest), maxNotices)
 	}
 	if !n.First("first") {
-		t.Error("the oldest key is still remembered")
+		t.Error("the oldest key is remembered")
 	}
 }
 
-// Processes that cannot be looked into are in the log once, with what it takes.
+// Processes whose open files cannot be listed are logged one time, with the remedy.
 func TestTroubleIsReported(t *testing.T) {
 	for denied, want := range map[int]string{1: "The open files of a process cannot", 2: "The open files of 2 processes cannot"} {
 		r, _ := newRig(t, nil)

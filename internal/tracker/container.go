@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"iter"
 	"maps"
 
 	"portwatcher/internal/clock"
@@ -15,16 +16,14 @@ type container struct {
 
 // OpenOf is Open for the endpoints of one container.
 func (t *Tracker) OpenOf(containerID string) []Change {
-	c := t.containers[containerID]
-	if c == nil {
-		return nil
+	if c := t.containers[containerID]; c != nil {
+		return openOf(maps.Keys(c.endpoints))
 	}
-	return openOf(maps.Keys(c.endpoints))
+	return nil
 }
 
-// RevisionOf rises whenever something that OpenOf returns for the container has
-// changed, so that what was made of it can be kept until then. It never falls,
-// and of a container without endpoints it may rise without a reason.
+// RevisionOf rises whenever the result of OpenOf for the container has changed. It
+// never falls, and for a container without endpoints it may rise without a reason.
 func (t *Tracker) RevisionOf(containerID string) uint64 {
 	if c := t.containers[containerID]; c != nil {
 		return c.revision
@@ -32,8 +31,8 @@ func (t *Tracker) RevisionOf(containerID string) uint64 {
 	return t.emptied
 }
 
-// UpdateContainer replaces the description of a container (renamed, other
-// networks) for the changes to come.
+// UpdateContainer replaces the description of a container (renamed, other networks)
+// in the changes to come.
 func (t *Tracker) UpdateContainer(c *model.Container) {
 	known := t.containers[c.ID]
 	if known == nil {
@@ -57,35 +56,28 @@ func (t *Tracker) CloseContainer(dst []Change, id string, at clock.Instant, sour
 	return t.settle(dst, at, source)
 }
 
-// Drop forgets endpoints without a change: they are not to be reported any
-// more. Their sockets are of no interest until [Tracker.Reconsider].
-func (t *Tracker) Drop(which func(model.Endpoint) bool) {
-	for key, e := range t.endpoints {
-		if which(key) {
-			t.drop(e)
-		}
-	}
-}
+// Drop forgets endpoints without a change: those for which the function returns true.
+// Their sockets are of no interest until [Tracker.Reconsider].
+func (t *Tracker) Drop(which func(model.Endpoint) bool) { t.drop(maps.Values(t.endpoints), which) }
 
 // DropOf is Drop for the endpoints of one container.
 func (t *Tracker) DropOf(containerID string, which func(model.Endpoint) bool) {
-	c := t.containers[containerID]
-	if c == nil {
-		return
-	}
-	for e := range c.endpoints {
-		if which(e.key) {
-			t.drop(e)
-		}
+	if c := t.containers[containerID]; c != nil {
+		t.drop(maps.Keys(c.endpoints), which)
 	}
 }
 
-func (t *Tracker) drop(e *endpoint) {
-	for _, s := range e.sockets {
-		s.endpoint = nil
+func (t *Tracker) drop(endpoints iter.Seq[*endpoint], which func(model.Endpoint) bool) {
+	for e := range endpoints {
+		if !which(e.key) {
+			continue
+		}
+		for _, s := range e.sockets {
+			s.endpoint = nil
+		}
+		t.revise(e.owner)
+		t.forget(e)
 	}
-	t.revise(e.owner)
-	t.forget(e)
 }
 
 func (t *Tracker) revise(c *container) {
@@ -93,7 +85,6 @@ func (t *Tracker) revise(c *container) {
 	c.revision = t.revision
 }
 
-// add indexes a new endpoint.
 func (t *Tracker) add(e *endpoint) {
 	t.endpoints[e.key] = e
 	c := t.containers[e.key.Container]

@@ -8,33 +8,32 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Counted is what a source counted of the sockets of one endpoint since its last
-// count, instead of observing them one by one.
+// Counted are the sockets of one endpoint that a source has counted since its last count,
+// instead of reporting them one by one.
 type Counted struct {
-	// Socket has protocol, address and port; cookie and inode are of the last one
-	// that opened.
+	// Socket has protocol, address and port; cookie and inode are of the last one that
+	// opened.
 	Socket model.Socket
 	Owner  Owner
-	// Opened and Closed are of sockets whose opening was counted, in this or an
-	// earlier count. Missed are the closings of sockets whose opening was a fact.
+	// Opened and Closed are of sockets whose opening was counted, in this or an earlier
+	// count. Missed are the closings of sockets whose opening was a fact.
 	Opened, Closed, Missed uint64
-	// LastOpened and LastClosed are the moments of the last ones; zero where there
-	// was none.
+	// LastOpened and LastClosed are the times of the last ones; zero where there was none.
 	LastOpened, LastClosed clock.Instant
-	// ClosedCookie is of the last one that closed, Missed ones included; 0 where
-	// there was none.
+	// ClosedCookie is of the last one that closed, Missed ones included; 0 where there was
+	// none.
 	ClosedCookie uint64
-	// NotBefore is the time of the last change that the container's facts made. A change
-	// that the count leads to gets no earlier time: counts arrive later than facts.
+	// NotBefore is the time of the last change of the container. The changes of the count
+	// get no earlier time: counts arrive later than facts.
 	NotBefore clock.Instant
 	Source    model.Source
 }
 
-// count is what is known of the counted sockets at one place.
+// count is the state of the counted sockets at one place.
 type count struct {
 	open uint64 // opened less closed
-	// lost are those that a snapshot or a fact showed to be closed: their closings
-	// are to be counted yet.
+	// lost are those that a snapshot or a fact has shown to be closed: a later count has
+	// their closings.
 	lost uint64
 	// standIn is the socket that stands for all that are open.
 	standIn *socket
@@ -43,14 +42,13 @@ type count struct {
 	generation uint64 // of the last snapshot that had an unknown socket here
 }
 
-// Counted takes a count. The tracker keeps one socket, the last one opened, as a
-// stand-in for all counted sockets of an endpoint that are open. The changes that
-// it appends are openings and closings that are in the count, too: at most one
-// opened or one closed of the count's endpoint. While the namespace's snapshots
-// have no cookies it does nothing: take a snapshot.
+// Counted applies a count. The tracker keeps one socket, the last one opened, as a
+// stand-in for all counted sockets of an endpoint that are open. The changes that it
+// appends are openings and closings that are in the count, too: at most one opened or one
+// closed of the count's endpoint.
 //
-// A count is to be given before the facts of the same endpoint that happened
-// after it was taken: a fact that opens beside a counted socket is no change.
+// A count must come before the facts of the same endpoint that happened after it was
+// taken: a fact that opens beside a counted socket is no change.
 func (t *Tracker) Counted(dst []Change, id model.Namespace, c Counted) []Change {
 	ns := t.namespaces[id]
 	if ns == nil {
@@ -81,14 +79,13 @@ func (t *Tracker) Counted(dst []Change, id model.Namespace, c Counted) []Change 
 	}
 	for _, e := range t.dirty {
 		if e.reported && !e.isWaiting() {
-			e.carryOn()
+			e.setSettled(true)
 		}
 	}
 	return t.settle(dst, max(at, c.NotBefore), c.Source)
 }
 
-// take adds a count. The closings of lost sockets come first: the others closed
-// later.
+// take adds a count. The closings of lost sockets come first: the others closed later.
 func (n *count) take(c *Counted) {
 	lost := min(n.lost, c.Closed)
 	n.lost -= lost
@@ -115,20 +112,20 @@ func (t *Tracker) standIn(ns *namespace, n *count, c *Counted) {
 		s = t.addSocket(ns, c.Socket, c.Owner, c.LastOpened)
 	} else {
 		s.opened = max(s.opened, c.LastOpened)
-		t.learn(s, c.Owner.Processes)
+		t.setProcesses(s, c.Owner.Processes)
 	}
 	s.count, n.standIn = n, s
 }
 
-// dropStandIn records that the stand-in is gone before its closing was counted.
+// dropStandIn records that the stand-in is removed before its closing was counted.
 func (n *count) dropStandIn() {
 	n.standIn.count, n.standIn = nil, nil
 	n.lost += n.open
 	n.open = 0
 }
 
-// closeCounted removes the sockets that closed and are known one by one: the last
-// one by its cookie, and as many of the oldest as were missed.
+// closeCounted removes the closed sockets that are known one by one: the last one by its
+// cookie, and as many of the oldest as were missed.
 func (t *Tracker) closeCounted(ns *namespace, key place, c *Counted) {
 	if c.Closed+c.Missed == 0 {
 		return
@@ -152,8 +149,8 @@ func (t *Tracker) closeCounted(ns *namespace, key place, c *Counted) {
 	}
 }
 
-// closeOldest removes those sockets of an endpoint that opened first, and before
-// a moment; not those that a snapshot has had since.
+// closeOldest removes a number of sockets of an endpoint: those that opened first, and
+// before a moment. It keeps those that a snapshot has shown since.
 func (t *Tracker) closeOldest(ns *namespace, e *endpoint, number uint64, before clock.Instant) {
 	if e == nil {
 		return
@@ -173,8 +170,7 @@ func (t *Tracker) closeOldest(ns *namespace, e *endpoint, number uint64, before 
 	}
 }
 
-// prolong begins the close grace of an endpoint anew that was open again while it
-// waited.
+// prolong starts the close grace again of an endpoint that was open while it ran.
 func (t *Tracker) prolong(key place, c *Counted) {
 	if c.Opened == 0 || c.Owner.Container == nil {
 		return
@@ -191,8 +187,8 @@ func (ns *namespace) passOver(s *model.Socket) {
 	}
 }
 
-// reviewCounts drops the stand-ins that a snapshot lacks. Another socket that it
-// has at the same place carries the endpoint on.
+// reviewCounts drops the stand-ins that a snapshot lacks. Another socket that it shows at
+// the same place keeps the endpoint open.
 func (t *Tracker) reviewCounts(ns *namespace, s *Snapshot) {
 	for key, n := range ns.counts {
 		seen := n.generation == ns.generation || n.standIn != nil && n.standIn.generation == ns.generation
@@ -208,15 +204,15 @@ func (t *Tracker) reviewCounts(ns *namespace, s *Snapshot) {
 			ns.ended.add(before.Cookie, ending{at: s.Time})
 			t.removeSocket(before)
 			if before.endpoint != nil && before.settled {
-				before.endpoint.carryOn()
+				before.endpoint.setSettled(true)
 			}
 		}
 	}
 }
 
-// Beside reports whether a counted socket stands for the endpoint of another socket,
-// and whether that other one is known. A fact of a socket beside a stand-in is no
-// change, and not in the count either: the caller counts it.
+// Beside reports whether a counted socket stands for the endpoint of another socket, and
+// whether that other one is known. A fact of a socket beside a stand-in is neither a
+// change nor in the count: the caller counts it.
 func (t *Tracker) Beside(id model.Namespace, s *model.Socket) (counted, known bool) {
 	ns := t.namespaces[id]
 	if ns == nil {
@@ -230,8 +226,8 @@ func (t *Tracker) Beside(id model.Namespace, s *model.Socket) (counted, known bo
 	return true, known
 }
 
-// ContainerOf returns the container that a known socket belongs to; nil where the
-// socket is not known, or is of no interest.
+// ContainerOf returns the container of a socket; nil where the socket is not known, or is
+// of no interest.
 func (t *Tracker) ContainerOf(id model.Namespace, cookie uint64) *model.Container {
 	ns := t.namespaces[id]
 	if ns == nil {

@@ -16,7 +16,7 @@ type tally struct {
 	lastAt                 float64
 	ended                  uint64
 	endedAt                float64
-	nobody                 bool
+	ownerless              bool
 }
 
 func (c tally) counted() Counted {
@@ -30,7 +30,7 @@ func (c tally) counted() Counted {
 	if c.closed+c.missed > 0 {
 		one.LastClosed = at(c.endedAt)
 	}
-	if c.nobody {
+	if c.ownerless {
 		one.Owner = Owner{}
 	}
 	return one
@@ -195,10 +195,10 @@ func TestCountedWithinTheGrace(t *testing.T) {
 
 func TestCountedOfNobody(t *testing.T) {
 	tr := tracking(0)
-	expect(t, counts(tr, tally{opened: 1, last: 1, lastAt: 1, nobody: true}))
-	expect(t, counts(tr, tally{closed: 1, ended: 1, endedAt: 2, nobody: true}))
+	expect(t, counts(tr, tally{opened: 1, last: 1, lastAt: 1, ownerless: true}))
+	expect(t, counts(tr, tally{closed: 1, ended: 1, endedAt: 2, ownerless: true}))
 	expect(t, counts(tr, tally{opened: 1, last: 2, lastAt: 3}), "3 opened web:80 [10] ebpf")
-	expect(t, counts(tr, tally{opened: 1, last: 3, lastAt: 4, nobody: true}))
+	expect(t, counts(tr, tally{opened: 1, last: 3, lastAt: 4, ownerless: true}))
 	expectSockets(t, tr, 2)
 }
 
@@ -206,8 +206,8 @@ func TestCountedOfNobody(t *testing.T) {
 func TestCountedClosesBesideNobodys(t *testing.T) {
 	tr := tracking(0)
 	exactly(tr, 1, 1, 80, 10)
-	expect(t, counts(tr, tally{opened: 1, last: 2, lastAt: 2, nobody: true}))
-	expect(t, counts(tr, tally{missed: 1, ended: 1, endedAt: 3, nobody: true}), "3 closed web:80 [10] ebpf since 1")
+	expect(t, counts(tr, tally{opened: 1, last: 2, lastAt: 2, ownerless: true}))
+	expect(t, counts(tr, tally{missed: 1, ended: 1, endedAt: 3, ownerless: true}), "3 closed web:80 [10] ebpf since 1")
 }
 
 // A count arrives later than the facts that happened after it: what it leads to has no

@@ -1,6 +1,7 @@
 package tracker
 
 import (
+	"cmp"
 	"slices"
 
 	"portwatcher/internal/clock"
@@ -11,18 +12,18 @@ type socket struct {
 	model.Socket
 	namespace  *namespace
 	endpoint   *endpoint // nil if the socket is of no interest
-	count      *count    // whose stand-in it is; nil if it is none
+	count      *count    // whose stand-in it is; nil if it is no stand-in
 	opened     clock.Instant
 	processes  []model.Process
 	generation uint64        // of the last snapshot that had it
-	settled    bool          // part of what was reported of its endpoint
-	exact      bool          // opened is the very moment
+	settled    bool          // part of the last report of its endpoint
+	exact      bool          // opened is exact
 	restored   bool          // no snapshot has had it yet
-	fresh      bool          // its processes have not been looked up a second time
+	fresh      bool          // its processes were not looked up a second time
 	lookup     clock.Instant // when the last lookup of its processes began
 }
 
-// endpoint has at least one socket, or waits for the end of the close grace.
+// endpoint has at least one socket, or its close grace runs.
 type endpoint struct {
 	key       model.Endpoint
 	owner     *container
@@ -30,8 +31,8 @@ type endpoint struct {
 	in        *namespace // nil when that is closed
 	container *model.Container
 	sockets   []*socket
-	// processes hold it, as far as is known; reportedProcesses are those of the
-	// last change, or the first known where it had none.
+	// processes hold it, as far as is known; reportedProcesses are those of the last
+	// change, or the first known where that had none.
 	processes, reportedProcesses []model.Process
 	left                         bool // a socket has gone since the last settle
 	ipv6Only                     bool
@@ -40,7 +41,7 @@ type endpoint struct {
 
 	reported bool // an opened change has been made
 	restored bool // it was open before the first snapshot of its namespace
-	recalled bool // its processes are those that an earlier run knew
+	recalled bool // its processes are those of an earlier run
 	dirty    bool
 	// closedAt and closedBy are of the last socket while the close grace runs;
 	// expiry is then the position in Tracker.waiting plus one, else 0.
@@ -91,8 +92,8 @@ func (t *Tracker) touch(e *endpoint) {
 	}
 }
 
-// settle compares each endpoint that was touched with what was last reported
-// of it, and appends the changes in the order of endpoints.
+// settle compares each touched endpoint with its last report, and appends the changes
+// in the order of endpoints.
 func (t *Tracker) settle(dst []Change, at clock.Instant, source model.Source) []Change {
 	slices.SortFunc(t.dirty, func(a, b *endpoint) int { return a.key.Compare(b.key) })
 	for _, e := range t.dirty {
@@ -106,7 +107,7 @@ func (t *Tracker) settle(dst []Change, at clock.Instant, source model.Source) []
 
 func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at clock.Instant, source model.Source) []Change {
 	if e.unconfirmed() {
-		return dst // the first snapshot shows whether it has been open all the time
+		return dst // the first snapshot shows whether it was open all the time
 	}
 	left := e.left && !e.replaced()
 	e.left = false
@@ -128,15 +129,15 @@ func (t *Tracker) settleEndpoint(dst []Change, e *endpoint, at clock.Instant, so
 		return append(dst, e.change(model.Opened, opened, source))
 	case len(e.reportedProcesses) == 0, left:
 		e.reportedProcesses = e.processes
-	case e.takenOver():
+	case e.changedOwner():
 		e.source, e.reportedProcesses = source, e.processes
 		return append(dst, e.change(model.Changed, at, source))
 	}
 	return dst
 }
 
-// close ends an endpoint that has no socket any more. An endpoint that a snapshot saw does
-// not close before that, however exact the fact.
+// close ends an endpoint without sockets. An endpoint that a snapshot has shown does not
+// close before that snapshot, however exact the fact.
 func (t *Tracker) close(dst []Change, e *endpoint, at clock.Instant, source model.Source) []Change {
 	at = max(at, e.openedAt)
 	switch {
@@ -159,45 +160,32 @@ func (e *endpoint) change(kind model.Type, at clock.Instant, source model.Source
 	}
 }
 
-// replaced reports that no socket of the last report is left: the endpoint was
-// closed for a moment, and opened anew.
+// replaced reports whether no socket of the last report is left: the endpoint was closed
+// for a moment, and opened again.
 func (e *endpoint) replaced() bool {
 	return !slices.ContainsFunc(e.sockets, func(s *socket) bool { return s.settled })
 }
 
-// carryOn makes the sockets that an endpoint has now stand for those that were
-// reported: it has not been closed in between, or that is accounted for.
-func (e *endpoint) carryOn() {
+// setSettled makes the present sockets part of the last report (the endpoint was not
+// closed in between, or that is accounted for), or takes them out of it (the endpoint was
+// closed before it had them).
+func (e *endpoint) setSettled(settled bool) {
 	for _, s := range e.sockets {
-		s.settled = true
-	}
-}
-
-// carryOff is the opposite: the endpoint was closed before it had these sockets.
-func (e *endpoint) carryOff() {
-	for _, s := range e.sockets {
-		s.settled = false
+		s.settled = settled
 	}
 }
 
 func (e *endpoint) firstOpened() clock.Instant {
-	first := e.sockets[0].opened
-	for _, s := range e.sockets[1:] {
-		first = min(first, s.opened)
-	}
-	return first
+	return slices.MinFunc(e.sockets, func(a, b *socket) int { return cmp.Compare(a.opened, b.opened) }).opened
 }
 
 // refresh updates an endpoint from its sockets. Where no process is known any
 // more, the last known stay.
 func (e *endpoint) refresh() {
-	if now := e.holders(); len(now) > 0 || !e.reported {
-		e.processes = now
+	if holders := e.holders(); len(holders) > 0 || !e.reported {
+		e.processes = holders
 	}
 	e.locate(e.sockets[len(e.sockets)-1].namespace)
-	e.ipv6Only = true
-	for _, s := range e.sockets {
-		s.settled = true
-		e.ipv6Only = e.ipv6Only && s.IPv6Only
-	}
+	e.setSettled(true)
+	e.ipv6Only = !slices.ContainsFunc(e.sockets, func(s *socket) bool { return !s.IPv6Only })
 }

@@ -7,8 +7,8 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Opened takes an exact fact: a socket opened at this moment. If the socket is
-// known it fills in what was missing and changes nothing else.
+// Opened applies an exact fact: a socket opened at this moment. If the socket is known,
+// the fact only adds what was missing.
 func (t *Tracker) Opened(dst []Change, id model.Namespace, s model.Socket, owner Owner, at clock.Instant, source model.Source) []Change {
 	ns := t.namespaces[id]
 	if ns == nil || ns.ended.late(s.Cookie, at) {
@@ -21,7 +21,7 @@ func (t *Tracker) Opened(dst []Change, id model.Namespace, s model.Socket, owner
 			known.opened, known.exact = at, true
 		}
 		if len(known.processes) == 0 {
-			t.learn(known, owner.Processes)
+			t.setProcesses(known, owner.Processes)
 		}
 		return t.settle(dst, at, source)
 	}
@@ -32,9 +32,9 @@ func (t *Tracker) Opened(dst []Change, id model.Namespace, s model.Socket, owner
 	return t.settle(dst, at, source)
 }
 
-// Closed takes an exact fact: a socket closed at this moment. known is false
-// where the tracker had not seen the socket, nor closed it just before; the fact
-// is remembered all the same, so that no snapshot under way opens it.
+// Closed applies an exact fact: a socket closed at this moment. known is false where the
+// socket was neither open nor closed just before; the fact is remembered in any case, so
+// that no snapshot under way opens the socket.
 func (t *Tracker) Closed(dst []Change, id model.Namespace, cookie uint64, at clock.Instant, source model.Source) (_ []Change, known bool) {
 	ns := t.namespaces[id]
 	if ns == nil {
@@ -48,7 +48,7 @@ func (t *Tracker) Closed(dst []Change, id model.Namespace, cookie uint64, at clo
 	}
 	if n := s.count; n != nil {
 		if n.open > 1 {
-			return dst, true // it stands for the others, too
+			return dst, true // it stands for others, too
 		}
 		n.at = max(n.at, at)
 	}
@@ -56,9 +56,9 @@ func (t *Tracker) Closed(dst []Change, id model.Namespace, cookie uint64, at clo
 	return t.settle(dst, at, source), true
 }
 
-// closeSocket removes a socket that closed at this moment. If all others of its
-// endpoint opened after that, then the endpoint was closed in between: the facts
-// of their openings came first.
+// closeSocket removes a socket that closed at this moment. If all others of its endpoint
+// opened after that, the endpoint was closed in between, and the facts of their openings
+// came first.
 func (t *Tracker) closeSocket(s *socket, at clock.Instant) {
 	t.removeSocket(s)
 	if s.endpoint == nil || !s.settled {
@@ -70,14 +70,14 @@ func (t *Tracker) closeSocket(s *socket, at clock.Instant) {
 			return
 		}
 	}
-	s.endpoint.carryOff()
+	s.endpoint.setSettled(false)
 }
 
-// Transient takes the close of a socket that no source had seen, and makes an opened
-// and a closed change of it. Where a snapshot found another socket at the endpoint just
-// before, the opening that was reported then was this one's: the endpoint closes and
-// opens again. reported is false, and nothing changes, where the endpoint is open
-// otherwise, and where the socket is of no interest.
+// Transient applies the close of a socket whose opening was not observed, and makes an
+// opened and a closed change of it. Where a snapshot has shown another socket at the
+// endpoint just before, the opening that was reported then was this socket's: the
+// endpoint closes and opens again. reported is false, and nothing changes, where the
+// endpoint is open by others, and where the socket is of no interest.
 func (t *Tracker) Transient(dst []Change, id model.Namespace, s model.Socket, owner Owner, at clock.Instant, source model.Source) (_ []Change, reported bool) {
 	if owner.Container == nil || t.namespaces[id] == nil {
 		return dst, false
@@ -86,11 +86,11 @@ func (t *Tracker) Transient(dst []Change, id model.Namespace, s model.Socket, ow
 	e := t.endpoints[key]
 	switch {
 	case e == nil:
-	case e.isWaiting(): // it came back within the close grace, and went
+	case e.isWaiting(): // it opened and closed within the close grace
 		t.wait(e, max(at, e.closedAt), source)
 		return dst, true
 	case t.grace == 0 && e.succeeds(at):
-		e.carryOff()
+		e.setSettled(false)
 		t.touch(e)
 		return t.settle(dst, at, source), true
 	default:
@@ -106,8 +106,8 @@ func (t *Tracker) Transient(dst []Change, id model.Namespace, s model.Socket, ow
 }
 
 // succeeds reports whether the endpoint's socket came after one that closed at this
-// moment and that no source had seen: a snapshot found it only just before, alone. One of
-// several shares the endpoint (SO_REUSEPORT), as the other may have done.
+// moment and whose opening was not observed: a snapshot has shown it just before, alone.
+// One of several sockets shares the endpoint (SO_REUSEPORT), as the other may have done.
 func (e *endpoint) succeeds(at clock.Instant) bool {
 	if len(e.sockets) != 1 || !e.reported {
 		return false
@@ -116,6 +116,6 @@ func (e *endpoint) succeeds(at clock.Instant) bool {
 	return !s.exact && !s.restored && s.count == nil && at.Sub(s.opened) < successionTime
 }
 
-// successionTime is how long after a snapshot the notification of a close that came
-// before it may arrive, however busy the machine is.
+// successionTime is how long after a snapshot the notification of an earlier close may
+// arrive, however busy the machine is.
 const successionTime = 5 * time.Second

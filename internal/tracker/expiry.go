@@ -12,8 +12,8 @@ import (
 // SetGrace changes the close grace, also for endpoints that wait for its end.
 func (t *Tracker) SetGrace(closeGrace time.Duration) { t.grace = closeGrace }
 
-// Expire reports the endpoints whose close grace has run out. It costs nothing
-// for those that wait on.
+// Expire appends a closed change for each endpoint whose close grace has ended. Its cost
+// does not depend on the number of those that wait longer.
 func (t *Tracker) Expire(dst []Change, now clock.Instant) []Change {
 	length := len(dst)
 	for len(t.waiting) > 0 && now.Sub(t.waiting[0].closedAt) >= t.grace {
@@ -25,8 +25,7 @@ func (t *Tracker) Expire(dst []Change, now clock.Instant) []Change {
 	return dst
 }
 
-// NextExpiry returns when [Tracker.Expire] has something to do next, false if
-// no close grace is running.
+// NextExpiry returns when the next close grace ends, false if none runs.
 func (t *Tracker) NextExpiry() (clock.Instant, bool) {
 	if len(t.waiting) == 0 {
 		return 0, false
@@ -34,7 +33,7 @@ func (t *Tracker) NextExpiry() (clock.Instant, bool) {
 	return t.waiting[0].closedAt.Add(t.grace), true
 }
 
-// wait has the close grace of an endpoint run from a moment on.
+// wait starts the close grace of an endpoint at a moment, or moves its start.
 func (t *Tracker) wait(e *endpoint, at clock.Instant, source model.Source) {
 	e.closedAt, e.closedBy = at, source
 	if e.expiry == 0 {
@@ -44,18 +43,18 @@ func (t *Tracker) wait(e *endpoint, at clock.Instant, source model.Source) {
 	}
 }
 
-// wake ends the wait of an endpoint, if it waits.
+// wake stops the close grace of an endpoint, if it runs.
 func (t *Tracker) wake(e *endpoint) {
 	if e.expiry > 0 {
 		heap.Remove(&t.waiting, e.expiry-1)
 	}
 }
 
-// isWaiting reports whether the close grace of the endpoint is running.
+// isWaiting reports whether the close grace of the endpoint runs.
 func (e *endpoint) isWaiting() bool { return e.expiry > 0 }
 
-// expiries is a heap of the endpoints whose close grace is running; the one that
-// closed first is the first. The grace is the same for all.
+// expiries is a heap of the endpoints whose close grace runs, by the time of their close.
+// The grace is the same for all.
 type expiries []*endpoint
 
 func (x expiries) Len() int           { return len(x) }

@@ -16,22 +16,22 @@ type Holding struct {
 	Processes []model.Process
 }
 
-// Lookup is an answer to the question who holds sockets now.
+// Lookup is the result of a lookup of the processes that hold sockets.
 type Lookup struct {
-	// Began is when it was asked for, Time when the answer was there.
+	// Began is when the lookup began, Time when it ended.
 	Began, Time clock.Instant
 	Source      model.Source
-	// Incomparable says that the processes are numbered otherwise than those of
-	// exact facts: they replace what is known, and no change is reported.
+	// Incomparable means that the pids are those of another pid namespace than the pids of
+	// exact facts: the processes replace the known ones, and no change is reported.
 	Incomparable bool
-	// Holdings have the processes that were found. A socket of which none was
-	// found keeps the last known.
+	// Holdings have the processes that were found. A socket without a found process keeps
+	// the last known ones.
 	Holdings []Holding
 }
 
-// Fresh appends to dst the sockets that opened up to a moment and were not in an
-// answer before: their processes should be looked up a second time. more reports
-// that there are younger ones, to be asked for later.
+// Fresh appends to dst the sockets that opened up to a moment and were not in a result
+// of Fresh before: their processes need a second lookup. more reports whether there are
+// younger ones, for a later call.
 func (t *Tracker) Fresh(dst []Holding, id model.Namespace, until clock.Instant) (_ []Holding, more bool) {
 	ns := t.namespaces[id]
 	if ns == nil {
@@ -62,9 +62,8 @@ func (t *Tracker) Holders(f func(*model.Process)) {
 	}
 }
 
-// Holdings appends to dst all sockets of the endpoints that one of some
-// processes holds, as far as is known; nil stands for every process, and for
-// none.
+// Holdings appends to dst all sockets of the endpoints that a process holds for which
+// held returns true; of all endpoints where held is nil.
 func (t *Tracker) Holdings(dst []Holding, held func(pid int) bool) []Holding {
 	for _, e := range t.endpoints {
 		by := func(p model.Process) bool { return held(p.PID) }
@@ -78,19 +77,18 @@ func (t *Tracker) Holdings(dst []Holding, held func(pid int) bool) []Holding {
 	return dst
 }
 
-// holding is for sockets of an endpoint only.
+// holding needs a socket of an endpoint.
 func (s *socket) holding() Holding {
 	return Holding{
 		Namespace: s.namespace.id, Container: s.endpoint.container, Cookie: s.Cookie, Inode: s.Inode, Processes: s.processes,
 	}
 }
 
-// Held takes the answer to a lookup. Where none of the processes that an
-// endpoint was last reported with is left, it appends a changed: another process
-// holds the endpoint. It passes over sockets that are not known any more, and
-// those that a later lookup has answered.
+// Held applies the result of a lookup. Where none of the last reported processes of an
+// endpoint is left, it appends a changed. It ignores sockets that are not known any more,
+// and those of which a later lookup was applied.
 func (t *Tracker) Held(dst []Change, l Lookup) []Change {
-	// The first lookup of what an earlier run left finds what happened meanwhile.
+	// The first lookup of restored endpoints finds what happened meanwhile.
 	for _, recalled := range []bool{true, false} {
 		source := l.Source
 		if recalled {
@@ -102,7 +100,7 @@ func (t *Tracker) Held(dst []Change, l Lookup) []Change {
 				continue
 			}
 			s.lookup = l.Began
-			t.learn(s, l.Holdings[i].Processes)
+			t.setProcesses(s, l.Holdings[i].Processes)
 			if l.Incomparable && s.endpoint != nil {
 				s.endpoint.reportedProcesses = nil
 			}
@@ -125,8 +123,8 @@ func (t *Tracker) socketOf(h *Holding) *socket {
 	return ns.sockets[h.Cookie]
 }
 
-// learn replaces what is known of the processes that hold a socket.
-func (t *Tracker) learn(s *socket, processes []model.Process) {
+// setProcesses replaces the processes that hold a socket, unless none is known.
+func (t *Tracker) setProcesses(s *socket, processes []model.Process) {
 	if len(processes) == 0 || slices.EqualFunc(s.processes, processes, sameProcess) {
 		return
 	}
@@ -145,29 +143,23 @@ func sameProcess(a, b model.Process) bool {
 // holders is the union of the sockets' processes, ordered by pid.
 func (e *endpoint) holders() []model.Process {
 	first := e.sockets[0].processes
-	same := func(s *socket) bool {
-		return len(s.processes) == len(first) && (len(first) == 0 || &s.processes[0] == &first[0])
+	other := func(s *socket) bool {
+		return len(s.processes) != len(first) || len(first) > 0 && &s.processes[0] != &first[0]
 	}
-	if !slices.ContainsFunc(e.sockets, func(s *socket) bool { return !same(s) }) {
+	if !slices.ContainsFunc(e.sockets, other) {
 		return first
 	}
-	var all []model.Process
-	for _, s := range e.sockets {
-		all = append(all, s.processes...)
+	lists := make([][]model.Process, len(e.sockets))
+	for i, s := range e.sockets {
+		lists[i] = s.processes
 	}
-	slices.SortStableFunc(all, func(a, b model.Process) int { return a.PID - b.PID })
-	return slices.CompactFunc(all, func(a, b model.Process) bool { return a.PID == b.PID })
+	return model.MergeProcesses(lists...)
 }
 
-// takenOver reports that the endpoint certainly has another owner than was
-// reported: who holds it is known of each socket, and no process is the same. A
-// process that has become another program (exec) is the same.
-func (e *endpoint) takenOver() bool {
+// changedOwner reports whether the endpoint certainly has another owner than reported:
+// the holders of each socket are known, and no process is the same. A process is the
+// same after exec.
+func (e *endpoint) changedOwner() bool {
 	unknown := func(s *socket) bool { return len(s.processes) == 0 }
-	if len(e.reportedProcesses) == 0 || slices.ContainsFunc(e.sockets, unknown) {
-		return false
-	}
-	return !slices.ContainsFunc(e.processes, func(p model.Process) bool {
-		return slices.ContainsFunc(e.reportedProcesses, func(q model.Process) bool { return p.PID == q.PID })
-	})
+	return len(e.reportedProcesses) > 0 && !slices.ContainsFunc(e.sockets, unknown) && !model.ShareProcess(e.processes, e.reportedProcesses)
 }

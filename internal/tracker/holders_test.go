@@ -25,7 +25,7 @@ func answer(ns model.Namespace, began, ended float64, sockets ...seen) Lookup {
 // of is a socket with the pids that were found to hold it.
 func of(cookie uint64, pids ...int) seen { return seen{cookie: cookie, pids: pids} }
 
-// Who holds a port is found after its opening; it is reported only where nobody is
+// Who holds a port is found after its opening; it is reported only where none is
 // left of those who were reported.
 func TestHeld(t *testing.T) {
 	for _, test := range []struct {
@@ -43,7 +43,7 @@ func TestHeld(t *testing.T) {
 		{"again and again", []seen{of(1, 10)}, [][]seen{{of(1, 11)}, {of(1, 12)}, {of(1, 12)}},
 			[]string{"2 changed web:80 [11] proc", "3 changed web:80 [12] proc"}, "[12]"},
 		{"first known later", []seen{of(1)}, [][]seen{{of(1, 10)}, {of(1, 11)}}, []string{"3 changed web:80 [11] proc"}, "[11]"},
-		{"nobody found", []seen{of(1, 10)}, [][]seen{{of(1)}}, nil, "[10]"},
+		{"none found", []seen{of(1, 10)}, [][]seen{{of(1)}}, nil, "[10]"},
 		{"one of two sockets unknown", []seen{of(1, 10), of(2)}, [][]seen{{of(1, 11)}, {of(2, 12)}},
 			[]string{"3 changed web:80 [11 12] proc"}, "[11 12]"},
 		{"one of two sockets stays", []seen{of(1, 10), of(2, 20)}, [][]seen{{of(1, 11)}}, nil, "[11 20]"},
@@ -107,7 +107,7 @@ func TestHeldOutOfOrder(t *testing.T) {
 	expect(t, describe(tr.Open()), "1 opened web:80 [11] proc")
 }
 
-// Processes that are numbered otherwise are taken over, and no change.
+// Processes of another pid namespace replace the known ones, and are no change.
 func TestHeldIncomparable(t *testing.T) {
 	tr := tracking(0)
 	dump(tr, ns1, 1, seen{1, 80, web, []int{1000}})
@@ -136,7 +136,7 @@ func TestHeldAfterExec(t *testing.T) {
 	}
 }
 
-// What the first lookup finds after a restart happened while nobody observed it.
+// What the first lookup finds after a restart happened meanwhile.
 func TestHeldAfterRestart(t *testing.T) {
 	old := tracking(0)
 	dump(old, ns1, 1, seen{1, 80, web, []int{10}}, seen{2, 81, web, []int{10}})

@@ -102,7 +102,7 @@ func (m *reference) dump(ns model.Namespace, second float64, sockets []seen) []s
 	return m.move(next, second, model.SourceSockDiag)
 }
 
-// ask looks up who holds the sockets now. Where nobody is found, the last known
+// ask looks up who holds the sockets now. Where none is found, the last known
 // stay.
 func (m *reference) ask(ns model.Namespace, second float64, sockets []seen) []string {
 	next := maps.Clone(m.world)
@@ -253,7 +253,7 @@ func against(t *testing.T, seed uint64, grace float64) bool {
 		case action < 8:
 			did = "expire"
 			got, want = describe(tr.Expire(nil, at(second))), m.expire(second)
-		case action < 9: // workers come and go, or another process takes over
+		case action < 9: // workers come and go, or another process holds the endpoint
 			if n := len(live[ns]); n > 0 {
 				live[ns][random.IntN(n)].pids = pick(random)
 			}

@@ -34,8 +34,8 @@ func (p place) in(container string) model.Endpoint {
 	return p.Endpoint
 }
 
-// OpenNamespace begins to track a namespace; one that is tracked stays as it is.
-// Observations of a namespace that is not open change nothing.
+// OpenNamespace begins to track a namespace, if it is not tracked. Observations of a
+// namespace that is not open change nothing.
 func (t *Tracker) OpenNamespace(id model.Namespace) {
 	if t.namespaces[id] == nil {
 		t.namespaces[id] = &namespace{
@@ -58,21 +58,21 @@ func (t *Tracker) CloseNamespace(dst []Change, id model.Namespace, at clock.Inst
 	}
 	delete(t.namespaces, id)
 	dst = t.settle(dst, at, source)
-	for e := range ns.endpoints { // they wait for the end of the close grace
+	for e := range ns.endpoints { // their close grace runs
 		e.in = nil
 	}
 	return dst
 }
 
-// Failed marks a namespace's state as stale: a snapshot of it failed. It reports
-// whether that is new.
+// Failed marks a namespace's state as stale because a snapshot failed. It reports
+// whether it was not stale before.
 func (t *Tracker) Failed(id model.Namespace) bool {
 	ns := t.namespaces[id]
-	if ns == nil || ns.stale {
-		return false
+	fresh := ns != nil && !ns.stale
+	if fresh {
+		ns.stale = true
 	}
-	ns.stale = true
-	return true
+	return fresh
 }
 
 // Stale reports whether the last snapshot of a namespace failed.
@@ -81,8 +81,8 @@ func (t *Tracker) Stale(id model.Namespace) bool {
 	return ns != nil && ns.stale
 }
 
-// Reconsider forgets the sockets of a namespace that belonged to nobody, so
-// that their owners are asked for again: the set of containers has changed.
+// Reconsider forgets the sockets of a namespace without an owner, so that their owners
+// are asked for again: the set of containers has changed.
 func (t *Tracker) Reconsider(id model.Namespace) {
 	ns := t.namespaces[id]
 	if ns == nil {
@@ -97,9 +97,8 @@ func (t *Tracker) Reconsider(id model.Namespace) {
 
 // OpenIn is Open for the endpoints of one namespace.
 func (t *Tracker) OpenIn(id model.Namespace) []Change {
-	ns := t.namespaces[id]
-	if ns == nil {
-		return nil
+	if ns := t.namespaces[id]; ns != nil {
+		return openOf(maps.Keys(ns.endpoints))
 	}
-	return openOf(maps.Keys(ns.endpoints))
+	return nil
 }

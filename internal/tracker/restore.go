@@ -7,11 +7,10 @@ import (
 	"portwatcher/internal/model"
 )
 
-// Restore adds an endpoint that was open when portwatcher last stopped, and since
-// openedAt, without a change. It goes before the first snapshot of the namespace,
-// which shows what became of it: see [Snapshot.Resumed]. It reports whether it did:
-// an endpoint that is known already, whose sockets are not known, or whose
-// namespace is not open, is left as it is.
+// Restore adds an endpoint that was open since openedAt when portwatcher last stopped,
+// without a change. The first snapshot of the namespace must follow: see
+// [Snapshot.Resumed]. It returns false, and adds nothing, where the endpoint is known
+// already, its sockets are not known, or its namespace is not open.
 func (t *Tracker) Restore(container *model.Container, s *model.State, openedAt clock.Instant) bool {
 	key := model.Endpoint{Container: container.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
 	if t.endpoints[key] != nil || s.Sockets == nil || len(s.Sockets.Cookies) == 0 {
@@ -57,7 +56,7 @@ func (t *Tracker) confirm(s *socket) {
 	}
 }
 
-// unconfirmed reports whether a restored endpoint waits for the first snapshot.
+// unconfirmed reports whether a restored endpoint has had no snapshot yet.
 func (e *endpoint) unconfirmed() bool {
 	if !e.restored {
 		return false
@@ -66,8 +65,8 @@ func (e *endpoint) unconfirmed() bool {
 	return e.restored
 }
 
-// Sockets returns the sockets of an open endpoint, to be given to
-// [Tracker.Restore] at the next start; nil if it is not open.
+// Sockets returns the sockets of an open endpoint, for [Tracker.Restore] at the next
+// start; nil if it is not open.
 func (t *Tracker) Sockets(key model.Endpoint) *model.Sockets {
 	e := t.endpoints[key]
 	if e == nil || len(e.sockets) == 0 {

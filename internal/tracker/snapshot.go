@@ -7,24 +7,22 @@ import (
 
 // Snapshot is all sockets of a namespace at one moment.
 type Snapshot struct {
-	// Began is when the first table was asked for, Time when the last answer
-	// was there.
+	// Began is when the dump began, Time when it ended.
 	Began, Time clock.Instant
 	Source      model.Source
 	Sockets     []model.Socket
-	// Resumed says that nothing was observed for a while: what differs from the
-	// state happened meanwhile, and has the source [model.SourceRestart].
+	// Resumed means that nothing was observed for a while: the differences to the state
+	// have the source [model.SourceRestart].
 	Resumed bool
-	// New has the owners of the sockets that [Tracker.Unknown] named, by index
-	// in Sockets. A new socket that is missing here is passed over until a
-	// later snapshot.
+	// New has the owners of the sockets that [Tracker.Unknown] returned, by index in
+	// Sockets. A new socket that is missing here is ignored until a later snapshot.
 	New map[int]Owner
 }
 
-// Unknown appends to dst the indices of those sockets that the tracker does not
-// know, and whose owner it needs; none of a namespace that is not open. A socket that
-// is known under another cookie than one made from its inode gets that cookie. It
-// allocates nothing where all are known by their cookies.
+// Unknown appends to dst the indices of the sockets that are new, and whose owner the
+// tracker needs; none where the namespace is not open. A socket with a cookie made from
+// its inode gets the kernel's cookie if that is known. Unknown allocates nothing where
+// all sockets are known by their cookies.
 func (t *Tracker) Unknown(dst []int, id model.Namespace, sockets []model.Socket) []int {
 	ns := t.namespaces[id]
 	if ns == nil {
@@ -39,8 +37,8 @@ func (t *Tracker) Unknown(dst []int, id model.Namespace, sockets []model.Socket)
 	return dst
 }
 
-// Snapshot compares a complete snapshot with the state, and appends what
-// changed to dst. It allocates nothing where nothing did.
+// Snapshot compares a complete snapshot with the state, and appends the changes to dst.
+// It allocates nothing where nothing changed.
 func (t *Tracker) Snapshot(dst []Change, id model.Namespace, s Snapshot) []Change {
 	ns := t.namespaces[id]
 	if ns == nil {
@@ -95,8 +93,8 @@ func (t *Tracker) Snapshot(dst []Change, id model.Namespace, s Snapshot) []Chang
 	return t.settle(dst, s.Time, source)
 }
 
-// samePlace reports whether a socket is where it was: a socket that is shut
-// down can listen again elsewhere, under the same cookie.
+// samePlace reports whether a socket is where it was: a socket that is shut down can
+// listen again elsewhere, with the same cookie.
 func (s *socket) samePlace(other *model.Socket) bool {
 	return s.Port == other.Port && s.Protocol == other.Protocol && s.Address == other.Address
 }
@@ -116,9 +114,9 @@ func (ns *namespace) outdates(s *model.Socket, began clock.Instant) bool {
 	return ns.ended.outdates(s.Cookie, began) || ns.counted.outdates(placeOf(s), began)
 }
 
-// identify gives each socket of a snapshot the cookie under which it is known, where one
-// of the two was made from the inode: a source without cookies can observe a namespace
-// beside or after one with them.
+// identify gives each socket of a snapshot the cookie by which it is known, where one of
+// the two is made from the inode: a source without cookies can observe a namespace beside
+// or after a source with cookies.
 func (ns *namespace) identify(sockets []model.Socket) {
 	var byInode map[uint32]*socket // of the sockets with the kernel's cookies
 	for i := range sockets {
@@ -142,7 +140,7 @@ func (ns *namespace) identify(sockets []model.Socket) {
 	}
 }
 
-// rename gives a socket that is known under a cookie made from its inode the kernel's.
+// rename gives a socket that is known by a cookie made from its inode the kernel's.
 func (ns *namespace) rename(observed *model.Socket) {
 	known := ns.sockets[model.MadeUpCookie|uint64(observed.Inode)]
 	if observed.Inode == 0 || known == nil || !known.samePlace(observed) {

@@ -3,28 +3,28 @@ package tracker
 import "portwatcher/internal/clock"
 
 const (
-	// keepEndings is how long the end of a socket is remembered at least: a snapshot
-	// that took up to a second finds all that ended from settleTime before it began.
+	// keepEndings is the least time for which the end of a socket is remembered: a snapshot
+	// that took up to a second needs those from settleTime before it began.
 	keepEndings = 2 * settleTime
-	// maxEndings bounds a generation of tombstones, which bounds memory to some 10 MB
-	// for a namespace. Only more than 65,000 closings a second for a while reach it.
+	// maxEndings bounds a generation of tombstones, and so the memory of a namespace to
+	// some 10 MB. Only more than 65,000 closings a second for a while reach it.
 	maxEndings = 1 << 17
 )
 
 // ending is how a socket closed.
 type ending struct {
 	at    clock.Instant
-	exact bool // otherwise a snapshot found it gone
+	exact bool // false where a snapshot lacked it
 }
 
-// tombstones remember closes for keepEndings at least, and twice that at most,
-// and never more than twice maxEndings of them. The order in time in which they
-// are added is of no importance. The zero value is ready.
+// tombstones remember closes for keepEndings at least and twice that at most, and never
+// more than twice maxEndings of them. They may be added in any order in time. The zero
+// value is ready.
 type tombstones[K comparable] struct {
 	recent, older generation[K]
 	since         clock.Instant // newest when recent was begun
 	newest        clock.Instant
-	// forgotten is the time of the latest ending that is not remembered any more.
+	// forgotten is the time of the latest forgotten ending.
 	forgotten clock.Instant
 }
 
@@ -34,8 +34,8 @@ type generation[K comparable] struct {
 	newest  clock.Instant
 }
 
-// add remembers an ending. Of two endings of the same key an exact one counts,
-// and of two exact ones the later.
+// add remembers an ending. Of two endings of the same key an exact one counts, and of
+// two exact ones the later.
 func (t *tombstones[K]) add(key K, e ending) {
 	if known, ok := t.get(key); ok && known.exact && e.exact && known.at.After(e.at) {
 		return
@@ -62,7 +62,7 @@ func (t *tombstones[K]) get(key K) (ending, bool) {
 	return e, ok
 }
 
-// prune forgets what is of no use any more.
+// prune forgets all endings when the newest is old.
 func (t *tombstones[K]) prune(now clock.Instant) {
 	if now.Sub(t.newest) > keepEndings {
 		t.forget(&t.older)
@@ -70,9 +70,8 @@ func (t *tombstones[K]) prune(now clock.Instant) {
 	}
 }
 
-// outdates reports whether a snapshot that began at this moment may show a
-// socket that has closed since: either it is remembered that it closed, or it
-// would have been forgotten.
+// outdates reports whether a snapshot that began at this moment may show a socket that
+// has closed since: the close is remembered, or would be forgotten by now.
 func (t *tombstones[K]) outdates(key K, began clock.Instant) bool {
 	settled := began.Add(-settleTime)
 	if !t.forgotten.IsZero() && t.forgotten.After(settled) {
@@ -82,8 +81,8 @@ func (t *tombstones[K]) outdates(key K, began clock.Instant) bool {
 	return ok && (e.exact && e.at.After(settled) || e.at.After(began))
 }
 
-// late reports whether the socket is known to have closed after it opened at
-// this moment. A socket that listens again opens after its close.
+// late reports whether a socket that opened at this moment has closed after it. A socket
+// that listens again opens after its close.
 func (t *tombstones[K]) late(key K, opened clock.Instant) bool {
 	e, ok := t.get(key)
 	return ok && !e.at.Before(opened)

@@ -114,7 +114,7 @@ func TestSocketsOfOneEndpoint(t *testing.T) {
 	expect(t, dump(tr, ns1, 4), "4 closed web:80 [11] sock_diag since 1")
 }
 
-// A new process that takes over while the old still listens (SO_REUSEPORT).
+// A new process listens before the old one ends (SO_REUSEPORT).
 func TestOverlappingTakeover(t *testing.T) {
 	tr := tracking(0)
 	dump(tr, ns1, 1, seen{1, 80, web, []int{10}})

@@ -44,7 +44,7 @@ func TestStranger(t *testing.T) {
 	<-l.done
 	err := l.stop()
 	if _, stranger := errors.AsType[*attribute.StrangerError](err); !stranger || !strings.Contains(err.Error(), fmt.Sprintf(
-		"the engine at tcp://far:2375 says that process %d is container web's, but it is not: is that engine on this machine?", web.PID)) {
+		"the engine at tcp://far:2375 reports process %d as container web's, but it is not: is that engine on this machine?", web.PID)) {
 		t.Errorf("error %v, want one that names engine, process and container", err)
 	}
 	l.await()
@@ -65,7 +65,7 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-func TestOnce(t *testing.T) {
+func TestList(t *testing.T) {
 	b := kernel.NewBox(t)
 	b.Listen(81)
 	b.Listen(80)
@@ -74,7 +74,7 @@ func TestOnce(t *testing.T) {
 	hidden := boxed(kernel.NewBox(t), "hidden")
 	hidden.Labels = map[string]string{"watch": "no"}
 	l.engine.lists = [][]*model.Container{{web, hidden}}
-	open, err := l.Once(t.Context())
+	open, err := l.List(t.Context())
 	if err != nil || len(open) != 2 || open[0].Port != 80 || open[1].Port != 81 || open[0].Container.ID != web.ID || open[0].Host != "node1" ||
 		len(open[0].Processes) != 1 || open[0].Processes[0].PID != os.Getpid() {
 		t.Errorf("open are %+v, error %v", open, err)
@@ -84,12 +84,12 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// Who reads once waits for nothing.
-func TestOnceDoesNotWaitForContainers(t *testing.T) {
+// List does not wait for containers to start.
+func TestListDoesNotWaitForContainers(t *testing.T) {
 	l := prepare(t, func(o *Options) {
 		o.Tuning.Selection = selection(t, "nosuch")
 	})
-	if open, err := l.Once(t.Context()); err != nil || len(open) != 0 {
+	if open, err := l.List(t.Context()); err != nil || len(open) != 0 {
 		t.Fatalf("open %v, error %v", open, err)
 	}
 	last := l.logs.LastEntry()
@@ -100,19 +100,19 @@ func TestOnceDoesNotWaitForContainers(t *testing.T) {
 
 // A container whose process is not there may have just ended; where the engine does not
 // notice that by and by, the log warns of it.
-func TestOnceWithAbsent(t *testing.T) {
+func TestListWithAbsent(t *testing.T) {
 	const none = 1 << 29 // no such process
 	far, brief, own := boxed(kernel.NewBox(t), "far"), boxed(kernel.NewBox(t), "brief"), boxed(kernel.NewBox(t), "own")
 	far.PID, brief.PID = none, none
 	l := prepare(t, nil)
 	l.engine.lists = [][]*model.Container{{far, brief, own}, {far, brief, own}, {far, own}}
-	open, err := l.Once(t.Context())
+	open, err := l.List(t.Context())
 	if len(open) != 0 || err != nil {
 		t.Errorf("open are %+v, error %v", open, err)
 	}
 	var warned []string
 	for _, entry := range l.logs.AllEntries() {
-		if strings.Contains(entry.Message, "is not there: it has just ended, or that engine is not on this machine") {
+		if strings.Contains(entry.Message, "is not visible here: it has just ended, or that engine is not on this machine") {
 			warned = append(warned, fmt.Sprint(entry.Data["container"]))
 		}
 	}
@@ -122,13 +122,13 @@ func TestOnceWithAbsent(t *testing.T) {
 }
 
 // A list with a stranger has the others, and fails.
-func TestOnceWithStranger(t *testing.T) {
+func TestListWithStranger(t *testing.T) {
 	far, own := kernel.NewBox(t), inCgroup(t, kernel.NewBox(t))
 	far.Listen(80)
 	own.Listen(81)
 	l := prepare(t, func(o *Options) { o.Prove = nil })
 	l.engine.lists = [][]*model.Container{{boxed(far, "far"), boxed(own, "own")}}
-	open, err := l.Once(t.Context())
+	open, err := l.List(t.Context())
 	if len(open) != 1 || open[0].Port != 81 {
 		t.Errorf("open are %+v, want 81 alone", open)
 	}
@@ -141,12 +141,12 @@ func TestOnceWithStranger(t *testing.T) {
 }
 
 // Through /proc, where that is asked for.
-func TestOnceWithProc(t *testing.T) {
+func TestListWithProc(t *testing.T) {
 	b := kernel.NewBox(t)
 	b.Listen(80)
 	l := prepare(t, func(o *Options) { o.Mode = source.Proc })
 	l.engine.lists = [][]*model.Container{{boxed(b, "web")}}
-	if open, err := l.Once(t.Context()); err != nil || len(open) != 1 || open[0].Source != model.SourceProc {
+	if open, err := l.List(t.Context()); err != nil || len(open) != 1 || open[0].Source != model.SourceProc {
 		t.Errorf("open are %+v, error %v", open, err)
 	}
 }

@@ -17,20 +17,18 @@ import (
 	"portwatcher/internal/source"
 )
 
-// parallelScans bounds how many namespaces Once reads at a time.
 const parallelScans = 8
 
-// infoTime is how long Once waits for what the engine reports about itself.
+// infoTime is how long List waits for the engine's information about itself.
 const infoTime = 2 * time.Second
 
-// noticeTime is how long an engine may take to notice that a container's process has
-// ended.
+// noticeTime is how long an engine may list a container whose process has ended.
 const noticeTime = 2 * time.Second
 
-// Once reads everything one time and returns what is open now. Where a part could not be
-// read, it returns the rest together with an error that names it. Nothing runs when it
-// returns.
-func (c *Capture) Once(ctx context.Context) ([]model.Open, error) {
+// List reads every selected namespace one time, and returns what is open now. Where a part
+// could not be read, it returns the rest and an error that names the part. No goroutine
+// of the capture runs when it returns.
+func (c *Capture) List(ctx context.Context) ([]model.Open, error) {
 	defer close(c.over)
 	c.single = true
 	containers, listError := c.options.Engine.List(ctx)
@@ -48,7 +46,7 @@ func (c *Capture) Once(ctx context.Context) ([]model.Open, error) {
 	if err := c.reportAbsent(ctx); err != nil {
 		return nil, err
 	}
-	failures, err := c.scanOnce(ctx)
+	failures, err := c.scanNamespaces(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -67,22 +65,22 @@ func (c *Capture) askInfo(ctx context.Context) {
 	}
 }
 
-// scanOnce reads every namespace that has a monitored container. The error is that of
-// ctx.
-func (c *Capture) scanOnce(ctx context.Context) ([]error, error) {
-	var wanted []*namespace
+// scanNamespaces reads every namespace that has a monitored container. The errors are those
+// of the namespaces, and that of ctx.
+func (c *Capture) scanNamespaces(ctx context.Context) ([]error, error) {
+	var monitored []*namespace
 	for _, n := range c.namespaces {
 		if n.monitored() {
-			wanted = append(wanted, n)
+			monitored = append(monitored, n)
 		}
 	}
-	snapshots, failures := make([]source.Scan, len(wanted)), make([]error, len(wanted))
+	snapshots, failures := make([]source.Scan, len(monitored)), make([]error, len(monitored))
 	var scans errgroup.Group
 	scans.SetLimit(parallelScans)
-	for i, n := range wanted {
+	for i, n := range monitored {
 		scans.Go(func() error {
 			var err error
-			if snapshots[i], err = source.ScanOnce(c.env, n.id); err != nil {
+			if snapshots[i], err = source.ScanNamespace(c.env, n.id); err != nil {
 				failures[i] = fmt.Errorf("ports of %s: %w", n.names(), err)
 			}
 			return ctx.Err()
@@ -92,7 +90,7 @@ func (c *Capture) scanOnce(ctx context.Context) ([]error, error) {
 		return nil, err
 	}
 	c.now = clock.Now()
-	for i, n := range wanted {
+	for i, n := range monitored {
 		if failures[i] == nil {
 			c.settleOwners(&snapshots[i], n)
 			c.publish(c.tracker.Snapshot(c.changes[:0], n.id, snapshots[i].Snapshot))
@@ -101,12 +99,12 @@ func (c *Capture) scanOnce(ctx context.Context) ([]error, error) {
 	return failures, nil
 }
 
-// strangers returns, for each monitored container whose process cannot be watched, why.
-// One that has ended is none of them.
+// strangers returns an error for each selected container whose process cannot be watched,
+// unless that has ended.
 func (c *Capture) strangers() []error {
 	var all []error
 	for _, m := range c.containers {
-		if m.unreachable != nil && !errors.Is(m.unreachable, ErrNoHostPIDNamespace) && c.wanted(m.Container) {
+		if m.unreachable != nil && !errors.Is(m.unreachable, errNoHostPIDNamespace) && c.selected(m.Container) {
 			all = append(all, fmt.Errorf("ports of %s: %w", m.Name, m.unreachable))
 		}
 	}
@@ -114,12 +112,12 @@ func (c *Capture) strangers() []error {
 	return all
 }
 
-// reportAbsent warns of the monitored containers whose process is not there, while the
-// engine goes on to list them: it has not noticed their end, or is elsewhere.
+// reportAbsent warns of the selected containers that the engine lists for noticeTime
+// although their process is not visible.
 func (c *Capture) reportAbsent(ctx context.Context) error {
 	absent := map[string]*member{}
 	for id, m := range c.containers {
-		if errors.Is(m.unreachable, ErrNoHostPIDNamespace) && c.wanted(m.Container) {
+		if errors.Is(m.unreachable, errNoHostPIDNamespace) && c.selected(m.Container) {
 			absent[id] = m
 		}
 	}
@@ -140,7 +138,7 @@ func (c *Capture) reportAbsent(ctx context.Context) error {
 		maps.DeleteFunc(absent, func(id string, m *member) bool { return listed[id] != m.PID })
 	}
 	for _, m := range absent {
-		c.log.WithField("container", m.Name).Warnf("The engine at %s goes on to list the container, but its process %d is not there: it has just ended, or that engine is not on this machine.",
+		c.log.WithField("container", m.Name).Warnf("The engine at %s lists the container, but its process %d is not visible here: it has just ended, or that engine is not on this machine.",
 			c.options.EngineAddress, m.PID)
 	}
 	return nil

@@ -1,0 +1,73 @@
+package capture
+
+import (
+	"portwatcher/internal/attribute"
+	"portwatcher/internal/model"
+	"portwatcher/internal/source"
+	"portwatcher/internal/tracker"
+)
+
+// ownerOf returns the owner of a socket: the container of its cgroups, else the only one of
+// its namespace.
+func (c *Capture) ownerOf(n *namespace, f *source.Fact, container *model.Container) tracker.Owner {
+	if container == nil && !n.host && len(n.members) == 1 && f.Socket.Address != attribute.EngineResolver {
+		for _, m := range n.members {
+			container = m.Container
+		}
+	}
+	if container == nil {
+		return tracker.Owner{}
+	}
+	if m := c.containers[container.ID]; m == nil || !m.monitored {
+		return tracker.Owner{}
+	}
+	return tracker.Owner{Container: container, Processes: f.Processes}
+}
+
+// cgroupOwner is a container, or the id of one that the engine may report later, or
+// neither.
+type cgroupOwner struct {
+	container *model.Container
+	stranger  string
+	gone      bool // neither: the cgroup had ended before its path could be read
+}
+
+const maxOwners = 4096
+
+// findOwner returns the owner by the cgroup of a socket, else by that of its process.
+func (c *Capture) findOwner(cgroups *source.CgroupPaths, socket, task uint64) cgroupOwner {
+	key := [2]uint64{socket, task}
+	if owner, ok := c.owners[key]; ok {
+		return owner
+	}
+	paths := []string{cgroups.Path(socket), cgroups.Path(task)}
+	var owner cgroupOwner
+	owner.container, owner.stranger = attribute.ContainerIn(c.forms, c.find, paths...)
+	if owner.container != nil {
+		c.addForm(paths)
+	}
+	owner.gone = cgroups.Gone(socket) || cgroups.Gone(task)
+	if c.owners == nil || len(c.owners) >= maxOwners {
+		c.owners = map[[2]uint64]cgroupOwner{}
+	}
+	c.owners[key] = owner
+	return owner
+}
+
+// reportUnnamed reports by a gap what happened in cgroups that had ended before their paths
+// could be read.
+func (c *Capture) reportUnnamed() {
+	if c.unnamed > 0 {
+		c.gap(nil, "containers started and ended before portwatcher could read their cgroups: the machine is very busy, or portwatcher was delayed", c.unnamed)
+		c.unnamed = 0
+	}
+}
+
+// addForm adds the form in which these cgroup paths name a container of this engine to the
+// directory.
+func (c *Capture) addForm(paths []string) {
+	if forms := c.forms.Learn(c.find, paths...); forms != c.forms {
+		c.forms = forms
+		c.publishDirectory()
+	}
+}

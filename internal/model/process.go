@@ -1,0 +1,32 @@
+package model
+
+import "slices"
+
+// Process is a process that holds a socket. An unknown value is absent: zero, or nil
+// for UID.
+type Process struct {
+	// PID is the process id in the host's pid namespace.
+	PID int `json:"pid"`
+	// ContainerPID is the process id inside the container (innermost NSpid).
+	ContainerPID int `json:"container_pid,omitempty"`
+	// Name is the command name (comm), at most 15 bytes.
+	Name string `json:"name,omitempty"`
+	// Executable is the path inside the container's file system.
+	Executable string `json:"executable,omitempty"`
+	// UID is the effective user id in the initial user namespace.
+	UID *uint32 `json:"uid,omitempty"`
+}
+
+// MergeProcesses returns the processes of all lists, ordered by pid, each pid one time.
+func MergeProcesses(lists ...[]Process) []Process {
+	all := slices.Concat(lists...)
+	slices.SortStableFunc(all, func(a, b Process) int { return a.PID - b.PID })
+	return slices.CompactFunc(all, func(a, b Process) bool { return a.PID == b.PID })
+}
+
+// ShareProcess reports whether a process is in both lists, whatever its program.
+func ShareProcess(a, b []Process) bool {
+	return slices.ContainsFunc(a, func(p Process) bool {
+		return slices.ContainsFunc(b, func(q Process) bool { return p.PID == q.PID })
+	})
+}
