@@ -61,7 +61,7 @@ func TestWrongArguments(t *testing.T) {
 		{"listen --tcp :80 --children 1 --orphan --handover", "neither --handover nor --for"},
 		{"listen --tcp :80 --for -1s", "--for -1s: want 0 to 24h"},
 		{"burst --base-port 65530 --count 20", "the last port would be 65549"},
-		{"burst --protocol sctp", `protocol "sctp": want tcp or udp`},
+		{"burst --protocol sctp", `protocol "sctp": allowed are tcp, udp`},
 		{"transient --address nowhere", `--address "nowhere": want an IP address`},
 		{"transient 80", `unexpected argument "80"`},
 		{"kill-port", "--port 0: want 1 to 65535"},
