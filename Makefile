@@ -17,7 +17,8 @@ export WATCHER_IMAGE ?= portwatcher:local
 export WORKLOAD_IMAGE ?= portwatcher-workload:local
 export COMPOSE_PROJECT_NAME ?= portwatcher
 
-# Settings of the demo targets; deploy/demo.sh has the defaults and checks them.
+# Settings of the demo targets; deploy/demo.sh and integration/demo have the defaults and
+# check them.
 export PORT BURST_COUNT BASE_PORT HOLD_MS INTERVAL_S FOLLOW DEMO_PORT WATCHER_PORT PROMETHEUS_PORT GRAFANA_PORT
 
 # In CI a test whose surroundings are missing fails instead of being skipped.
@@ -29,7 +30,7 @@ BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 LDFLAGS := -s -w -X portwatcher/internal/version.Version=$(VERSION) -X portwatcher/internal/version.Commit=$(COMMIT)
 IMAGE_ARGS := --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT)
 TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates prometheus chromium fonts-dejavu-core
-BENCH_PACKAGES := iproute2 lsof libbpf-tools bpftrace
+BENCH_PACKAGES := iproute2 lsof libbpf-tools bpftrace chromium fonts-dejavu-core
 
 ##@ Use
 
@@ -75,7 +76,7 @@ clean: ## stop, and remove the journal, the images built here and the build fold
 DEMO_TARGETS := test-http test-udp test-tcp-burst test-udp-burst test-tcp-transient test-udp-transient kill-port verify-suite
 
 .PHONY: $(DEMO_TARGETS)
-test-http: ## Serve HTTP for a moment, and show what portwatcher says (PORT=8081 HOLD_MS=50)
+test-http: ## Serve HTTP for a moment, and show what portwatcher reports (PORT=8081 HOLD_MS=50)
 test-udp: ## Bind a UDP port for a moment (PORT=5300 HOLD_MS=50)
 test-tcp-burst: ## Open TCP ports one after another (BURST_COUNT=20 BASE_PORT=20000 HOLD_MS=50 INTERVAL_S=0.01)
 test-udp-burst: ## The same with UDP
@@ -83,8 +84,12 @@ test-tcp-transient: ## Open one TCP port for a moment (PORT=21000 HOLD_MS=50)
 test-udp-transient: ## The same with UDP
 kill-port: ## End what holds a TCP port in the demo container (PORT=8080; it comes back after 3 s)
 verify-suite: ## Run all of these and compare portwatcher's log with what really happened
-$(DEMO_TARGETS):
-	@deploy/demo.sh $@
+$(DEMO_TARGETS): build/demo
+	@build/demo $@
+
+.PHONY: build/demo
+build/demo: go
+	@$(BUILD) -o build/demo ./integration/demo
 
 ##@ Build
 
@@ -149,7 +154,7 @@ screenshot: go ## Take the picture of the page, docs/page.png, with example data
 	PORTWATCHER_REQUIRE=1 PORTWATCHER_SCREENSHOTS=$(CURDIR)/docs $(GO) test -count 1 -run '^TestPicture$$' ./internal/server/page
 
 .PHONY: engine
-engine: ## See to it that a Docker engine runs; installs one on Debian or Ubuntu as root
+engine: ## Start a Docker engine where none runs; installs one on Debian or Ubuntu as root
 	@deploy/ensure-engine.sh
 
 .PHONY: go

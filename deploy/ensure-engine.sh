@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Sees to it that a Docker engine answers and that Compose is there.
+# Starts a Docker engine where none answers, and installs Compose where it is missing.
 #
-# Where an engine answers and Compose is there, this changes nothing. Else, on
-# Debian or Ubuntu as root, it installs docker.io, docker-compose and iptables
-# with apt-get and starts the engine. Anywhere else it says what to install.
+# Where an engine answers and Compose is there, this changes nothing. Else, on Debian or
+# Ubuntu as root, it installs docker.io, docker-compose and iptables with apt-get and starts
+# the engine. Anywhere else it prints what to install.
 #
 #   DOCKERD_LOG      log of an engine started without systemd
 #                    (default /var/log/dockerd.log)
 #   ENGINE_DEADLINE  seconds to wait for the engine (default 60)
 set -euo pipefail
 
-log=${DOCKERD_LOG:-/var/log/dockerd.log}
+logfile=${DOCKERD_LOG:-/var/log/dockerd.log}
 deadline=${ENGINE_DEADLINE:-60}
 here=$(dirname "$0")
 
-say() { printf 'ensure-engine: %s\n' "$*" >&2; }
+log() { printf 'ensure-engine: %s\n' "$*" >&2; }
 
 fail() {
-  say "$*"
+  log "$*"
   exit 1
 }
 
@@ -31,37 +31,31 @@ may_install() {
 }
 
 install_packages() {
-  say "installing docker.io, docker-compose and iptables with apt-get"
-  export DEBIAN_FRONTEND=noninteractive
+  # From Debian 13 on the command is a package of its own. Ubuntu has Compose as
+  # docker-compose-v2.
   apt-get update -qq
-  # In Debian 13 the command is a package of its own; older ones lack it.
-  local packages=(docker.io iptables ca-certificates)
-  if apt-cache show docker-cli >/dev/null 2>&1; then packages+=(docker-cli); fi
-  if apt-cache show docker-compose >/dev/null 2>&1; then
-    packages+=(docker-compose)
-  else
-    packages+=(docker-compose-v2) # Ubuntu
-  fi
-  apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2
+  local compose=docker-compose
+  apt-cache show docker-compose >/dev/null 2>&1 || compose=docker-compose-v2
+  KEEP_SERVICES=1 "$here/ensure-packages.sh" docker.io docker-cli "$compose" iptables ca-certificates
 }
 
 start_engine() {
   if [ -d /run/systemd/system ]; then
-    say "starting docker.service"
+    log "starting docker.service"
     systemctl start docker.service || true # what went wrong is shown below
     return
   fi
-  say "starting dockerd in the background, log in $log"
+  log "starting dockerd in the background, log in $logfile"
   # In a session of its own, so that it outlives this terminal.
-  setsid dockerd >"$log" 2>&1 </dev/null &
+  setsid dockerd >"$logfile" 2>&1 </dev/null &
 }
 
 show_log() {
-  say "the last lines of its log:"
+  log "the last lines of its log:"
   if [ -d /run/systemd/system ]; then
     journalctl -u docker.service -n 20 --no-pager >&2 || true
   else
-    tail -n 20 "$log" >&2 || true
+    tail -n 20 "$logfile" >&2 || true
   fi
 }
 
@@ -102,5 +96,5 @@ if ! answers; then
   start_engine
   wait_for_engine
 fi
-has_compose || fail "Compose is still missing: install docker-compose"
-say "Docker engine $(docker version --format '{{.Server.Version}}') is ready"
+has_compose || fail "Compose is missing after the installation: install docker-compose"
+log "Docker engine $(docker version --format '{{.Server.Version}}') is ready"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Sees to it that the Debian packages named as arguments are installed. Without
-# root or apt-get it only says which are missing: what needs them is skipped
-# then, or fails with its own message.
+# Installs the Debian packages named as arguments where they are missing. Without root or
+# apt-get it only prints which are: what needs them is skipped then, or fails with its own
+# message.
+#
+#   KEEP_SERVICES  1: services that come with the packages are started, now and at boot
 set -euo pipefail
 
 if ! command -v dpkg-query >/dev/null; then
-  echo "ensure-packages: this is not Debian; tests may want the commands of: $*" >&2
+  echo "ensure-packages: this is not Debian; tests may need the commands of: $*" >&2
   exit 0
 fi
 missing=()
@@ -36,15 +38,21 @@ if [ "${#missing[@]}" = 0 ]; then
   exit 0
 fi
 
-# Only the commands are wanted: a service that comes with them (Prometheus) is
-# neither started now nor at the next boot. One that was here before is left alone.
+install() { apt-get install -y -qq --no-install-recommends "$@" >&2; }
+
+if [ "${KEEP_SERVICES:-}" = 1 ]; then
+  install "${missing[@]}"
+  exit 0
+fi
+# Only the commands are needed: a service that comes with them (Prometheus) is neither
+# started now nor at the next boot. One that was here before stays as it is.
 policy=/usr/sbin/policy-rc.d # what packages ask before they start a service
 if [ ! -e "$policy" ]; then
   trap 'rm -f "$policy"' EXIT
   printf '#!/bin/sh\n# Put here by ensure-packages.sh while it installs packages.\nexit 101\n' >"$policy"
   chmod 755 "$policy"
 fi
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+install "${missing[@]}"
 files=$(dpkg-query -L "${missing[@]}")
 for script in $(sed -n 's,^/etc/init\.d/\([^/]*\)$,\1,p' <<<"$files"); do
   update-rc.d "$script" disable

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
 )
 
 // The list needs no running portwatcher, is sorted and aligned, and has the
@@ -24,7 +26,7 @@ func TestPorts(t *testing.T) {
 	second := start(t, "b", 4, append([]string{"--publish", "90"}, ipv6...),
 		"--v6only", "--tcp", "[::]:90,0.0.0.0:90,127.0.0.1:8", "--udp", "0.0.0.0:53")
 	first := start(t, "a", 1, nil, "--tcp", "0.0.0.0:80")
-	open := slices.Concat(truth(t, first, 1), truth(t, second, 4))
+	open := slices.Concat(listening(t, first, 1), listening(t, second, 4))
 	if difference := harness.Difference(openPorts(t, harness.Pattern(t)), open); difference != "" {
 		t.Error(difference)
 	}
@@ -36,13 +38,13 @@ func TestPorts(t *testing.T) {
 	if len(rows) != 1+4 {
 		t.Fatalf("want a heading and 4 rows:\n%s", result.Stdout)
 	}
-	for i, says := range [][]string{
+	for i, texts := range [][]string{
 		{first.Name, "80", "tcp", "0.0.0.0", "workload", "network"},
 		{second.Name, "8", "tcp", "127.0.0.1", "loopback"},
 		{second.Name, "53", "udp", "0.0.0.0", "network"},
 		append([]string{second.Name, "90", "tcp"}, second.Published(t, "90/tcp")...),
 	} {
-		for _, text := range says {
+		for _, text := range texts {
 			if !strings.Contains(rows[i+1], text) {
 				t.Errorf("row %d: want %s in it:\n%s", i+1, text, result.Stdout)
 			}
@@ -65,7 +67,7 @@ func TestEventFields(t *testing.T) {
 	watch := harness.StartWatch(t, harness.WatchSpec{})
 	container := start(t, "web", 1, []string{"--publish", "80",
 		"--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=web"}, "--tcp", "0.0.0.0:80")
-	watch.WaitOpen(t, truth(t, container, 1))
+	watch.WaitOpen(t, listening(t, container, 1))
 	container.Do(t, "kill")
 	opened := watch.WaitEvent(t, 0, harness.Match{Type: "opened"})
 	closed := watch.WaitEvent(t, 0, harness.Match{Type: "closed"})
@@ -78,9 +80,9 @@ func TestEventFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := harness.WorkloadImage(t, harness.Default)
-	for _, event := range []harness.Event{opened, closed} {
-		want := harness.ContainerRef{ID: container.ID, Name: container.Name, Image: image, Project: "shop", Service: "web"}
-		if event.Host != host || *event.Container != want || *event.Transient {
+	for _, event := range []truth.Event{opened, closed} {
+		want := model.ContainerRef{ID: container.ID, Name: container.Name, Image: image, Project: "shop", Service: "web"}
+		if event.Host != host || !event.Container.Same(&want) || event.Transient {
 			t.Errorf("want host %s, container %+v and no transient: %s", host, want, event.Line)
 		}
 	}
@@ -122,7 +124,7 @@ func TestText(t *testing.T) {
 	late := time.AfterFunc(harness.Patience, func() { _ = command.Process.Kill() })
 	defer late.Stop()
 	lines := bufio.NewScanner(stdout)
-	listener := truth(t, container, 1)[0]
+	listener := listening(t, container, 1)[0]
 	stamp := `^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ` + regexp.QuoteMeta(container.Name)
 	pids := `pids: ` + itoa(listener.Processes[0].PID) + ` workload\)`
 	for _, pattern := range []string{
@@ -142,11 +144,11 @@ func TestText(t *testing.T) {
 	}
 }
 
-// What works here is said, each with its name.
+// What works here is printed, each with its name.
 func TestCheck(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
-	idle(t, "web") // one container at least tells of the pid namespace
+	idle(t, "web") // the check of the pid namespace needs a container
 	for name, result := range map[string]harness.Result{
 		"as a process":   harness.Run(t, nil, "check"),
 		"in a container": harness.RunInContainer(t, harness.Rights, "check"),
@@ -156,7 +158,7 @@ func TestCheck(t *testing.T) {
 		}
 		for _, subject := range []string{"engine", "pid namespace", "capabilities", "sock_diag", "cgroup", "containers"} {
 			if !strings.Contains(strings.ToLower(result.Stdout), subject) {
-				t.Errorf("%s: nothing said about %s:\n%s", name, subject, result.Stdout)
+				t.Errorf("%s: no line about %s:\n%s", name, subject, result.Stdout)
 			}
 		}
 	}
@@ -166,13 +168,13 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// The health check tells whether a running instance is ready.
+// The health check reports whether a running instance is ready.
 func TestHealthcheck(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	container := start(t, "web", 1, nil, "--tcp", "0.0.0.0:80")
 	watch := harness.StartWatch(t, harness.WatchSpec{})
-	watch.WaitOpen(t, truth(t, container, 1))
+	watch.WaitOpen(t, listening(t, container, 1))
 	environment := []string{"PORTWATCHER_HEALTH_SOCKET=" + watch.HealthSocket}
 	if result := harness.Run(t, environment, "healthcheck"); result.Status != 0 {
 		t.Errorf("while it watches: exit status %d, want 0: %s", result.Status, result.Stderr)

@@ -24,22 +24,22 @@ func TestExposure(t *testing.T) {
 		"--udp", "0.0.0.0:82", // published
 		"--udp", "0.0.0.0:80", // published for TCP only
 	).WaitFacts(t, 7, "opened")
-	open := truth(t, container, 8)
+	open := listening(t, container, 8)
 	want := map[string]string{
 		"tcp 80": "published", "tcp 81": "published", "tcp 82": "published", "tcp 83": "loopback",
 		"tcp 84": "network", "tcp 85": "loopback", "udp 82": "published", "udp 80": "network",
 	}
-	for _, listener := range open { // the truth's own check
+	for _, listener := range open { // a check of the kernel's side
 		if key := listener.Protocol + " " + itoa(listener.Port); listener.Exposure != want[key] {
 			t.Fatalf("%s: want %s", listener, want[key])
 		}
 	}
 	watch.WaitOpen(t, open)
 
-	// What is published and leads nowhere is said once, whatever comes later.
+	// A published port that leads nowhere is logged once, whatever opens later.
 	watch.WaitLog(t, container.Name, "Port 83/tcp")
 	again := container.Exec(t, "listen", "--tcp", "127.0.0.2:83")
-	watch.WaitOpen(t, truth(t, container, 9))
+	watch.WaitOpen(t, listening(t, container, 9))
 	again.Stop(t)
 	watch.Marker(t, container, 1000)
 	if count := watch.Logs(container.Name, "Port 83/tcp"); count != 1 {

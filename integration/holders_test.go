@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/model"
 )
 
 // A server that forks late, whose parent ends then, as a daemon does, is another
@@ -17,11 +18,11 @@ func TestHoldersThatComeAndGo(t *testing.T) {
 	// Its first process waits for the children that it is given.
 	container := harness.Default.Start(t, harness.Spec{Name: harness.Name(t, "daemon"), Command: []string{"control"}})
 	i.Marker(t, container, 1000)
-	// Later than the second look at what has opened.
+	// Later than the second reading of who holds what has opened.
 	parent := container.Exec(t, "listen", "--tcp", "0.0.0.0:80", "--fork-after", "2s", "--children", "2", "--orphan")
 	opened := i.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 80))
 	parent.Wait(t)
-	children := truth(t, container, 1)
+	children := listening(t, container, 1)
 	if len(children[0].Processes) != 2 {
 		t.Fatalf("want two children: %s", children[0])
 	}
@@ -37,7 +38,7 @@ func TestHoldersThatComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := children
-	left[0].Processes = []harness.Process{last}
+	left[0].Processes = []model.Process{last}
 	harness.Eventually(t, "the list has the child that is left", func() string {
 		var answer portList
 		i.get(t, "ports", nil, &answer)
@@ -55,7 +56,7 @@ func TestHoldersThatComeAndGo(t *testing.T) {
 
 // A server that is replaced without a moment in which nobody listens
 // (SO_REUSEPORT) is a group of which one leaves: no event, and who holds the port
-// is known all the same.
+// is reported correctly.
 func TestHandover(t *testing.T) {
 	watchEachSource(t, func(t *testing.T, _ string, watch *harness.Watch) {
 		container := idle(t, "web")
@@ -64,7 +65,7 @@ func TestHandover(t *testing.T) {
 		second := container.Exec(t, "listen", "--reuseport", "2", "--tcp", "0.0.0.0:80,0.0.0.0:81")
 		watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 81))
 		first.Stop(t)
-		stays := truth(t, container, 2)[0].Processes
+		stays := listening(t, container, 2)[0].Processes
 		watch.Marker(t, container, 1000)
 		watch.Expect(t, 1, harness.Match{Port: 80})
 		second.Stop(t)

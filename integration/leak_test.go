@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"portwatcher/integration/internal/docker"
 	"portwatcher/integration/internal/harness"
 )
 
@@ -16,7 +17,7 @@ func TestNothingLeft(t *testing.T) {
 	const batches, size = 10, 20
 	watch := harness.StartWatch(t, harness.WatchSpec{})
 	stays := start(t, "stays", 1, nil, "--tcp", "0.0.0.0:80")
-	open := truth(t, stays, 1)
+	open := listening(t, stays, 1)
 	watch.WaitOpen(t, open)
 	comeAndGo(t, watch, "first", size) // what is made once and kept is made now
 	watch.WaitOpen(t, open)
@@ -65,9 +66,9 @@ func comeAndGo(t *testing.T, watch *harness.Watch, name string, count int) {
 
 // settled waits until portwatcher holds one namespace only, that of the one
 // container that is there, and returns what it holds.
-func settled(t *testing.T, watch *harness.Watch) harness.Held {
+func settled(t *testing.T, watch *harness.Watch) *docker.Held {
 	t.Helper()
-	var held harness.Held
+	var held *docker.Held
 	harness.Eventually(t, "portwatcher lets the namespaces go", func() string {
 		held = harness.Holding(t, watch.PID())
 		if len(held.Namespaces) != 1 {

@@ -17,7 +17,7 @@ func TestContainerEnds(t *testing.T) {
 		"remove": func(c *harness.Container) { c.Do(t, "rm", "--force") },
 	} {
 		container := start(t, name, 2, nil, "--tcp", "0.0.0.0:80", "--udp", "127.0.0.1:81")
-		watch.WaitOpen(t, truth(t, container, 2))
+		watch.WaitOpen(t, listening(t, container, 2))
 		end(container)
 		closed := watch.WaitEvent(t, 0, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
 		watch.WaitEvent(t, 0, harness.Closed(container.Name, "udp", "127.0.0.1", 81))
@@ -25,7 +25,7 @@ func TestContainerEnds(t *testing.T) {
 		if len(closed.Processes) != 1 || closed.Processes[0].PID != container.PID {
 			t.Errorf("closed without its last known process %d: %s", container.PID, closed.Line)
 		}
-		if span := closed.Time.Sub(*closed.OpenedAt).Seconds(); *closed.OpenSeconds < 0 || *closed.OpenSeconds > span+1 {
+		if span := closed.Time.Sub(closed.OpenedAt).Seconds(); *closed.OpenSeconds < 0 || *closed.OpenSeconds > span+1 {
 			t.Errorf("open_seconds is not the time since opened_at: %s", closed.Line)
 		}
 		watch.Expect(t, 4, harness.Match{Container: container.Name})
@@ -38,13 +38,13 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	watch := harness.StartWatch(t, harness.WatchSpec{})
 	container := start(t, "web", 1, []string{"--publish", "80"}, "--tcp", "0.0.0.0:80")
-	watch.WaitOpen(t, truth(t, container, 1))
+	watch.WaitOpen(t, listening(t, container, 1))
 	before := container.PID
 	for restart := range 3 {
 		container.Do(t, "restart", "--time", "1")
 		container.Refresh(t)
 		container.WaitLogs(t, restart+2, `"action":"opened"`)
-		watch.WaitOpen(t, truth(t, container, 1))
+		watch.WaitOpen(t, listening(t, container, 1))
 	}
 	if container.PID == before {
 		t.Fatal("the container's first process is the same after a restart")
@@ -59,7 +59,7 @@ func TestRename(t *testing.T) {
 	t.Parallel()
 	watch := harness.StartWatch(t, harness.WatchSpec{})
 	container := start(t, "before", 1, nil, "--tcp", "0.0.0.0:80")
-	watch.WaitOpen(t, truth(t, container, 1))
+	watch.WaitOpen(t, listening(t, container, 1))
 	harness.Default.MustDocker(t, "rename", container.Name, harness.Name(t, "after"))
 	container.Refresh(t)
 	watch.Marker(t, container, 1000)
@@ -76,13 +76,13 @@ func TestPause(t *testing.T) {
 	watch := harness.StartWatch(t, harness.WatchSpec{})
 	paused := start(t, "paused", 1, nil, "--tcp", "0.0.0.0:80")
 	clock := idle(t, "clock")
-	watch.WaitOpen(t, truth(t, paused, 1))
+	watch.WaitOpen(t, listening(t, paused, 1))
 	paused.Do(t, "pause")
 	for range 3 {
 		watch.Marker(t, clock, 1000)
 	}
 	watch.Expect(t, 1, harness.Match{Container: paused.Name})
-	harness.StartWatch(t, harness.WatchSpec{Monitor: paused.Name}).WaitOpen(t, truth(t, paused, 1))
+	harness.StartWatch(t, harness.WatchSpec{Monitor: paused.Name}).WaitOpen(t, listening(t, paused, 1))
 	paused.Do(t, "unpause")
 	watch.Marker(t, paused, 1000)
 	watch.Expect(t, 1+2, harness.Match{Container: paused.Name})
@@ -94,18 +94,17 @@ func TestExec(t *testing.T) {
 	t.Parallel()
 	watch := harness.StartWatch(t, harness.WatchSpec{})
 	container := start(t, "web", 1, []string{"--publish", "82"}, "--tcp", "0.0.0.0:80")
-	first := truth(t, container, 1)
+	first := listening(t, container, 1)
 	second := container.Exec(t, "listen", "--tcp", "127.0.0.1:81,0.0.0.0:82", "--udp", "0.0.0.0:81")
-	second.WaitFact(t, "opened")
-	second.WaitFact(t, "opened")
-	watch.WaitOpen(t, truth(t, container, 4))
+	second.WaitFacts(t, 2, "opened")
+	watch.WaitOpen(t, listening(t, container, 4))
 	second.Stop(t)
 	watch.WaitOpen(t, first)
 	watch.Expect(t, 4+3, harness.Match{})
 }
 
-// A port that is back within the close grace was never closed: with the same
-// process nothing happened, with another it changed hands.
+// A port that is back within the close grace was never closed: with the same process nothing
+// happened, with another it has changed.
 func TestCloseGrace(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
@@ -116,8 +115,8 @@ func TestCloseGrace(t *testing.T) {
 	first.Stop(t)
 	second := container.Exec(t, "listen", "--tcp", "0.0.0.0:80")
 	changed := watch.WaitEvent(t, opened.ID, harness.Match{Type: "changed", Container: container.Name, Port: 80})
-	open := truth(t, container, 1)
-	if difference := harness.Difference([]harness.Listener{changed.Listener()}, open); difference != "" {
+	open := listening(t, container, 1)
+	if difference := harness.Difference([]harness.Listener{harness.ListenerOf(&changed.Listener)}, open); difference != "" {
 		t.Errorf("the change does not name the new process: %s", difference)
 	}
 	// One process, the same port three times.

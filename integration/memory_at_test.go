@@ -9,7 +9,7 @@ import (
 	"portwatcher/integration/internal/harness"
 )
 
-// `ports --at` tells what was open then, and says when nobody watched.
+// `ports --at` lists what was open then, and reports when portwatcher was not running.
 func TestMemoryPortsAt(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
@@ -24,14 +24,14 @@ func TestMemoryPortsAt(t *testing.T) {
 	}
 	var moments []moment
 	note := func(running bool, ports int) {
-		moments = append(moments, moment{time.Now(), truth(t, container, ports), running})
+		moments = append(moments, moment{time.Now(), listening(t, container, ports), running})
 	}
 	opens := func(watch *harness.Watch, port int) *harness.Exec {
 		run := container.Exec(t, "listen", "--mptcp=false", "--tcp", "0.0.0.0:"+itoa(port))
 		watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", port))
 		return run
 	}
-	first.WaitOpen(t, truth(t, container, 1))
+	first.WaitOpen(t, listening(t, container, 1))
 	note(true, 1)
 	one := opens(first, 81)
 	note(true, 2)
@@ -45,26 +45,26 @@ func TestMemoryPortsAt(t *testing.T) {
 	second := harness.StartWatch(t, harness.WatchSpec{State: state, After: first})
 	opens(second, 83)
 	note(true, 3)
-	harness.WaitJournal(t, state, truth(t, container, 3))
+	harness.WaitJournal(t, state, listening(t, container, 3))
 
 	for i, m := range moments {
-		open, says := harness.PortsAt(t, state, harness.Stamp(m.at))
+		open, messages := harness.PortsAt(t, state, harness.Stamp(m.at))
 		if difference := harness.Difference(open, m.open); difference != "" {
 			t.Errorf("moment %d: %s", i, difference)
 		}
-		if told := strings.Contains(says, "was not running"); told == m.running || m.running && says != "" {
-			t.Errorf("moment %d: portwatcher was running: %v, but it says %q", i, m.running, says)
+		if away := strings.Contains(messages, "was not running"); away == m.running || m.running && messages != "" {
+			t.Errorf("moment %d: portwatcher was running: %v, but it prints %q", i, m.running, messages)
 		}
 	}
-	for at, says := range map[string]string{
+	for at, text := range map[string]string{
 		harness.Stamp(long): "the journal begins at", harness.Stamp(time.Now().Add(time.Hour)): "future",
 	} {
 		result := harness.Run(t, []string{"PORTWATCHER_STATE=" + state}, "ports", "--at", at)
-		if problem := harness.OneLine(result.Stderr, says); problem != "" || result.Status != 1 || result.Stdout != "" {
+		if problem := harness.OneLine(result.Stderr, text); problem != "" || result.Status != 1 || result.Stdout != "" {
 			t.Errorf("at %s: exit status %d, want 1; %s", at, result.Status, problem)
 		}
 	}
-	// Nobody has to ask the engine.
+	// It needs no engine.
 	result := harness.Run(t, []string{"PORTWATCHER_STATE=" + state, "DOCKER_HOST=unix:///nonexistent"}, "ports", "--at", "now")
 	if result.Status != 0 || !strings.Contains(result.Stdout, container.Name) {
 		t.Errorf("without an engine: exit status %d: %s", result.Status, result.Stderr)

@@ -9,13 +9,13 @@ import (
 )
 
 // With no place that it can write to, portwatcher keeps the journal in memory,
-// says so once, and is ready.
+// logs that once, and is ready.
 func TestMemoryReadOnly(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	container := start(t, "web", 1, nil, "--tcp", "0.0.0.0:80")
 	watch := harness.StartWatch(t, harness.WatchSpec{InContainer: true})
-	watch.WaitOpen(t, truth(t, container, 1))
+	watch.WaitOpen(t, listening(t, container, 1))
 	watch.WaitLog(t, "level=warning", "journal is kept in memory", "--state")
 	harness.Eventually(t, "it is ready", func() string {
 		if _, err := harness.Default.Docker("exec", harness.SelfName(t), "/portwatcher", "healthcheck"); err != nil {
@@ -25,7 +25,7 @@ func TestMemoryReadOnly(t *testing.T) {
 	})
 	watch.Marker(t, container, 1000)
 	if count := watch.Logs("kept in memory"); count != 1 {
-		t.Errorf("told %d times, want once", count)
+		t.Errorf("logged %d times, want once", count)
 	}
 	watch.Expect(t, 0, harness.Match{Type: "gap"})
 	// Another process cannot read it.
@@ -45,7 +45,7 @@ func TestMemoryVolume(t *testing.T) {
 	container := start(t, "web", 1, nil, "--tcp", "0.0.0.0:80")
 	closes := container.Exec(t, "listen", "--tcp", "0.0.0.0:90")
 	first := harness.StartWatch(t, spec)
-	first.WaitOpen(t, truth(t, container, 2))
+	first.WaitOpen(t, listening(t, container, 2))
 	if _, status := first.Stop(t, syscall.SIGTERM); status != 0 {
 		t.Fatalf("exit status %d", status)
 	}
@@ -54,9 +54,9 @@ func TestMemoryVolume(t *testing.T) {
 
 	spec.After = first
 	second := harness.StartWatch(t, spec)
-	second.WaitOpen(t, truth(t, container, 2))
+	second.WaitOpen(t, listening(t, container, 2))
 	second.Marker(t, container, 1000)
-	toldAway(t, second, false)
+	reportsAway(t, second, false)
 	second.Expect(t, 0, harness.Match{Port: 80})
 	for _, changed := range []harness.Match{
 		harness.Closed(container.Name, "tcp", "0.0.0.0", 90), harness.Opened(container.Name, "tcp", "0.0.0.0", 91),

@@ -13,7 +13,7 @@ import (
 	"portwatcher/integration/internal/harness"
 )
 
-// With a full disk portwatcher goes on printing, says so, and recovers by itself
+// With a full disk portwatcher goes on printing, reports it, and recovers by itself
 // when there is space again. What a storm opens and closes meanwhile is counted, so
 // that what waits for the disk has room, and nothing is missing from the journal.
 func TestMemoryDiskFull(t *testing.T) {
@@ -25,15 +25,15 @@ func TestMemoryDiskFull(t *testing.T) {
 	web := start(t, "web", 2, nil, "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:53")
 	closes := web.Exec(t, "listen", "--tcp", "0.0.0.0:90")
 	recording := harness.StartRecordingIn(t, state, harness.Pattern(t))
-	harness.WaitJournal(t, state, truth(t, web, 3))
+	harness.WaitJournal(t, state, listening(t, web, 3))
 	harness.WaitHealth(t, recording.HealthSocket, 0)
 
 	filler := fill(t, folder)
 	mark(t, recording, web, 1000)
 	recording.WaitLog(t, "level=error", state, "cannot be written")
-	says := harness.WaitHealth(t, recording.HealthSocket, 1)
-	if !strings.Contains(says, state) || !strings.Contains(says, "full") {
-		t.Errorf("the health check does not say that the disk is full: %s", says)
+	output := harness.WaitHealth(t, recording.HealthSocket, 1)
+	if !strings.Contains(output, state) || !strings.Contains(output, "full") {
+		t.Errorf("the health check does not report that the disk is full: %s", output)
 	}
 	// More than the journal's queue takes, of 262,144.
 	raging := inStorm(t, stormy, 10_000)
@@ -45,14 +45,14 @@ func TestMemoryDiskFull(t *testing.T) {
 	web.Exec(t, "listen", "--tcp", "127.0.0.1:91")
 	mark(t, recording, web, 1001)
 	if count := recording.Logs("level=error"); count != 1 {
-		t.Errorf("a full disk is told %d times, want once", count)
+		t.Errorf("a full disk is logged %d times, want once", count)
 	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	recording.WaitLog(t, state, "is written again")
 	harness.WaitHealth(t, recording.HealthSocket, 0)
-	harness.WaitJournal(t, state, truth(t, web, 3))
+	harness.WaitJournal(t, state, listening(t, web, 3))
 	mark(t, recording, web, 1002)
 	recording.Stop(t)
 	printed := recording.Printed(t)
@@ -60,7 +60,7 @@ func TestMemoryDiskFull(t *testing.T) {
 	if !slices.ContainsFunc(printed, func(line string) bool { return strings.Contains(line, `"type":"burst"`) }) {
 		t.Error("nothing was counted while the disk was full")
 	}
-	harness.WaitJournal(t, state, truth(t, web, 3))
+	harness.WaitJournal(t, state, listening(t, web, 3))
 }
 
 // smallDisk mounts a file system of this size and returns its folder.

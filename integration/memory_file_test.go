@@ -12,19 +12,19 @@ import (
 
 // refused runs `portwatcher run` on a journal that it must not use, and fails
 // the test unless it ends at once with one line that has these texts.
-func refused(t *testing.T, state string, says ...string) {
+func refused(t *testing.T, state string, texts ...string) {
 	t.Helper()
 	environment := []string{"PORTWATCHER_STATE=" + state, "MONITOR_CONTAINERS=" + harness.Pattern(t), "PORTWATCHER_HEALTH_SOCKET="}
 	result := harness.Run(t, environment, "run", "--format", "json")
 	if result.Status != 1 || result.Stdout != "" {
 		t.Errorf("exit status %d, want 1; standard output %q", result.Status, result.Stdout)
 	}
-	if problem := harness.OneLine(complaints(result.Stderr), append(says, state, "--state")...); problem != "" {
+	if problem := harness.OneLine(complaints(result.Stderr), append(texts, state, "--state")...); problem != "" {
 		t.Error(problem)
 	}
 }
 
-// Two instances cannot write one journal: the second says who has it.
+// Two instances cannot write one journal: the second names the process that has it.
 func TestMemoryInUse(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
@@ -32,7 +32,7 @@ func TestMemoryInUse(t *testing.T) {
 	folder := t.TempDir()
 	state := folder + "/portwatcher.db"
 	watch := harness.StartWatch(t, harness.WatchSpec{State: state})
-	watch.WaitOpen(t, truth(t, container, 1))
+	watch.WaitOpen(t, listening(t, container, 1))
 	refused(t, state, "in use", "pid "+itoa(watch.PID()))
 	// Another name of the same file is the same file.
 	link := filepath.Join(folder, "link.db")
@@ -45,7 +45,7 @@ func TestMemoryInUse(t *testing.T) {
 	}
 	// The first one has not noticed.
 	watch.Marker(t, container, 1000)
-	harness.WaitJournal(t, state, truth(t, container, 1))
+	harness.WaitJournal(t, state, listening(t, container, 1))
 	watch.Stop(t, syscall.SIGTERM)
 	sameLines(t, "the journal", harness.JournalLines(t, state), watch.Lines())
 }
@@ -57,7 +57,7 @@ func TestMemoryNewer(t *testing.T) {
 	container := start(t, "web", 1, nil, "--tcp", "0.0.0.0:80")
 	state := t.TempDir() + "/portwatcher.db"
 	watch := harness.StartWatch(t, harness.WatchSpec{State: state})
-	watch.WaitOpen(t, truth(t, container, 1))
+	watch.WaitOpen(t, listening(t, container, 1))
 	watch.Stop(t, syscall.SIGTERM)
 	var version int
 	harness.QueryJournal(t, state, "PRAGMA user_version", &version)
@@ -73,8 +73,8 @@ func TestMemoryNewer(t *testing.T) {
 	sameLines(t, "the journal", harness.JournalLines(t, state), watch.Lines())
 }
 
-// A journal that cannot be read is moved aside, which is told, and a new one is
-// begun: nothing is lost but what it knew, and no id repeats.
+// A journal that cannot be read is moved aside, which is reported, and a new one is
+// begun: nothing is lost but what was in it, and no id repeats.
 func TestMemoryCorrupt(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
@@ -87,7 +87,7 @@ func TestMemoryCorrupt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			state := t.TempDir() + "/portwatcher.db"
 			before := harness.StartWatch(t, harness.WatchSpec{State: state, Monitor: container.Name})
-			before.WaitOpen(t, truth(t, container, 2))
+			before.WaitOpen(t, listening(t, container, 2))
 			before.Stop(t, syscall.SIGTERM)
 			content, err := os.ReadFile(state)
 			if err != nil {
@@ -98,12 +98,12 @@ func TestMemoryCorrupt(t *testing.T) {
 				t.Fatal(err)
 			}
 			watch := harness.StartWatch(t, harness.WatchSpec{State: state, Monitor: container.Name})
-			watch.WaitOpen(t, truth(t, container, 2))
+			watch.WaitOpen(t, listening(t, container, 2))
 			watch.WaitLog(t, "level=error", "damaged", ".corrupt-")
 			gap := watch.WaitEvent(t, 0, harness.Match{Type: "gap"})
 			aside, err := filepath.Glob(state + ".corrupt-*")
 			if err != nil || len(aside) != 1 || !strings.Contains(gap.Reason, aside[0]) || !strings.Contains(gap.Reason, "damaged") {
-				t.Fatalf("the file was moved to %q, which the gap does not tell: %s %v", aside, gap.Line, err)
+				t.Fatalf("the file was moved to %q, which the gap does not name: %s %v", aside, gap.Line, err)
 			}
 			if kept, err := os.ReadFile(aside[0]); err != nil || string(kept) != string(damaged) {
 				t.Errorf("the file that was moved aside is not what it was: %v", err)
@@ -119,7 +119,7 @@ func TestMemoryCorrupt(t *testing.T) {
 			after := harness.StartWatch(t, harness.WatchSpec{State: state, Monitor: container.Name, After: watch})
 			after.Marker(t, container, 1000)
 			after.Expect(t, 2, harness.Match{})
-			toldAway(t, after, false)
+			reportsAway(t, after, false)
 		})
 	}
 }

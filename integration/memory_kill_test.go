@@ -24,14 +24,14 @@ const (
 )
 
 // Killed twenty times in the middle of a storm, portwatcher repeats no id, loses
-// no more than its last batch, and puts the state right at the next start.
+// no more than its last batch, and corrects the state at the next start.
 func TestMemoryKill(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	state := t.TempDir() + "/portwatcher.db"
 	stormy := idle(t, "stormy")
 	steady := start(t, "steady", 4, nil, "--tcp", "0.0.0.0:80,127.0.0.1:81", "--udp", "0.0.0.0:53,[::]:54")
-	open := truth(t, steady, 4)
+	open := listening(t, steady, 4)
 	var rounds [][]string
 	var changing *harness.Exec
 	for round := range kills + 1 {
@@ -53,10 +53,10 @@ func TestMemoryKill(t *testing.T) {
 		switch round % 5 { // something happens while it is away, too
 		case 1:
 			changing = steady.Exec(t, "listen", "--tcp", "0.0.0.0:90")
-			open = truth(t, steady, 5)
+			open = listening(t, steady, 5)
 		case 3:
 			changing.Stop(t)
-			open = truth(t, steady, 4)
+			open = listening(t, steady, 4)
 		}
 		if round%5 == 0 || round == kills-1 {
 			if found := harness.Integrity(t, state); found != "ok" {
@@ -85,7 +85,7 @@ func inStorm(t *testing.T, container *harness.Container, count int) *storming {
 	go func() {
 		defer close(s.ended)
 		for !s.over.Load() {
-			_, _, err := container.RunLives("storm", "--count", itoa(count), "--port", itoa(stormPort))
+			_, err := container.RunFacts("storm", "--count", itoa(count), "--port", itoa(stormPort))
 			// It ends where a reader of /proc holds the port for a moment.
 			if err != nil && !strings.Contains(err.Error(), "address already in use") {
 				t.Error(err)
@@ -102,8 +102,8 @@ func (s *storming) stop() {
 	<-s.ended
 }
 
-// compareKilled holds the journal against what was printed in each life of
-// portwatcher, all but the last of which ended by a kill.
+// compareKilled compares the journal with what was printed in each run of portwatcher, all
+// but the last of which ended by a kill.
 func compareKilled(t *testing.T, recorded []string, rounds [][]string) {
 	t.Helper()
 	journal := make(map[uint64]string, len(recorded))

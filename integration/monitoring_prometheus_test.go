@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -31,15 +30,8 @@ const haste = 150
 // prometheus is a Prometheus of the test's own.
 type prometheus struct{ address string }
 
-// loopback returns an address of this host that nobody else listens on: there
-// are so many that no port has to be found first.
-func loopback(port int) string {
-	return fmt.Sprintf("127.%d.%d.%d:%d", 1+rand.N(254), rand.N(256), 1+rand.N(254), port)
-}
-
-// startPrometheus runs the prometheus command with the configuration of deploy/,
-// which is told the target and the token's file, and hastened. It ends with the
-// test.
+// startPrometheus runs the prometheus command with the configuration of deploy/, changed to
+// this target and token file, and accelerated. It ends with the test.
 func startPrometheus(t *testing.T, target, token string, flags ...string) *prometheus {
 	t.Helper()
 	binary, err := exec.LookPath("prometheus")
@@ -61,10 +53,10 @@ func startPrometheus(t *testing.T, target, token string, flags ...string) *prome
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = command.Wait() // how it ended is told below
+		_ = command.Wait() // how it ended is checked below
 	}()
 	t.Cleanup(func() {
-		_ = command.Process.Signal(syscall.SIGTERM) // ended already: its status says how
+		_ = command.Process.Signal(syscall.SIGTERM) // where it has ended already, its status is checked below
 		select {
 		case <-ended:
 		case <-time.After(harness.Patience):
@@ -99,7 +91,7 @@ func startPrometheus(t *testing.T, target, token string, flags ...string) *prome
 	return p
 }
 
-// configure writes a copy of the configuration, holds it against promtool and
+// configure writes a copy of the configuration, checks it with promtool and
 // returns its path.
 func configure(t *testing.T, folder, target, token string) string {
 	t.Helper()
@@ -133,7 +125,7 @@ func configure(t *testing.T, folder, target, token string) string {
 
 var minutesOrHours = regexp.MustCompile(`\b([0-9]+)([mh])\b`)
 
-// hasten makes each duration of some rules as much shorter as haste says.
+// hasten makes each duration of some rules shorter by the factor haste.
 func hasten(rules string) string {
 	return minutesOrHours.ReplaceAllStringFunc(rules, func(text string) string {
 		duration, err := time.ParseDuration(text)
@@ -142,22 +134,6 @@ func hasten(rules string) string {
 		}
 		return strconv.FormatInt((duration/haste).Milliseconds(), 10) + "ms"
 	})
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // ask reads the data of an answer of the HTTP API; the error is Prometheus' own.

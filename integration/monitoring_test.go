@@ -18,14 +18,14 @@ import (
 // evaluated; and the alerts on ports and on portwatcher fire, each when it has to.
 func TestMonitoring(t *testing.T) {
 	harness.Require(t)
-	requireEBPF(t) // without it nothing knows the detection latency
+	requireEBPF(t) // without it there is no detection latency
 	t.Parallel()
 	web := idle(t, "web", "--publish", "80", "--publish", "443")
 	service := web.Exec(t, "listen", "--tcp", "0.0.0.0:80")
 	target, token := loopback(9888), filepath.Join(t.TempDir(), "token")
 	write(t, token, "a-token\n")
 	watch := harness.StartWatch(t, harness.WatchSpec{Arguments: []string{"--listen", target, "--token-file", token}})
-	watch.WaitOpen(t, truth(t, web, 1))
+	watch.WaitOpen(t, listening(t, web, 1))
 	watch.Marker(t, web, 1000) // a port that opened and closed
 
 	classic := startPrometheus(t, target, token)
@@ -78,7 +78,7 @@ func alerts(t *testing.T, p *prometheus, watch *harness.Watch, web *harness.Cont
 	p.expectAlert(t, map[string]string{"alertname": "PortwatcherBlind", "reason": "down"}, "127.")
 }
 
-// expectAlert waits for an alert and holds what it says against texts.
+// expectAlert waits for an alert, and searches its description for texts.
 func (p *prometheus) expectAlert(t *testing.T, labels map[string]string, texts ...string) {
 	t.Helper()
 	a := p.waitAlert(t, labels)
@@ -219,16 +219,16 @@ func expectMetrics(t *testing.T, p *prometheus, expressions []string) {
 	for _, name := range names {
 		scraped[strings.TrimSuffix(name, "_bucket")] = true
 	}
-	wanted := map[string]string{}
+	needed := map[string]string{}
 	for _, expression := range expressions {
 		for _, name := range metricName.FindAllString(labelValue.ReplaceAllString(expression, ""), -1) {
-			wanted[strings.TrimSuffix(name, "_bucket")] = expression
+			needed[strings.TrimSuffix(name, "_bucket")] = expression
 		}
 	}
-	if len(wanted) < 15 {
-		t.Fatalf("only these metrics are asked for: %q", slices.Sorted(maps.Keys(wanted)))
+	if len(needed) < 15 {
+		t.Fatalf("only these metrics are asked for: %q", slices.Sorted(maps.Keys(needed)))
 	}
-	for name, expression := range wanted {
+	for name, expression := range needed {
 		if !scraped[name] {
 			t.Errorf("portwatcher has no metric %s:\n%s", name, expression)
 		}

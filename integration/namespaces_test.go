@@ -20,7 +20,7 @@ func TestOwnNamespaces(t *testing.T) {
 	bridge := start(t, "bridge", 2, nil, "--tcp", "0.0.0.0:80,127.0.0.1:81")
 	none := start(t, "none", 2, []string{"--network", "none"}, "--tcp", "0.0.0.0:80,127.0.0.1:81")
 	user := start(t, "user", 2, []string{"--network", network}, "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:80")
-	open := [][]harness.Listener{truth(t, bridge, 2), truth(t, none, 2), truth(t, user, 2)}
+	open := [][]harness.Listener{listening(t, bridge, 2), listening(t, none, 2), listening(t, user, 2)}
 	watch.WaitOpen(t, open...)
 
 	// The engine serves DNS inside the user's network by sockets of its own
@@ -37,7 +37,7 @@ func TestOwnNamespaces(t *testing.T) {
 	watch.WaitOpen(t, open...)
 }
 
-// Two containers in one namespace are told apart, and the port that one
+// Two containers in one namespace are distinguished, and the port that one
 // publishes leads to the other too.
 func TestSharedNamespace(t *testing.T) {
 	harness.Require(t)
@@ -46,12 +46,12 @@ func TestSharedNamespace(t *testing.T) {
 	owner := start(t, "owner", 2, []string{"--publish", "80", "--publish", "82"}, "--tcp", "0.0.0.0:80,0.0.0.0:81")
 	mate := start(t, "mate", 3, []string{"--network", "container:" + owner.Name},
 		"--tcp", "0.0.0.0:82,127.0.0.1:83", "--udp", "0.0.0.0:82")
-	owners := truth(t, owner, 2)
-	mates := harness.Publish(t, owner, truth(t, mate, 3))
+	owners := listening(t, owner, 2)
+	mates := harness.Publish(t, owner, listening(t, mate, 3))
 	watch.WaitOpen(t, owners, mates)
 
 	child := mate.Exec(t, "listen", "--tcp", "0.0.0.0:84")
-	watch.WaitOpen(t, owners, harness.Publish(t, owner, truth(t, mate, 4)))
+	watch.WaitOpen(t, owners, harness.Publish(t, owner, listening(t, mate, 4)))
 	child.Stop(t)
 	watch.WaitOpen(t, owners, mates)
 
@@ -61,8 +61,8 @@ func TestSharedNamespace(t *testing.T) {
 	watch.Expect(t, 4+1, harness.Match{Type: "closed"})
 }
 
-// Containers in the host's namespace are told from each other and from the
-// host's own processes.
+// Containers in the host's namespace are distinguished from each other and from the host's
+// own processes.
 func TestHostNamespace(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
@@ -77,7 +77,7 @@ func TestHostNamespace(t *testing.T) {
 	first := start(t, "first", 2, []string{"--network", "host"}, "--tcp", "127.0.0.1:0,127.0.0.2:0")
 	// The same port as the host's, on another address.
 	second := start(t, "second", 1, []string{"--network", "host"}, "--tcp", "127.0.0.3:"+itoa(port))
-	open := [][]harness.Listener{truth(t, first, 2), truth(t, second, 1)}
+	open := [][]harness.Listener{listening(t, first, 2), listening(t, second, 1)}
 	watch.WaitOpen(t, open...)
 	watch.Marker(t, first, freePort(t))
 	watch.WaitOpen(t, open...)
@@ -97,7 +97,7 @@ func TestHostExposure(t *testing.T) {
 	t.Parallel()
 	watch := harness.StartWatch(t, harness.WatchSpec{})
 	container := start(t, "wild", 2, []string{"--network", "host"}, "--tcp", "0.0.0.0:0,127.0.0.1:0")
-	open := truth(t, container, 2)
+	open := listening(t, container, 2)
 	for i := range open {
 		if open[i].Address == "0.0.0.0" {
 			open[i].Exposure = "host"

@@ -10,10 +10,11 @@ import (
 	"testing"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/testutil/truth"
 )
 
-// What a container of another engine opens and closes is nobody's here, however much it
-// is: no event and no gap.
+// What a container of another engine opens and closes is of no container here, however
+// much it is: no event and no gap.
 func TestOtherEngine(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
@@ -36,9 +37,9 @@ func TestOtherEngine(t *testing.T) {
 		}
 	}
 	mark(t, recording, own, 1001)
-	recording.Finish(t, func(line string) {
-		if e := harness.ParseEvent(t, line); e.Type != "opened" && e.Type != "closed" || e.Container.ID != own.ID || e.Port != 1000 && e.Port != 1001 {
-			t.Errorf("reported: %s", line)
+	recording.Finish(t, func(e truth.Event) {
+		if e.Type != "opened" && e.Type != "closed" || e.Container.ID != own.ID || e.Port != 1000 && e.Port != 1001 {
+			t.Errorf("reported: %s", e.Line)
 		}
 	})
 }

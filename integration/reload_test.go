@@ -22,8 +22,8 @@ func watchSettings(t *testing.T, lines ...string) *settingsFile {
 	t.Helper()
 	f := &settingsFile{path: t.TempDir() + "/config.yaml"}
 	f.put(t, lines)
-	// Only what neither a flag nor the environment says comes from the file.
-	f.watch = harness.StartWatchWith(t, []string{"MONITOR_CONTAINERS="}, "--config", f.path)
+	// Only what neither a flag nor the environment sets comes from the file.
+	f.watch = harness.StartWatch(t, harness.WatchSpec{Environment: []string{"MONITOR_CONTAINERS="}, Arguments: []string{"--config", f.path}})
 	return f
 }
 
@@ -62,7 +62,7 @@ func (f *settingsFile) waitReload(t *testing.T) {
 }
 
 // A changed file changes what is watched and reported, without a restart: what
-// is from now on is told as opened, what is not any more is forgotten, of a
+// is from now on is reported as opened, what is not any more is forgotten, of a
 // container with a gap, and of the rest nothing is repeated.
 func TestReloadFilters(t *testing.T) {
 	harness.Require(t)
@@ -72,7 +72,7 @@ func TestReloadFilters(t *testing.T) {
 	one, both := "monitor_containers: ["+web.Name+"]", "monitor_containers: ["+web.Name+", "+db.Name+"]"
 	file := watchSettings(t, one, "watch_ports: 80,1000-1001")
 	watch := file.watch
-	watch.WaitOpen(t, only(truth(t, web, 3), 80))
+	watch.WaitOpen(t, only(listening(t, web, 3), 80))
 
 	file.change(t, one, "watch_ports: [80, 81/tcp, 1000-1001]")
 	watch.WaitEvent(t, 0, harness.Opened(web.Name, "tcp", "0.0.0.0", 81))
@@ -86,13 +86,13 @@ func TestReloadFilters(t *testing.T) {
 	// Less than before.
 	file.change(t, "monitor_containers: "+db.Name)
 	if gap := watch.WaitEvent(t, 0, harness.Match{Type: "gap", Container: web.Name}); !strings.Contains(gap.Reason, "not monitored any more") {
-		t.Errorf("want a gap that says why nothing more comes: %s", gap.Line)
+		t.Errorf("want a gap with the reason why nothing more is reported: %s", gap.Line)
 	}
 	watch.Forget(harness.Match{Container: web.Name})
-	watch.WaitOpen(t, truth(t, db, 2)) // 82 as well: it is in force
-	web.Lives(t, "transient", "--port", "1001")
+	watch.WaitOpen(t, listening(t, db, 2)) // 82 as well: it is in force
+	web.Facts(t, "transient", "--port", "1001")
 	watch.Marker(t, db, 1001)
-	watch.WaitOpen(t, truth(t, db, 2))
+	watch.WaitOpen(t, listening(t, db, 2))
 	watch.Expect(t, 0, harness.Match{Container: web.Name, Port: 1001})
 	watch.Expect(t, 1, harness.Match{Container: db.Name, Port: 80})
 	file.change(t, "monitor_containers: "+db.Name, "watch_ports: 1000")
@@ -102,7 +102,7 @@ func TestReloadFilters(t *testing.T) {
 
 	// And all of it again.
 	file.change(t, both)
-	watch.WaitOpen(t, truth(t, web, 3), truth(t, db, 2))
+	watch.WaitOpen(t, listening(t, web, 3), listening(t, db, 2))
 	watch.Marker(t, web, 1000)
 	watch.Marker(t, db, 1000)
 	watch.Expect(t, 2, harness.Match{Container: db.Name, Port: 80})
@@ -172,7 +172,7 @@ func TestReloadTuning(t *testing.T) {
 	}
 }
 
-// A file that is wrong is told, with each line that is, and changes nothing;
+// A file that is wrong is logged, with each line that is, and changes nothing;
 // one that is right again takes effect.
 func TestReloadBadFile(t *testing.T) {
 	harness.Require(t)
@@ -181,7 +181,7 @@ func TestReloadBadFile(t *testing.T) {
 	monitor := "monitor_containers: " + web.Name
 	file := watchSettings(t, monitor, "watch_ports: 80,1000")
 	watch := file.watch
-	watch.WaitOpen(t, only(truth(t, web, 2), 80))
+	watch.WaitOpen(t, only(listening(t, web, 2), 80))
 	file.put(t, []string{monitor, "watch_ports: 81", "close_grace: soon", "scan_intervall: 1s"})
 	watch.WaitLog(t, "level=error", file.path+":3", "close_grace", "soon")
 	watch.WaitLog(t, "level=error", file.path+":4", "scan_intervall", "scan_interval")
@@ -194,7 +194,7 @@ func TestReloadBadFile(t *testing.T) {
 	file.put(t, []string{"watch_ports: [80"})
 	watch.WaitLog(t, "level=error", file.path+":", "YAML")
 	file.change(t, monitor, "watch_ports: 80-1000")
-	watch.WaitOpen(t, truth(t, web, 2))
+	watch.WaitOpen(t, listening(t, web, 2))
 	watch.Expect(t, 1, harness.Match{Port: 80})
 	// At the start the same file is an error of the settings.
 	file.put(t, []string{"close_grace: soon"})
@@ -205,7 +205,7 @@ func TestReloadBadFile(t *testing.T) {
 }
 
 // A label of the container takes ports out of the report; one that is not
-// understood is told once, and ignored.
+// understood is logged once, and ignored.
 func TestIgnoreLabel(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
@@ -213,15 +213,15 @@ func TestIgnoreLabel(t *testing.T) {
 	ignoring := start(t, "ignoring", 5, []string{"--label", "portwatcher.ignore=9000-9100/tcp"}, listens...)
 	confused := start(t, "confused", 5, []string{"--label", "portwatcher.ignore=http", "--label", "portwatcher.ignored=80"}, listens...)
 	var open []harness.Listener
-	for _, listener := range truth(t, ignoring, 5) {
+	for _, listener := range listening(t, ignoring, 5) {
 		if listener.Port != 9000 && listener.Port != 9100 {
 			open = append(open, listener)
 		}
 	}
 	watch := harness.StartWatch(t, harness.WatchSpec{})
-	watch.WaitOpen(t, open, truth(t, confused, 5))
+	watch.WaitOpen(t, open, listening(t, confused, 5))
 	// Live events, too; and ports that are open for a moment.
-	ignoring.Lives(t, "transient", "--port", "9001")
+	ignoring.Facts(t, "transient", "--port", "9001")
 	udp := ignoring.Exec(t, "listen", "--udp", "0.0.0.0:9001")
 	watch.WaitEvent(t, 0, harness.Opened(ignoring.Name, "udp", "0.0.0.0", 9001))
 	udp.Stop(t)
@@ -231,12 +231,12 @@ func TestIgnoreLabel(t *testing.T) {
 		watch.Expect(t, 0, harness.Match{Container: ignoring.Name, Port: port})
 	}
 	watch.Expect(t, 0, harness.Match{Container: ignoring.Name, Protocol: "tcp", Port: 9001})
-	for _, says := range [][]string{
+	for _, texts := range [][]string{
 		{"level=warning", confused.Name, "portwatcher.ignore", "http"},
 		{"level=warning", confused.Name, "portwatcher.ignored", "portwatcher.ignore"},
 	} {
-		if count := watch.Logs(says...); count != 1 {
-			t.Errorf("%q: told %d times, want once", says, count)
+		if count := watch.Logs(texts...); count != 1 {
+			t.Errorf("%q: logged %d times, want once", texts, count)
 		}
 	}
 	if difference := harness.Difference(openPorts(t, ignoring.Name), open); difference != "" {

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/testutil/truth"
 )
 
 // burstSize and burstFlags: ports that open one after another for about six
@@ -24,7 +24,7 @@ func TestEngineRestartContainersLive(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	engine := harness.StartPrivateEngine(t, true)
-	watch := harness.StartWatch(t, harness.WatchSpec{Engine: &engine.Engine})
+	watch := harness.StartWatch(t, harness.WatchSpec{DockerHost: engine.Host})
 	stays := engineContainer(t, engine, "stays", "listen", "--tcp", "0.0.0.0:80")
 	watch.WaitOpen(t, harness.Listening(t, stays))
 	busy := engineContainer(t, engine, "busy", burstFlags...)
@@ -33,14 +33,13 @@ func TestEngineRestartContainersLive(t *testing.T) {
 	// Opened and seen while there is no engine.
 	watch.WaitEvent(t, 0, harness.Opened(busy.Name, "tcp", "0.0.0.0", 20030))
 	engine.Launch(t)
-	engine.WaitReady(t)
 	busy.WaitLogs(t, burstSize, `"action":"closed"`)
 	for port := 20000; port < 20000+burstSize; port++ {
 		watch.WaitEvent(t, 0, harness.Opened(busy.Name, "tcp", "0.0.0.0", port))
 		watch.WaitEvent(t, 0, harness.Closed(busy.Name, "tcp", "0.0.0.0", port))
 	}
-	// Containers that start afterwards are seen, and what was there is still
-	// there, without a word.
+	// Containers that start afterwards are reported, and nothing more of those that were
+	// there.
 	later := engineContainer(t, engine, "later", "listen", "--tcp", "0.0.0.0:81")
 	watch.WaitOpen(t, harness.Listening(t, stays), harness.Listening(t, later))
 	watch.Marker(t, stays, 1000)
@@ -54,7 +53,7 @@ func TestEngineRestartContainersEnd(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	engine := harness.StartPrivateEngine(t, false)
-	watch := harness.StartWatch(t, harness.WatchSpec{Engine: &engine.Engine})
+	watch := harness.StartWatch(t, harness.WatchSpec{DockerHost: engine.Host})
 	again := harness.Spec{
 		Name: harness.Name(t, "again"), Options: []string{"--network", "none", "--restart", "always"},
 		Command: []string{"listen", "--tcp", "0.0.0.0:80"},
@@ -67,7 +66,6 @@ func TestEngineRestartContainersEnd(t *testing.T) {
 	engine.Kill(t)
 	watch.WaitEvent(t, 0, harness.Opened(busy.Name, "tcp", "0.0.0.0", 20020))
 	engine.Launch(t)
-	engine.WaitReady(t)
 
 	watch.WaitEvent(t, 0, harness.Closed(ends.Name, "tcp", "0.0.0.0", 81))
 	closed := watch.WaitEvent(t, 0, harness.Closed(returns.Name, "tcp", "0.0.0.0", 80))
@@ -95,23 +93,22 @@ func TestEngineComesLater(t *testing.T) {
 	engine := harness.StartPrivateEngine(t, true)
 	web := engineContainer(t, engine, "web", "listen", "--tcp", "0.0.0.0:80")
 	engine.Kill(t)
-	watch := harness.StartWatch(t, harness.WatchSpec{Engine: &engine.Engine})
+	watch := harness.StartWatch(t, harness.WatchSpec{DockerHost: engine.Host})
 	watch.WaitLog(t, strings.TrimPrefix(engine.Host, "unix://"))
 	engine.Launch(t)
-	engine.WaitReady(t)
 	watch.WaitOpen(t, harness.Listening(t, web))
 	watch.Expect(t, 1, harness.Match{})
 }
 
-// A container whose process is gone, and that the engine still lists, says
-// nothing about the pid namespace: portwatcher waits for what comes next.
+// A container whose process is gone, and that the engine lists all the same, does not show
+// that the pid namespace is another: portwatcher waits for what comes next.
 func TestDyingContainer(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	engine := harness.StartPrivateEngine(t, true)
 	dying := engineContainer(t, engine, "dying", "listen", "--tcp", "0.0.0.0:80")
 	// The engine learns of the end from the container's parent process, which
-	// cannot tell it while it is stopped.
+	// cannot report it while it is stopped.
 	parent := dying.ParentPID(t)
 	if err := syscall.Kill(parent, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -125,7 +122,7 @@ func TestDyingContainer(t *testing.T) {
 	if result.Status != 0 || strings.TrimSpace(result.Stdout) != "[]" {
 		t.Errorf("ports: exit status %d, want 0 and no port: %s%s", result.Status, result.Stdout, result.Stderr)
 	}
-	watch := harness.StartWatch(t, harness.WatchSpec{Engine: &engine.Engine})
+	watch := harness.StartWatch(t, harness.WatchSpec{DockerHost: engine.Host})
 	later := engineContainer(t, engine, "later", "listen", "--tcp", "0.0.0.0:81")
 	watch.WaitOpen(t, harness.Listening(t, later))
 	goOn()
@@ -142,26 +139,22 @@ func engineContainer(t *testing.T, engine *harness.PrivateEngine, name string, c
 	return container
 }
 
-// longHeld are the ports that a container of the workload says it held for
-// several scan intervals.
+// longHeld are the ports that a container of the workload has held for several scan
+// intervals.
 func longHeld(t *testing.T, container *harness.Container) []int {
 	t.Helper()
-	since := make(map[int]time.Time)
+	since := make(map[uint16]time.Time)
 	var ports []int
-	for line := range strings.Lines(container.Logs(t)) {
-		var fact harness.Fact
-		if err := json.Unmarshal([]byte(line), &fact); err != nil {
-			t.Fatalf("container %s: %q: %v", container.Name, line, err)
-		}
+	for _, fact := range factsOf(t, container) {
 		switch {
-		case fact.Action == "opened":
+		case fact.Action == truth.Opened:
 			since[fact.Port] = fact.Time
-		case fact.Action == "closed" && fact.Time.Sub(since[fact.Port]) >= 5*harness.ScanInterval:
-			ports = append(ports, fact.Port)
+		case fact.Action == truth.Closed && fact.Time.Sub(since[fact.Port]) >= 5*harness.ScanInterval:
+			ports = append(ports, int(fact.Port))
 		}
 	}
 	if len(ports) == 0 {
-		t.Fatalf("container %s says of no port that it held it: %s", container.Name, container.Logs(t))
+		t.Fatalf("container %s has held no port so long: %s", container.Name, container.Logs(t))
 	}
 	return ports
 }

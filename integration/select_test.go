@@ -49,7 +49,7 @@ func TestSelection(t *testing.T) {
 			watch := harness.StartWatch(t, harness.WatchSpec{Monitor: test.monitor})
 			var open []harness.Listener
 			for _, want := range test.want {
-				open = append(open, truth(t, containers[want], 1)...)
+				open = append(open, listening(t, containers[want], 1)...)
 			}
 			watch.WaitOpen(t, open)
 			watch.Marker(t, containers[test.want[0]], 1000)
@@ -65,7 +65,7 @@ func TestSelection(t *testing.T) {
 	}
 }
 
-// A name that no container has yet is waited for, and said once.
+// A name that no container has yet is waited for, and logged once.
 func TestLaterName(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
@@ -73,7 +73,7 @@ func TestLaterName(t *testing.T) {
 	name := harness.Name(t, "later")
 	watch := harness.StartWatch(t, harness.WatchSpec{Monitor: clock.Name + "," + name})
 	watch.WaitLog(t, name)
-	for range 2 { // others that come and go do not make it say so again
+	for range 2 { // others that come and go are no reason to log it again
 		idle(t, "other").Do(t, "rm", "--force")
 		watch.Marker(t, clock, 1000)
 	}
@@ -81,5 +81,5 @@ func TestLaterName(t *testing.T) {
 		t.Errorf("%d log lines name the container that is not there, want 1", count)
 	}
 	later := start(t, "later", 1, nil, "--tcp", "0.0.0.0:80")
-	watch.WaitOpen(t, truth(t, later, 1))
+	watch.WaitOpen(t, listening(t, later, 1))
 }

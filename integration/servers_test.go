@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/model"
 )
 
 // server is a real server and what it must have open before it counts as
@@ -58,14 +59,14 @@ var servers = []server{{
 	processes: 1, users: 1,
 }}
 
-// started says what a server does not have open yet, or "".
+// started returns what a server does not have open yet, or "".
 func (s server) started(listeners []harness.Listener) string {
 	if len(listeners) != len(s.endpoints) {
 		return fmt.Sprintf("open: %q", harness.Lines(listeners))
 	}
 	for _, listener := range listeners {
 		endpoint := fmt.Sprintf("%s %s %d", listener.Protocol, listener.Address, listener.Port)
-		users := make(map[int]bool)
+		users := make(map[uint32]bool)
 		for _, process := range listener.Processes {
 			users[*process.UID] = true
 		}
@@ -89,32 +90,32 @@ func TestServers(t *testing.T) {
 			Name: harness.Name(t, server.name), Image: image, Options: server.options, Command: server.command,
 		})
 	}
-	var truth []harness.Listener
+	var all []harness.Listener
 	for _, server := range servers {
 		container := containers[server.name]
 		harness.Eventually(t, server.name+" starts", func() string {
 			return server.started(harness.Listening(t, container))
 		})
-		truth = append(truth, harness.Publish(t, container, harness.Listening(t, container))...)
+		all = append(all, harness.Publish(t, container, harness.Listening(t, container))...)
 	}
 
 	t.Run("as a process", func(t *testing.T) {
-		harness.StartWatch(t, harness.WatchSpec{Monitor: pattern}).WaitOpen(t, truth)
+		harness.StartWatch(t, harness.WatchSpec{Monitor: pattern}).WaitOpen(t, all)
 	})
 	t.Run("in a container", func(t *testing.T) {
-		harness.StartWatch(t, harness.WatchSpec{Monitor: pattern, InContainer: true}).WaitOpen(t, truth)
+		harness.StartWatch(t, harness.WatchSpec{Monitor: pattern, InContainer: true}).WaitOpen(t, all)
 	})
 	t.Run("ports", func(t *testing.T) {
-		if difference := harness.Difference(openPorts(t, pattern), truth); difference != "" {
+		if difference := harness.Difference(openPorts(t, pattern), all); difference != "" {
 			t.Error(difference)
 		}
 	})
 	t.Run("from before their start", func(t *testing.T) {
-		for _, listener := range truth {
+		for _, listener := range all {
 			early.WaitEvent(t, 0, harness.Opened(listener.Container, listener.Protocol, listener.Address, listener.Port))
 		}
-		early.Expect(t, len(truth), harness.Match{Type: "opened"})
-		early.Expect(t, len(truth), harness.Match{})
+		early.Expect(t, len(all), harness.Match{Type: "opened"})
+		early.Expect(t, len(all), harness.Match{})
 	})
 	t.Run("their end", func(t *testing.T) {
 		nginx := containers["nginx"]
@@ -132,18 +133,18 @@ func TestServers(t *testing.T) {
 func openPorts(t *testing.T, monitor string) []harness.Listener {
 	t.Helper()
 	result := harness.Run(t, []string{"MONITOR_CONTAINERS=" + monitor}, "ports", "--format", "json")
-	var open []harness.Event
+	var open []model.Open
 	if err := json.Unmarshal([]byte(result.Stdout), &open); err != nil || result.Status != 0 {
 		t.Fatalf("portwatcher ports --format json: exit status %d, %v: %s%s",
 			result.Status, err, result.Stdout, result.Stderr)
 	}
 	listeners := make([]harness.Listener, 0, len(open))
 	for _, port := range open {
-		if port.Container == nil || port.OpenedAt == nil || port.Time.IsZero() || port.Type != "" {
+		if port.Container == nil || port.OpenedAt.IsZero() || port.Time.IsZero() {
 			t.Errorf("not an open port as the design has it: %+v", port)
 			continue
 		}
-		listeners = append(listeners, port.Listener())
+		listeners = append(listeners, harness.ListenerOf(&port.Listener))
 	}
 	return listeners
 }

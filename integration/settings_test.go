@@ -16,7 +16,7 @@ func TestBadSettings(t *testing.T) {
 	for name, test := range map[string]struct {
 		environment []string
 		arguments   []string
-		says        []string
+		texts       []string
 	}{
 		"interval too short":     {nil, []string{"run", "--scan-interval", "1ms"}, []string{"scan-interval", "1ms", "10ms", "1h"}},
 		"interval too long":      {[]string{"PORTWATCHER_SCAN_INTERVAL=2h"}, []string{"run"}, []string{"SCAN_INTERVAL", "2h", "1h"}},
@@ -40,7 +40,7 @@ func TestBadSettings(t *testing.T) {
 			if result.Stdout != "" {
 				t.Errorf("standard output is for events: %q", result.Stdout)
 			}
-			if problem := harness.OneLine(result.Stderr, test.says...); problem != "" {
+			if problem := harness.OneLine(result.Stderr, test.texts...); problem != "" {
 				t.Error(problem)
 			}
 		})
@@ -54,7 +54,7 @@ func without(rights ...string) []string {
 	})
 }
 
-// complaints are the lines of standard error that tell of something wrong.
+// complaints are the lines of standard error that are of something wrong.
 func complaints(stderr string) string {
 	var lines strings.Builder
 	for line := range strings.Lines(stderr) {
@@ -65,14 +65,13 @@ func complaints(stderr string) string {
 	return lines.String()
 }
 
-// A container that lacks what it cannot do without ends with one line that
-// says what to do.
+// A container that lacks what portwatcher needs ends with one line that names what to do.
 func TestMissingRights(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
 		rights []string
-		says   []string
+		texts  []string
 	}{
 		"pid namespace": {without("--pid=host"), []string{"pid"}},
 		"SYS_PTRACE":    {without("SYS_PTRACE"), []string{"SYS_PTRACE"}},
@@ -88,7 +87,7 @@ func TestMissingRights(t *testing.T) {
 				if result.Status != 1 || result.Stdout != "" {
 					t.Errorf("%s: exit status %d, want 1; standard output %q", command, result.Status, result.Stdout)
 				}
-				if problem := harness.OneLine(complaints(result.Stderr), test.says...); problem != "" {
+				if problem := harness.OneLine(complaints(result.Stderr), test.texts...); problem != "" {
 					t.Errorf("%s: %s", command, problem)
 				}
 			}
@@ -110,14 +109,14 @@ func TestMissingRights(t *testing.T) {
 func TestNoEngine(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
-	nowhere := &harness.Engine{Host: "unix:///nonexistent/docker.sock"}
-	result := harness.Run(t, []string{"DOCKER_HOST=" + nowhere.Host}, "ports")
+	const nowhere = "unix:///nonexistent/docker.sock"
+	result := harness.Run(t, []string{"DOCKER_HOST=" + nowhere}, "ports")
 	if problem := harness.OneLine(result.Stderr, "/nonexistent/docker.sock"); problem != "" || result.Status != 1 {
 		t.Errorf("ports: exit status %d, want 1; %s", result.Status, problem)
 	}
-	if result := harness.Run(t, []string{"DOCKER_HOST=" + nowhere.Host}, "check"); result.Status != 1 {
+	if result := harness.Run(t, []string{"DOCKER_HOST=" + nowhere}, "check"); result.Status != 1 {
 		t.Errorf("check: exit status %d, want 1: %s%s", result.Status, result.Stdout, result.Stderr)
 	}
-	watch := harness.StartWatch(t, harness.WatchSpec{Engine: nowhere})
+	watch := harness.StartWatch(t, harness.WatchSpec{DockerHost: nowhere})
 	watch.WaitLog(t, "/nonexistent/docker.sock")
 }

@@ -20,7 +20,7 @@ func TestAddresses(t *testing.T) {
 	all := start(t, "all", 14, ipv6, "--tcp", endpoints, "--udp", endpoints, "--mptcp=false")
 	// One port, one socket for each family.
 	split := start(t, "split", 4, ipv6, "--v6only", "--tcp", "[::]:90,0.0.0.0:90", "--udp", "[::]:90,0.0.0.0:90")
-	open := [][]harness.Listener{truth(t, all, 14), truth(t, split, 4)}
+	open := [][]harness.Listener{listening(t, all, 14), listening(t, split, 4)}
 	watch.WaitOpen(t, open...)
 	watch.Marker(t, all, 1000)
 	watch.Expect(t, 18+1, harness.Match{Type: "opened"})
@@ -38,35 +38,13 @@ func TestGoServer(t *testing.T) {
 		Name: harness.Name(t, "http"), Options: []string{"--publish", "8080"}, Command: []string{"http"},
 	})
 	server.WaitLogs(t, 1, `"action":"opened"`)
-	open := truth(t, server, 1)
+	open := listening(t, server, 1)
 	watch.WaitOpen(t, open)
 	watch.Marker(t, server, 1000)
 	watch.Expect(t, 1, harness.Match{Port: 8080})
 	server.Do(t, "stop")
 	watch.WaitEvent(t, 0, harness.Closed(server.Name, "tcp", open[0].Address, 8080))
 	watch.Expect(t, 2, harness.Match{Port: 8080})
-}
-
-// A group of sockets on one port is open until its last one closes.
-func TestReuseport(t *testing.T) {
-	harness.Require(t)
-	t.Parallel()
-	watch := harness.StartWatch(t, harness.WatchSpec{})
-	container := idle(t, "group")
-	group := container.Exec(t, "listen", "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81",
-		"--reuseport", "8", "--leave-after", "1s")
-	group.WaitFacts(t, 2*8-1, "opened") // the first of them started it
-	watch.WaitOpen(t, truth(t, container, 2))
-	group.WaitFact(t, "closed")
-	group.WaitFact(t, "closed")
-	watch.Marker(t, container, 1000)
-	for _, port := range []int{80, 81} {
-		watch.Expect(t, 1, harness.Match{Port: port})
-	}
-	group.Stop(t)
-	watch.WaitEvent(t, 0, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
-	watch.WaitEvent(t, 0, harness.Closed(container.Name, "udp", "0.0.0.0", 81))
-	watch.Expect(t, 4+2, harness.Match{})
 }
 
 // A port that the kernel chose is a port with TCP, and a client with UDP.
@@ -85,8 +63,8 @@ func TestUDPClients(t *testing.T) {
 		}
 		return ""
 	})
-	open := truth(t, bound, 3)
-	all.WaitOpen(t, open, truth(t, sender, 1))
+	open := listening(t, bound, 3)
+	all.WaitOpen(t, open, listening(t, sender, 1))
 
 	var notClients []harness.Listener
 	for _, listener := range open {
@@ -120,7 +98,7 @@ func TestInheritedSockets(t *testing.T) {
 		}
 		return ""
 	})
-	open := [][]harness.Listener{truth(t, shared, 2), truth(t, given, 1), truth(t, other, 1)}
+	open := [][]harness.Listener{listening(t, shared, 2), listening(t, given, 1), listening(t, other, 1)}
 	for _, listener := range open[0] {
 		if len(listener.Processes) != 4 {
 			t.Fatalf("want the parent and 3 children: %s", listener)

@@ -7,23 +7,23 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
 )
 
 // eBPF goes away while portwatcher runs: what is open stays open, the rest is
-// seen all the same, one line tells of it, and it comes back by itself.
+// reported all the same, one line is logged, and it comes back by itself.
 func TestFallBack(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	requireEBPF(t)
-	const patience = time.Minute // it looks after its programs now and then
 	watch := harness.StartWatch(t, harness.WatchSpec{})
 	container := start(t, "web", 2, nil, "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81")
-	open := truth(t, container, 2)
+	open := listening(t, container, 2)
 	watch.WaitOpen(t, open)
 	expectSource(t, watch, container, "before", ebpf, ebpf)
 	if watch.DetachLinks(t) == 0 {
@@ -31,16 +31,19 @@ func TestFallBack(t *testing.T) {
 	}
 	// It may be noticed late, but what lasts is reported.
 	late := container.Exec(t, "listen", "--udp", "0.0.0.0:82")
-	watch.WaitLogWithin(t, patience, "level=warning", "eBPF", "stopped")
+	watch.WaitLog(t, "level=warning", "eBPF", "stopped")
 	watch.WaitEvent(t, 0, harness.Opened(container.Name, "udp", "0.0.0.0", 82))
 	late.Stop(t)
 	watch.WaitEvent(t, 0, harness.Closed(container.Name, "udp", "0.0.0.0", 82))
 	expectSource(t, watch, container, "without", "sock_diag", "destroy")
-	watch.WaitLogWithin(t, patience, "level=info", "eBPF", "again")
+	watch.WaitLog(t, "level=info", "eBPF", "again")
 	expectSource(t, watch, container, "after", ebpf, ebpf)
 
 	watch.WaitOpen(t, open)
-	watch.Expect(t, 1, harness.Match{Type: "gap"}) // what was short-lived meanwhile may be missing
+	// What was short-lived meanwhile may be missing.
+	if gaps := watch.Events(harness.Match{Type: "gap"}); len(gaps) != 1 {
+		t.Errorf("%d gaps, want the one of eBPF: %v", len(gaps), gaps)
+	}
 	watch.Expect(t, 1, harness.Match{Port: 80})
 	watch.Expect(t, 1, harness.Match{Port: 81})
 	watch.Expect(t, 2, harness.Match{Port: 82})
@@ -51,9 +54,9 @@ func TestFallBack(t *testing.T) {
 	}
 }
 
-// expectSource opens and closes a port, until it is told from these sources: a
-// watch that has just changed them may need a moment.
-func expectSource(t *testing.T, watch *harness.Watch, container *harness.Container, when, opened, closed string) {
+// expectSource opens and closes a port, until it is reported by these sources: a watch that
+// has just changed them may need a moment.
+func expectSource(t *testing.T, watch *harness.Watch, container *harness.Container, when string, opened, closed model.Source) {
 	t.Helper()
 	for port := 1000; ; port++ {
 		watch.Marker(t, container, port)
@@ -68,14 +71,13 @@ func expectSource(t *testing.T, watch *harness.Watch, container *harness.Contain
 	}
 }
 
-// A source that is insisted on and cannot work is an error at the start, which
-// says what to do.
+// A source that is forced and cannot work is an error at the start, which names what to do.
 func TestForcedSource(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
 		rights []string
-		says   string
+		texts  string
 	}{
 		"no SYS_ADMIN": {without("SYS_ADMIN"), "SYS_ADMIN"},
 		"no cgroups":   {without("/sys/fs/cgroup"), "cgroup"},
@@ -87,7 +89,7 @@ func TestForcedSource(t *testing.T) {
 			if result.Status != 1 || result.Stdout != "" {
 				t.Errorf("exit status %d, want 1; standard output %q", result.Status, result.Stdout)
 			}
-			if problem := harness.OneLine(errorLine(result.Stderr), test.says); problem != "" {
+			if problem := harness.OneLine(errorLine(result.Stderr), test.texts); problem != "" {
 				t.Error(problem)
 			}
 			if result := harness.RunInContainer(t, test.rights, "check", "--source", ebpf); result.Status != 1 {
@@ -101,15 +103,15 @@ func TestForcedSource(t *testing.T) {
 	}
 }
 
-// In a sandbox that knows neither eBPF nor sock_diag, /proc takes over by
-// itself, and the sources that were insisted on say why they cannot work.
+// In a sandbox that allows neither eBPF nor sock_diag, /proc is used, and the other sources,
+// where they are forced, name the reason why they cannot work.
 func TestSandbox(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	rights := append(slices.Clone(harness.Rights), "--security-opt=seccomp="+sandbox(t))
-	watch := harness.StartWatchInContainer(t, rights)
+	watch := harness.StartWatch(t, harness.WatchSpec{InContainer: true, Rights: rights})
 	container := start(t, "web", 2, nil, "--tcp", "0.0.0.0:80", "--udp", "127.0.0.1:81")
-	open := truth(t, container, 2)
+	open := listening(t, container, 2)
 	watch.WaitOpen(t, open)
 	watch.Marker(t, container, 1000)
 	watch.WaitOpen(t, open)
@@ -162,9 +164,11 @@ func TestProcRoot(t *testing.T) {
 	for _, source := range []string{"auto", ebpf, netlink, proc} {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()
-			watch := harness.StartWatchInContainer(t, rights, "--proc-root", "/host/proc", "--source", source)
+			watch := harness.StartWatch(t, harness.WatchSpec{
+				InContainer: true, Rights: rights, Arguments: []string{"--proc-root", "/host/proc", "--source", source},
+			})
 			container := start(t, "web", 2, []string{"--user", "4321:4321"}, "--tcp", "0.0.0.0:8080", "--udp", "0.0.0.0:8081")
-			open := truth(t, container, 2)
+			open := listening(t, container, 2)
 			watch.WaitOpen(t, open)
 			watch.Marker(t, container, 2000)
 			watch.WaitOpen(t, open)
@@ -175,18 +179,20 @@ func TestProcRoot(t *testing.T) {
 // WATCH_PORTS selects what is reported, however short it lives.
 func TestWatchPorts(t *testing.T) {
 	eachSource(t, func(t *testing.T, source string) {
-		watch := harness.StartWatchWith(t, []string{"WATCH_PORTS=80, 8000-8100 1000"}, "--source", source)
+		watch := harness.StartWatch(t, harness.WatchSpec{
+			Environment: []string{"WATCH_PORTS=80, 8000-8100 1000"}, Arguments: []string{"--source", source},
+		})
 		container := start(t, "web", 7, nil, "--tcp", "0.0.0.0:79,0.0.0.0:80,0.0.0.0:7999,0.0.0.0:8000,0.0.0.0:8101",
 			"--udp", "0.0.0.0:8100,0.0.0.0:81")
 		var open []harness.Listener
-		for _, listener := range truth(t, container, 7) {
+		for _, listener := range listening(t, container, 7) {
 			if listener.Port == 80 || listener.Port >= 8000 && listener.Port <= 8100 {
 				open = append(open, listener)
 			}
 		}
 		watch.WaitOpen(t, open)
-		container.Lives(t, "burst", "--count", "10", "--base-port", "30000")
-		container.Lives(t, "listen", "--mptcp=false", "--listen-without-bind", "--tcp", "0.0.0.0:0", "--for", "1ms")
+		container.Facts(t, "burst", "--count", "10", "--base-port", "30000")
+		container.Facts(t, "listen", "--mptcp=false", "--listen-without-bind", "--tcp", "0.0.0.0:0", "--for", "1ms")
 		watch.Marker(t, container, 1000)
 		watch.Expect(t, 3+1, harness.Match{Type: "opened"})
 		watch.Expect(t, 3+2, harness.Match{})
@@ -197,13 +203,13 @@ func TestWatchPorts(t *testing.T) {
 }
 
 // The settings of the shell tool: bursts of scans see what single ones at the
-// same interval cannot, and are harmless where the kernel tells.
+// same interval cannot, and change nothing where the kernel reports each.
 func TestBurstScans(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
 		environment []string
-		source      string // of what opens
+		source      model.Source // of what opens
 	}{
 		"proc":    {[]string{"USE_PROC=1"}, proc},
 		"netlink": {[]string{"PORTWATCHER_SOURCE=netlink", "USE_PROC=0"}, "sock_diag"},
@@ -215,17 +221,15 @@ func TestBurstScans(t *testing.T) {
 				requireEBPF(t)
 			}
 			// Bursts of 100 scans, each until the next one begins.
-			watch := harness.StartWatchWith(t, append(test.environment,
-				"SCAN_INTERVAL=3", "BURST_SCANS=100", "BURST_DELAY=0.03", "CLOSE_GRACE_MS=0"))
+			watch := harness.StartWatch(t, harness.WatchSpec{Environment: append(test.environment,
+				"SCAN_INTERVAL=3", "BURST_SCANS=100", "BURST_DELAY=0.03", "CLOSE_GRACE_MS=0")})
 			container := watched(t, watch, "burst")
 			// All within one interval: single scans would see half of them at most.
-			lives := container.Lives(t, "burst", "--count", "10", "--base-port", "20000", "--hold", "1s", "--interval", "200ms")
-			reports(t, watch, container, lives, seen)
-			for _, life := range lives {
-				for _, event := range watch.Events(harness.Opened(container.Name, "tcp", "0.0.0.0", life.Port)) {
-					if event.Source != test.source || *event.Transient {
-						t.Errorf("want source %s and no transient: %s", test.source, event.Line)
-					}
+			facts := container.Facts(t, "burst", "--count", "10", "--base-port", "20000", "--hold", "1s", "--interval", "200ms")
+			reports(t, watch, container, facts, truth.Complete)
+			for _, event := range watch.Events(harness.Match{Type: "opened", Container: container.Name, Address: "0.0.0.0"}) {
+				if event.Source != test.source || event.Transient {
+					t.Errorf("want source %s and no transient: %s", test.source, event.Line)
 				}
 			}
 			for _, setting := range []string{"USE_PROC", "SCAN_INTERVAL", "BURST", "CLOSE_GRACE"} {

@@ -1,10 +1,10 @@
 package integration
 
 import (
-	"slices"
 	"testing"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/testutil/truth"
 )
 
 // Four containers open and close a port as fast as they can and are killed right
@@ -12,17 +12,7 @@ import (
 // its container, or in the number of a gap.
 //
 // It does not run beside other tests, which it would slow down.
-func TestStormsThatEnd(t *testing.T) {
-	harness.Require(t)
-	for _, source := range []string{ebpf, netlink} {
-		t.Run(source, func(t *testing.T) {
-			if source == ebpf {
-				requireEBPF(t)
-			}
-			endingStorms(t, source)
-		})
-	}
-}
+func TestStormsThatEnd(t *testing.T) { eachCountingSource(t, endingStorms) }
 
 func endingStorms(t *testing.T, source string) {
 	const count = 30_000
@@ -36,11 +26,11 @@ func endingStorms(t *testing.T, source string) {
 		ready = append(ready, []string{container.ID, `"opened"`})
 	}
 	recording.WaitLines(t, ready...)
-	truth := map[string]harness.Happened{}
+	happened := map[string]truth.Count{}
 	for _, container := range stormy {
-		truth[container.ID] = harness.Happened{Opened: 1, Closed: 1} // port 80
+		happened[container.ID] = truth.Count{Opened: 1, Closed: 1} // port 80
 	}
-	if err := rage(stormy, []string{"tcp"}, count, truth); err != nil {
+	if err := rage(stormy, []string{"tcp"}, count, happened); err != nil {
 		t.Fatal(err)
 	}
 	for _, container := range stormy {
@@ -51,7 +41,7 @@ func endingStorms(t *testing.T, source string) {
 	}
 	ledger, _ := readStorm(t, recording, stormy, 80)
 	t.Log(ledger)
-	for _, problem := range slices.Concat(ledger.Judge(truth, source == ebpf), ledger.Problems) {
+	for _, problem := range ledger.Judge(happened, truth.PrecisionOf(source)).Problems {
 		t.Error(problem)
 	}
 	if ledger.Unnumbered > 0 && source == ebpf {

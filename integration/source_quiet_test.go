@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/testutil/truth"
 )
 
 // One of a group of sockets on one port leaves: that is no event.
@@ -18,7 +19,7 @@ func TestGroupLeaves(t *testing.T) {
 		group := container.Exec(t, "listen", "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81",
 			"--reuseport", "8", "--leave-after", "1500ms")
 		group.WaitFacts(t, 2*8-1, "opened") // the first of them started it
-		open := truth(t, container, 2)
+		open := listening(t, container, 2)
 		watch.WaitOpen(t, open)
 		group.WaitFacts(t, 2, "closed")
 		watch.WaitOpen(t, open)
@@ -41,14 +42,14 @@ func TestReopenedWithinGrace(t *testing.T) {
 		container := idle(t, "web")
 		endpoints := []string{"listen", "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:81"}
 		first := container.Exec(t, endpoints...)
-		first.WaitFact(t, "opened")
-		watch.WaitOpen(t, truth(t, container, 2))
+		first.WaitFacts(t, 1, "opened")
+		watch.WaitOpen(t, listening(t, container, 2))
 		first.Stop(t)
 		second := container.Exec(t, endpoints...)
-		second.WaitFact(t, "opened")
-		open := truth(t, container, 2)
+		second.WaitFacts(t, 1, "opened")
+		open := listening(t, container, 2)
 		watch.WaitOpen(t, open)
-		// Another look, after which nothing more is told of it.
+		// After another scan nothing more is reported of it.
 		container.Exec(t, "listen", "--tcp", "0.0.0.0:82")
 		watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 82))
 		for _, listener := range open {
@@ -60,13 +61,13 @@ func TestReopenedWithinGrace(t *testing.T) {
 	}, "--close-grace", "1m")
 }
 
-// What looks like a port and is none: refused connects, UDP clients, and the
+// What resembles a port and is none: refused connects, UDP clients, and the
 // connections of a busy server. Ports that open and close beside them are seen.
 func TestNoFalseEvents(t *testing.T) {
 	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		container := watched(t, watch, "busy")
 		var mutex sync.Mutex
-		var lives []harness.Life
+		var facts []truth.Fact
 		var running sync.WaitGroup
 		for _, workload := range []struct {
 			least     int // operations; it runs until it has made them
@@ -85,29 +86,33 @@ func TestNoFalseEvents(t *testing.T) {
 					if arguments[0] == "accept-loop" { // each at a port of its own
 						arguments = append(slices.Clone(workload.arguments), "--port", itoa(19000+run))
 					}
-					its, more, err := container.RunLives(arguments...)
+					its, err := container.RunFacts(arguments...)
+					more := 0
+					for _, fact := range its {
+						more += int(fact.Count)
+					}
 					if err != nil || more == 0 && workload.least > 0 {
 						t.Errorf("%v: %d operations, error %v", arguments, more, err)
 						return
 					}
 					done = max(done, 0) + more
 					mutex.Lock()
-					lives = append(lives, its...)
+					facts = append(facts, its...)
 					mutex.Unlock()
 				}
 			})
 		}
 		running.Wait()
-		if len(lives) < 1+60+60 { // more where the server ran again
-			t.Fatalf("the workload opened and closed %d ports, want %d", len(lives), 1+60+60)
+		if ports := len(truth.Changes(facts)) / 2; ports < 1+60+60 { // more where the server ran again
+			t.Fatalf("the workload opened and closed %d ports, want %d", ports, 1+60+60)
 		}
-		want := demand[source]
+		precision := truth.PrecisionOf(source)
 		gaps := watch.Events(harness.Match{Type: "gap"})
 		if source == netlink && len(gaps) > 0 && strings.Contains(gaps[0].Reason, "connections a second") {
 			// So many connections make notifications too dear: scans take their place.
-			want, gaps = some, gaps[1:]
+			precision, gaps = truth.Sampled, gaps[1:]
 		}
-		reports(t, watch, container, lives, want)
+		reports(t, watch, container, facts, precision)
 		for _, gap := range gaps {
 			t.Errorf("a gap where nothing was missed: %s", gap.Line)
 		}
@@ -126,14 +131,14 @@ func TestEmbeddedDNS(t *testing.T) {
 			if !resolves(t, container) {
 				t.Fatalf("nothing listens on 127.0.0.11 in %s", container.Name)
 			}
-			open = append(open, truth(t, container, 1))
+			open = append(open, listening(t, container, 1))
 			watch.WaitOpen(t, open...)
 			watch.Marker(t, container, 1000)
 			if i == 0 {
 				container.Do(t, "restart", "--time", "1")
 				container.Refresh(t)
 				container.WaitLogs(t, 2, `"action":"opened"`)
-				open[0] = truth(t, container, 1)
+				open[0] = listening(t, container, 1)
 				watch.WaitOpen(t, open...)
 				watch.Marker(t, container, 1000)
 			} else {
@@ -147,7 +152,7 @@ func TestEmbeddedDNS(t *testing.T) {
 	})
 }
 
-// resolves says whether the engine's resolver listens in a container's namespace.
+// resolves reports whether the engine's resolver listens in a container's namespace.
 func resolves(t *testing.T, container *harness.Container) bool {
 	t.Helper()
 	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/udp", container.PID))

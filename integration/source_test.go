@@ -2,12 +2,12 @@ package integration
 
 import (
 	"encoding/json"
-	"fmt"
-	"slices"
 	"sync"
 	"testing"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
 )
 
 // The sources, as --source forces them.
@@ -17,13 +17,13 @@ const (
 	proc    = "proc"
 )
 
-// requireEBPF ends the test where eBPF is not to be had.
+// requireEBPF ends the test where there is no eBPF.
 var requireEBPF = func() func(t *testing.T) {
-	var once sync.Once
+	var checked sync.Once
 	var missing string
 	return func(t *testing.T) {
 		t.Helper()
-		once.Do(func() {
+		checked.Do(func() {
 			if result := harness.Run(t, nil, "check", "--source", ebpf); result.Status != 0 {
 				missing = result.Stdout + result.Stderr
 			}
@@ -67,127 +67,56 @@ func watched(t *testing.T, watch *harness.Watch, name string, options ...string)
 	return container
 }
 
-// every says how much of the truth a source must report.
-type every int
-
-const (
-	seen  every = iota // each port, once
-	some               // what a scan can see of them: none twice, none of them half
-	exact              // each port, once, by its process, at its time
-)
-
-// reports holds what was reported of a container's short-lived ports against
-// the truth. What happened before a [harness.Watch.Marker] has been reported.
-func reports(t *testing.T, watch *harness.Watch, container *harness.Container, lives []harness.Life, want every) {
+// reports compares what was reported of a container's short-lived ports with the facts.
+// What happened before a [harness.Watch.Marker] has been reported.
+func reports(t *testing.T, watch *harness.Watch, container *harness.Container, facts []truth.Fact, precision truth.Precision) {
 	t.Helper()
 	watch.Marker(t, container, 1000)
-	for _, life := range lives {
-		opened := watch.Events(harness.Opened(container.Name, life.Protocol, life.Address, life.Port))
-		closed := watch.Events(harness.Closed(container.Name, life.Protocol, life.Address, life.Port))
-		if len(opened) != len(closed) || len(opened) > 1 || len(opened) == 0 && want != some {
-			t.Errorf("port %d/%s: %d opened and %d closed", life.Port, life.Protocol, len(opened), len(closed))
-			continue
-		}
-		if len(opened) == 0 {
-			continue
-		}
-		if problem := disagrees(opened[0], closed[0], life, want); problem != "" {
-			t.Errorf("%s: %s %s, %+v", problem, opened[0].Line, closed[0].Line, life)
-		}
-	}
-	// Nothing else has a port.
-	for _, event := range watch.Events(harness.Match{Container: container.Name}) {
-		was := func(l harness.Life) bool {
-			return l.Protocol == event.Protocol && l.Port == event.Port && l.Address == event.Address
-		}
-		if event.Type != "gap" && event.Port != 1000 && !slices.ContainsFunc(lives, was) {
-			t.Errorf("no such port was open: %s", event.Line)
-		}
-	}
+	compare(t, watch.Events(harness.Match{Container: container.Name}), container, facts, precision)
 }
 
-// disagrees says what in the events of one port is not the truth, or "".
-func disagrees(opened, closed harness.Event, life harness.Life, want every) string {
-	for _, event := range []harness.Event{opened, closed} {
-		if problem := wrongProcess(event, life.PID, want == exact); problem != "" {
-			return problem
-		}
+// compare compares events with what the workload did in a container. Port 1000 is the
+// marker's.
+func compare(t *testing.T, events []truth.Event, container *harness.Container, facts []truth.Fact, precision truth.Precision) {
+	t.Helper()
+	c := truth.Case{Container: container.ID, Facts: facts, Precision: precision,
+		Ignore: func(at model.Endpoint) bool { return at.Port == 1000 || at.Port == 1001 }}
+	for _, problem := range c.Compare(events).Problems {
+		t.Errorf("container %s: %s", container.Name, problem)
 	}
-	switch {
-	case *opened.Transient != *closed.Transient:
-		return "only one of the two is a transient"
-	case closed.Time.Before(life.Closed.Before) || closed.Time.Before(opened.Time):
-		return "closed too early"
-	case want != exact:
-		return ""
-	case opened.Source != ebpf || closed.Source != ebpf:
-		return "want source ebpf"
-	case !life.Opened.Holds(opened.Time):
-		return fmt.Sprintf("opened %v after the call", opened.Time.Sub(life.Opened.After))
-	case !life.Closed.Holds(closed.Time):
-		return fmt.Sprintf("closed %v after the call", closed.Time.Sub(life.Closed.After))
-	}
-	return ""
 }
-
-// wrongProcess says what in an event's process is not the truth, or "". What is
-// read of a process that may be gone by then may be missing, but not wrong. A
-// containerPID of 0 is not known.
-func wrongProcess(event harness.Event, containerPID int, needed bool) string {
-	if len(event.Processes) == 0 && !needed {
-		return ""
-	}
-	if len(event.Processes) != 1 {
-		return "want one process"
-	}
-	process := event.Processes[0]
-	switch {
-	case process.PID == 0 || process.Name != "workload":
-		return "want a pid and the name workload"
-	case process.ContainerPID != 0 && containerPID != 0 && process.ContainerPID != containerPID:
-		return fmt.Sprintf("want container_pid %d", containerPID)
-	case process.Executable != "" && process.Executable != harness.WorkloadPath:
-		return "want the executable " + harness.WorkloadPath
-	case process.UID != nil && *process.UID != 0:
-		return "want uid 0"
-	}
-	return ""
-}
-
-// demand is how much each source must report of ports that live for a moment.
-var demand = map[string]every{ebpf: exact, netlink: seen, proc: some}
 
 // Twenty ports, each held 50 ms, one each 10 ms.
 func TestShortTCP(t *testing.T) {
 	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		container := watched(t, watch, "burst")
-		reports(t, watch, container, shortPorts(t, container, "tcp", 20000), demand[source])
+		reports(t, watch, container, shortPorts(t, container, "tcp", 20000), truth.PrecisionOf(source))
 	})
 }
 
 // The same with UDP. Among the ports that the kernel gives to clients, a
-// destroy notification cannot tell one that was bound on purpose.
+// destroy notification does not show whether it was bound on purpose.
 func TestShortUDP(t *testing.T) {
 	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		container := watched(t, watch, "burst")
-		reports(t, watch, container, shortPorts(t, container, "udp", 20000), demand[source])
+		reports(t, watch, container, shortPorts(t, container, "udp", 20000), truth.PrecisionOf(source))
 		ephemeral := watched(t, watch, "ephemeral")
-		want := demand[source]
+		precision := truth.PrecisionOf(source)
 		if source == netlink {
-			want = some
+			precision = truth.Sampled
 		}
-		reports(t, watch, ephemeral, shortPorts(t, ephemeral, "udp", 40000), want)
+		reports(t, watch, ephemeral, shortPorts(t, ephemeral, "udp", 40000), precision)
 	})
 }
 
-func shortPorts(t *testing.T, container *harness.Container, protocol string, base int) []harness.Life {
+func shortPorts(t *testing.T, container *harness.Container, protocol string, base int) []truth.Fact {
 	t.Helper()
-	lives := container.Lives(t, "burst", "--protocol", protocol, "--count", "20", "--base-port", itoa(base),
+	facts := container.Facts(t, "burst", "--protocol", protocol, "--count", "20", "--base-port", itoa(base),
 		"--hold", "50ms", "--interval", "10ms")
-	if len(lives) != 20 {
-		t.Fatalf("the workload opened and closed %d ports, want 20", len(lives))
+	if len(facts) != 2*20 {
+		t.Fatalf("the workload opened and closed %d times, want 20 each", len(facts))
 	}
-	return lives
+	return facts
 }
 
 // A port that the kernel chose, closed at once, as Java's JMX does. With UDP it
@@ -195,12 +124,12 @@ func shortPorts(t *testing.T, container *harness.Container, protocol string, bas
 func TestKernelChosenPort(t *testing.T) {
 	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		container := watched(t, watch, "jmx")
-		var lives []harness.Life
+		var facts []truth.Fact
 		for range 3 {
-			container.Lives(t, "transient", "--protocol", "udp", "--port", "0")
-			lives = append(lives, container.Lives(t, "transient", "--port", "0")...)
+			container.Facts(t, "transient", "--protocol", "udp", "--port", "0")
+			facts = append(facts, container.Facts(t, "transient", "--port", "0")...)
 		}
-		reports(t, watch, container, lives, demand[source])
+		reports(t, watch, container, facts, truth.PrecisionOf(source))
 	})
 }
 
@@ -210,31 +139,31 @@ func TestListenWithoutBind(t *testing.T) {
 		container := watched(t, watch, "unbound")
 		for _, mptcp := range []string{"--mptcp=true", "--mptcp=false"} {
 			run := container.Exec(t, "listen", "--listen-without-bind", mptcp, "--tcp", "0.0.0.0:0")
-			watch.WaitOpen(t, truth(t, container, 1))
+			watch.WaitOpen(t, listening(t, container, 1))
 			run.Stop(t)
 			watch.WaitEvent(t, 0, harness.Closed(container.Name, "tcp", "0.0.0.0", run.Port()))
 		}
 		// The same for a moment.
 		moment := watched(t, watch, "moment")
-		lives := moment.Lives(t, "listen", "--listen-without-bind", "--mptcp=false", "--tcp", "0.0.0.0:0", "--for", "1ns")
-		reports(t, watch, moment, lives, demand[source])
+		facts := moment.Facts(t, "listen", "--listen-without-bind", "--mptcp=false", "--tcp", "0.0.0.0:0", "--for", "1ns")
+		reports(t, watch, moment, facts, truth.PrecisionOf(source))
 	})
 }
 
-// The first that a container does is to open and close a port, before the
-// engine can have told of it.
+// The first that a container does is to open and close a port, before the engine can have
+// announced it.
 func TestFirstAct(t *testing.T) {
 	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
 		clock := watched(t, watch, "clock")
-		want := some
+		precision := truth.Sampled
 		if source == ebpf {
-			want = exact
+			precision = truth.Exact
 		}
 		// Another port, in an hour, keeps it alive.
 		stays := harness.Default.Start(t, harness.Spec{Name: harness.Name(t, "stays"),
 			Command: []string{"burst", "--count", "2", "--hold", "1ms", "--interval", "1h"}})
 		stays.WaitLogs(t, 1, `"action":"closed"`)
-		reports(t, watch, stays, livesOf(t, stays), want)
+		reports(t, watch, stays, factsOf(t, stays), precision)
 
 		for name, options := range map[string][]string{
 			"tcp": nil, "udp": {"--network", "none"},
@@ -246,32 +175,22 @@ func TestFirstAct(t *testing.T) {
 				watch.WaitEvent(t, 0, harness.Closed(goes.Name, name, "0.0.0.0", 20000))
 			}
 			watch.Marker(t, clock, 1000)
-			opened := watch.Events(harness.Opened(goes.Name, name, "0.0.0.0", 20000))
-			closed := watch.Events(harness.Closed(goes.Name, name, "0.0.0.0", 20000))
-			if len(opened) != len(closed) || len(opened) > 1 {
-				t.Fatalf("%d opened and %d closed, want one at most", len(opened), len(closed))
-			}
-			if len(opened) == 0 {
-				continue
-			}
-			if problem := disagrees(opened[0], closed[0], livesOf(t, goes)[0], want); problem != "" {
-				t.Errorf("%s: %s %s", problem, opened[0].Line, closed[0].Line)
-			}
+			compare(t, watch.Events(harness.Match{Container: goes.Name}), goes, factsOf(t, goes), precision)
 		}
 	})
 }
 
-// livesOf reads the facts that a container's first process wrote.
-func livesOf(t *testing.T, container *harness.Container) []harness.Life {
+// factsOf reads the facts that a container's first process wrote.
+func factsOf(t *testing.T, container *harness.Container) []truth.Fact {
 	t.Helper()
-	lives, _, err := harness.ReadLives(container.Logs(t))
+	facts, err := truth.ReadFacts(container.Logs(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(lives) == 0 {
+	if len(facts) == 0 {
 		t.Fatalf("container %s has opened and closed nothing", container.Name)
 	}
-	return lives
+	return facts
 }
 
 // What is open now is the same, wherever it is read.
@@ -281,18 +200,18 @@ func TestPortsBySource(t *testing.T) {
 	requireEBPF(t)
 	container := start(t, "web", 4, append([]string{"--publish", "80"}, ipv6...),
 		"--tcp", "0.0.0.0:80,[::1]:81", "--udp", "0.0.0.0:53,[::]:54")
-	open := truth(t, container, 4)
+	open := listening(t, container, 4)
 	for _, source := range []string{"auto", ebpf, netlink, proc} {
 		result := harness.Run(t, []string{"MONITOR_CONTAINERS=" + container.Name}, "ports", "--format", "json", "--source", source)
-		var events []harness.Event
-		if err := json.Unmarshal([]byte(result.Stdout), &events); err != nil || result.Status != 0 {
+		var ports []model.Open
+		if err := json.Unmarshal([]byte(result.Stdout), &ports); err != nil || result.Status != 0 {
 			t.Fatalf("--source %s: exit status %d, %v: %s%s", source, result.Status, err, result.Stdout, result.Stderr)
 		}
 		var listeners []harness.Listener
-		for _, event := range events {
-			listeners = append(listeners, event.Listener())
-			if (event.Source == proc) != (source == proc) {
-				t.Errorf("--source %s: source %s", source, event.Source)
+		for _, port := range ports {
+			listeners = append(listeners, harness.ListenerOf(&port.Listener))
+			if (port.Source == proc) != (source == proc) {
+				t.Errorf("--source %s: source %s", source, port.Source)
 			}
 		}
 		if difference := harness.Difference(listeners, open); difference != "" {

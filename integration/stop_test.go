@@ -24,7 +24,7 @@ func TestStop(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			watch := harness.StartWatch(t, harness.WatchSpec{Monitor: container.Name, InContainer: test.inContainer})
-			watch.WaitOpen(t, truth(t, container, 1))
+			watch.WaitOpen(t, listening(t, container, 1))
 			took, status := watch.Stop(t, test.signal)
 			allowed := time.Second
 			if test.inContainer {
@@ -36,7 +36,7 @@ func TestStop(t *testing.T) {
 		})
 	}
 	// It stops as fast while it waits for an engine.
-	watch := harness.StartWatch(t, harness.WatchSpec{Engine: &harness.Engine{Host: "unix:///nonexistent/docker.sock"}})
+	watch := harness.StartWatch(t, harness.WatchSpec{DockerHost: "unix:///nonexistent/docker.sock"})
 	watch.WaitLog(t, "/nonexistent/docker.sock")
 	if took, status := watch.Stop(t, syscall.SIGTERM); took > time.Second || status != 0 {
 		t.Errorf("without an engine: stopped after %v with exit status %d, want 1s and 0", took, status)

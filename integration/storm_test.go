@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/testutil/truth"
 )
 
 const (
@@ -61,13 +62,19 @@ func TestStorm(t *testing.T) {
 // Stopped for 5 s in the middle of a storm, as by a snapshot of a virtual machine,
 // portwatcher accounts for all that happened meanwhile.
 func TestPausedInStorm(t *testing.T) {
+	eachCountingSource(t, pausedInStorm)
+}
+
+// eachCountingSource runs a test for each source that has to account for everything, one
+// after another.
+func eachCountingSource(t *testing.T, test func(t *testing.T, source string)) {
 	harness.Require(t)
 	for _, source := range []string{ebpf, netlink} {
 		t.Run(source, func(t *testing.T) {
 			if source == ebpf {
 				requireEBPF(t)
 			}
-			pausedInStorm(t, source)
+			test(t, source)
 		})
 	}
 }
@@ -94,57 +101,57 @@ func (f *fleet) storm(t *testing.T, c stormCase) {
 	if c.busy {
 		recordings = append(recordings, harness.StartRecording(t, f.monitor, "--source", c.source))
 	}
-	truth := map[string]harness.Happened{}
-	f.mark(t, recordings, 1000, truth)
+	happened := map[string]truth.Count{}
+	f.mark(t, recordings, 1000, happened)
 	count := stormSize
 	if c.busy {
 		count = busyStormSize
 		harness.Occupy(t, 2)
 	}
 	ordinary := f.startOrdinary(t)
-	if err := rage(f.stormy[:c.storming], []string{"tcp", "udp"}, count, truth); err != nil {
+	if err := rage(f.stormy[:c.storming], []string{"tcp", "udp"}, count, happened); err != nil {
 		t.Fatal(err)
 	}
-	lives := ordinary.stop(t)
-	f.mark(t, recordings, 1001, truth) // what happened before it is reported by now
+	facts := ordinary.stop(t)
+	f.mark(t, recordings, 1001, happened) // what happened before it is reported by now
 	balanced(t, address, c.source)
 	for i, recording := range recordings {
 		ledger, events := readStorm(t, recording, f.stormy, 1000, 1001)
 		t.Logf("portwatcher %d: %v", i, ledger)
-		f.judge(t, ledger, events, truth, lives, c.source)
+		f.judge(t, ledger, events, happened, facts, c.source)
 	}
 }
 
-// judge holds what was reported against what happened: in the storming containers by the
+// judge compares what was reported with what happened: in the storming containers by the
 // sums, and in the others one by one.
-func (f *fleet) judge(t *testing.T, ledger *harness.Ledger, events map[string][]harness.Event, truth map[string]harness.Happened,
-	lives map[string][]harness.Life, source string) {
+func (f *fleet) judge(t *testing.T, ledger *truth.Ledger, events map[string][]truth.Event, happened map[string]truth.Count,
+	facts map[string][]truth.Fact, source string) {
 	t.Helper()
-	if source == proc { // what scans can see of it: nothing that is false
-		ledger.Unnumbered++
+	precision := truth.PrecisionOf(source)
+	want := maps.Clone(happened)
+	for id, its := range facts {
+		want[id] = want[id].Add(truth.CountFacts(its))
 	}
-	want := maps.Clone(truth)
-	for id, its := range lives {
-		want[id] = want[id].Add(harness.Happened{Opened: uint64(len(its)), Closed: uint64(len(its))})
-	}
-	for _, problem := range ledger.Judge(want, source == ebpf) {
+	for _, problem := range ledger.Judge(want, precision).Problems {
 		t.Error(problem)
 	}
 	for _, other := range f.neighbours {
 		a := ledger.Account(other.ID)
-		if source != proc && (a.Bursts != harness.Happened{} || a.Lost > 0) {
+		if source != proc && (a.Bursts != truth.Count{} || a.Lost > 0) {
 			t.Errorf("container %s: %v in bursts, %d in gaps, want an event each", other.Name, a.Bursts, a.Lost)
 		}
-		unharmed(t, events[other.ID], other, lives[other.ID], demand[source])
-	}
-	for _, problem := range ledger.Problems[:min(10, len(ledger.Problems))] {
-		t.Errorf("%d events are wrong: %s", len(ledger.Problems), problem)
+		if len(facts[other.ID]) == 0 {
+			t.Errorf("container %s has opened and closed nothing during the storm", other.Name)
+		}
+		if source != proc {
+			compare(t, events[other.ID], other, facts[other.ID], precision)
+		}
 	}
 }
 
 // mark opens and closes a port in each container, each after all portwatchers have
-// reported the step before, and adds what has happened with it to the truth.
-func (f *fleet) mark(t *testing.T, recordings []*harness.Recording, port int, truth map[string]harness.Happened) {
+// reported the step before, and adds what has happened with it.
+func (f *fleet) mark(t *testing.T, recordings []*harness.Recording, port int, happened map[string]truth.Count) {
 	t.Helper()
 	var runs []*harness.Exec
 	var opened, closed [][]string
@@ -152,7 +159,7 @@ func (f *fleet) mark(t *testing.T, recordings []*harness.Recording, port int, tr
 		runs = append(runs, container.Exec(t, "listen", "--mptcp=false", "--tcp", "127.0.0.1:"+itoa(port)))
 		its := []string{container.ID, `"port":` + itoa(port) + ","}
 		opened, closed = append(opened, append(its, `"opened"`)), append(closed, append(slices.Clone(its), `"closed"`))
-		truth[container.ID] = truth[container.ID].Add(harness.Happened{Opened: 1, Closed: 1})
+		happened[container.ID] = happened[container.ID].Add(truth.Count{Opened: 1, Closed: 1})
 	}
 	for _, recording := range recordings {
 		recording.WaitLines(t, opened...)
@@ -166,16 +173,16 @@ func (f *fleet) mark(t *testing.T, recordings []*harness.Recording, port int, tr
 }
 
 // rage has the containers open and close their ports as fast as they can, all at the
-// same time, so often by each protocol, and adds what has happened with it to the truth.
-func rage(stormy []*harness.Container, protocols []string, count int, truth map[string]harness.Happened) error {
+// same time, so often by each protocol, and adds what has happened with it.
+func rage(stormy []*harness.Container, protocols []string, count int, happened map[string]truth.Count) error {
 	var storms sync.WaitGroup
 	failures := make([]error, len(stormy))
 	for i, container := range stormy {
 		storms.Go(func() {
 			for _, protocol := range protocols {
-				_, done, err := container.RunLives("storm", "--protocol", protocol, "--count", itoa(count), "--port", itoa(stormPort))
-				if err == nil && done != count {
-					err = fmt.Errorf("%s: the storm was to open %d times, and says %d", container.Name, count, done)
+				facts, err := container.RunFacts("storm", "--protocol", protocol, "--count", itoa(count), "--port", itoa(stormPort))
+				if done := truth.CountFacts(facts).Opened; err == nil && done != uint64(count) {
+					err = fmt.Errorf("%s: the storm was to open %d times, and opened %d times", container.Name, count, done)
 				}
 				failures[i] = errors.Join(failures[i], err)
 			}
@@ -184,7 +191,7 @@ func rage(stormy []*harness.Container, protocols []string, count int, truth map[
 	storms.Wait()
 	for _, container := range stormy {
 		sum := uint64(count * len(protocols))
-		truth[container.ID] = truth[container.ID].Add(harness.Happened{Opened: sum, Closed: sum})
+		happened[container.ID] = happened[container.ID].Add(truth.Count{Opened: sum, Closed: sum})
 	}
 	return errors.Join(failures...)
 }
@@ -207,48 +214,46 @@ func (f *fleet) startOrdinary(t *testing.T) *ordinary {
 }
 
 // stop returns what each has opened and closed, by container id.
-func (o *ordinary) stop(t *testing.T) map[string][]harness.Life {
+func (o *ordinary) stop(t *testing.T) map[string][]truth.Fact {
 	t.Helper()
-	lives := map[string][]harness.Life{}
+	facts := map[string][]truth.Fact{}
 	for i, run := range o.runs {
-		lives[o.neighbours[i].ID] = run.StopLives(t)
+		facts[o.neighbours[i].ID] = run.Stop(t)
 	}
-	return lives
+	return facts
 }
 
-// readStorm ends a portwatcher and returns the accounts of what it reported, and the
-// events of its containers but of those that storm: these open the storm's port and
-// these others.
-func readStorm(t *testing.T, recording *harness.Recording, stormy []*harness.Container, ports ...int) (*harness.Ledger, map[string][]harness.Event) {
+// readStorm ends a portwatcher and returns the ledger of what it reported, and the events
+// of its containers but of those that storm: these open the storm's port and these others.
+func readStorm(t *testing.T, recording *harness.Recording, stormy []*harness.Container, ports ...uint16) (*truth.Ledger, map[string][]truth.Event) {
 	t.Helper()
 	ports = append(ports, stormPort)
-	ledger, others := harness.NewLedger(), map[string][]harness.Event{}
+	others := map[string][]truth.Event{}
 	pids := map[string]map[int]bool{} // that stormed, by container
-	recording.Finish(t, func(line string) {
-		e := ledger.Take(line)
+	ledger := recording.Finish(t, func(e truth.Event) {
 		switch {
 		case e.Type == "gap":
-			t.Logf("a gap: %s", line)
+			t.Logf("a gap: %s", e.Line)
 		case e.Container == nil:
 		case !slices.ContainsFunc(stormy, func(c *harness.Container) bool { return c.ID == e.Container.ID }):
 			others[e.Container.ID] = append(others[e.Container.ID], e)
 		default:
-			var all []int // that it names
-			if all = e.Ports; e.Type != "burst" {
-				all = []int{e.Port}
+			all := []uint16{e.Port}
+			if e.Burst != nil {
+				all = e.Ports
 			}
-			foreign := func(port int) bool { return !slices.Contains(ports, port) }
-			if slices.ContainsFunc(all, foreign) || e.Address != "127.0.0.1" && (e.Type != "burst" || e.Address != "") {
-				t.Errorf("another port: %s", line)
+			foreign := func(port uint16) bool { return !slices.Contains(ports, port) }
+			if slices.ContainsFunc(all, foreign) || e.Address.IsValid() && e.Address.String() != "127.0.0.1" {
+				t.Errorf("another port: %s", e.Line)
 			}
-			if len(e.Processes) > 0 {
-				if problem := wrongProcess(e, 0, false); problem != "" {
-					t.Errorf("%s: %s", problem, line)
+			for _, process := range e.Processes {
+				if problem := truth.CheckWorkload(&process); problem != "" {
+					t.Errorf("%s: %s", problem, e.Line)
 				}
 				if pids[e.Container.ID] == nil {
 					pids[e.Container.ID] = map[int]bool{}
 				}
-				pids[e.Container.ID][e.Processes[0].PID] = true
+				pids[e.Container.ID][process.PID] = true
 			}
 		}
 	})
@@ -258,36 +263,6 @@ func readStorm(t *testing.T, recording *harness.Recording, stormy []*harness.Con
 		}
 	}
 	return ledger, others
-}
-
-// unharmed fails the test unless each port that a container opened and closed was
-// reported, once and in order, whatever went on elsewhere.
-func unharmed(t *testing.T, events []harness.Event, other *harness.Container, lives []harness.Life, want every) {
-	t.Helper()
-	var its []harness.Event
-	for _, e := range events {
-		if e.Port == 80 {
-			its = append(its, e)
-		}
-	}
-	if len(lives) == 0 {
-		t.Errorf("container %s has opened and closed nothing during the storm", other.Name)
-	}
-	if want == some {
-		return
-	}
-	if len(its) != 2*len(lives) {
-		t.Errorf("container %s: %d events of %d ports that were opened and closed", other.Name, len(its), len(lives))
-		return
-	}
-	for i, life := range lives {
-		opened, closed := its[2*i], its[2*i+1]
-		if opened.Type != "opened" || closed.Type != "closed" || opened.Protocol != life.Protocol || opened.Address != life.Address {
-			t.Errorf("container %s: %+v is reported as %s and %s", other.Name, life, opened.Line, closed.Line)
-		} else if problem := disagrees(opened, closed, life, want); problem != "" {
-			t.Errorf("container %s: %s: %s %s, %+v", other.Name, problem, opened.Line, closed.Line, life)
-		}
-	}
 }
 
 func pausedInStorm(t *testing.T, source string) {
@@ -300,27 +275,27 @@ func pausedInStorm(t *testing.T, source string) {
 	address := loopback(9888)
 	recording := harness.StartRecording(t, fleet.monitor, "--source", source, "--listen", address)
 	recordings := []*harness.Recording{recording}
-	truth := map[string]harness.Happened{}
-	fleet.mark(t, recordings, 1000, truth)
+	happened := map[string]truth.Count{}
+	fleet.mark(t, recordings, 1000, happened)
 	ordinary := fleet.startOrdinary(t)
 	storm := make(chan error, 1)
-	go func() { storm <- rage(fleet.stormy, []string{"tcp", "udp"}, count, truth) }()
+	go func() { storm <- rage(fleet.stormy, []string{"tcp", "udp"}, count, happened) }()
 	recording.WaitReported(t, 1000)
 	recording.Pause(t, 5*time.Second)
 	if err := <-storm; err != nil {
 		t.Fatal(err)
 	}
-	lives := ordinary.stop(t)
-	fleet.mark(t, recordings, 1001, truth)
+	facts := ordinary.stop(t)
+	fleet.mark(t, recordings, 1001, happened)
 	balanced(t, address, source)
 	ledger, events := readStorm(t, recording, fleet.stormy, 1000, 1001)
 	t.Logf("%v", ledger)
-	fleet.judge(t, ledger, events, truth, lives, source)
+	fleet.judge(t, ledger, events, happened, facts, source)
 }
 
 // mark opens and closes a port, each after the step before was reported.
 func mark(t *testing.T, recording *harness.Recording, container *harness.Container, port int) {
 	t.Helper()
 	f := &fleet{stormy: []*harness.Container{container}}
-	f.mark(t, []*harness.Recording{recording}, port, map[string]harness.Happened{})
+	f.mark(t, []*harness.Recording{recording}, port, map[string]truth.Count{})
 }

@@ -21,9 +21,9 @@ func TestTop(t *testing.T) {
 	web := start(t, "web", 1, []string{"--publish", "80"}, "--tcp", "0.0.0.0:80")
 	for way, arguments := range waits(t) {
 		t.Run(way, func(t *testing.T) {
-			says := "live from " + arguments[len(arguments)-1]
+			source := "live from " + arguments[len(arguments)-1]
 			if way == "by itself" {
-				says = "watching by itself: --local"
+				source = "watching by itself: --local"
 			}
 			screen, press, ended := startTop(t, append([]string{"top"}, arguments...), "MONITOR_CONTAINERS="+web.Name)
 			shows := func(texts ...string) {
@@ -37,7 +37,7 @@ func TestTop(t *testing.T) {
 					return ""
 				})
 			}
-			shows(says, web.Name, "80/tcp", "published", "workload", "open port")
+			shows(source, web.Name, "80/tcp", "published", "workload", "open port")
 			service := web.Exec(t, "listen", "--tcp", "0.0.0.0:4321")
 			shows("4321/tcp", "opened    "+web.Name+" 4321/tcp on 0.0.0.0")
 			service.Stop(t)
@@ -60,7 +60,7 @@ func startTop(t *testing.T, arguments []string, environment ...string) (screen v
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	command := exec.CommandContext(ctx, harness.Portwatcher(t), arguments...)
-	// Of this kind of terminal the emulator knows every sequence.
+	// The emulator implements every sequence of this kind of terminal.
 	command.Env = append(append(os.Environ(), "TERM=linux"), environment...)
 	terminal, err := pty.StartWithSize(command, &pty.Winsize{Rows: 40, Cols: 160})
 	if err != nil {
@@ -104,7 +104,7 @@ func wait(t *testing.T, done <-chan error) (err error) {
 		case err = <-done:
 			return ""
 		default:
-			return "it is still running"
+			return "it is running"
 		}
 	})
 	return err

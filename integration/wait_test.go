@@ -68,8 +68,8 @@ func TestWait(t *testing.T) {
 			t.Errorf("%s, published: status %d, %q %q; want nothing", way, result.Status, result.Stdout, result.Stderr)
 		}
 		for name, asked := range map[string][]string{
-			"never":         {web.Name + ":81", "--timeout", "3s"}, // to start and look takes one of them on a busy machine
-			"one look":      {web.Name + ":80/udp", "--timeout", "0"},
+			"never":         {web.Name + ":81", "--timeout", "3s"}, // the start takes one of them on a busy machine
+			"one scan":      {web.Name + ":80/udp", "--timeout", "0"},
 			"not published": {web.Name + ":9000", "--exposure", "published", "--timeout", "0"},
 		} {
 			result = with(asked...)

@@ -16,7 +16,7 @@ import (
 	"portwatcher/integration/internal/harness"
 )
 
-// What the API tells of ports, containers and events is the truth, whole and
+// The API answers with the ports, containers and events that there are, all of them and
 // through each filter.
 func TestWebAPI(t *testing.T) {
 	harness.Require(t)
@@ -28,7 +28,7 @@ func TestWebAPI(t *testing.T) {
 	db := start(t, "db", 1, nil, "--tcp", "0.0.0.0:5432")
 	ignored := start(t, "ignored", 1, []string{"--label", "portwatcher.enable=false"}, "--tcp", "0.0.0.0:80")
 	i := serve(t, serving{})
-	open := slices.Concat(truth(t, web, 3), truth(t, db, 1))
+	open := slices.Concat(listening(t, web, 3), listening(t, db, 1))
 	i.WaitOpen(t, open)
 	i.Marker(t, db, 1000)
 	t.Run("ports", func(t *testing.T) { portsAnswer(t, i, open, web, db, project) })
@@ -66,14 +66,14 @@ func portsAnswer(t *testing.T, i *instance, open []harness.Listener, web, db *ha
 			t.Errorf("%s: it is of %v, watching %v", name, answer.Time, answer.Watching)
 		}
 		for _, one := range answer.Ports {
-			if one.OpenedAt == nil || one.OpenedAt.After(before) || one.ID != 0 || one.Type != "" {
+			if one.OpenedAt.IsZero() || one.OpenedAt.After(before) || one.ID != 0 || one.Type != "" {
 				t.Errorf("%s: want opened_at, and neither id nor type: %+v", name, one)
 			}
 		}
 	}
 }
 
-// containerAnswer is what /api/v1/containers says of one.
+// containerAnswer is one container in the answer of /api/v1/containers.
 type containerAnswer struct {
 	ID, Name, Image, Project, Service, Namespace, Source string
 	Monitored, Paused, Stale                             bool
@@ -127,7 +127,7 @@ func containersAnswer(t *testing.T, i *instance, web, db, ignored *harness.Conta
 		if got.ID != test.container.ID || got.Name != test.container.Name || got.Image != inspect(test.container, "{{.Config.Image}}") ||
 			got.Monitored != test.monitored || got.Paused || got.Stale || !slices.Equal(got.Addresses, []string{address}) ||
 			got.NetworkMode != "bridge" {
-			t.Errorf("%+v, want what the engine tells", got)
+			t.Errorf("%+v, want what the engine reports", got)
 		}
 		namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", test.container.PID))
 		if err != nil {
@@ -268,23 +268,23 @@ func wrongRequests(t *testing.T, i *instance) {
 	problemOf(t, a, http.StatusForbidden)
 }
 
-// at= tells what was open then.
+// at= lists what was open then.
 func TestWebAt(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	web := start(t, "web", 1, nil, "--tcp", "0.0.0.0:80")
 	long := time.Now()
 	i := serve(t, serving{})
-	i.WaitOpen(t, truth(t, web, 1))
+	i.WaitOpen(t, listening(t, web, 1))
 	one := time.Now()
 	service := web.Exec(t, "listen", "--udp", "0.0.0.0:53")
-	i.WaitOpen(t, truth(t, web, 2))
-	two, both := time.Now(), truth(t, web, 2)
+	i.WaitOpen(t, listening(t, web, 2))
+	two, both := time.Now(), listening(t, web, 2)
 	service.Stop(t)
-	i.WaitOpen(t, truth(t, web, 1))
+	i.WaitOpen(t, listening(t, web, 1))
 	three := time.Now()
-	harness.WaitJournal(t, i.state, truth(t, web, 1))
-	for at, want := range map[time.Time][]harness.Listener{one: truth(t, web, 1), two: both, three: truth(t, web, 1)} {
+	harness.WaitJournal(t, i.state, listening(t, web, 1))
+	for at, want := range map[time.Time][]harness.Listener{one: listening(t, web, 1), two: both, three: listening(t, web, 1)} {
 		var answer portList
 		i.get(t, "ports", query("at", harness.Stamp(at)), &answer)
 		if difference := harness.Difference(answer.listeners(), want); difference != "" {
@@ -350,7 +350,7 @@ func TestWebWait(t *testing.T) {
 	if err := json.Unmarshal(a.text, &got); err != nil || a.StatusCode != http.StatusOK {
 		t.Fatalf("%s %s: %v", a.Status, a.text, err)
 	}
-	want := slices.DeleteFunc(truth(t, late, 2), func(l harness.Listener) bool { return l.Port != 80 })
+	want := slices.DeleteFunc(listening(t, late, 2), func(l harness.Listener) bool { return l.Port != 80 })
 	if difference := harness.Difference(got.listeners(), want); difference != "" {
 		t.Error(difference)
 	}

@@ -6,82 +6,47 @@ import (
 	"maps"
 	"net/http"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/testutil/truth"
 )
-
-var (
-	sample = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$`)
-	label  = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"`)
-)
-
-// series is one sample of /metrics.
-type series struct {
-	labels map[string]string
-	value  float64
-}
-
-// readMetrics reads the text of /metrics, by the name of the metric.
-func readMetrics(text string) (map[string][]series, error) {
-	all := map[string][]series{}
-	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		fields := sample.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
-		if fields == nil {
-			return nil, fmt.Errorf("/metrics: no sample: %q", line)
-		}
-		one := series{labels: map[string]string{}}
-		for _, pair := range label.FindAllStringSubmatch(fields[2], -1) {
-			one.labels[pair[1]] = pair[2]
-		}
-		var err error
-		if one.value, err = strconv.ParseFloat(fields[3], 64); err != nil {
-			return nil, fmt.Errorf("/metrics: %q: %w", line, err)
-		}
-		all[fields[1]] = append(all[fields[1]], one)
-	}
-	return all, nil
-}
 
 // scrape reads /metrics by the name of the metric.
-func (i *instance) scrape(t *testing.T) (all map[string][]series, text []byte) {
+func (i *instance) scrape(t *testing.T) (all map[string][]truth.Series, text []byte) {
 	t.Helper()
 	a := i.mustAsk(t, "/metrics")
 	if a.StatusCode != http.StatusOK {
 		t.Fatalf("/metrics: %s %s", a.Status, a.text)
 	}
-	all, err := readMetrics(string(a.text))
+	all, err := truth.ReadMetrics(string(a.text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return all, a.text
 }
 
-// The metrics agree with what listens and with what was told, and no label
-// holds what grows without a bound.
+// The metrics agree with what listens and with the events, and no label has values that grow
+// without a bound.
 func TestWebMetrics(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	web := start(t, "web", 4, []string{"--publish", "80", "--publish", "81"}, "--tcp", "0.0.0.0:80,127.0.0.1:82,0.0.0.0:83", "--udp", "0.0.0.0:53")
 	db := start(t, "db", 1, nil, "--tcp", "0.0.0.0:5432")
 	i := serve(t, serving{})
-	i.WaitOpen(t, truth(t, web, 4), truth(t, db, 1))
+	i.WaitOpen(t, listening(t, web, 4), listening(t, db, 1))
 	i.Marker(t, web, 1000)
-	agrees(t, i, slices.Concat(truth(t, web, 4), truth(t, db, 1)))
+	agrees(t, i, slices.Concat(listening(t, web, 4), listening(t, db, 1)))
 	db.Exec(t, "listen", "--udp", "127.0.0.1:53")
 	db.Do(t, "pause")
-	i.WaitOpen(t, truth(t, web, 4), truth(t, db, 2))
+	i.WaitOpen(t, listening(t, web, 4), listening(t, db, 2))
 	db.Do(t, "unpause")
 	web.Do(t, "stop")
-	i.WaitOpen(t, truth(t, db, 2))
-	agrees(t, i, truth(t, db, 2))
+	i.WaitOpen(t, listening(t, db, 2))
+	agrees(t, i, listening(t, db, 2))
 	all, text := i.scrape(t)
 	for metric, samples := range all {
 		allowed := []string{"source", "type", "stage", "what", "state", "queue", "metric", "le", "container_name", "protocol", "exposure", "version", "commit", "go_version"}
@@ -94,9 +59,9 @@ func TestWebMetrics(t *testing.T) {
 			continue // of Go and of the process
 		}
 		for _, one := range samples {
-			for name := range one.labels {
+			for name := range one.Labels {
 				if !slices.Contains(allowed, name) {
-					t.Errorf("%s has the label %s: %v", metric, name, one.labels)
+					t.Errorf("%s has the label %s: %v", metric, name, one.Labels)
 				}
 			}
 		}
@@ -114,7 +79,7 @@ func TestWebMetrics(t *testing.T) {
 	})
 }
 
-// agrees holds the metrics against what is open, and against the events so far.
+// agrees compares the metrics with what is open, and with the events so far.
 func agrees(t *testing.T, i *instance, open []harness.Listener) {
 	t.Helper()
 	count := func(keys ...string) string { return strings.Join(keys, " ") }
@@ -126,7 +91,7 @@ func agrees(t *testing.T, i *instance, open []harness.Listener) {
 	events, states := map[string]float64{}, map[string]float64{"listening": 0, "closed": 0}
 	for _, line := range i.Lines() {
 		event := harness.ParseEvent(t, line)
-		events[count(event.Type, event.Source)]++
+		events[count(string(event.Type), string(event.Source))]++
 		switch event.Type {
 		case "opened":
 			states["listening"]++
@@ -134,20 +99,20 @@ func agrees(t *testing.T, i *instance, open []harness.Listener) {
 			states["closed"]++
 		}
 	}
-	all := map[string][]series{}
+	all := map[string][]truth.Series{}
 	gather := func(metric string, labels ...string) map[string]float64 {
 		got := map[string]float64{}
 		for _, one := range all[metric] {
 			var values []string
 			for _, name := range labels {
-				values = append(values, one.labels[name])
+				values = append(values, one.Labels[name])
 			}
-			got[count(values...)] += one.value
+			got[count(values...)] += one.Value
 		}
 		return got
 	}
-	// What is counted runs behind what is printed.
-	harness.Eventually(t, "the metrics agree with the truth", func() string {
+	// What is printed is counted later.
+	harness.Eventually(t, "the metrics agree with what happened", func() string {
 		all, _ = i.scrape(t)
 		for metric, test := range map[string]struct {
 			labels []string

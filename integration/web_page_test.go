@@ -62,36 +62,36 @@ func (p *page) shows(container *harness.Container, state string, texts ...string
 	p.t.Helper()
 	p.must(p.Wait(fmt.Sprintf(`[...document.querySelectorAll('#groups tbody tr[data-state=%s]')].some((row) =>
 		%s.every((text) => row.innerText.includes(text)) && row.closest('section.container').querySelector('h3').innerText.includes(%q))`,
-		state, list(texts), container.Name)))
+		state, quoted(texts), container.Name)))
 }
 
-// tells waits until the time line has an event with all of the texts.
-func (p *page) tells(texts ...string) {
+// lists waits until the time line has an event with all of the texts.
+func (p *page) lists(texts ...string) {
 	p.t.Helper()
-	p.must(p.Wait(fmt.Sprintf(`[...document.querySelectorAll('#events li')].some((event) => %s.every((text) => event.textContent.replace(/\s+/g, ' ').includes(text)))`, list(texts))))
+	p.must(p.Wait(fmt.Sprintf(`[...document.querySelectorAll('#events li')].some((event) => %s.every((text) => event.textContent.replace(/\s+/g, ' ').includes(text)))`, quoted(texts))))
 }
 
-// list is texts as a list of JavaScript.
-func list(texts []string) string {
-	quoted := make([]string, len(texts))
+// quoted is texts as a list of JavaScript.
+func quoted(texts []string) string {
+	all := make([]string, len(texts))
 	for i, text := range texts {
-		quoted[i] = fmt.Sprintf("%q", text)
+		all[i] = fmt.Sprintf("%q", text)
 	}
-	return "[" + strings.Join(quoted, ",") + "]"
+	return "[" + strings.Join(all, ",") + "]"
 }
 
 // The page of a real portwatcher shows what opens and closes in a real
-// container; while portwatcher is away it says so, and then has what happened
+// container; while portwatcher is away it shows that, and then what happened
 // meanwhile, in the same document.
 func TestWebPage(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	web := start(t, "web", 1, []string{"--publish", "80", "--publish", "443"}, "--tcp", "0.0.0.0:80")
 	first := serve(t, serving{})
-	first.WaitOpen(t, truth(t, web, 1))
+	first.WaitOpen(t, listening(t, web, 1))
 	p := openPage(t, first.url+"/")
 	p.must(p.WaitText("#connection", "live"))
-	published := truth(t, web, 1)[0].Published
+	published := listening(t, web, 1)[0].Published
 	_, port, _ := strings.Cut(published[0], ":")
 	p.shows(web, "open", "80/tcp", "workload", "published", ":"+port)
 	p.shows(web, "silent", "443/tcp", "published, nobody listens")
@@ -101,10 +101,10 @@ func TestWebPage(t *testing.T) {
 
 	service := web.Exec(t, "listen", "--tcp", "0.0.0.0:4321")
 	p.shows(web, "open", "4321/tcp", "workload", "not declared")
-	p.tells("opened", web.Name+" 4321/tcp")
+	p.lists("opened", web.Name+" 4321/tcp")
 	service.Stop(t)
 	p.shows(web, "closed", "4321/tcp")
-	p.tells("closed", web.Name+" 4321/tcp")
+	p.lists("closed", web.Name+" 4321/tcp")
 	stays := web.Exec(t, "listen", "--tcp", "0.0.0.0:4322")
 	p.shows(web, "open", "4322/tcp")
 	first.Stop(t, syscall.SIGTERM)
@@ -114,21 +114,21 @@ func TestWebPage(t *testing.T) {
 	stays.Stop(t)
 	web.Exec(t, "listen", "--udp", "0.0.0.0:4323")
 	second := first.again(t)
-	second.WaitOpen(t, truth(t, web, 2))
+	second.WaitOpen(t, listening(t, web, 2))
 	p.must(p.Wait("document.querySelector('#connection').dataset.state === 'live'"))
 	p.shows(web, "open", "4323/udp", "workload")
-	p.tells("opened", web.Name+" 4323/udp", "while away")
-	p.tells("closed", web.Name+" 4322/tcp", "while away")
+	p.lists("opened", web.Name+" 4323/udp", "while away")
+	p.lists("closed", web.Name+" 4322/tcp", "while away")
 	p.must(p.Wait("!document.querySelector('#groups').innerText.includes('4322/tcp')"))
 	second.Marker(t, web, 4324) // and on it goes
-	p.tells("closed", web.Name+" 4324/tcp")
+	p.lists("closed", web.Name+" 4324/tcp")
 	if same, err := browser.Eval[bool](p.Tab, "window.sameDocument === true"); err != nil || !same {
 		t.Errorf("the page was loaded anew: %v", err)
 	}
 	// Each event once, in order, as portwatcher printed them.
 	var want []string
 	for _, line := range slices.Concat(first.Lines(), second.Lines()) {
-		want = append(want, harness.ParseEvent(t, line).Type)
+		want = append(want, string(harness.ParseEvent(t, line).Type))
 	}
 	slices.Reverse(want)
 	p.must(p.Wait(fmt.Sprintf("[...document.querySelectorAll('#events .type')].map((e) => e.textContent).join(' ') === %q", strings.Join(want, " "))))
@@ -143,7 +143,7 @@ func TestWebPageToken(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, "first-token\n")
 	i := serve(t, serving{more: []string{"--token-file", file}})
-	i.WaitOpen(t, truth(t, web, 1))
+	i.WaitOpen(t, listening(t, web, 1))
 	p := openPage(t, i.url+"/")
 	const asks = "document.querySelector('#login').open && document.activeElement.id === 'token'"
 	p.must(p.Wait(asks))
@@ -184,7 +184,7 @@ func TestWebPagePolicy(t *testing.T) {
 		if _, err := browser.Eval[any](p.Tab, "void ("+breach+")"); err != nil {
 			t.Fatal(err)
 		}
-		harness.Eventually(t, "the browser tells of "+breach, func() string {
+		harness.Eventually(t, "the browser reports "+breach, func() string {
 			for _, problem := range p.Problems()[before:] {
 				if strings.Contains(problem, "security policy") {
 					return ""

@@ -41,7 +41,7 @@ func TestWebStreamResumes(t *testing.T) {
 			last = harness.LineID(t, printed[len(printed)-1])
 			stream.waitID(t, last)
 			recording.Stop(t)
-			stream.waitFor(t, "the ends of both orderly stops are told", func() bool { return stream.ends >= 2 })
+			stream.waitFor(t, "the ends of both orderly stops are sent", func() bool { return stream.ends >= 2 })
 		}
 	}
 	lines := stream.close()
@@ -52,13 +52,13 @@ func TestWebStreamResumes(t *testing.T) {
 	t.Logf("%d events in %d connections", len(lines), stream.connections)
 }
 
-// A stream has what its filter lets through, and begins where it is told to.
+// A stream has what its filter lets through, and begins where it is asked to.
 func TestWebStreamFilters(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
 	web := start(t, "web", 2, nil, "--tcp", "0.0.0.0:80", "--udp", "0.0.0.0:53")
 	i := serve(t, serving{})
-	i.WaitOpen(t, truth(t, web, 2))
+	i.WaitOpen(t, listening(t, web, 2))
 	all := openStream(t, i.url+"/api/v1/events?since=1h")
 	closings := openStream(t, i.url+"/api/v1/events?type=closed&port=1000-1002&after=0")
 	others := openStream(t, i.url+"/api/v1/events?container=another&after=0")
@@ -126,7 +126,7 @@ func (s *eventStream) close() []string {
 	return s.lines
 }
 
-// connect reads one connection to its end. The error says why it ended.
+// connect reads one connection to its end. The error is why it ended.
 func (s *eventStream) connect(ctx context.Context) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
 	if err != nil {

@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/testutil/truth"
 )
 
-// serving says how to run a portwatcher that serves.
+// serving is how to run a portwatcher that serves.
 type serving struct {
 	address string // empty is one of its own
 	state   string // the journal's file; empty is one of its own
@@ -128,14 +129,14 @@ func problemOf(t *testing.T, a answer, status int) problem {
 // portList is the answer of /api/v1/ports.
 type portList struct {
 	Time     time.Time
-	Ports    []harness.Event
+	Ports    []truth.Event // without id and type
 	Watching *bool
 }
 
 func (o portList) listeners() []harness.Listener {
 	var all []harness.Listener
 	for _, one := range o.Ports {
-		all = append(all, one.Listener())
+		all = append(all, harness.ListenerOf(&one.Listener))
 	}
 	return all
 }

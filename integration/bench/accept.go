@@ -6,16 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	acceptRate = 10_000 // connections a second
 	// acceptSettle passes after portwatcher's start, and before the first turn.
 	acceptSettle = 300 * time.Millisecond
-	// unsubscribePatience bounds the wait until portwatcher has found out that a server is
-	// so busy that notifications cost too much: twice as long as it measures, and more.
+	// unsubscribePatience bounds the wait until portwatcher has found that a server is so busy
+	// that notifications cost too much: twice as long as it measures, and more.
 	unsubscribePatience = 40 * time.Second
 	// aimAccept bounds the CPU added to server and client, as a share of theirs.
 	aimAccept = 0.01
@@ -40,10 +38,10 @@ type turn struct {
 	own        time.Duration // of it portwatcher's
 }
 
-// runAccept measures what portwatcher costs a busy server, which it has to say
-// nothing about.
+// runAccept measures what portwatcher costs a busy server, of which it has nothing to
+// report.
 func runAccept(ctx context.Context, s *settings, r *report) error {
-	return onStage(ctx, s, r, newFleet("accept", 1, 1, "bridge"), func(st *stage) error {
+	return onStage(ctx, s, r, newStage("accept", 1, 1, "bridge"), func(st *stage) error {
 		length := time.Duration(s.acceptRounds*len(acceptTurns)+1) * (s.acceptTurn + 15*time.Second)
 		load, err := startConnections(ctx, st, "--rate", fmt.Sprint(acceptRate), "--for", min(length, time.Hour).String())
 		if err != nil {
@@ -110,7 +108,7 @@ func measureAccept(ctx context.Context, s *settings, st *stage) (turns []turn, p
 
 // measureResets returns the share of one core that portwatcher needs, by
 // source, where the clients close with a reset: that takes the remote port away
-// from a connection, by which it is told from a listener.
+// from a connection, by which it differs from a listener.
 func measureResets(ctx context.Context, s *settings, st *stage) (shares map[string]float64, err error) {
 	progress("accept: clients that close with a reset")
 	load, err := startConnections(ctx, st, "--rate", fmt.Sprint(acceptRate), "--for", (time.Minute + 2*s.acceptTurn).String(), "--reset")
@@ -134,11 +132,12 @@ func measureResets(ctx context.Context, s *settings, st *stage) (shares map[stri
 
 // turn lets portwatcher run with the source that name is, if it is one, and
 // calls work with its pid or 0.
-func (s *stage) turn(ctx context.Context, name string, d time.Duration, work func(context.Context, int, time.Duration) error) (t turn, err error) {
+func (s *stage) turn(ctx context.Context, name string, d time.Duration,
+	work func(context.Context, int, time.Duration) error) (t turn, err error) {
 	t.name = name
 	pid := 0
 	if slices.Contains(sources, name) {
-		w, address, err := serve(ctx, s, name, true)
+		w, address, err := s.serve(ctx, name)
 		if err != nil {
 			return t, err
 		}
@@ -173,14 +172,14 @@ func (s *stage) turn(ctx context.Context, name string, d time.Duration, work fun
 // awaitUnsubscribed waits until portwatcher receives no destroy notifications any more:
 // there are too many connections.
 func awaitUnsubscribed(ctx context.Context, address string) error {
-	return untilEach(ctx, slowly, unsubscribePatience, func() error {
+	return untilEach(ctx, pollTime, unsubscribePatience, func() error {
 		status, err := askStatus(address)
 		if err != nil {
 			return err
 		}
 		for _, w := range status.Watchers {
 			if w.Destroy {
-				return errors.New("portwatcher still receives the destroy notifications of a busy server")
+				return errors.New("portwatcher receives the destroy notifications of a busy server")
 			}
 		}
 		return nil
@@ -195,7 +194,7 @@ func machineTimes(pid int) (machine, own time.Duration, err error) {
 	return machine, own, err
 }
 
-// programCost is what the kernel's statistics say of the eBPF programs.
+// programCost is what the kernel's statistics show of the eBPF programs.
 type programCost struct {
 	turn    turn
 	runs    int64
@@ -269,12 +268,85 @@ func (a *acceptResult) ratios(name string, values ...map[string][]float64) []flo
 	return ratios
 }
 
-// enableProgramStatistics lets the kernel measure eBPF programs until end, or
-// the end of this process.
-func enableProgramStatistics() (end func() error, err error) {
-	fd, err := bpfEnableStats()
-	if err != nil {
-		return nil, fmt.Errorf("enable the kernel's statistics of eBPF programs: %w", err)
+func (a *acceptResult) table(s *settings) table {
+	t := table{
+		title: "A server that accepts and closes 10,000 connections a second",
+		columns: []string{"Turns", "connections a second", "server's CPU a connection", "client's", "both, ratio", "from", "to",
+			"server alone, ratio", "whole machine, ratio", "portwatcher's CPU"},
+		notes: []string{fmt.Sprintf("Server and client are two threads in one container, over loopback: connect, accept, close. CPU is that of "+
+			"the threads by their own clocks, medians of %d rounds, in each of which every kind has a turn of %v, in another order each time. "+
+			"A ratio is that to the turn without portwatcher of the same round: the median, and the lowest and highest for both threads. "+
+			"What lies within those of the second turn without portwatcher is noise. The whole machine includes portwatcher, what the kernel "+
+			"does later in threads of its own, and all else that runs.", s.acceptRounds, s.acceptTurn)},
 	}
-	return func() error { return unix.Close(fd) }, nil
+	for _, name := range acceptTurns {
+		both := a.ratios(name, a.server, a.client)
+		t.rows = append(t.rows, []string{name, showCount(int64(median(a.rate[name]))),
+			showPrecise(median(a.server[name])), showPrecise(median(a.client[name])),
+			showFine(median(both)), showFine(quantile(both, 0)), showFine(quantile(both, 1)),
+			showFine(median(a.ratios(name, a.server))), showFine(median(a.ratios(name, a.machine))), showPercent(median(a.own[name]))})
+	}
+	return t
 }
+
+// aims gives the added share: of eBPF's programs and of a subscription to notifications
+// as pairs show it, of the rest as turns do.
+func (a *acceptResult) aims() table {
+	limit := "under " + showPercent(aimAccept)
+	share, low, high := added(a.programPairs)
+	notice, noticeLow, noticeHigh := added(a.noticePairs)
+	each, eachLow, eachHigh := addedTime(a.noticePairs)
+	netlink := a.ratios(sourceNetlink, a.server, a.client)
+	aims := []aim{
+		{"ebpf: CPU that the programs add to server and client",
+			fmt.Sprintf("%s (%s to %s)", showSigned(share), showSigned(low), showSigned(high)), limit, share < aimAccept},
+		value("ebpf: the same from whole turns of portwatcher", showAdded(a.ratios(sourceEBPF, a.server, a.client))),
+		{"netlink: CPU added to server and client, from whole turns", showAdded(netlink), limit, median(netlink)-1 < aimAccept},
+		value("netlink: CPU that a subscription to destroy notifications adds",
+			fmt.Sprintf("%s (%s to %s)", showSigned(notice), showSigned(noticeLow), showSigned(noticeHigh))),
+		value("netlink: the same for each connection", fmt.Sprintf("%s (%s to %s)", showPrecise(each), showPrecise(eachLow), showPrecise(eachHigh))),
+		value("netlink: openings of connections a second at which that is 1 % of a core", showRate(each/connectionEnds)),
+	}
+	aims = append(aims, value("the same between the turns without portwatcher: the noise", showAdded(a.ratios(turnAgain, a.server, a.client))))
+	for _, source := range sources {
+		aims = append(aims, value(source+": portwatcher's CPU where the clients close with a reset, share of one core", showPercent(a.resets[source])))
+	}
+	made, err := between(a.samples, a.programs.turn.begin, a.programs.turn.end)
+	if err == nil {
+		n := float64(made.Connections) * a.programs.turn.end.Sub(a.programs.turn.begin).Seconds() / made.span.Seconds()
+		each := a.programs.runTime.Seconds() / n
+		share := each / (median(a.server[turnWithout]) + median(a.client[turnWithout]))
+		aims = append(aims,
+			value("ebpf: run time of the programs by the kernel's statistics, a connection", showPrecise(each)),
+			value("ebpf: runs of the programs, a connection", fmt.Sprintf("%.1f", float64(a.programs.runs)/n)),
+			value("ebpf: that run time, as a share of the CPU of server and client", "at most "+showPercent(share)))
+	}
+	return aimTable("Aims of the connections", []string{fmt.Sprintf("The first line, and those of the subscription, are medians of %d pairs: for %v the programs are attached, or there is a subscription, and for "+
+		"%v before and after there is not, while server and client make %d connections a second on one CPU; in brackets the interval that holds "+
+		"the true median with a probability of 95 %%. To the cost of the pairs belongs the CPU of the kernel's workers of that CPU, which make the notifications. "+
+		"Portwatcher without eBPF subscribes, and ends that above a rate (busyRate in internal/source/busy.go) which is to be the one at which it costs 1 %% of a core: its turns begin after that. That rate is of openings, by clients and by servers: here each connection has both. In the others the quartiles of the rounds are in brackets: where those of the noise are wider than "+
+		"the aim, the machine was too busy for a result. The statistics are taken in a turn of their own. They are a bound: the time that "+
+		"taking them needs is most of what they show for a program that returns after one comparison; the way into a program and back is left out.", len(a.programPairs), pairSpan, pairSpan, pairRate)}, aims)
+}
+
+// connectionEnds is how many sockets a connection of the load has in the namespace, each
+// with an opening that the kernel counts and a notification when it goes.
+const connectionEnds = 2
+
+// showRate shows the rate at which something that takes so many CPU seconds each time
+// takes 1 % of a core.
+func showRate(seconds float64) string {
+	if seconds <= 0 {
+		return "none: no cost is measured"
+	}
+	return showCount(int64(0.01 / seconds))
+}
+
+func showFine(ratio float64) string { return fmt.Sprintf("%.3f", ratio) }
+
+// showAdded shows the median and the quartiles of ratios, less one.
+func showAdded(ratios []float64) string {
+	return fmt.Sprintf("%s (%s to %s)", showSigned(median(ratios)-1), showSigned(quantile(ratios, 0.25)-1), showSigned(quantile(ratios, 0.75)-1))
+}
+
+func showSigned(share float64) string { return fmt.Sprintf("%+.2f %%", share*100) }

@@ -1,19 +1,17 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// describeEnvironment tells what a reader needs to judge the numbers.
+// describeEnvironment returns what a reader needs to judge the numbers.
 func describeEnvironment(arguments []string) []field {
 	return []field{
 		{"Command", "`" + strings.Join(append([]string{"cd integration/bench && go run ."}, arguments...), " ") + "`"},
@@ -54,51 +52,11 @@ func memorySize() string {
 	return fmt.Sprintf("%.0f GiB", float64(kilobytes)/(1<<20))
 }
 
-// procField reads a number from a file of "Name: number" lines of /proc, in
-// the file's own unit.
-func procField(path, name string) (int64, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		found, rest, _ := strings.Cut(line, ":")
-		if fields := strings.Fields(rest); found == name && len(fields) > 0 {
-			return strconv.ParseInt(fields[0], 10, 64)
-		}
-	}
-	return 0, fmt.Errorf("%s has no field %s", path, name)
-}
-
-// command returns the path of a program. On Debian, as root, it installs the
-// program's package where it is missing.
-func command(ctx context.Context, program, debianPackage string) (string, error) {
+// command returns the path of a program. make bench installs the Debian packages.
+func command(program, debianPackage string) (string, error) {
 	path, err := exec.LookPath(program)
-	if err == nil {
-		return path, nil
+	if err != nil {
+		err = fmt.Errorf("%w; make bench installs it (Debian package %s)", err, debianPackage)
 	}
-	if _, notDebian := os.Stat("/etc/debian_version"); notDebian != nil || os.Geteuid() != 0 {
-		return "", fmt.Errorf("%w; install it (Debian package %s)", err, debianPackage)
-	}
-	progress("installing the Debian package %s for %s", debianPackage, program)
-	install := []string{"install", "--yes", "--no-install-recommends", debianPackage}
-	if apt(ctx, install...) != nil {
-		// The list of packages may be missing or old.
-		if err := apt(ctx, "update"); err != nil {
-			return "", err
-		}
-		if err := apt(ctx, install...); err != nil {
-			return "", err
-		}
-	}
-	return exec.LookPath(program)
-}
-
-func apt(ctx context.Context, arguments ...string) error {
-	run := exec.CommandContext(ctx, "apt-get", arguments...)
-	run.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-	if output, err := run.CombinedOutput(); err != nil {
-		return fmt.Errorf("apt-get %s: %w %s", strings.Join(arguments, " "), err, output)
-	}
-	return nil
+	return path, err
 }

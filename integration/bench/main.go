@@ -1,16 +1,14 @@
-// Command bench measures portwatcher: beside other tools where there are
-// peers, alone where there are none. It prints tables, and writes them as
-// Markdown to the file that --markdown names.
+// Command bench measures portwatcher: beside other tools where there are peers, alone where
+// there are none. It prints tables, and writes them as Markdown to the file that --markdown
+// names.
 //
-// It is a module of its own, so that the tools it compares with are no
-// dependencies of portwatcher. One file tells one theme: scan.go, fleet.go,
-// capture.go, latency.go, accept.go, journal.go, web.go, soak.go. A theme that
-// cannot run on a machine is named in the output with the reason; where
-// PORTWATCHER_REQUIRE is 1 that is a failure.
+// It is a module of its own, so that the tools it compares with are no dependencies of
+// portwatcher. Each theme is one file: scan.go, fleet.go, capture.go, latency.go, accept.go,
+// journal.go, web.go, soak.go. A theme that cannot run on a machine is named in the output
+// with the reason; where PORTWATCHER_REQUIRE is 1 that is a failure.
 //
-// A missed aim is reported and is no failure: times depend on the machine. A sum
-// of the soak that does not balance is one.
-// Exit status 2 is a wrong flag, 1 a failure, 130 an interrupt.
+// A missed aim is reported and is no failure: times depend on the machine. A sum of the soak
+// that does not balance is one. Exit status 2 is a wrong flag, 1 a failure, 130 an interrupt.
 package main
 
 import (
@@ -20,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,29 +26,23 @@ import (
 
 // settings are the flags. Those of one theme begin with its name.
 type settings struct {
-	theme       string
-	markdown    string
-	portwatcher string
+	theme, markdown, portwatcher string
 
 	scanRounds int
 
-	fleetContainers int
-	fleetPorts      int
-	fleetNetwork    string
-	fleetStarts     int
-	fleetSteady     time.Duration
+	fleetContainers, fleetPorts, fleetStarts int
+	fleetNetwork                             string
+	fleetSteady                              time.Duration
 
-	captureCount int
-	latencyCount int
-	acceptRounds int
-	acceptTurn   time.Duration
-	acceptPairs  int
+	captureCount, latencyCount int
+
+	acceptRounds, acceptPairs int
+	acceptTurn                time.Duration
 
 	journalEvents int
 
-	soakLength     time.Duration
-	soakContainers int
-	soakStorm      int
+	soakLength                time.Duration
+	soakContainers, soakStorm int
 }
 
 // A theme measures one thing and adds its tables to the report.
@@ -59,14 +52,8 @@ type theme struct {
 }
 
 var themes = []theme{
-	{"scan", runScan},
-	{"fleet", runFleet},
-	{"capture", runCapture},
-	{"latency", runLatency},
-	{"accept", runAccept},
-	{"journal", runJournal},
-	{"web", runWeb},
-	{"soak", runSoak},
+	{"scan", runScan}, {"fleet", runFleet}, {"capture", runCapture}, {"latency", runLatency},
+	{"accept", runAccept}, {"journal", runJournal}, {"web", runWeb}, {"soak", runSoak},
 }
 
 func main() {
@@ -77,11 +64,6 @@ func main() {
 		case holderCommand:
 			os.Exit(helperStatus(holdSockets(os.Args[2:])))
 		}
-	}
-	// Only web.go asks what portwatcher serves, at an address of its own.
-	if err := os.Setenv(listenVariable, ""); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	status := run(ctx, os.Args[1:])
@@ -139,58 +121,43 @@ func run(ctx context.Context, arguments []string) int {
 func parse(arguments []string) (*settings, []theme, error) {
 	s := &settings{}
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
+	var checks []func() error
+	integer := func(value *int, name string, usual, low, high int, help string) {
+		set.IntVar(value, name, usual, fmt.Sprintf("%s (%d to %d)", help, low, high))
+		checks = append(checks, func() error { return inRange(name, *value, low, high) })
+	}
+	span := func(value *time.Duration, name string, usual, low, high time.Duration, help string) {
+		set.DurationVar(value, name, usual, fmt.Sprintf("%s (%v to %v)", help, low, high))
+		checks = append(checks, func() error { return inRange(name, *value, low, high) })
+	}
 	set.StringVar(&s.theme, "theme", "", "themes to run, separated by commas: "+themeNames()+"; empty is all")
 	set.StringVar(&s.markdown, "markdown", "", "also write the report as Markdown to this `file`")
 	set.StringVar(&s.portwatcher, "portwatcher", "", "the portwatcher `binary` to measure; empty builds one")
-	set.IntVar(&s.scanRounds, "scan-rounds", 15, "rounds of the scan, in each of which every way has its turn (1 to 1000)")
-	set.IntVar(&s.fleetContainers, "fleet-containers", 100, "containers (1 to 500)")
-	set.IntVar(&s.fleetPorts, "fleet-ports", 10, "ports of each container (1 to 100); every fifth is UDP")
+	integer(&s.scanRounds, "scan-rounds", 15, 1, 1000, "rounds of the scan, in each of which every way has its turn")
+	integer(&s.fleetContainers, "fleet-containers", 100, 1, 500, "containers")
+	integer(&s.fleetPorts, "fleet-ports", 10, 1, 100, "ports of each container; every fifth is UDP")
 	set.StringVar(&s.fleetNetwork, "fleet-network", "bridge", "network of the containers: bridge or none")
-	set.IntVar(&s.fleetStarts, "fleet-starts", 5, "starts of portwatcher with each source, whose median is taken (1 to 100)")
-	set.DurationVar(&s.fleetSteady, "fleet-steady", time.Minute, "how long the steady state is measured (1s to 1h); a minute contains one full list of the engine's containers")
-	set.IntVar(&s.captureCount, "capture-count", 100_000, "times to bind, listen and close without pause (1000 to 10,000,000)")
-	set.IntVar(&s.latencyCount, "latency-count", 1000, "ports of each protocol, one each 5 ms (10 to 10,000)")
-	set.IntVar(&s.acceptRounds, "accept-rounds", 10, "rounds of the connections, in each of which every way has its turn (2 to 1000)")
-	set.IntVar(&s.acceptPairs, "accept-pairs", 300, "times that the eBPF programs are attached under the connections, and as often the subscription to notifications (10 to 10,000)")
-	set.DurationVar(&s.acceptTurn, "accept-turn", 800*time.Millisecond, "how long a turn is measured (200ms to 1h)")
-	set.IntVar(&s.journalEvents, "journal-events", 1_000_000, "events in the journal (10,000 to 100,000,000)")
-	set.DurationVar(&s.soakLength, "soak-length", 10*time.Minute, "how long containers come and go (20s to 24h)")
-	set.IntVar(&s.soakContainers, "soak-containers", 200, "containers that come and go (8 to 10,000)")
-	set.IntVar(&s.soakStorm, "soak-storm", 20_000, "times that a storm opens and closes its port (100 to 1,000,000)")
+	integer(&s.fleetStarts, "fleet-starts", 5, 1, 100, "starts of portwatcher with each source, whose median is taken")
+	span(&s.fleetSteady, "fleet-steady", time.Minute, time.Second, time.Hour, "how long the steady state is measured; a minute contains one full list of the engine's containers")
+	integer(&s.captureCount, "capture-count", 100_000, 1000, 10_000_000, "times to bind, listen and close without pause")
+	integer(&s.latencyCount, "latency-count", 1000, 10, 10_000, "ports of each protocol, one each 5 ms")
+	integer(&s.acceptRounds, "accept-rounds", 10, 2, 1000, "rounds of the connections, in each of which every way has its turn")
+	integer(&s.acceptPairs, "accept-pairs", 300, 10, 10_000, "times that the eBPF programs are attached under the connections, and as often the subscription to notifications")
+	span(&s.acceptTurn, "accept-turn", 800*time.Millisecond, 200*time.Millisecond, time.Hour, "how long a turn is measured")
+	integer(&s.journalEvents, "journal-events", 1_000_000, 10_000, 100_000_000, "events in the journal")
+	span(&s.soakLength, "soak-length", 10*time.Minute, 20*time.Second, 24*time.Hour, "how long containers come and go")
+	integer(&s.soakContainers, "soak-containers", 200, 8, 10_000, "containers that come and go")
+	integer(&s.soakStorm, "soak-storm", 20_000, 100, 1_000_000, "times that a storm opens and closes its port")
 	if err := set.Parse(arguments); err != nil {
 		return nil, nil, err
 	}
 	if set.NArg() > 0 {
 		return nil, nil, fmt.Errorf("unexpected argument %q: every setting is a flag", set.Arg(0))
 	}
-	for _, limit := range []struct {
-		name             string
-		value, low, high int
-	}{
-		{"scan-rounds", s.scanRounds, 1, 1000},
-		{"fleet-containers", s.fleetContainers, 1, 500},
-		{"fleet-ports", s.fleetPorts, 1, 100},
-		{"fleet-starts", s.fleetStarts, 1, 100},
-		{"capture-count", s.captureCount, 1000, 10_000_000},
-		{"latency-count", s.latencyCount, 10, 10_000},
-		{"accept-rounds", s.acceptRounds, 2, 1000},
-		{"accept-pairs", s.acceptPairs, 10, 10_000},
-		{"journal-events", s.journalEvents, 10_000, 100_000_000},
-		{"soak-containers", s.soakContainers, 8, 10_000},
-		{"soak-storm", s.soakStorm, 100, 1_000_000},
-	} {
-		if limit.value < limit.low || limit.value > limit.high {
-			return nil, nil, fmt.Errorf("--%s %d: want %d to %d", limit.name, limit.value, limit.low, limit.high)
+	for _, check := range checks {
+		if err := check(); err != nil {
+			return nil, nil, err
 		}
-	}
-	if s.fleetSteady < time.Second || s.fleetSteady > time.Hour {
-		return nil, nil, fmt.Errorf("--fleet-steady %v: want 1s to 1h", s.fleetSteady)
-	}
-	if s.acceptTurn < 200*time.Millisecond || s.acceptTurn > time.Hour {
-		return nil, nil, fmt.Errorf("--accept-turn %v: want 200ms to 1h", s.acceptTurn)
-	}
-	if s.soakLength < 20*time.Second || s.soakLength > 24*time.Hour {
-		return nil, nil, fmt.Errorf("--soak-length %v: want 20s to 24h", s.soakLength)
 	}
 	if s.fleetNetwork != "bridge" && s.fleetNetwork != "none" {
 		return nil, nil, fmt.Errorf("--fleet-network %q: want bridge or none", s.fleetNetwork)
@@ -199,21 +166,23 @@ func parse(arguments []string) (*settings, []theme, error) {
 	return s, chosen, err
 }
 
-func chooseThemes(names string) ([]theme, error) {
+func inRange[T int | time.Duration](name string, value, low, high T) error {
+	if value < low || value > high {
+		return fmt.Errorf("--%s %v: want %v to %v", name, value, low, high)
+	}
+	return nil
+}
+
+func chooseThemes(names string) (chosen []theme, err error) {
 	if names == "" {
 		return themes, nil
 	}
-	var chosen []theme
 	for _, name := range strings.Split(names, ",") {
-		found := false
-		for _, t := range themes {
-			if t.name == strings.TrimSpace(name) {
-				chosen, found = append(chosen, t), true
-			}
-		}
-		if !found {
+		i := slices.IndexFunc(themes, func(t theme) bool { return t.name == strings.TrimSpace(name) })
+		if i < 0 {
 			return nil, fmt.Errorf("--theme %q: there is no %q, only %s", names, name, themeNames())
 		}
+		chosen = append(chosen, themes[i])
 	}
 	return chosen, nil
 }
@@ -226,7 +195,7 @@ func themeNames() string {
 	return strings.Join(names, ", ")
 }
 
-// progress tells the person who waits what happens now.
+// progress prints what happens now, for the person who waits.
 func progress(format string, arguments ...any) {
 	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", arguments...)
 }

@@ -1,16 +1,22 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"portwatcher/internal/server/api"
+	"portwatcher/internal/testutil/truth"
 )
 
 const (
@@ -41,7 +47,7 @@ type streamRun struct {
 }
 
 func (n *webNumbers) measureStream(ctx context.Context, st *stage, fast, slow int) (err error) {
-	w, address, err := serve(ctx, st, sourceEBPF, true)
+	w, address, err := st.serve(ctx, sourceEBPF)
 	if err != nil {
 		return err
 	}
@@ -78,19 +84,20 @@ func (s *streamRun) measure(ctx context.Context, st *stage, w *watcher, readers 
 		return errors.Join(err, memory())
 	}
 	begin := time.Now()
-	output, err := st.exec(ctx, "burst", "--base-port", strconv.Itoa(streamPort), "--count", strconv.Itoa(streamCount),
+	facts, err := st.exec(ctx, st.ids[0], "burst", "--base-port", strconv.Itoa(streamPort), "--count", strconv.Itoa(streamCount),
 		"--hold", streamHold.String(), "--interval", streamInterval.String())
 	if err != nil {
 		return errors.Join(err, memory())
 	}
 	lines, err := seen.await(ctx, 2*streamCount)
 	if err == nil && len(lines) == 0 {
-		err = errors.New("portwatcher has told of nothing")
+		err = errReportedNothing
 	}
 	if err != nil {
 		return errors.Join(err, memory())
 	}
-	last, err := eventID(lines[len(lines)-1].line)
+	event, err := truth.Parse(string(lines[len(lines)-1].line), time.Now())
+	last := event.ID
 	if err == nil {
 		err = readers.await(ctx, last)
 	}
@@ -102,26 +109,22 @@ func (s *streamRun) measure(ctx context.Context, st *stage, w *watcher, readers 
 	}
 	s.cpu = float64(after-before) / float64(elapsed)
 	s.missed, s.repeated = readers.count(last)
-	return s.compare(output, lines, readers.sampled())
+	return s.compare(facts, lines, readers.sampled())
 }
 
-// compare holds standard output, and one reader, against what was done.
-func (s *streamRun) compare(output string, lines, read []arrival) error {
-	facts, err := readFacts(output)
-	if err != nil {
-		return err
-	}
+// compare compares standard output, and one reader, with what was done.
+func (s *streamRun) compare(facts []truth.Fact, lines, read []arrival) error {
 	s.done = len(facts)
 	s.perSecond = float64(s.done) / facts[len(facts)-1].Time.Sub(facts[0].Time).Seconds()
-	told, err := firstArrivals(lines)
+	reported, err := firstArrivals(lines)
 	if err != nil {
 		return err
 	}
-	s.printed = delaysOf(facts, told)
-	if told, err = firstArrivals(read); err != nil {
+	s.printed = delaysOf(facts, reported)
+	if reported, err = firstArrivals(read); err != nil {
 		return err
 	}
-	s.read = delaysOf(facts, told)
+	s.read = delaysOf(facts, reported)
 	return nil
 }
 
@@ -140,7 +143,7 @@ func (s *streamRun) readStatus(ctx context.Context, address string) error {
 		return late
 	})
 	if late != nil && ctx.Err() == nil {
-		progress("web: %v", late) // the table tells it
+		progress("web: %v", late) // the table shows it
 		return nil
 	}
 	return err
@@ -148,13 +151,27 @@ func (s *streamRun) readStatus(ctx context.Context, address string) error {
 
 // askStatus reads the status of the portwatcher that serves at an address.
 func askStatus(address string) (status api.Status, err error) {
-	response, err := http.Get("http://" + address + api.PathStatus)
+	return status, askJSON(context.Background(), address, api.PathStatus, &status)
+}
+
+// askJSON reads the JSON with which a path is answered.
+func askJSON(ctx context.Context, address, path string, answer any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
-		return status, err
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
 	}
 	defer response.Body.Close()
-	return status, json.NewDecoder(response.Body).Decode(&status)
+	if err := json.NewDecoder(response.Body).Decode(answer); err != nil {
+		return fmt.Errorf("%s: %s: %w", path, response.Status, err)
+	}
+	return nil
 }
+
+var errReportedNothing = errors.New("portwatcher has reported nothing")
 
 // readers are readers of the event stream.
 type readers struct {
@@ -242,4 +259,114 @@ func (r *readers) sampled() []arrival {
 	kept.mutex.Lock()
 	defer kept.mutex.Unlock()
 	return kept.lines
+}
+
+// A streamReader reads the event stream as fast as it can. It parses ids
+// alone, to leave the processor to portwatcher.
+type streamReader struct {
+	response *http.Response
+	lines    *bufio.Reader
+	sample   bool // keep what comes
+	kept     arrivals
+
+	last, missed, repeated atomic.Uint64 // last is an id
+	at                     atomic.Int64  // when the last event came, in nanoseconds since 1970
+	ended                  atomic.Bool
+}
+
+// openReader returns once the stream has begun. It ends with ctx.
+func openReader(ctx context.Context, address string, sample bool) (*streamReader, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+api.PathEvents, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", api.MediaTypeStream)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	r := &streamReader{response: response, lines: bufio.NewReaderSize(response.Body, 64<<10), sample: sample}
+	if err := r.begin(); err != nil {
+		return nil, errors.Join(fmt.Errorf("a reader of the stream: %s: %w", response.Status, err), response.Body.Close())
+	}
+	return r, nil
+}
+
+// begin reads the first message, which has the id after which the stream starts.
+func (r *streamReader) begin() error {
+	for {
+		line, err := r.lines.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		data, found := bytes.CutPrefix(line, []byte("data: "))
+		if !found {
+			continue
+		}
+		var hello api.Hello
+		if err := json.Unmarshal(data, &hello); err != nil {
+			return err
+		}
+		r.last.Store(hello.LastID)
+		return nil
+	}
+}
+
+// read reads until the stream ends.
+func (r *streamReader) read() {
+	defer r.ended.Store(true)
+	defer r.response.Body.Close()
+	for {
+		line, err := r.lines.ReadSlice('\n')
+		if err != nil {
+			return // what is missing is counted
+		}
+		if r.sample {
+			if data, found := bytes.CutPrefix(line, []byte("data: {")); found {
+				r.kept.add(line[len(line)-len(data)-1:], time.Now())
+			}
+		}
+		digits, found := bytes.CutPrefix(line, []byte("id: "))
+		if !found {
+			continue
+		}
+		id, err := strconv.ParseUint(string(bytes.TrimSpace(digits)), 10, 64)
+		last := r.last.Load()
+		switch {
+		case err != nil || id <= last:
+			r.repeated.Add(1)
+			continue
+		case id > last+1:
+			r.missed.Add(id - last - 1)
+		}
+		r.at.Store(time.Now().UnixNano())
+		r.last.Store(id)
+	}
+}
+
+// A stuckReader asks for the stream and takes nothing of it after its start.
+type stuckReader struct{ net.Conn }
+
+func openStuck(ctx context.Context, address string) (*stuckReader, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nAccept: %s\r\n\r\n", api.PathEvents, address, api.MediaTypeStream)
+	status := make([]byte, len("HTTP/1.1 200"))
+	err = conn.SetDeadline(time.Now().Add(streamPatience))
+	if err == nil {
+		_, err = conn.Write([]byte(request))
+	}
+	if err == nil {
+		_, err = conn.Read(status)
+	}
+	if err == nil && !strings.HasSuffix(string(status), " 200") {
+		err = fmt.Errorf("the answer begins with %q", status)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("a slow reader of the stream: %w", err), conn.Close())
+	}
+	return &stuckReader{conn}, nil
 }

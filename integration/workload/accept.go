@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"portwatcher/internal/model"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +26,7 @@ func runAcceptLoop(ctx context.Context, args []string, facts *recorder) error {
 		defer cancel()
 	}
 	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(*port))
-	server, err := openAndRecord(at, options{protocol: "tcp"}, facts)
+	server, err := openAndRecord(at, options{protocol: model.TCP}, facts)
 	if server == nil {
 		return err
 	}
@@ -32,7 +34,7 @@ func runAcceptLoop(ctx context.Context, args []string, facts *recorder) error {
 		begin := time.Now()
 		var done int
 		done, err = connectAndAccept(ctx, server, *rate)
-		err = errors.Join(err, facts.summarize("tcp", done, begin))
+		err = errors.Join(err, facts.summarize(model.TCP, done, begin))
 	}
 	return errors.Join(err, server.closeAndRecord(facts))
 }
@@ -47,7 +49,7 @@ func connectAndAccept(ctx context.Context, server *socket, rate int) (int, error
 	done := 0
 	for pause(ctx, step) {
 		due := int(time.Since(begin).Seconds() * float64(rate))
-		// A machine that cannot keep up loses connections, not its bound.
+		// A machine that is too slow makes fewer connections.
 		for burst := 0; done < due && burst < rate && ctx.Err() == nil; burst++ {
 			if err := connectOnce(server.fd, to); err != nil {
 				return done, err

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"portwatcher/internal/model"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -29,9 +31,9 @@ func runTransient(ctx context.Context, args []string, facts *recorder) error {
 	return errors.Join(err, s.closeAndRecord(facts))
 }
 
-// burst is what `workload burst` was asked for.
+// burst are the flags of `workload burst`.
 type burst struct {
-	protocol       string
+	protocol       model.Protocol
 	count          int
 	base           int
 	hold, interval time.Duration
@@ -157,8 +159,8 @@ const inUseLimit = 2000
 
 // storm opens and closes one port count times and returns how often it did.
 // The loop takes no time stamps and allocates nothing but the address.
-func storm(ctx context.Context, at netip.AddrPort, protocol string, count int) (int, error) {
-	const betweenChecks = 1024 // of the context: cheap, and still prompt
+func storm(ctx context.Context, at netip.AddrPort, protocol model.Protocol, count int) (int, error) {
+	const betweenChecks = 1024 // of the context: cheap, and prompt enough
 	address := sockaddr(at)
 	for done, inUse := 0, 0; ; {
 		if done == count || (done+inUse)%betweenChecks == 0 && ctx.Err() != nil {
@@ -177,12 +179,12 @@ func storm(ctx context.Context, at netip.AddrPort, protocol string, count int) (
 	}
 }
 
-func openAndClose(at netip.AddrPort, protocol string, address unix.Sockaddr) error {
+func openAndClose(at netip.AddrPort, protocol model.Protocol, address unix.Sockaddr) error {
 	family, kind := unix.AF_INET, unix.SOCK_STREAM
 	if at.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	if protocol == "udp" {
+	if protocol == model.UDP {
 		kind = unix.SOCK_DGRAM
 	}
 	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"portwatcher/internal/testutil/truth"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -54,10 +56,10 @@ func startChildren(c *listenConfig, sockets []*socket, facts *recorder) (_ *fami
 		}
 		for _, s := range sockets {
 			held := s.opened
-			held.Action, held.Time, held.After = actionHeld, before, time.Now()
-			uid := os.Geteuid()
+			held.Action, held.Time, held.After = truth.Held, before, time.Now()
+			uid := uint32(os.Geteuid())
 			if c.uid >= 0 {
-				uid = c.uid
+				uid = uint32(c.uid)
 			}
 			held.PID, held.UID = member.child.process.Process.Pid, &uid
 			if err := facts.record(held); err != nil {
@@ -68,7 +70,7 @@ func startChildren(c *listenConfig, sockets []*socket, facts *recorder) (_ *fami
 	return f, nil
 }
 
-// A newborn is a child of which it is not yet known that it holds the sockets.
+// A newborn is a child that may not hold the sockets yet.
 type newborn struct {
 	child  *child
 	stdout io.Reader
@@ -134,9 +136,9 @@ func (f *family) stop() error {
 	return err
 }
 
-// takeOver closes the parent's copies, so that the children are the only
-// holders, waits, and ends the children. The sockets close with the last.
-func (f *family) takeOver(ctx context.Context, hold time.Duration, sockets []*socket, facts *recorder) error {
+// handOver closes the parent's copies, so that the children are the only holders, waits, and
+// ends the children. The sockets close with the last.
+func (f *family) handOver(ctx context.Context, hold time.Duration, sockets []*socket, facts *recorder) error {
 	var err error
 	for _, s := range sockets {
 		_, closeErr := s.close()
@@ -151,7 +153,7 @@ func (f *family) takeOver(ctx context.Context, hold time.Duration, sockets []*so
 	after := time.Now()
 	for _, s := range sockets {
 		closed := s.opened
-		closed.Action, closed.Time, closed.After = actionClosed, before, after
+		closed.Action, closed.Time, closed.After = truth.Closed, before, after
 		err = errors.Join(err, facts.record(closed))
 	}
 	return err
@@ -171,7 +173,7 @@ func runHold(ctx context.Context, args []string, _ *recorder) error {
 		}
 	}
 	if _, err := fmt.Println("holding"); err != nil {
-		return fmt.Errorf("tell the parent: %w", err)
+		return fmt.Errorf("report to the parent: %w", err)
 	}
 	if *orphan {
 		<-ctx.Done()

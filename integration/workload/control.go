@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"portwatcher/internal/model"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -130,14 +132,14 @@ func stopService(pid int) error {
 
 // A schedule is a port that opens again and again.
 type schedule struct {
-	protocol             string
+	protocol             model.Protocol
 	port                 uint16
 	first, open, between time.Duration
 }
 
 var demoSchedule = []schedule{
-	{"udp", demoUDPPort, 3 * time.Second, 6 * time.Second, 14 * time.Second},
-	{"tcp", demoTCPPort, 5 * time.Second, 1500 * time.Millisecond, 8500 * time.Millisecond},
+	{model.UDP, demoUDPPort, 3 * time.Second, 6 * time.Second, 14 * time.Second},
+	{model.TCP, demoTCPPort, 5 * time.Second, 1500 * time.Millisecond, 8500 * time.Millisecond},
 }
 
 func (s schedule) run(ctx context.Context, facts *recorder) error {

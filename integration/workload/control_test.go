@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"portwatcher/internal/testutil/kernel"
+	"portwatcher/internal/testutil/truth"
 )
 
 // The demo in a namespace of its own: its HTTP server comes back after it was
@@ -41,17 +42,17 @@ func TestControlDemoRestartsItsServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	if second := nextOpened(t, lines); second.PID == first.PID {
-		t.Errorf("process %d opened the port twice, want another to take over", first.PID)
+		t.Errorf("process %d opened the port twice, want another process", first.PID)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	for {
-		var f fact
+		var f truth.Fact
 		if err := lines.Decode(&f); err != nil {
 			t.Fatalf("the server's closing was not recorded: %v", err)
 		}
-		if f.Action == actionClosed && f.Port == 8080 {
+		if f.Action == truth.Closed && f.Port == 8080 {
 			break
 		}
 	}
@@ -61,14 +62,14 @@ func TestControlDemoRestartsItsServer(t *testing.T) {
 }
 
 // nextOpened returns the next fact that the HTTP port opened.
-func nextOpened(t *testing.T, lines *json.Decoder) fact {
+func nextOpened(t *testing.T, lines *json.Decoder) truth.Fact {
 	t.Helper()
 	for {
-		var f fact
+		var f truth.Fact
 		if err := lines.Decode(&f); err != nil {
 			t.Fatalf("wait for the HTTP server: %v", err)
 		}
-		if f.Action == actionOpened && f.Port == 8080 {
+		if f.Action == truth.Opened && f.Port == 8080 {
 			return f
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"portwatcher/internal/model"
 )
 
 // A usageError is a wrong argument: exit status 2.
@@ -84,14 +86,9 @@ func (s *flagSet) span(name string, value time.Duration, help string) *time.Dura
 }
 
 // protocol is "tcp" or "udp".
-func (s *flagSet) protocol() *string {
-	p := s.String("protocol", "tcp", "tcp or udp")
-	s.checks = append(s.checks, func() error {
-		if *p != "tcp" && *p != "udp" {
-			return usagef("--protocol %q: want tcp or udp", *p)
-		}
-		return nil
-	})
+func (s *flagSet) protocol() *model.Protocol {
+	p := new(model.Protocol)
+	s.TextVar(p, "protocol", model.TCP, "tcp or udp")
 	return p
 }
 
@@ -129,7 +126,7 @@ func (e *endpoints) Set(text string) error {
 	return nil
 }
 
-// pause waits for d, or until ctx ends, and says whether d has passed.
+// pause waits for d, or until ctx ends, and reports whether d has passed.
 func pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

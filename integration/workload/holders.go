@@ -12,15 +12,17 @@ import (
 	"strconv"
 	"strings"
 
+	"portwatcher/internal/model"
+
 	"golang.org/x/sys/unix"
 )
 
 // holders returns the ids of the processes that hold the port, ascending: TCP
 // sockets that listen, UDP sockets that are bound and not connected, in the
 // network namespace of this process. proc is where procfs is mounted.
-func holders(proc, protocol string, port uint16) ([]int, error) {
+func holders(proc string, protocol model.Protocol, port uint16) ([]int, error) {
 	inodes := map[string]bool{}
-	for _, table := range []string{protocol, protocol + "6"} {
+	for _, table := range []string{protocol.String(), protocol.String() + "6"} {
 		if err := tableInodes(filepath.Join(proc, "net", table), protocol, port, inodes); err != nil {
 			return nil, err
 		}
@@ -33,7 +35,7 @@ func holders(proc, protocol string, port uint16) ([]int, error) {
 
 // tableInodes adds the inodes of the port's sockets to the set. A table that
 // is not there (no IPv6) adds none.
-func tableInodes(path, protocol string, port uint16, inodes map[string]bool) error {
+func tableInodes(path string, protocol model.Protocol, port uint16, inodes map[string]bool) error {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -52,9 +54,9 @@ func tableInodes(path, protocol string, port uint16, inodes map[string]bool) err
 // fields are slot, local address as hexadecimal address:port, remote address,
 // state, queues, timer, retransmits, uid, timeout, inode.
 // Source: https://docs.kernel.org/networking/proc_net_tcp.html.
-func parseTable(table io.Reader, protocol string, port uint16, inodes map[string]bool) error {
+func parseTable(table io.Reader, protocol model.Protocol, port uint16, inodes map[string]bool) error {
 	state := "0A" // TCP_LISTEN
-	if protocol == "udp" {
+	if protocol == model.UDP {
 		state = "07" // TCP_CLOSE: not connected
 	}
 	wanted := fmt.Sprintf(":%04X", port)
@@ -124,7 +126,7 @@ func holdsAny(folder string, inodes map[string]bool) (bool, error) {
 	return false, nil
 }
 
-// outOfSight tells whether the error means that the process has ended, or that
+// outOfSight reports whether the error means that the process has ended, or that
 // its files are hidden from this user.
 func outOfSight(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, fs.ErrPermission)

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -30,13 +33,13 @@ func runKillPort(ctx context.Context, args []string, facts *recorder) error {
 		return err
 	}
 	for _, pid := range pids {
-		f := fact{Action: actionTerminated, Time: time.Now(), Protocol: *protocol, Port: uint16(*port), PID: pid}
+		f := truth.Fact{Action: truth.Terminated, Time: time.Now(), Protocol: *protocol, Port: uint16(*port), PID: pid}
 		killed, err := end(ctx, pid, killGrace)
 		if err != nil {
 			return err
 		}
 		if killed {
-			f.Action = actionKilled
+			f.Action = truth.Killed
 		}
 		f.After = time.Now()
 		if err := facts.record(f); err != nil {
@@ -49,9 +52,9 @@ func runKillPort(ctx context.Context, args []string, facts *recorder) error {
 	return nil
 }
 
-// victims takes process 1 out of the holders, where ending it would end the
-// container, and says whether it did; forced, it goes as the only holder.
-func victims(holders []int, protocol string, port int, force bool) (pids []int, refused bool, err error) {
+// victims removes process 1 from the holders, as ending it ends the container, and reports
+// whether it did. Forced, process 1 goes where it is the only holder.
+func victims(holders []int, protocol model.Protocol, port int, force bool) (pids []int, refused bool, err error) {
 	if len(holders) == 0 {
 		return nil, false, fmt.Errorf("no process that can be seen here holds %s port %d", protocol, port)
 	}
@@ -95,14 +98,14 @@ func end(ctx context.Context, pid int, grace time.Duration) (killed bool, err er
 	return false, fmt.Errorf("process %d has not ended 5 s after SIGKILL", pid)
 }
 
-// waitGone waits until the pidfd says that the process ended.
+// waitGone waits until the pidfd shows that the process ended.
 func waitGone(ctx context.Context, pidfd int, limit time.Duration) (bool, error) {
 	deadline := time.Now().Add(limit)
 	for {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		left := min(time.Until(deadline), 100*time.Millisecond) // ctx is looked at in between
+		left := min(time.Until(deadline), 100*time.Millisecond) // ctx is checked in between
 		if left <= 0 {
 			return false, nil
 		}

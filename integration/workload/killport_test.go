@@ -6,35 +6,16 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"portwatcher/internal/model"
 )
 
-// Captured from a container that ran nginx on 80, with one connection.
-const tcpTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 31337 1 0000000000000000 100 0 0 10 0
-   1: 0100007F:0050 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 31338 1 0000000000000000 20 4 30 10 -1
-   2: 0100007F:1050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 31339 1 0000000000000000 100 0 0 10 0
-`
-
-func TestParseTableTakesListenersOfThePort(t *testing.T) {
-	got := map[string]bool{}
-	if err := parseTable(strings.NewReader(tcpTable), "tcp", 80, got); err != nil {
-		t.Fatal(err)
-	}
-	if want := map[string]bool{"31337": true}; !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	if err := parseTable(strings.NewReader("header\nshort line\n"), "tcp", 80, got); err == nil {
-		t.Error("a short line is no error")
-	}
-}
-
 func TestHoldersFindsThisProcess(t *testing.T) {
-	for _, o := range []options{{protocol: "tcp"}, {protocol: "tcp", mptcp: true}, {protocol: "udp"}} {
+	for _, o := range []options{{protocol: model.TCP}, {protocol: model.TCP, mptcp: true}, {protocol: model.UDP}} {
 		s, err := open(netip.MustParseAddrPort("127.0.0.1:0"), o)
 		if err != nil {
 			t.Fatal(err)
@@ -67,7 +48,7 @@ func TestVictims(t *testing.T) {
 		{[]int{1, 7}, true, []int{7}, true, ""},
 		{[]int{7, 8}, false, []int{7, 8}, false, ""},
 	} {
-		got, refused, err := victims(test.holders, "tcp", 80, test.force)
+		got, refused, err := victims(test.holders, model.TCP, 80, test.force)
 		if !slices.Equal(got, test.want) || refused != test.refused {
 			t.Errorf("%v, force %v: got %v, %v; want %v, %v", test.holders, test.force, got, refused, test.want, test.refused)
 		}

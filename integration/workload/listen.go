@@ -5,9 +5,11 @@ import (
 	"errors"
 	"net/netip"
 	"time"
+
+	"portwatcher/internal/model"
 )
 
-// listenConfig is what `workload listen` was asked for.
+// listenConfig are the flags of `workload listen`.
 type listenConfig struct {
 	tcp, udp  endpoints
 	hold      time.Duration // 0: until the context ends
@@ -98,9 +100,9 @@ func runListen(ctx context.Context, args []string, facts *recorder) (err error) 
 		}
 	}()
 	for _, group := range []struct {
-		protocol string
+		protocol model.Protocol
 		at       endpoints
-	}{{"tcp", c.tcp}, {"udp", c.udp}} {
+	}{{model.TCP, c.tcp}, {model.UDP, c.udp}} {
 		o := c.options
 		o.protocol = group.protocol
 		for _, at := range group.at {
@@ -124,7 +126,7 @@ func runListen(ctx context.Context, args []string, facts *recorder) (err error) 
 			// The family closes its copies last and records the closing.
 			sockets := held
 			held = nil
-			return family.takeOver(ctx, c.hold, sockets, facts)
+			return family.handOver(ctx, c.hold, sockets, facts)
 		}
 		pauseOrForever(ctx, c.hold)
 		return family.stop()

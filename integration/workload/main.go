@@ -1,10 +1,11 @@
-// Command workload opens and closes ports on purpose, and says exactly when.
+// Command workload opens and closes ports on purpose inside containers, and writes exactly
+// when.
 //
-// It is what the demo containers run, what make targets start in them through
-// docker exec, and what the integration tests compare portwatcher's reports
-// with. It is one static binary, so that an image needs nothing else.
+// The demo containers run it, and make targets, the integration tests and the benchmarks
+// start it in containers, with docker exec, to compare portwatcher's reports with its facts.
+// It is one static binary, so that an image needs nothing else.
 //
-// Each fact is one JSON object a line on standard output (see [fact]); errors
+// Each fact is one JSON object a line on standard output (see [truth.Fact]); errors
 // are one line on standard error. Exit status 2 is a wrong argument, 1 a
 // failure at run time, 0 an end that was asked for.
 package main
@@ -36,11 +37,11 @@ var commands = []command{
 	{"udp-client", "send datagrams from unbound sockets, as DNS clients do", runUDPClient},
 	{"connect-refused", "connect to a port where nothing listens", runConnectRefused},
 	{"accept-loop", "a server and its clients on loopback, at a bounded rate", runAcceptLoop},
+	{"connections", "the same with a thread each for server and client, and the CPU time of both", runConnections},
 	{"kill-port", "end the processes that hold a port", runKillPort},
 	{"control", "first process of a container: reaps children; --demo opens ports on a schedule", runControl},
 	{"hold-namespace", "wait until SIGTERM, to keep a namespace for others", runPause},
 	{"pause", "the same as hold-namespace", runPause},
-	{"verify-suite", "on the host: run a workload in a container, compare portwatcher's log with it", runVerify},
 	{holdCommand, "internal: hold inherited sockets for a parent", runHold},
 }
 

@@ -6,14 +6,17 @@ import (
 	"net/netip"
 	"time"
 
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
+
 	"golang.org/x/sys/unix"
 )
 
-// options say how a socket is opened.
+// options are how a socket is opened.
 type options struct {
-	protocol  string // "tcp" or "udp"
-	v6only    bool   // an IPv6 socket takes no IPv4 traffic
-	mptcp     bool   // TCP is tried as MPTCP first, as Go's net.Listen does
+	protocol  model.Protocol
+	v6only    bool // an IPv6 socket takes no IPv4 traffic
+	mptcp     bool // TCP is tried as MPTCP first, as Go's net.Listen does
 	reuseport bool
 	unbound   bool // TCP: listen without bind, the kernel chooses the port
 }
@@ -21,10 +24,10 @@ type options struct {
 // A socket is one open port. The owner closes it once, through close.
 type socket struct {
 	fd     int
-	opened fact
+	opened truth.Fact
 }
 
-// open makes a socket that can be spoken to at the wanted endpoint, by raw
+// open makes a socket that can be spoken to at the endpoint, by raw
 // system calls, and takes the time around the call that makes it visible:
 // listen for TCP, bind for UDP. Port 0 lets the kernel choose.
 func open(at netip.AddrPort, o options) (*socket, error) {
@@ -48,11 +51,11 @@ func newSocket(address netip.Addr, o options) (fd int, mptcp bool, err error) {
 		family = unix.AF_INET6
 	}
 	kind := unix.SOCK_STREAM
-	if o.protocol == "udp" {
+	if o.protocol == model.UDP {
 		kind = unix.SOCK_DGRAM
 	}
 	fd = -1
-	if o.protocol == "tcp" && o.mptcp {
+	if o.protocol == model.TCP && o.mptcp {
 		// A kernel without MPTCP, or with it switched off, refuses: TCP then.
 		fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
 		mptcp = err == nil
@@ -68,7 +71,7 @@ func newSocket(address netip.Addr, o options) (fd int, mptcp bool, err error) {
 		}
 	}
 	err = nil
-	if o.protocol == "tcp" {
+	if o.protocol == model.TCP {
 		set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
 	if o.reuseport {
@@ -84,8 +87,8 @@ func newSocket(address netip.Addr, o options) (fd int, mptcp bool, err error) {
 }
 
 // start binds and listens, and returns the fact with the port that resulted.
-func start(fd int, at netip.AddrPort, o options) (fact, error) {
-	f := fact{Action: actionOpened, Protocol: o.protocol}
+func start(fd int, at netip.AddrPort, o options) (truth.Fact, error) {
+	f := truth.Fact{Action: truth.Opened, Protocol: o.protocol}
 	if !o.unbound {
 		f.Time = time.Now()
 		if err := unix.Bind(fd, sockaddr(at)); err != nil {
@@ -93,7 +96,7 @@ func start(fd int, at netip.AddrPort, o options) (fact, error) {
 		}
 		f.After = time.Now()
 	}
-	if o.protocol == "tcp" {
+	if o.protocol == model.TCP {
 		f.Time = time.Now()
 		if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
 			return f, fmt.Errorf("listen on tcp %s: %w", at, err)
@@ -104,7 +107,7 @@ func start(fd int, at netip.AddrPort, o options) (fact, error) {
 	if err != nil {
 		return f, err
 	}
-	f.Address, f.Port = bound.Addr().String(), bound.Port()
+	f.Address, f.Port = bound.Addr(), bound.Port()
 	if f.Cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
 		return f, fmt.Errorf("read the cookie of the socket on %s: %w", bound, err)
 	}
@@ -112,9 +115,9 @@ func start(fd int, at netip.AddrPort, o options) (fact, error) {
 }
 
 // close closes the socket and returns the fact.
-func (s *socket) close() (fact, error) {
+func (s *socket) close() (truth.Fact, error) {
 	f := s.opened
-	f.Action = actionClosed
+	f.Action = truth.Closed
 	f.Time = time.Now()
 	err := unix.Close(s.fd)
 	f.After = time.Now()

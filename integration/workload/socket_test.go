@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
 )
 
 func TestOpenCanBeSpokenToUntilClose(t *testing.T) {
@@ -14,10 +17,10 @@ func TestOpenCanBeSpokenToUntilClose(t *testing.T) {
 		name, address string
 		options       options
 	}{
-		{"tcp", "127.0.0.1", options{protocol: "tcp"}},
-		{"mptcp", "127.0.0.1", options{protocol: "tcp", mptcp: true}},
-		{"tcp on IPv6", "::1", options{protocol: "tcp", v6only: true}},
-		{"tcp without bind", "127.0.0.1", options{protocol: "tcp", unbound: true}},
+		{"tcp", "127.0.0.1", options{protocol: model.TCP}},
+		{"mptcp", "127.0.0.1", options{protocol: model.TCP, mptcp: true}},
+		{"tcp on IPv6", "::1", options{protocol: model.TCP, v6only: true}},
+		{"tcp without bind", "127.0.0.1", options{protocol: model.TCP, unbound: true}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := time.Now()
@@ -42,24 +45,24 @@ func TestOpenCanBeSpokenToUntilClose(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if closed.Action != actionClosed || closed.Cookie != f.Cookie || closed.Time.Before(f.After) {
+			if closed.Action != truth.Closed || closed.Cookie != f.Cookie || closed.Time.Before(f.After) {
 				t.Errorf("closed %+v after %+v", closed, f)
 			}
 			if conn, err := net.Dial("tcp", target); err == nil {
 				conn.Close()
-				t.Error("closed, but can still be connected to")
+				t.Error("closed, but can be connected to")
 			}
 		})
 	}
 }
 
 func TestOpenUDPTakesThePort(t *testing.T) {
-	s, err := open(netip.MustParseAddrPort("127.0.0.1:0"), options{protocol: "udp"})
+	s, err := open(netip.MustParseAddrPort("127.0.0.1:0"), options{protocol: model.UDP})
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.opened.Port)
-	if second, err := open(at, options{protocol: "udp"}); err == nil {
+	if second, err := open(at, options{protocol: model.UDP}); err == nil {
 		second.close()
 		t.Error("the port could be bound twice")
 	}
@@ -71,7 +74,7 @@ func TestOpenUDPTakesThePort(t *testing.T) {
 func TestListenReuseportGroup(t *testing.T) {
 	facts := runFacts(t, "listen", "--tcp", "127.77.0.1:20001", "--udp", "127.77.0.1:20002",
 		"--reuseport", "3", "--leave-after", "1ms", "--for", "1ms")
-	if count(facts, actionOpened) != 6 || count(facts, actionClosed) != 6 {
+	if count(facts, truth.Opened) != 6 || count(facts, truth.Closed) != 6 {
 		t.Errorf("got %+v, want 6 opened and 6 closed", facts)
 	}
 	cookies := map[uint64]bool{}
@@ -91,11 +94,11 @@ func TestListenChildrenInherit(t *testing.T) {
 		facts := runFacts(t, args...)
 		holders := map[int]bool{}
 		for _, f := range facts {
-			if f.Action == actionHeld {
+			if f.Action == truth.Held {
 				holders[f.PID] = true
 			}
 		}
-		if len(holders) != 2 || holders[os.Getpid()] || count(facts, actionHeld) != 4 || count(facts, actionClosed) != 2 {
+		if len(holders) != 2 || holders[os.Getpid()] || count(facts, truth.Held) != 4 || count(facts, truth.Closed) != 2 {
 			t.Errorf("%v: got %+v, want 2 sockets, each held by 2 other processes and then closed", args, facts)
 		}
 	}
@@ -104,9 +107,9 @@ func TestListenChildrenInherit(t *testing.T) {
 func TestBurstOverlaps(t *testing.T) {
 	facts := runFacts(t, "burst", "--protocol", "udp", "--address", "127.77.0.1", "--count", "5",
 		"--base-port", "20100", "--hold", "30ms", "--interval", "2ms")
-	var opened, closed []fact
+	var opened, closed []truth.Fact
 	for _, f := range facts {
-		if f.Action == actionOpened {
+		if f.Action == truth.Opened {
 			opened = append(opened, f)
 		} else {
 			closed = append(closed, f)
@@ -132,7 +135,7 @@ func TestBurstSamePort(t *testing.T) {
 		t.Fatalf("got %d facts, want 6", len(facts))
 	}
 	for i, f := range facts {
-		want := []string{actionOpened, actionClosed}[i%2]
+		want := []truth.Action{truth.Opened, truth.Closed}[i%2]
 		if f.Port != 20200 || f.Action != want {
 			t.Errorf("fact %d is %s of port %d, want %s of 20200", i, f.Action, f.Port, want)
 		}
@@ -142,7 +145,7 @@ func TestBurstSamePort(t *testing.T) {
 func TestTrafficSummaries(t *testing.T) {
 	for _, test := range []struct {
 		args []string
-		want int
+		want uint64
 	}{
 		{[]string{"storm", "--address", "127.77.0.1", "--count", "2000", "--port", "20300"}, 2000},
 		{[]string{"storm", "--protocol", "udp", "--address", "127.77.0.1", "--count", "2000", "--port", "20300"}, 2000},
@@ -158,7 +161,7 @@ func TestTrafficSummaries(t *testing.T) {
 
 func TestAcceptLoopIsBounded(t *testing.T) {
 	facts := runFacts(t, "accept-loop", "--port", "0", "--rate", "500", "--for", "200ms")
-	if len(facts) != 3 || facts[0].Action != actionOpened || facts[2].Action != actionClosed {
+	if len(facts) != 3 || facts[0].Action != truth.Opened || facts[2].Action != truth.Closed {
 		t.Fatalf("got %+v, want opened, summary, closed", facts)
 	}
 	if s := facts[1]; s.Count == 0 || s.PerSecond > 500 {

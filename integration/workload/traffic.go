@@ -13,6 +13,9 @@ import (
 	"strconv"
 	"time"
 
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -45,9 +48,9 @@ func serveHTTP(ctx context.Context, at netip.AddrPort, facts *recorder) error {
 		return fmt.Errorf("serve HTTP: %w", err)
 	}
 	bound := listener.Addr().(*net.TCPAddr).AddrPort()
-	opened := fact{
-		Action: actionOpened, Time: before, After: time.Now(),
-		Protocol: "tcp", Address: bound.Addr().Unmap().String(), Port: bound.Port(),
+	opened := truth.Fact{
+		Action: truth.Opened, Time: before, After: time.Now(),
+		Protocol: model.TCP, Address: bound.Addr().Unmap(), Port: bound.Port(),
 	}
 	if err := facts.record(opened); err != nil {
 		return errors.Join(err, listener.Close())
@@ -65,7 +68,7 @@ func serveHTTP(ctx context.Context, at netip.AddrPort, facts *recorder) error {
 	case <-ctx.Done():
 	}
 	closed := opened
-	closed.Action, closed.Time = actionClosed, time.Now()
+	closed.Action, closed.Time = truth.Closed, time.Now()
 	err = server.Close()
 	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
@@ -96,11 +99,11 @@ func runUDPClient(ctx context.Context, args []string, facts *recorder) error {
 			return err
 		}
 	}
-	return facts.summarize("udp", done, begin)
+	return facts.summarize(model.UDP, done, begin)
 }
 
 // sendUnbound sends one datagram from a socket without bind: the kernel
-// chooses the port, as for a DNS look-up.
+// chooses the port, as for a DNS query.
 func sendUnbound(ctx context.Context, to unix.Sockaddr, hold time.Duration) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -139,5 +142,5 @@ func runConnectRefused(ctx context.Context, args []string, facts *recorder) erro
 			return fmt.Errorf("connect to 127.0.0.1:%d: got %v, want it refused; choose a --port where nothing listens", *port, connectErr)
 		}
 	}
-	return facts.summarize("tcp", done, begin)
+	return facts.summarize(model.TCP, done, begin)
 }

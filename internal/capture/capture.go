@@ -99,7 +99,7 @@ type Capture struct {
 	reader     *source.Reader
 	lossAt     clock.Instant // when eBPF last lost something
 	hostCookie uint64        // of the host's namespace in eBPF's events; 0 where it is not known
-	unnamed    uint64        // openings and closings in cgroups that had ended, since the last gap
+	unnamed    unnamed
 	lastID     uint64
 	startedAt  time.Time
 	now        clock.Instant // when the handling of the present observation began

@@ -29,7 +29,7 @@ func (c *Capture) takeCount(count *source.Count, paths *source.CgroupPaths, at c
 		c.pending.addCount(id, *count, paths, at)
 	case lost:
 		c.counts.counted.Lost += countOf(count)
-		c.unnamed += countOf(count)
+		c.unnamed.count += countOf(count)
 	}
 }
 
@@ -42,7 +42,11 @@ func (c *Capture) placeCount(count *source.Count, paths *source.CgroupPaths) (pl
 	owner := c.findOwner(paths, count.Cgroup, count.TaskCgroup)
 	switch {
 	case n == nil:
-		return c.placeWithout(owner, count.NetnsCookie)
+		result, id := c.placeWithout(owner, count.NetnsCookie)
+		if result == lost && count.Opened == 0 {
+			result = dropped // what closes was open before
+		}
+		return result, id
 	case owner.container == nil && owner.stranger != "":
 		return waits, owner.stranger
 	}

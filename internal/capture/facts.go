@@ -42,7 +42,7 @@ func (c *Capture) takeFact(f *source.Fact, paths *source.CgroupPaths, at clock.I
 		c.pending.addFact(container, *f, paths, at)
 	case lost:
 		c.counts.ring.Lost++
-		c.unnamed++
+		c.unnamed.count++
 	}
 }
 
@@ -61,7 +61,11 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 	owner := c.findOwner(paths, f.Socket.Cgroup, f.TaskCgroup)
 	switch {
 	case n == nil:
-		return c.placeWithout(owner, f.NetnsCookie)
+		result, id := c.placeWithout(owner, f.NetnsCookie)
+		if result == lost && !c.unnamed.fact(f) {
+			result = dropped
+		}
+		return result, id
 	case f.Kind == probe.Closed && f.Connected:
 		n.connecting[f.Socket.Cookie] = f.Time
 		n.watcher.PokeSoon()

@@ -3,6 +3,7 @@ package capture
 import (
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/model"
+	"portwatcher/internal/probe"
 	"portwatcher/internal/source"
 	"portwatcher/internal/tracker"
 )
@@ -57,10 +58,37 @@ func (c *Capture) findOwner(cgroups *source.CgroupPaths, socket, task uint64) cg
 // reportUnnamed reports by a gap what happened in cgroups that had ended before their paths
 // could be read.
 func (c *Capture) reportUnnamed() {
-	if c.unnamed > 0 {
-		c.gap(nil, "containers started and ended before portwatcher could read their cgroups: the machine is very busy, or portwatcher was delayed", c.unnamed)
-		c.unnamed = 0
+	if c.unnamed.count > 0 {
+		c.gap(nil, "containers started and ended before portwatcher could read their cgroups: the machine is very busy, or portwatcher was delayed", c.unnamed.count)
+		c.unnamed.count = 0
 	}
+}
+
+// unnamed counts what happened in such cgroups. A socket that closes there without having
+// opened there is of a container that ends: it was reported, or is of no interest.
+type unnamed struct {
+	count uint64            // openings and closings since the last gap
+	open  map[uint64]uint64 // openings whose closing is to come, by the namespace's cookie
+}
+
+const maxUnnamed = 4096 // namespaces
+
+// fact reports whether a fact counts.
+func (u *unnamed) fact(f *source.Fact) bool {
+	if f.Kind == probe.Closed {
+		if u.open[f.NetnsCookie] == 0 {
+			return false
+		}
+		if u.open[f.NetnsCookie]--; u.open[f.NetnsCookie] == 0 {
+			delete(u.open, f.NetnsCookie)
+		}
+		return true
+	}
+	if u.open == nil || len(u.open) >= maxUnnamed {
+		u.open = map[uint64]uint64{}
+	}
+	u.open[f.NetnsCookie]++
+	return true
 }
 
 // addForm adds the form in which these cgroup paths name a container of this engine to the

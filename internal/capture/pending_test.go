@@ -348,6 +348,9 @@ func TestCgroupsThatHaveEnded(t *testing.T) {
 		opened.Socket.Cgroup, closed.Socket.Cgroup = 4711, 4711
 		r.facts(opened, closed)
 	}
+	_, closed := r.openedAndClosed(3, 83) // it was open before: its container ends
+	closed.Socket.Cgroup = 4711
+	r.facts(closed)
 	r.reportUnnamed()
 	if got := r.out.sumsOf(web.ID); got != (sums{opened: 1, closed: 1}) {
 		t.Errorf("of web %+v, want its two", got)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"portwatcher/internal/attribute"
-	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
@@ -54,6 +53,7 @@ type Containers struct {
 	// informed is closed when the engine's information has come; waited means that the
 	// first container has waited for that.
 	informed chan struct{}
+	askInfo  chan struct{} // awaitInfo asks now
 	waited   bool
 }
 
@@ -66,7 +66,7 @@ type ended struct {
 // Run sends what changes until ctx ends.
 func (c *Containers) Run(ctx context.Context) {
 	c.ending, c.over = map[string][]engine.Change{}, make(chan ended)
-	c.informed = make(chan struct{})
+	c.informed, c.askInfo = make(chan struct{}), make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -202,6 +202,7 @@ func (c *Containers) waitInfo(ctx context.Context) {
 		return
 	}
 	c.waited = true
+	signal(c.askInfo) // the engine answers by now
 	ctx, cancel := context.WithTimeout(ctx, infoTime)
 	defer cancel()
 	select {
@@ -221,7 +222,10 @@ func (c *Containers) awaitInfo(ctx context.Context) {
 			return
 		}
 		c.Env.Logger.WithError(err).Debug("The engine does not answer with its host's name; events are without it until it does.")
-		if !clock.Sleep(ctx, infoRetry) {
+		select {
+		case <-time.After(infoRetry):
+		case <-c.askInfo:
+		case <-ctx.Done():
 			return
 		}
 	}

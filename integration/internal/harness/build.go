@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"portwatcher/integration/internal/docker"
 )
 
 // scratch is a folder of this run of the tests; [Main] removes it.
@@ -35,27 +38,22 @@ var (
 		if givenBinary != "" {
 			return copyBinary(givenBinary)
 		}
-		return build("portwatcher/cmd/portwatcher", imageFolder+"/portwatcher")
+		return build("./cmd/portwatcher", imageFolder+"/portwatcher")
 	})
 	workload = sync.OnceValues(func() (string, error) {
-		return build("portwatcher/integration/workload", "workload")
+		return build("./integration/workload", "workload")
 	})
 )
 
-// build compiles a static binary, as the image has it, and returns its path,
-// which is given within the folder of this run.
-func build(target, path string) (string, error) {
+// build compiles a static binary, as the image has it, and returns its path, which is
+// given within the folder of this run.
+func build(pkg, path string) (string, error) {
 	directory, err := scratch()
 	if err != nil {
 		return "", err
 	}
 	binary := filepath.Join(directory, path)
-	command := exec.Command("go", "build", "-trimpath", "-o", binary, target)
-	command.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := command.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build %s: %w: %s", target, err, output)
-	}
-	return binary, nil
+	return binary, docker.Build("portwatcher", pkg, binary)
 }
 
 // copyBinary puts a binary that is there already where a built one would be.
@@ -111,33 +109,13 @@ func cleanUp() error {
 	if available() != "" {
 		return err
 	}
-	mine := []string{"--quiet", "--filter", "label=" + runLabel()}
-	removeWith := func(arguments ...string) func(...string) error {
-		return func(ids ...string) error {
-			_, err := Default.Docker(append(arguments, ids...)...)
-			return err
-		}
-	}
-	for _, kind := range []struct {
-		list   []string
-		remove func(ids ...string) error
-	}{
-		{[]string{"ps", "--all"}, Default.Remove},
-		{[]string{"network", "ls"}, removeWith("network", "rm")},
-		{[]string{"volume", "ls"}, removeWith("volume", "rm")},
-		{[]string{"images"}, removeWith("rmi", "--force")},
-	} {
-		found, listErr := Default.Docker(append(kind.list, mine...)...)
-		if listErr != nil {
-			err = errors.Join(err, listErr)
-			continue
-		}
-		if ids := strings.Fields(found); len(ids) > 0 {
-			err = errors.Join(err, kind.remove(ids...))
-		}
-	}
-	return err
+	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+	defer cancel()
+	return errors.Join(err, Default.RemoveLabelled(ctx, runLabel()))
 }
 
 // runLabel marks what this run of the tests makes.
 func runLabel() string { return "test.portwatcher.run=" + run }
+
+// labels are the options of docker that mark what this run of the tests makes.
+var labels = []string{"--label", Label, "--label", runLabel()}

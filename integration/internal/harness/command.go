@@ -29,7 +29,7 @@ func Run(t testing.TB, environment []string, arguments ...string) Result {
 // [Rights]) and waits for its end.
 func RunInContainer(t testing.TB, rights []string, arguments ...string) Result {
 	t.Helper()
-	return finish(t, inContainer(t, "self-"+Name(t, "once"), Pattern(t), rights, arguments))
+	return finish(t, inContainer(t, "self-"+Name(t, "command"), Pattern(t), rights, arguments))
 }
 
 func finish(t testing.TB, command *exec.Cmd) Result {
@@ -42,7 +42,7 @@ func finish(t testing.TB, command *exec.Cmd) Result {
 	late := time.AfterFunc(Patience, func() { _ = command.Process.Kill() })
 	err := command.Wait()
 	if !late.Stop() {
-		t.Fatalf("%s: still running after %v\n%s%s", strings.Join(command.Args, " "), Patience, &stdout, &stderr)
+		t.Fatalf("%s: is running after %v\n%s%s", strings.Join(command.Args, " "), Patience, &stdout, &stderr)
 	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -51,8 +51,8 @@ func finish(t testing.TB, command *exec.Cmd) Result {
 	return Result{stdout.String(), stderr.String(), command.ProcessState.ExitCode()}
 }
 
-// OneLine says what is wrong with a message that must be a single line with
-// all of the texts in it, "" if nothing is.
+// OneLine returns what is wrong with a message that must be a single line with all of the
+// texts in it, and "" if nothing is.
 func OneLine(message string, texts ...string) string {
 	trimmed := strings.TrimSuffix(message, "\n")
 	if trimmed == "" || strings.Contains(trimmed, "\n") {

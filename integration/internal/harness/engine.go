@@ -7,55 +7,31 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"portwatcher/integration/internal/docker"
 )
 
-// Engine is a Docker engine, spoken to with the docker command.
-type Engine struct {
-	// Host is its address as in DOCKER_HOST; empty is the default one.
-	Host string
-
-	ending sync.Mutex // see endOne
-}
+// Engine is a Docker engine, with what tests do on it.
+type Engine struct{ *docker.Engine }
 
 // Default is the engine that the environment names.
-var Default = &Engine{}
+var Default = &Engine{&docker.Engine{}}
 
-// Docker runs the docker command and returns its standard output without
-// surrounding blanks. The error has what it wrote to standard error. What ends a
-// container waits for its turn, and for the end; see [Engine.endOne].
+// commandTime bounds one docker command.
+const commandTime = 2 * time.Minute
+
+// Docker is [docker.Engine.Run] within commandTime.
 func (e *Engine) Docker(arguments ...string) (string, error) {
-	switch arguments[0] {
-	case "kill", "stop", "restart", "rm":
-		defer e.endOne()()
-	}
-	output, err := e.docker(arguments...)
-	if err == nil && arguments[0] == "kill" {
-		_, err = e.docker("wait", arguments[len(arguments)-1])
-	}
-	return output, err
-}
-
-func (e *Engine) docker(arguments ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
 	defer cancel()
-	command := exec.CommandContext(ctx, "docker", arguments...)
-	command.Env = e.environment()
-	output, err := command.Output()
-	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
-		}
-		return "", fmt.Errorf("docker %s: %w", strings.Join(arguments, " "), err)
-	}
-	return strings.TrimSpace(string(output)), nil
+	return e.Run(ctx, arguments...)
 }
 
 // MustDocker is [Engine.Docker] for a test that cannot go on without it.
@@ -68,14 +44,52 @@ func (e *Engine) MustDocker(t testing.TB, arguments ...string) string {
 	return output
 }
 
-func (e *Engine) environment() []string {
-	if e.Host == "" {
-		return os.Environ()
-	}
-	return append(os.Environ(), "DOCKER_HOST="+e.Host)
+// PrivateEngine is a Docker engine of the test's own, which it may kill. It has no bridge:
+// its containers have the network "none".
+type PrivateEngine struct {
+	*Engine
+	private *docker.Private
 }
 
-// Spec says which container to start.
+// StartPrivateEngine starts an engine, whose containers live on without it or not. It is
+// stopped and its files are removed when the test ends.
+func StartPrivateEngine(t testing.TB, liveRestore bool) *PrivateEngine {
+	t.Helper()
+	private, err := docker.StartPrivate(t.Context(), liveRestore)
+	if errors.Is(err, docker.ErrNoDaemon) {
+		Unavailable(t, err.Error())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of the log of dockerd:\n%s", private.Log())
+		}
+		if err := private.Discard(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &PrivateEngine{&Engine{&private.Engine}, private}
+}
+
+// Kill kills the daemon with SIGKILL, as a crash does.
+func (e *PrivateEngine) Kill(t testing.TB) {
+	t.Helper()
+	if err := e.private.End(syscall.SIGKILL); err != nil {
+		t.Fatalf("kill dockerd: %v", err)
+	}
+}
+
+// Launch starts the daemon again and waits until it answers.
+func (e *PrivateEngine) Launch(t testing.TB) {
+	t.Helper()
+	if err := errors.Join(e.private.Launch(), e.private.WaitReady(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Spec is which container to start.
 type Spec struct {
 	// Name is the container's name; [Name] makes one.
 	Name string
@@ -90,8 +104,8 @@ type Spec struct {
 // Container is a container of a test.
 type Container struct {
 	ID, Name string
-	// PID is the first process, in the host's pid namespace, when it was
-	// started or last refreshed.
+	// PID is the first process, in the host's pid namespace, when it was started or last
+	// refreshed.
 	PID    int
 	engine *Engine
 }
@@ -99,12 +113,8 @@ type Container struct {
 // Start starts a container, which is removed when the test ends.
 func (e *Engine) Start(t testing.TB, spec Spec) *Container {
 	t.Helper()
-	t.Cleanup(func() {
-		if err := e.Remove(spec.Name); err != nil {
-			t.Error(err)
-		}
-	})
-	container, err := e.run(spec)
+	e.removeLater(t, spec.Name)
+	container, err := e.start(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,8 +122,17 @@ func (e *Engine) Start(t testing.TB, spec Spec) *Container {
 	return container
 }
 
-// StartMany starts count containers of one kind, some at a time, and leaves
-// PID unknown. They are removed when the test ends, if they are still there.
+// removeLater removes containers when the test ends, if they are there.
+func (e *Engine) removeLater(t testing.TB, names ...string) {
+	t.Cleanup(func() {
+		if err := e.Remove(names...); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// StartMany starts count containers of one kind, some at a time, and leaves PID unknown.
+// They are removed when the test ends, if they are there.
 func (e *Engine) StartMany(t testing.TB, count int, spec Spec) []*Container {
 	t.Helper()
 	const atOnce = 4
@@ -122,18 +141,14 @@ func (e *Engine) StartMany(t testing.TB, count int, spec Spec) []*Container {
 	for i := range names {
 		names[i] = spec.Name + "-" + strconv.Itoa(i)
 	}
-	t.Cleanup(func() {
-		if err := e.Remove(names...); err != nil {
-			t.Error(err)
-		}
-	})
+	e.removeLater(t, names...)
 	var starting sync.WaitGroup
 	for worker := range atOnce {
 		starting.Go(func() {
 			for i := worker; i < count; i += atOnce {
 				one := spec
 				one.Name = names[i]
-				containers[i], failures[i] = e.run(one)
+				containers[i], failures[i] = e.start(one)
 			}
 		})
 	}
@@ -144,8 +159,8 @@ func (e *Engine) StartMany(t testing.TB, count int, spec Spec) []*Container {
 	return containers
 }
 
-// run starts a container and leaves PID unknown.
-func (e *Engine) run(spec Spec) (*Container, error) {
+// start starts a container and leaves PID unknown.
+func (e *Engine) start(spec Spec) (*Container, error) {
 	image := spec.Image
 	if image == "" {
 		var err error
@@ -153,10 +168,7 @@ func (e *Engine) run(spec Spec) (*Container, error) {
 			return nil, err
 		}
 	}
-	arguments := slices.Concat(
-		[]string{"run", "--detach", "--name", spec.Name, "--label", Label, "--label", runLabel()},
-		spec.Options, []string{image}, spec.Command)
-	id, err := e.Docker(arguments...)
+	id, err := e.Docker(slices.Concat([]string{"run", "--detach", "--name", spec.Name}, labels, spec.Options, []string{image}, spec.Command)...)
 	if err != nil {
 		return nil, err
 	}
@@ -164,12 +176,17 @@ func (e *Engine) run(spec Spec) (*Container, error) {
 }
 
 // Network makes a network for the test and returns its name.
-func (e *Engine) Network(t testing.TB, suffix string) string {
+func (e *Engine) Network(t testing.TB, suffix string) string { return e.create(t, "network", suffix) }
+
+// Volume makes a named volume for the test and returns its name.
+func (e *Engine) Volume(t testing.TB, suffix string) string { return e.create(t, "volume", suffix) }
+
+func (e *Engine) create(t testing.TB, kind, suffix string) string {
 	t.Helper()
 	name := Name(t, suffix)
-	e.MustDocker(t, "network", "create", "--label", Label, "--label", runLabel(), name)
+	e.MustDocker(t, slices.Concat([]string{kind, "create"}, labels, []string{name})...)
 	t.Cleanup(func() {
-		if _, err := e.Docker("network", "rm", name); err != nil {
+		if _, err := e.Docker(kind, "rm", name); err != nil {
 			t.Error(err)
 		}
 	})
@@ -182,7 +199,7 @@ func (c *Container) Do(t testing.TB, verb string, options ...string) {
 	c.engine.MustDocker(t, slices.Concat([]string{verb}, options, []string{c.ID})...)
 }
 
-// Refresh looks up name and pid again, as after a rename or a restart.
+// Refresh reads name and pid again, as after a rename or a restart.
 func (c *Container) Refresh(t testing.TB) {
 	t.Helper()
 	output := c.engine.MustDocker(t, "container", "inspect", "--format", "{{.State.Pid}} {{.Name}}", c.ID)
@@ -193,8 +210,8 @@ func (c *Container) Refresh(t testing.TB) {
 	c.Name = strings.TrimPrefix(name, "/")
 }
 
-// Published returns the host addresses that the engine forwards to a port of
-// the container, "80/tcp", as an event shows them.
+// Published returns the host addresses that the engine forwards to a port of the
+// container, "80/tcp", as an event shows them.
 func (c *Container) Published(t testing.TB, port string) []string {
 	t.Helper()
 	output := c.engine.MustDocker(t, "container", "inspect", "--format", "{{json .NetworkSettings.Ports}}", c.ID)
@@ -220,9 +237,7 @@ func (c *Container) Published(t testing.TB, port string) []string {
 // Logs returns what the container wrote to standard output and error.
 func (c *Container) Logs(t testing.TB) string {
 	t.Helper()
-	command := exec.Command("docker", "logs", c.ID)
-	command.Env = c.engine.environment()
-	output, err := command.CombinedOutput()
+	output, err := c.engine.Command(context.Background(), "logs", c.ID).CombinedOutput()
 	if err != nil {
 		t.Fatalf("docker logs %s: %v: %s", c.Name, err, output)
 	}
@@ -238,4 +253,34 @@ func (c *Container) WaitLogs(t testing.TB, count int, text string) {
 		}
 		return ""
 	})
+}
+
+// hostPID returns the pid in the host's pid namespace of one of the container's processes.
+func (c *Container) hostPID(containerPID int) (int, error) {
+	folders, err := docker.Processes(c.ID)
+	if err != nil {
+		return 0, err
+	}
+	for _, folder := range folders {
+		if process, ok := readProcess(folder); ok && process.ContainerPID == containerPID {
+			return process.PID, nil
+		}
+	}
+	return 0, fmt.Errorf("no process of container %s has the pid %d in it", c.Name, containerPID)
+}
+
+// ParentPID returns the pid of the process that supervises the container's first process
+// for the engine.
+func (c *Container) ParentPID(t testing.TB) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parent int
+	_, line, _ := strings.Cut(string(status), "\nPPid:")
+	if _, err := fmt.Sscan(line, &parent); err != nil || parent <= 1 {
+		t.Fatalf("container %s: no parent process in %q: %v", c.Name, status, err)
+	}
+	return parent
 }

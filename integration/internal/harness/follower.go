@@ -39,7 +39,7 @@ func StartFollower(t testing.TB, state string, arguments ...string) *Follower {
 	t.Cleanup(func() {
 		if f.command.ProcessState == nil {
 			_ = f.command.Process.Kill()
-			_ = f.command.Wait() // says that it was killed
+			_ = f.command.Wait() // it reports the kill
 		}
 	})
 	return f
@@ -47,7 +47,7 @@ func StartFollower(t testing.TB, state string, arguments ...string) *Follower {
 
 // Finish waits until the last line is this one, ends the follower with SIGTERM
 // and returns all that it has printed. It fails the test unless the exit status
-// is 0 and nothing was said on standard error.
+// is 0 and standard error is empty.
 func (f *Follower) Finish(t testing.TB, last string) []string {
 	t.Helper()
 	var content []byte

@@ -1,7 +1,7 @@
-// Package harness runs portwatcher as a user would, beside containers that it
-// starts on a real engine, and reads the truth from the kernel without it.
+// Package harness runs portwatcher as a user does, beside containers that it starts on a
+// real engine, and reads from the kernel what they listen on.
 //
-// Nothing here imports a package of the product: the command line, the
+// Of the product's packages it uses the types of the events alone: the command line, the
 // environment, the exit status and the JSON events are all that a test sees.
 //
 // Everything that a run of the tests makes on an engine has the label
@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"portwatcher/integration/internal/docker"
 )
 
 // Patience is how long a wait for something that must happen lasts. It is not
@@ -56,7 +58,7 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// available says why no integration test can run here, or "".
+// available is why no integration test can run here, or "".
 var available = sync.OnceValue(func() string {
 	if os.Geteuid() != 0 {
 		return "needs root, to read every process"
@@ -76,7 +78,7 @@ func Require(t testing.TB) {
 	}
 }
 
-// These are for the tests: portwatcher would wonder at them.
+// These are for the tests, and no settings of portwatcher.
 var required, givenBinary = take("PORTWATCHER_REQUIRE"), take("PORTWATCHER_BINARY")
 
 // take takes a variable out of the environment.
@@ -88,8 +90,8 @@ func take(name string) string {
 	return value
 }
 
-// Unavailable ends the test for want of something: as skipped, or as failed
-// where PORTWATCHER_REQUIRE is 1.
+// Unavailable ends the test where something is missing: as skipped, or as failed where
+// PORTWATCHER_REQUIRE is 1.
 func Unavailable(t testing.TB, reason string) {
 	t.Helper()
 	if required == "1" {
@@ -116,8 +118,8 @@ func prefix(t testing.TB) string {
 	return "pw" + run + "-" + name + "-"
 }
 
-// Eventually waits until condition returns "", and fails the test with what
-// it said last after [Patience].
+// Eventually waits until condition returns "", and fails the test with what it returned last
+// after [Patience].
 func Eventually(t testing.TB, what string, condition func() string) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)
@@ -129,6 +131,34 @@ func Eventually(t testing.TB, what string, condition func() string) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %v: %s", what, Patience, problem)
 		}
-		time.Sleep(20 * time.Millisecond) // between two looks at the condition
+		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// Occupy has so many loops take processor time until the test ends.
+func Occupy(t testing.TB, loops int) {
+	t.Helper()
+	groups, end, err := docker.Busy(loops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range groups {
+		running.Store(group, true)
+	}
+	t.Cleanup(func() {
+		end()
+		for _, group := range groups {
+			running.Delete(group)
+		}
+	})
+}
+
+// Holding is [docker.Holding] for a process that must be there.
+func Holding(t testing.TB, pid int) *docker.Held {
+	t.Helper()
+	held, err := docker.Holding(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held
 }

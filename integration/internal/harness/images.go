@@ -1,20 +1,15 @@
 package harness
 
 import (
-	"archive/tar"
-	"bytes"
-	"fmt"
-	"io"
-	"os"
+	"context"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
 	"testing"
-)
 
-// WorkloadPath is the workload's binary in its image.
-const WorkloadPath = "/workload"
+	"portwatcher/internal/testutil/truth"
+)
 
 // workloadImages are the engines that have the workload's image.
 var workloadImages struct {
@@ -43,23 +38,8 @@ func workloadImage(e *Engine) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	binary, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	var archive bytes.Buffer
-	writer := tar.NewWriter(&archive)
-	header := &tar.Header{Name: strings.TrimPrefix(WorkloadPath, "/"), Mode: 0o755, Size: int64(len(binary))}
-	if err := writer.WriteHeader(header); err != nil {
-		return "", err
-	}
-	if _, err := writer.Write(binary); err != nil {
-		return "", err
-	}
-	if err := writer.Close(); err != nil {
-		return "", err
-	}
-	image, err := e.importImage("workload", &archive, `ENTRYPOINT ["`+WorkloadPath+`"]`)
+	image := testImage("workload")
+	err = e.Import(context.Background(), image, []string{path}, imageChanges(`ENTRYPOINT ["`+truth.WorkloadPath+`"]`)...)
 	if err != nil {
 		return "", err
 	}
@@ -70,21 +50,12 @@ func workloadImage(e *Engine) (string, error) {
 	return image, nil
 }
 
-// importImage makes an image of one layer from a tar stream. It is removed at
-// the end of the run, by its label.
-func (e *Engine) importImage(name string, archive io.Reader, changes ...string) (string, error) {
-	image := "portwatcher-test/" + name + ":" + run
-	arguments := []string{"import"}
-	for _, change := range append(changes, "LABEL "+Label, "LABEL "+runLabel()) {
-		arguments = append(arguments, "--change", change)
-	}
-	command := exec.Command("docker", append(arguments, "-", image)...)
-	command.Env = e.environment()
-	command.Stdin = archive
-	if output, err := command.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("docker import %s: %w: %s", image, err, output)
-	}
-	return image, nil
+// testImage is the name of an image of this run of the tests.
+func testImage(name string) string { return "portwatcher-test/" + name + ":" + run }
+
+// imageChanges are the instructions of an image of this run, which is removed by its label.
+func imageChanges(changes ...string) []string {
+	return append(changes, "LABEL "+Label, "LABEL "+runLabel())
 }
 
 // portwatcherImage is the product's own image, built offline from the binary.
@@ -100,9 +71,10 @@ var portwatcherImage = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	image := "portwatcher-test/portwatcher:" + run
-	_, err = Default.Docker("build", "--quiet", "--target", "prebuilt", "--file", filepath.Join(root, "Dockerfile"),
-		"--label", Label, "--label", runLabel(), "--tag", image, buildContext)
+	image := testImage("portwatcher")
+	_, err = Default.Docker(slices.Concat(
+		[]string{"build", "--quiet", "--target", "prebuilt", "--file", filepath.Join(root, "Dockerfile"), "--tag", image},
+		labels, []string{buildContext})...)
 	return image, err
 })
 
@@ -124,13 +96,7 @@ func inContainer(t testing.TB, name, monitor string, rights, arguments []string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := []string{"run", "--rm", "--name", name, "--label", Label, "--label", runLabel(),
-		"--env", "MONITOR_CONTAINERS=" + monitor}
-	options = append(append(options, rights...), image)
-	t.Cleanup(func() {
-		if err := Default.Remove(name); err != nil {
-			t.Error(err)
-		}
-	})
-	return exec.Command("docker", append(options, arguments...)...)
+	Default.removeLater(t, name)
+	return Default.Command(context.Background(), slices.Concat(
+		[]string{"run", "--rm", "--name", name, "--env", "MONITOR_CONTAINERS=" + monitor}, labels, rights, []string{image}, arguments)...)
 }

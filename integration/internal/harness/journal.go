@@ -14,6 +14,9 @@ import (
 	"time"
 
 	_ "modernc.org/sqlite" // the driver
+
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
 )
 
 // JournalLines returns what `portwatcher events --format json` prints of the
@@ -47,48 +50,36 @@ func LineID(t testing.TB, line string) uint64 {
 	return id
 }
 
-// ReadJournal is [JournalLines], read. It fails the test where an event breaks
-// the contract of the design.
-func ReadJournal(t testing.TB, state string, arguments ...string) []Event {
-	t.Helper()
-	var events []Event
-	for _, line := range JournalLines(t, state, arguments...) {
-		events = append(events, ParseEvent(t, line))
-	}
-	return events
-}
-
 // PortsAt runs `portwatcher ports --at` on the journal in the file state, for
-// the test's own containers, and returns what was open, and what it says on
-// standard error.
-func PortsAt(t testing.TB, state, at string) (open []Listener, says string) {
+// the test's own containers, and returns what was open, and its standard error.
+func PortsAt(t testing.TB, state, at string) (open []Listener, messages string) {
 	t.Helper()
-	open, says, err := portsAt(t, state, at)
+	open, messages, err := portsAt(t, state, at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open, says
+	return open, messages
 }
 
-func portsAt(t testing.TB, state, at string) (open []Listener, says string, err error) {
+func portsAt(t testing.TB, state, at string) (open []Listener, messages string, err error) {
 	t.Helper()
 	result := Run(t, []string{"PORTWATCHER_STATE=" + state, "MONITOR_CONTAINERS=" + Pattern(t)}, "ports", "--format", "json", "--at", at)
-	var events []Event
-	if err := json.Unmarshal([]byte(result.Stdout), &events); err != nil || result.Status != 0 {
+	var ports []model.Open
+	if err := json.Unmarshal([]byte(result.Stdout), &ports); err != nil || result.Status != 0 {
 		return nil, "", fmt.Errorf("ports --at %s: exit status %d, %w: %s%s", at, result.Status, err, result.Stdout, result.Stderr)
 	}
-	for _, event := range events {
-		open = append(open, event.Listener())
+	for i := range ports {
+		open = append(open, ListenerOf(&ports[i].Listener))
 	}
 	return open, result.Stderr, nil
 }
 
 // WaitJournal waits until exactly these listeners are open by the journal in the
 // file state.
-func WaitJournal(t testing.TB, state string, truth ...[]Listener) {
+func WaitJournal(t testing.TB, state string, listening ...[]Listener) {
 	t.Helper()
-	want := slices.Concat(truth...)
-	Eventually(t, "what is open by the journal is the truth", func() string {
+	want := slices.Concat(listening...)
+	Eventually(t, "what is open by the journal is what listens", func() string {
 		open, _, err := portsAt(t, state, "now")
 		if err != nil { // there may be no journal yet
 			return err.Error()
@@ -101,23 +92,19 @@ func WaitJournal(t testing.TB, state string, truth ...[]Listener) {
 // fails the test where one opens what is open, or closes what is not.
 func Folded(t testing.TB, lines []string) []Listener {
 	t.Helper()
-	watch := &Watch{open: make(map[string]Event)}
+	ledger := truth.NewLedger()
 	for _, line := range lines {
-		watch.jumps = true // ids may be missing after a kill
-		watch.event(line)
+		ledger.SkipsIDs = true // ids may be missing after a kill
+		ledger.Take(line)
 	}
-	for _, problem := range watch.broken {
+	for _, problem := range ledger.Problems {
 		t.Errorf("the journal's events do not fit together: %s", problem)
 	}
-	var open []Listener
-	for _, event := range watch.open {
-		open = append(open, event.Listener())
-	}
-	return open
+	return openIn(ledger)
 }
 
-// Integrity holds a copy of a journal that nobody writes against SQLite's own
-// check, and returns what that finds: "ok" if nothing.
+// Integrity runs SQLite's own check on a copy of a journal that nobody writes, and returns
+// what that finds: "ok" if nothing.
 func Integrity(t testing.TB, state string) string {
 	t.Helper()
 	copied := filepath.Join(t.TempDir(), "copy.db")
@@ -175,19 +162,19 @@ func LockJournal(t testing.TB, state string) {
 	})
 }
 
-// WaitHealth waits until a health check of the instance behind the socket ends
-// with this exit status, and returns what it says.
-func WaitHealth(t testing.TB, socket string, status int) (says string) {
+// WaitHealth waits until a health check of the instance behind the socket ends with this
+// exit status, and returns its output.
+func WaitHealth(t testing.TB, socket string, status int) (output string) {
 	t.Helper()
 	Eventually(t, "the health check's exit status", func() string {
 		result := Run(t, []string{"PORTWATCHER_HEALTH_SOCKET=" + socket}, "healthcheck")
-		says = result.Stdout + result.Stderr
+		output = result.Stdout + result.Stderr
 		if result.Status != status {
-			return says
+			return output
 		}
 		return ""
 	})
-	return says
+	return output
 }
 
 // Stamp is a time as a user writes it to --since, --until and --at.

@@ -23,18 +23,18 @@ const (
 	serversPackages = "nginx-light,redis-server,postgresql,dnsmasq,openssh-server"
 )
 
-// errNotToBeHad says that the servers cannot be downloaded here.
-var errNotToBeHad = errors.New("needs debootstrap and Debian's packages")
+// errNoPackages is the error where the servers cannot be downloaded.
+var errNoPackages = errors.New("needs debootstrap and Debian's packages")
 
 // ServersImage returns an image of a small Debian with nginx, redis,
 // PostgreSQL, dnsmasq and sshd in it, or ends the test by [Unavailable] where
-// debootstrap or the packages are not to be had. The first time on a machine
+// debootstrap or the packages cannot be downloaded. The first time on a machine
 // it takes a minute or two; the result is kept in $XDG_CACHE_HOME or
 // /var/cache, in the folder portwatcher-test.
 func ServersImage(t testing.TB) string {
 	t.Helper()
 	image, err := serversImage()
-	if errors.Is(err, errNotToBeHad) {
+	if errors.Is(err, errNoPackages) {
 		Unavailable(t, err.Error())
 	}
 	if err != nil {
@@ -53,7 +53,8 @@ var serversImage = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	defer file.Close()
-	return Default.importImage("servers", file)
+	image := testImage("servers")
+	return image, Default.ImportArchive(context.Background(), image, file, imageChanges()...)
 })
 
 // serversArchive returns the path of the tar archive of the file system, made
@@ -90,17 +91,17 @@ func makeServers(directory, archive string) error {
 		return err
 	}
 	defer os.RemoveAll(root)
-	// Servers that are set up as their own users have to get in.
+	// Servers that are set up as their own users need access.
 	if err := os.Chmod(root, 0o755); err != nil {
 		return err
 	}
 	if _, err := exec.LookPath("debootstrap"); err != nil {
 		if err := shell("apt-get update && apt-get install --yes --no-install-recommends debootstrap"); err != nil {
-			return fmt.Errorf("%w: %w", errNotToBeHad, err)
+			return fmt.Errorf("%w: %w", errNoPackages, err)
 		}
 	}
 	if err := shell("debootstrap --variant=minbase --include=%s %s %s", serversPackages, serversSuite, root); err != nil {
-		return fmt.Errorf("%w: %w", errNotToBeHad, err)
+		return fmt.Errorf("%w: %w", errNoPackages, err)
 	}
 	// Half of it is documentation, package lists and a compiler for queries.
 	exclude := []string{"./dev/*", "./proc/*", "./sys/*", "./var/cache/apt", "./var/lib/apt/lists",
@@ -120,8 +121,7 @@ func shell(format string, arguments ...any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
 	if output, err := exec.CommandContext(ctx, "sh", "-c", line).CombinedOutput(); err != nil {
-		end := tail(string(output), 2000)
-		return fmt.Errorf("%s: %w: %s", line, err, end)
+		return fmt.Errorf("%s: %w: %s", line, err, output[max(0, len(output)-2000):])
 	}
 	return nil
 }

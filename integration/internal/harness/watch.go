@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,26 +15,33 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"portwatcher/internal/testutil/truth"
 )
 
-// WatchSpec says how to run `portwatcher run`.
+// WatchSpec is how to run `portwatcher run`.
 type WatchSpec struct {
 	// Monitor is MONITOR_CONTAINERS; empty is the test's own [Pattern].
 	Monitor string
 	// Arguments follow `run --format json`.
 	Arguments []string
-	// InContainer runs it in its own container, with the image and the
-	// rights that a user gives it, instead of as a process of the host.
+	// Environment are more settings, as NAME=value. With them the scan interval is the
+	// default one.
+	Environment []string
+	// InContainer runs it in its own container, with the image and the rights that a user
+	// gives it, instead of as a process of the host.
 	InContainer bool
-	// Engine is the engine to watch; nil is the default one.
-	Engine *Engine
+	// Rights are those of its own container; nil is [Rights].
+	Rights []string
 	// Options are more options of docker run, in its own container.
 	Options []string
-	// State is the journal's file; empty is one of its own. A container has its
-	// journal where its options put it.
+	// DockerHost is the engine to watch; empty is the default one.
+	DockerHost string
+	// State is the journal's file; empty is one of its own. A container has its journal
+	// where its options put it.
 	State string
-	// After is the watch that wrote this journal before, and has ended: what it
-	// reported open is so at first, and its ids go on.
+	// After is the watch that wrote this journal before, and has ended: what it reported
+	// open is so at first, and its ids go on.
 	After *Watch
 }
 
@@ -48,54 +54,57 @@ type Watch struct {
 	ended   chan struct{} // closed when both streams are read to their end
 	err     error         // of the process; valid after ended
 
-	mu     sync.Mutex
-	events []Event
-	logs   []string
-	open   map[string]Event // by endpoint
-	broken []string         // what breaks the contract
-	told   chan struct{}    // closed and replaced at each line
-	last   uint64           // the id of the last event; 0 before the first
-	jumps  bool             // the next id may leave some out
-	killed bool             // by the test
+	mu      sync.Mutex
+	events  []truth.Event
+	ledger  *truth.Ledger // of the events
+	logs    []string
+	failure error         // of reading its output
+	read    chan struct{} // closed and replaced at each line
+	killed  bool          // by the test
 }
 
 // ScanInterval is the scan interval that [StartWatch] sets.
 const ScanInterval = 100 * time.Millisecond
 
-// StartWatch starts portwatcher. When the test ends it is stopped, and the
-// test fails if it ended before, if its exit status is not 0, or if anything
-// it printed breaks the contract: an event that is incomplete, whose id does
-// not rise by one, that opens what is open or closes what is not.
+// StartWatch starts portwatcher. When the test ends it is stopped, and the test fails if
+// it ended before, if its exit status is not 0, or if anything it printed breaks the
+// contract: an event that is incomplete, whose id does not rise by one, that opens what is
+// open or closes what is not.
 func StartWatch(t testing.TB, spec WatchSpec) *Watch {
 	t.Helper()
 	if spec.Monitor == "" {
 		spec.Monitor = Pattern(t)
 	}
-	arguments := slices.Concat(
-		[]string{"run", "--format", "json", "--scan-interval", ScanInterval.String()}, spec.Arguments)
-	if spec.InContainer {
-		command := inContainer(t, SelfName(t), spec.Monitor, slices.Concat(Rights, spec.Options), arguments)
-		return startAfter(t, command, "", spec.After)
+	arguments := []string{"run", "--format", "json"}
+	if spec.Environment == nil {
+		arguments = append(arguments, "--scan-interval", ScanInterval.String())
 	}
-	// Of two with the default health socket only the first would get it.
-	socket := fmt.Sprintf("@%s%d", Name(t, ""), watches.Add(1))
-	command := exec.Command(Portwatcher(t), arguments...)
+	arguments = append(arguments, spec.Arguments...)
+	if spec.InContainer {
+		rights := spec.Rights
+		if rights == nil {
+			rights = Rights
+		}
+		return start(t, inContainer(t, SelfName(t), spec.Monitor, slices.Concat(rights, spec.Options), arguments), "", spec.After)
+	}
+	command, socket := hostCommand(t, arguments)
 	state := "PORTWATCHER_STATE=" + spec.State
 	if spec.State == "" {
 		state = StateOf(t)
 	}
-	command.Env = append(os.Environ(), "MONITOR_CONTAINERS="+spec.Monitor, "PORTWATCHER_HEALTH_SOCKET="+socket, state)
-	if spec.Engine != nil {
-		command.Env = append(command.Env, "DOCKER_HOST="+spec.Engine.Host)
+	command.Env = append(command.Env, "MONITOR_CONTAINERS="+spec.Monitor, state)
+	if spec.DockerHost != "" {
+		command.Env = append(command.Env, "DOCKER_HOST="+spec.DockerHost)
 	}
-	return startAfter(t, command, socket, spec.After)
+	command.Env = append(command.Env, spec.Environment...)
+	return start(t, command, socket, spec.After)
 }
 
 // SelfName is the name of portwatcher's own container.
 func SelfName(t testing.TB) string { return "self-" + Name(t, "watch") }
 
-// StateOf is the setting, as NAME=value, that gives a portwatcher of the host a
-// journal of its own, which is gone after the test.
+// StateOf is the setting, as NAME=value, that gives a portwatcher of the host a journal of
+// its own, which is gone after the test.
 func StateOf(t testing.TB) string {
 	t.Helper()
 	return "PORTWATCHER_STATE=" + filepath.Join(t.TempDir(), "portwatcher.db")
@@ -107,19 +116,24 @@ var running sync.Map
 // watches counts the watches of this run of the tests.
 var watches atomic.Int64
 
-func start(t testing.TB, command *exec.Cmd, socket string) *Watch {
+// hostCommand is the command that runs portwatcher on the host, with a health socket of
+// its own: of two with the default one only the first would get it. The group of its own
+// shows whether it leaves a process behind.
+func hostCommand(t testing.TB, arguments []string) (command *exec.Cmd, socket string) {
 	t.Helper()
-	return startAfter(t, command, socket, nil)
+	socket = fmt.Sprintf("@%s%d", Name(t, ""), watches.Add(1))
+	command = exec.Command(Portwatcher(t), arguments...)
+	command.Env = append(os.Environ(), "PORTWATCHER_HEALTH_SOCKET="+socket)
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return command, socket
 }
 
-func startAfter(t testing.TB, command *exec.Cmd, socket string, after *Watch) *Watch {
+func start(t testing.TB, command *exec.Cmd, socket string, after *Watch) *Watch {
 	t.Helper()
-	w := &Watch{
-		HealthSocket: socket, command: command, ended: make(chan struct{}),
-		open: make(map[string]Event), told: make(chan struct{}),
-	}
+	w := &Watch{HealthSocket: socket, command: command, ended: make(chan struct{}), ledger: truth.NewLedger(), read: make(chan struct{})}
 	if after != nil {
-		w.open, w.last, w.jumps = maps.Clone(after.open), after.last, after.killed
+		w.ledger = after.ledger.Continue()
+		w.ledger.SkipsIDs = after.killed
 	}
 	stdout, err := command.StdoutPipe()
 	if err != nil {
@@ -129,15 +143,14 @@ func startAfter(t testing.TB, command *exec.Cmd, socket string, after *Watch) *W
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A group of its own shows whether it leaves a process behind.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := command.Start(); err != nil {
 		t.Fatalf("start portwatcher: %v", err)
 	}
 	running.Store(command.Process.Pid, true)
 	var readers sync.WaitGroup
-	readers.Go(func() { w.read(stdout, w.event) })
-	readers.Go(func() { w.read(stderr, func(line string) { w.logs = append(w.logs, line) }) })
+	readers.Go(func() { w.follow(stdout, func(line string) { w.events = append(w.events, w.ledger.Take(line)) }) })
+	readers.Go(func() { w.follow(stderr, func(line string) { w.logs = append(w.logs, line) }) })
 	go func() {
 		readers.Wait()
 		w.err = command.Wait()
@@ -147,58 +160,28 @@ func startAfter(t testing.TB, command *exec.Cmd, socket string, after *Watch) *W
 	return w
 }
 
-// read gives each line to a function that is called under the lock.
-func (w *Watch) read(stream io.Reader, each func(string)) {
+// follow passes each line to a function that is called under the lock.
+func (w *Watch) follow(stream io.Reader, each func(string)) {
 	scanner := bufio.NewScanner(stream)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
 		w.mu.Lock()
 		each(scanner.Text())
-		close(w.told)
-		w.told = make(chan struct{})
+		close(w.read)
+		w.read = make(chan struct{})
 		w.mu.Unlock()
 	}
 	if err := scanner.Err(); err != nil {
 		w.mu.Lock()
-		w.broken = append(w.broken, fmt.Sprintf("read its output: %v", err))
+		w.failure = errors.Join(w.failure, fmt.Errorf("read its output: %w", err))
 		w.mu.Unlock()
 	}
 }
 
-// event keeps one event and holds it against those before it.
-func (w *Watch) event(line string) {
-	event, problem := parseEvent(line, time.Now())
-	if problem == "" && w.last != 0 && event.ID != w.last+1 && !(w.jumps && event.ID > w.last) {
-		problem = fmt.Sprintf("its id is not one more than %d", w.last)
-	}
-	w.last, w.jumps = event.ID, false
-	w.events = append(w.events, event)
-	if event.Container != nil && event.Type != "gap" && event.Type != "burst" {
-		endpoint := event.endpoint()
-		_, open := w.open[endpoint]
-		switch {
-		case event.Type == "opened" && open:
-			problem = "opens what is open already"
-		case event.Type == "closed" && !open:
-			problem = "closes what is not open"
-		}
-		if event.Type == "closed" {
-			delete(w.open, endpoint)
-		} else {
-			w.open[endpoint] = event
-		}
-	}
-	if problem != "" {
-		w.broken = append(w.broken, problem+": "+line)
-	}
-}
-
-// PID is the process id of portwatcher, or of the docker command that runs its
-// container.
+// PID is the process id of portwatcher, or of the docker command that runs its container.
 func (w *Watch) PID() int { return w.command.Process.Pid }
 
-// Stop sends a signal and returns how long the process took to end, and its
-// exit status.
+// Stop sends a signal and returns how long the process took to end, and its exit status.
 func (w *Watch) Stop(t testing.TB, signal syscall.Signal) (time.Duration, int) {
 	t.Helper()
 	begin := time.Now()
@@ -209,8 +192,8 @@ func (w *Watch) Stop(t testing.TB, signal syscall.Signal) (time.Duration, int) {
 	return w.waitEnd(t, begin)
 }
 
-// StopTwice sends two signals, which differ so that the kernel does not take them for
-// one, and returns how long the process took to end after the second, and its exit status.
+// StopTwice sends two signals, which differ so that the kernel does not merge them, and
+// returns how long the process took to end after the second, and its exit status.
 func (w *Watch) StopTwice(t testing.TB, first, second syscall.Signal) (time.Duration, int) {
 	t.Helper()
 	if err := w.command.Process.Signal(first); err != nil {
@@ -239,17 +222,20 @@ func (w *Watch) waitEnd(t testing.TB, begin time.Time) (time.Duration, int) {
 	return took, w.command.ProcessState.ExitCode()
 }
 
-// finish stops portwatcher, unless the test did, and tells what it did wrong.
+// finish stops portwatcher, unless the test did, and reports what it did wrong.
 func (w *Watch) finish(t testing.TB) {
 	t.Helper()
-	_ = w.command.Process.Signal(syscall.SIGTERM) // ended already: the status says how
+	_ = w.command.Process.Signal(syscall.SIGTERM) // where it has ended already, its status is checked below
 	if _, status := w.waitEnd(t, time.Now()); status != 0 && !w.killed {
 		t.Errorf("portwatcher ended with exit status %d", status)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, problem := range w.broken {
-		t.Errorf("an event breaks the contract: %s", problem)
+	if w.failure != nil {
+		t.Error(w.failure)
+	}
+	for _, problem := range w.ledger.Problems {
+		t.Error(problem)
 	}
 	if t.Failed() {
 		for _, event := range w.events {

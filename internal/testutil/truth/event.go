@@ -1,0 +1,117 @@
+package truth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"portwatcher/internal/model"
+)
+
+// Event is one line of portwatcher's JSON events.
+type Event struct {
+	model.Event
+	// Line is the event as it was printed, without the line feed.
+	Line string `json:"-"`
+}
+
+// Endpoint is the event's endpoint. There must be a container.
+func (e *Event) Endpoint() model.Endpoint {
+	return model.Endpoint{Container: e.Container.ID, Protocol: e.Protocol, Address: e.Address, Port: e.Port}
+}
+
+// ofOneEndpoint reports whether the event is of one endpoint: a gap and a burst are not.
+func (e *Event) ofOneEndpoint() bool {
+	return e.Container != nil && e.Type != model.Gap && e.Type != model.Bursts
+}
+
+// OfOtherConsumer reports whether the event is a gap of the journal and not of standard
+// output.
+func (e *Event) OfOtherConsumer() bool {
+	return e.Type == model.Gap && strings.Contains(e.Reason, "missing from the journal")
+}
+
+// Parse reads one line, and returns an error where it breaks the contract of the
+// design. Now is when the line was read.
+func Parse(line string, now time.Time) (Event, error) {
+	event := Event{Line: strings.TrimSuffix(line, "\n")}
+	if err := json.Unmarshal([]byte(line), &event); err != nil {
+		return event, fmt.Errorf("not a JSON event: %w", err)
+	}
+	age := now.Sub(event.Time)
+	switch {
+	case event.Type == model.Gap:
+		if event.Reason == "" {
+			return event, errors.New("a gap without a reason")
+		}
+		return event, nil
+	case event.Container == nil || len(event.Container.ID) != 64 || event.Container.Name == "":
+		return event, errors.New("no container, or an incomplete one")
+	case event.Host == "" || event.Source == "" || !strings.Contains(line, `"transient":`):
+		return event, errors.New("no host, source or transient")
+	case event.Type == model.Bursts:
+		return event, event.checkBurst()
+	case event.Type != model.Opened && event.Type != model.Closed && event.Type != model.Changed:
+		return event, errors.New("an unknown type")
+	// The networks of a container that ended before it could be inspected are
+	// unknown. Only eBPF reports such a container's ports.
+	case event.Protocol == 0 || !event.Address.IsValid() || event.Port == 0 || event.Exposure == "" && event.Source != model.SourceEBPF:
+		return event, errors.New("no protocol, address, port or exposure")
+	case age < -time.Second || age > time.Hour || event.Time.Location() != time.UTC:
+		return event, fmt.Errorf("its time is %v ago, or not UTC", age)
+	// It is unknown when a transient opened, nor how long something was open that
+	// closed while portwatcher did not run.
+	case event.Type == model.Closed && !event.Transient && (event.OpenedAt.IsZero() || event.OpenSeconds == nil && event.Source != model.SourceRestart):
+		return event, errors.New("closed without opened_at or open_seconds")
+	}
+	return event, nil
+}
+
+func (e *Event) checkBurst() error {
+	b := e.Burst
+	switch {
+	case b == nil || b.Opened+b.Closed == 0:
+		return errors.New("a burst that counts nothing")
+	case b.First.IsZero() || b.First.After(b.Last) || b.First.Location() != time.UTC || b.Last.Location() != time.UTC:
+		return errors.New("a burst without first and last, or their order is wrong")
+	case len(b.Ports) > model.MaxBurstPorts || len(b.Ports) > b.PortCount ||
+		!slices.IsSorted(b.Ports) || len(slices.Compact(slices.Clone(b.Ports))) != len(b.Ports):
+		return errors.New("the ports of a burst are not distinct, not in order, too many, or more than port_count")
+	case e.Port != 0 && b.PortCount != 1:
+		return errors.New("a burst of one port and of several")
+	}
+	return nil
+}
+
+// Reader parses the many lines of a storm in little time: of openings and closings that
+// differ in nothing but their ids and times, only the first is decoded. The others have
+// its OpenedAt and OpenSeconds. The zero value is ready.
+type Reader struct{ decoded map[string]Event }
+
+// Read is [Parse] of the next line.
+func (r *Reader) Read(line string) (Event, error) {
+	line = strings.TrimSuffix(line, "\n")
+	head, rest, _ := strings.Cut(line, `,"type":`)
+	shape, _, _ := strings.Cut(rest, `,"opened_at":`)
+	event, found := r.decoded[shape]
+	if !found {
+		event, err := Parse(line, time.Now())
+		if err == nil && (event.Type == model.Opened || event.Type == model.Closed) {
+			if r.decoded == nil {
+				r.decoded = map[string]Event{}
+			}
+			r.decoded[shape] = event
+		}
+		return event, err
+	}
+	number, stamp, _ := strings.Cut(strings.TrimPrefix(head, `{"id":`), `,"time":`)
+	var idErr, timeErr error
+	event.ID, idErr = strconv.ParseUint(number, 10, 64)
+	event.Time, timeErr = time.Parse(time.RFC3339Nano, strings.Trim(stamp, `"`))
+	event.Line = line
+	return event, errors.Join(idErr, timeErr)
+}
