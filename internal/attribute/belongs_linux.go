@@ -19,6 +19,7 @@ type StrangerError struct {
 	Cgroup string
 }
 
+// Error implements error.
 func (e *StrangerError) Error() string {
 	return fmt.Sprintf("process %d (%q) is in cgroup %s", e.PID, e.Name, e.Cgroup)
 }

@@ -19,6 +19,7 @@ type ConnectError struct {
 	Err    error
 }
 
+// Error implements error.
 func (e *ConnectError) Error() string {
 	return "Docker Engine at " + e.Host + ": " + e.Err.Error() + " (" + e.Remedy + ")"
 }

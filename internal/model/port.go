@@ -130,10 +130,14 @@ const (
 type Source string
 
 const (
-	SourceEBPF     Source = "ebpf"
+	// SourceEBPF: an eBPF program, at the very moment.
+	SourceEBPF Source = "ebpf"
+	// SourceSockDiag: a dump by sock_diag, up to a scan interval later.
 	SourceSockDiag Source = "sock_diag"
-	SourceDestroy  Source = "destroy"
-	SourceProc     Source = "proc"
+	// SourceDestroy: the kernel's notification that a socket was destroyed.
+	SourceDestroy Source = "destroy"
+	// SourceProc: /proc, up to a scan interval later.
+	SourceProc Source = "proc"
 	// SourceEngine: the container died.
 	SourceEngine Source = "engine"
 	// SourceRestart: the difference to the state before portwatcher stopped.
@@ -144,7 +148,9 @@ const (
 type Type string
 
 const (
+	// Opened: an endpoint has its first socket.
 	Opened Type = "opened"
+	// Closed: an endpoint has lost its last socket.
 	Closed Type = "closed"
 	// Changed: another process holds the endpoint.
 	Changed Type = "changed"

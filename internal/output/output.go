@@ -21,7 +21,9 @@ const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 type Format string
 
 const (
+	// Text is a line for people.
 	Text Format = "text"
+	// JSON is one object a line.
 	JSON Format = "json"
 )
 

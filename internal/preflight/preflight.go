@@ -17,6 +17,7 @@ import (
 type State string
 
 const (
+	// OK: it works.
 	OK State = "ok"
 	// Degraded: portwatcher works, with limits.
 	Degraded State = "degraded"

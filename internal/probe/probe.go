@@ -106,7 +106,9 @@ const defaultBudget = 512
 type Kind uint8
 
 const (
+	// Opened: it can be spoken to from now on.
 	Opened Kind = iota + 1
+	// Closed: it cannot any more.
 	Closed
 )
 
@@ -177,10 +179,12 @@ type UnsupportedError struct {
 	Err     error  // the kernel's error
 }
 
+// Error implements error.
 func (e *UnsupportedError) Error() string {
 	return fmt.Sprintf("eBPF: %s is not available: %v (%s)", e.Feature, e.Err, e.Remedy)
 }
 
+// Unwrap returns the cause.
 func (e *UnsupportedError) Unwrap() error { return e.Err }
 
 // ErrFlushed is the end of a flush: see [Probe.Flush].
@@ -191,6 +195,7 @@ type MalformedError struct {
 	What string
 }
 
+// Error implements error.
 func (e *MalformedError) Error() string { return "eBPF: malformed record: " + e.What }
 
 func malformed(format string, args ...any) error {

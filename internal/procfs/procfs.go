@@ -67,6 +67,7 @@ type ParseError struct {
 	What string
 }
 
+// Error implements error.
 func (e *ParseError) Error() string {
 	return fmt.Sprintf("%s, line %d: %s", e.File, e.Line, e.What)
 }

@@ -30,10 +30,12 @@ type UnsupportedError struct {
 	Err     error  // the errno
 }
 
+// Error implements error.
 func (e *UnsupportedError) Error() string {
 	return fmt.Sprintf("sock_diag: %s is not available: %v (%s)", e.Feature, e.Err, e.Remedy)
 }
 
+// Unwrap returns the cause.
 func (e *UnsupportedError) Unwrap() error { return e.Err }
 
 // MalformedError reports a message that does not match the kernel's headers.
@@ -41,6 +43,7 @@ type MalformedError struct {
 	What string // what was wrong, with the sizes or values found
 }
 
+// Error implements error.
 func (e *MalformedError) Error() string { return "sock_diag: malformed message: " + e.What }
 
 func malformed(format string, args ...any) error {

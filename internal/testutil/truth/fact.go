@@ -74,6 +74,7 @@ func (f *Fact) Endpoint() model.Endpoint {
 	return model.Endpoint{Protocol: f.Protocol, Address: f.Address, Port: f.Port}
 }
 
+// String returns the name, as in messages.
 func (f *Fact) String() string {
 	return fmt.Sprintf("%s %d/%s on %s", f.Action, f.Port, f.Protocol, f.Address)
 }
@@ -133,4 +134,5 @@ func (c Count) Add(more Count) Count { return Count{c.Opened + more.Opened, c.Cl
 // Sum is the number of openings and closings together.
 func (c Count) Sum() uint64 { return c.Opened + c.Closed }
 
+// String returns the name, as in messages.
 func (c Count) String() string { return fmt.Sprintf("%d openings and %d closings", c.Opened, c.Closed) }

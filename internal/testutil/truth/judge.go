@@ -52,6 +52,7 @@ type Problem struct {
 	Text      string
 }
 
+// String returns the name, as in messages.
 func (p Problem) String() string {
 	if p.Container == "" {
 		return fmt.Sprintf("%s: %s", p.Kind, p.Text)
