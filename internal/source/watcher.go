@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
@@ -165,7 +167,8 @@ func (w *Watcher) idle() { w.busySince.Store(0) }
 // supervise runs the watcher until ctx ends. An error or a panic is logged and ends in a
 // restart with back-off; the state stays, marked as stale.
 func (w *Watcher) supervise(ctx context.Context) {
-	backoff := minBackoff
+	pauses := backoff.ExponentialBackOff{InitialInterval: minBackoff, Multiplier: 2, MaxInterval: maxBackoff, RandomizationFactor: 0.2}
+	pauses.Reset()
 	defer w.endReceiver()
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -181,10 +184,9 @@ func (w *Watcher) supervise(ctx context.Context) {
 		}
 		w.env.send(Failed{w, err})
 		if time.Since(began) > maxBackoff {
-			backoff = minBackoff
+			pauses.Reset()
 		}
-		w.pause(ctx, backoff)
-		backoff = min(2*backoff, maxBackoff)
+		w.pause(ctx, pauses.NextBackOff())
 	}
 }
 
