@@ -57,7 +57,7 @@ func TestMemoryPortsAt(t *testing.T) {
 		}
 	}
 	for at, text := range map[string]string{
-		harness.Stamp(long): "the journal begins at", harness.Stamp(time.Now().Add(time.Hour)): "future",
+		harness.Stamp(long): "the journal does not cover", harness.Stamp(time.Now().Add(time.Hour)): "future",
 	} {
 		result := harness.Run(t, []string{"PORTWATCHER_STATE=" + state}, "ports", "--at", at)
 		if problem := harness.OneLine(result.Stderr, text); problem != "" || result.Status != 1 || result.Stdout != "" {

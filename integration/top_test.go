@@ -43,7 +43,7 @@ func TestTop(t *testing.T) {
 			service.Stop(t)
 			shows("closed    " + web.Name + " 4321/tcp on 0.0.0.0")
 			press("/4321\r")
-			shows("Nothing that is open")
+			shows("No open port has")
 			press("\x1b") // Esc alone: what follows at once would be another key
 			shows("1/1")
 			press("q")
