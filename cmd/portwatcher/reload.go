@@ -8,16 +8,16 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/config"
-	"portwatcher/internal/filewatch"
 )
 
 // reload loads the settings again at each signal, and after their file changed, until
 // ctx ends. It applies those that can change without a restart. Invalid settings are
 // logged, and the old ones stay in effect.
 func reload(ctx context.Context, loader *config.Loader, s *config.Settings, log logrus.FieldLogger, hangup <-chan os.Signal, apply func(*config.Settings)) error {
-	ticker := time.NewTicker(filewatch.Interval)
-	defer ticker.Stop()
+	poll := time.NewTimer(clock.Rest(loader.FileInterval()))
+	defer poll.Stop()
 	// Editors write a file in several steps: it is read after an interval without a change.
 	for changing := false; ; {
 		cause := "SIGHUP"
@@ -25,7 +25,8 @@ func reload(ctx context.Context, loader *config.Loader, s *config.Settings, log 
 		case <-ctx.Done():
 			return nil
 		case <-hangup:
-		case <-ticker.C:
+		case <-poll.C:
+			poll.Reset(clock.Rest(loader.FileInterval()))
 			changed := loader.FileChanged()
 			if changed || !changing {
 				changing = changed

@@ -21,7 +21,7 @@ func (c *Capture) Run(ctx context.Context) error {
 		return err
 	}
 	end := c.start(probe)
-	rounds := time.NewTicker(roundInterval)
+	rounds := time.NewTimer(clock.Rest(roundInterval))
 	defer rounds.Stop()
 	stopping := ctx.Done()
 	for !end.done {
@@ -59,6 +59,7 @@ func (c *Capture) Run(ctx context.Context) error {
 			c.timers.viewSet = false
 		case <-rounds.C:
 			c.round()
+			rounds.Reset(clock.Rest(roundInterval))
 		}
 		c.afterEach()
 		end.done = end.stopping && end.flushed == nil && end.workers == nil && len(c.running) == 0

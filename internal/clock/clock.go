@@ -37,6 +37,17 @@ func Since(i Instant) time.Duration { return Now().Sub(i) }
 // Until returns the time from now to an instant.
 func Until(i Instant) time.Duration { return i.Sub(Now()) }
 
+// Rest returns the time until the next multiple of an interval on the boot clock. What waits
+// like this, for intervals that are multiples of each other, shares its wake-ups of the
+// process: on an idle machine they are most of what portwatcher costs.
+func Rest(interval time.Duration) time.Duration {
+	rest := interval - time.Duration(Now())%interval
+	if rest < interval/16 { // a timer that fired early
+		rest += interval
+	}
+	return rest
+}
+
 // StoppedTimer returns a timer that does not run before its first Reset.
 func StoppedTimer() *time.Timer {
 	t := time.NewTimer(time.Hour)

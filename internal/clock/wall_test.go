@@ -90,3 +90,20 @@ func TestWallIsConsistent(t *testing.T) {
 		t.Errorf("the instant of %v is %d, want %d", before, back, opened)
 	}
 }
+
+// What waits by Rest wakes at multiples of its interval, and not twice at one.
+func TestRest(t *testing.T) {
+	const interval = 160 * time.Millisecond
+	for range 200 {
+		before := Now()
+		rest := Rest(interval)
+		after := Now()
+		if rest < interval/16 || rest > interval+interval/16 {
+			t.Fatalf("rest %s, want about up to %s", rest, interval)
+		}
+		if early, late := time.Duration(before)+rest, time.Duration(after)+rest; early/interval == late/interval && early%interval != 0 && late-early < interval && late%interval > late-early {
+			t.Fatalf("it ends between %s and %s, want a multiple of %s there", early, late, interval)
+		}
+		time.Sleep(time.Millisecond) // another moment to begin with
+	}
+}

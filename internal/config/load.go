@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"portwatcher/internal/filewatch"
 	"portwatcher/internal/model"
@@ -26,6 +27,7 @@ type Loader struct {
 	// defaultFile is read if no file is named and it exists.
 	defaultFile string
 	watch       *filewatch.Watch // of the file, since the last Load; nil without a file
+	absent      bool             // the default file did not exist then
 }
 
 // NewLoader returns a Loader for a parsed command line, which must not change later,
@@ -81,6 +83,19 @@ func (l *Loader) Load() (*Settings, error) {
 // FileChanged reports whether the content of the settings' file, or whether it can be
 // read, differs from that at the last call of FileChanged or Load.
 func (l *Loader) FileChanged() bool { return l.watch != nil && l.watch.Changed() }
+
+// absentInterval is the time between two searches for the default file: an idle portwatcher
+// is not woken more often for what most users do not have.
+const absentInterval = 10 * time.Second
+
+// FileInterval returns the time between two calls of FileChanged that the caller should
+// keep.
+func (l *Loader) FileInterval() time.Duration {
+	if l.absent || l.watch == nil {
+		return absentInterval
+	}
+	return filewatch.Interval
+}
 
 // given returns the values of the environment and of the command line, by key.
 func (l *Loader) given() (*koanf.Koanf, error) {
@@ -148,7 +163,8 @@ func (l *Loader) file(given *koanf.Koanf) (map[string]any, []*Error) {
 	path := settings.ConfigFile
 	l.watch = filewatch.New(path) // before it is read, so that FileChanged reports a later change
 	content, err := readFile(path)
-	if errors.Is(err, fs.ErrNotExist) && !named {
+	l.absent = errors.Is(err, fs.ErrNotExist) && !named
+	if l.absent {
 		v.Source += "; there is no such file"
 		return map[string]any{s.key: v}, nil
 	}

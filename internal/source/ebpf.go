@@ -18,7 +18,7 @@ import (
 
 const (
 	// aliveInterval is the time between two checks that the probe is attached to its hooks.
-	aliveInterval = 5 * time.Second
+	aliveInterval = 10 * time.Second
 	// probeRetry is how long to wait before a lost probe is loaded again.
 	probeRetry = 10 * time.Second
 	// countInterval is the least time between two readings of the kernel's counts.
@@ -164,7 +164,7 @@ func protect(f func() error) (err error) {
 
 // watch returns when ctx ends, or with an error when the probe is not attached any more.
 func (r *Reader) watch(ctx context.Context) error {
-	for clock.Sleep(ctx, aliveInterval) {
+	for clock.Sleep(ctx, clock.Rest(aliveInterval)) {
 		if err := r.probe.Alive(); err != nil {
 			return err
 		}

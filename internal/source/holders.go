@@ -51,7 +51,7 @@ func NewHolderCheck(env *Env) *HolderCheck {
 
 // Run checks from time to time until ctx ends.
 func (h *HolderCheck) Run(ctx context.Context) {
-	for clock.Sleep(ctx, holderInterval) {
+	for clock.Sleep(ctx, clock.Rest(holderInterval)) {
 		if err := protect(func() error { h.Check(ctx); return nil }); err != nil {
 			h.env.Logger.WithError(err).Error("The processes that hold ports could not be checked; portwatcher tries again.")
 		}
