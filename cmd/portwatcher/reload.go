@@ -8,7 +8,6 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"portwatcher/internal/clock"
 	"portwatcher/internal/config"
 )
 
@@ -16,7 +15,7 @@ import (
 // ctx ends. It applies those that can change without a restart. Invalid settings are
 // logged, and the old ones stay in effect.
 func reload(ctx context.Context, loader *config.Loader, s *config.Settings, log logrus.FieldLogger, hangup <-chan os.Signal, apply func(*config.Settings)) error {
-	poll := time.NewTimer(clock.Rest(loader.FileInterval()))
+	poll := time.NewTimer(loader.FileInterval())
 	defer poll.Stop()
 	// Editors write a file in several steps: it is read after an interval without a change.
 	for changing := false; ; {
@@ -26,7 +25,7 @@ func reload(ctx context.Context, loader *config.Loader, s *config.Settings, log 
 			return nil
 		case <-hangup:
 		case <-poll.C:
-			poll.Reset(clock.Rest(loader.FileInterval()))
+			poll.Reset(loader.FileInterval())
 			changed := loader.FileChanged()
 			if changed || !changing {
 				changing = changed
