@@ -19,9 +19,6 @@ import (
 	"portwatcher/internal/when"
 )
 
-// labelsWarning is logged where containers in the journal are selected by labels.
-const labelsWarning = "The journal does not record the labels of containers: an entry label:... matches nothing in it."
-
 // followed is how many events --follow begins with, like tail.
 const followed = 10
 
@@ -63,9 +60,6 @@ func events(ctx context.Context, s *config.Settings, q *eventsQuery) error {
 	query, err := q.parse(time.Now())
 	if err != nil {
 		return err
-	}
-	if query.Containers.UsesLabels() {
-		newLogger(s).Warn(labelsWarning)
 	}
 	return readJournal(s, func(reader *journal.Reader) error {
 		w := bufio.NewWriterSize(os.Stdout, 64<<10)

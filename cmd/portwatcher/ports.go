@@ -37,9 +37,6 @@ func portsAt(ctx context.Context, s *config.Settings, text string) error {
 	if err != nil {
 		return err
 	}
-	if s.Containers.UsesLabels() {
-		log.Warn(labelsWarning)
-	}
 	return readJournal(s, func(reader *journal.Reader) error {
 		open, watching, err := reader.At(ctx, at)
 		if err != nil {

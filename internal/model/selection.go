@@ -22,7 +22,6 @@ type entry struct {
 	matches func(*ContainerRef) bool
 	// service is the word if it can be a Compose service as well as a name.
 	service string
-	label   bool // matches depends on labels
 }
 
 // SelectionHelp describes the grammar of [ParseSelection] in the help of flags and settings.
@@ -65,7 +64,7 @@ var identifier = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
 func parseEntry(word string) (entry, error) {
 	if label, found := strings.CutPrefix(word, "label:"); found {
 		matches, err := parseLabel(label)
-		return entry{matches: matches, label: true}, err
+		return entry{matches: matches}, err
 	}
 	if strings.Contains(word, "/") {
 		matches, err := parseService(word)
@@ -237,11 +236,6 @@ func (e *entry) selects(c *ContainerRef, names Names) bool {
 // name exists.
 func (s Selection) DependsOn(name string) bool {
 	return slices.ContainsFunc(slices.Concat(s.include, s.exclude), func(e entry) bool { return e.service == name })
-}
-
-// UsesLabels reports whether an entry selects by labels.
-func (s Selection) UsesLabels() bool {
-	return slices.ContainsFunc(slices.Concat(s.include, s.exclude), func(e entry) bool { return e.label })
 }
 
 // Empty reports whether the selection selects every container.
