@@ -261,6 +261,19 @@ func TestLostNotifications(t *testing.T) {
 	if after := r.out.events()[before:]; len(after) != 1 || after[0].Type != model.Closed {
 		t.Errorf("%+v; want the closing of 81 alone", after)
 	}
+	// The scan found it before the kernel reported the loss, and a round came between.
+	r.scan(1, web, r.socket(82))
+	r.scan(1, web)
+	r.now = r.now.Add(overrunTime + time.Second)
+	r.reportOverruns()
+	lost = r.notified(1)
+	lost.Overrun, lost.Lost = true, 1
+	r.do(lost)
+	before = len(r.out.events())
+	r.scan(1, web)
+	if after := r.out.events()[before:]; len(after) != 0 {
+		t.Errorf("%+v; want nothing: the closing is an event", after)
+	}
 	// No scan comes.
 	lost = r.notified(1)
 	lost.Overrun, lost.Lost = true, 0

@@ -44,11 +44,15 @@ func (o *overrun) scanned(c *Capture, n *namespace, began clock.Instant, vanishe
 }
 
 // reportOverrun reports by a gap the lost notifications of unknown sockets, if there are any.
+// Where none are pending, what the last scan found is kept.
 func (c *Capture) reportOverrun(n *namespace) {
+	if !n.overrun.pending {
+		return
+	}
 	o := n.overrun
 	n.overrun = overrun{}
 	lost := o.lost - min(o.lost, o.vanished)
-	if !o.pending || !o.uncounted && lost == 0 {
+	if !o.uncounted && lost == 0 {
 		return
 	}
 	container, _ := n.onlyMember()
