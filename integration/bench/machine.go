@@ -10,6 +10,8 @@ import (
 	"time"
 	"unsafe"
 
+	"portwatcher/internal/clock"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -74,14 +76,10 @@ func engineProcess() (int, error) {
 
 // wait waits for d, unless ctx ends before.
 func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if !clock.Sleep(ctx, d) {
 		return ctx.Err()
 	}
+	return nil
 }
 
 // pollTime passes from one check of a condition to the next, where that is an expensive one.

@@ -186,3 +186,14 @@ func TestStateWaitsForBursts(t *testing.T) {
 		t.Errorf("the state is %+v, want port 80", state)
 	}
 }
+
+// What a sink refuses of the last events is in a gap, too: no event comes after them.
+func TestLastEventsAreAccountedFor(t *testing.T) {
+	r := newRig(t, nil)
+	web := r.run("web", 1)
+	r.out.set(true, false)
+	r.scan(1, web, r.socket(80))
+	r.out.set(false, false)
+	r.finish()
+	r.wants("gap 1: openings and closings are missing from output, which is slow")
+}

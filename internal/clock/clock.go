@@ -34,9 +34,6 @@ func (i Instant) IsZero() bool { return i == 0 }
 // Since returns the time from an instant to now.
 func Since(i Instant) time.Duration { return Now().Sub(i) }
 
-// Until returns the time from now to an instant.
-func Until(i Instant) time.Duration { return i.Sub(Now()) }
-
 // Rest returns the time until the next multiple of an interval on the boot clock. What waits
 // like this, for intervals that are multiples of each other, shares its wake-ups of the
 // process: on an idle machine they are most of what portwatcher costs.

@@ -56,9 +56,9 @@ func (q *quiet) dumped(at clock.Instant, facts, epoch uint64, sockets []model.So
 }
 
 // unchanged reports whether a dump now would show nothing new.
-func (w *Watcher) unchanged() bool {
+func (w *Watcher) unchanged(now clock.Instant) bool {
 	q := &w.session.quiet
-	if q.counter == nil || !q.settled || w.fullDue() {
+	if q.counter == nil || !q.settled || w.fullDue(now) {
 		return false
 	}
 	// Before the facts are compared: the next call compares one that follows.
@@ -73,10 +73,10 @@ func (w *Watcher) unchanged() bool {
 
 // fullDue reports whether a dump is due although nothing seems to have changed. Not all
 // namespaces have it at the same moment.
-func (w *Watcher) fullDue() bool {
+func (w *Watcher) fullDue(now clock.Instant) bool {
 	q := &w.session.quiet
 	period := func(at clock.Instant) clock.Instant { return at.Add(-w.shift(q.longest)) / clock.Instant(q.longest) }
-	return period(clock.Now()) != period(q.at)
+	return period(now) != period(q.at)
 }
 
 // count opens the counter of a namespace; nil where that is not possible.

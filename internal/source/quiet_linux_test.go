@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 	"portwatcher/internal/procfs"
 	"portwatcher/internal/testutil/kernel"
@@ -84,7 +85,7 @@ func TestUnchangedIsTrue(t *testing.T) {
 	skipped := 0
 	for step := range steps {
 		model.step()
-		if !w.unchanged() {
+		if !w.unchanged(clock.Now()) {
 			if err := w.scan(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -213,7 +214,7 @@ func TestUncountable(t *testing.T) {
 			if err := w.scan(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if w.unchanged() {
+			if w.unchanged(clock.Now()) {
 				t.Error("unchanged returns true without counting")
 			}
 		}

@@ -30,8 +30,9 @@ func (w *Watcher) scans(ctx context.Context, count int) error {
 			case <-time.After(w.session.settings.BurstDelay):
 			}
 		}
-		if w.quietly = w.unchanged(); w.quietly {
-			w.lastScan.Store(int64(clock.Now()))
+		now := clock.Now()
+		if w.quietly = w.unchanged(now); w.quietly {
+			w.lastScan.Store(int64(now))
 			continue
 		}
 		if err := w.scan(ctx); err != nil {

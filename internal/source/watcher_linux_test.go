@@ -166,11 +166,11 @@ func TestFullScansAreSpread(t *testing.T) {
 		w := NewWatcher(r.Env, model.Namespace{Inode: 4026531840 + inode})
 		w.session = &session{quiet: quiet{longest: fullScan}}
 		w.session.quiet.at = clock.Now().Add(-fullScan)
-		if !w.fullDue() {
+		if !w.fullDue(clock.Now()) {
 			t.Errorf("namespace %d: no dump is due after %s", inode, fullScan)
 		}
 		w.session.quiet.at = clock.Now().Add(-fullScan / 2)
-		if w.fullDue() {
+		if w.fullDue(clock.Now()) {
 			due++
 		}
 	}
