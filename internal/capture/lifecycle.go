@@ -136,7 +136,6 @@ func (c *Capture) finish() {
 		c.reportOverrun(n)
 	}
 	c.flushBursts()
-	c.reportLost() // of the last events, too
 	c.keepState()
 	c.buildView()
 	for _, stage := range c.stages() {
