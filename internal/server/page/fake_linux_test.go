@@ -61,8 +61,9 @@ type fake struct {
 	token      string
 	notReady   string
 	version    string
-	resumed    []string // Last-Event-ID of each stream
-	asked      []string // every request's path and query
+	resumed    []string      // Last-Event-ID of each stream
+	asked      []string      // every request's path and query
+	portsAfter chan struct{} // the list of ports comes when this is closed; nil: at once
 }
 
 func newFake(t testing.TB) *fake {
@@ -204,7 +205,14 @@ func (f *fake) serveContainers(w http.ResponseWriter, _ *http.Request) {
 	f.answer(w, map[string]any{"containers": append([]container{}, f.containers...)})
 }
 
-func (f *fake) servePorts(w http.ResponseWriter, _ *http.Request) {
+func (f *fake) servePorts(w http.ResponseWriter, r *http.Request) {
+	if f.portsAfter != nil {
+		select {
+		case <-f.portsAfter:
+		case <-r.Context().Done():
+			return
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := []model.Open{}

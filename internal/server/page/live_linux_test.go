@@ -64,6 +64,18 @@ func TestPortsOpenAndCloseLive(t *testing.T) {
 	}
 }
 
+// The counters are drawn although the list of ports comes last and is empty.
+func TestCountersWithoutAnyPort(t *testing.T) {
+	f := newFake(t)
+	f.portsAfter = make(chan struct{})
+	f.add(container{Name: "web", Declared: []declared{{Protocol: "tcp", Port: 80, Published: []string{"0.0.0.0:8080"}}}})
+	p := newTab(t, 1280, 900)
+	p.visit(f.url("/"))
+	p.waitText("#groups", "published, nobody listens")
+	close(f.portsAfter)
+	p.waitText("[data-counter=silent] .number", "1")
+}
+
 func TestContainersComeAndGo(t *testing.T) {
 	f := newFake(t)
 	f.add(container{Name: "first", Image: "redis:7"})

@@ -218,6 +218,7 @@ class App {
     if (name === 'ports') this.model.expect();
     try {
       take(await this.api.get(name));
+      if (!this.#loaded.has(name)) this.#all = true; // an empty list changes the counters too
       this.#loaded.add(name);
       this.header.notice(`load-${name}`, '');
       this.frames.request();
