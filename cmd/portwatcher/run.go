@@ -123,7 +123,7 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 			return nil
 		}
 	})
-	return m.finish(group.Wait(), printed, recorded)
+	return finish(group.Wait(), printed, recorded, writeLimit)
 }
 
 // settleTime is how long after readiness freeMemory waits: the events of the start are
@@ -156,23 +156,25 @@ func (m *monitor) apply(s *config.Settings) {
 }
 
 // finish waits until the last events are written, and adds the errors of that.
-func (m *monitor) finish(err error, printed, recorded *consumer) error {
+func finish(err error, printed, recorded *consumer, limit time.Duration) error {
 	recorded.stop()
 	printed.stop()
-	if !printed.wait(sink.DrainTime) {
-		m.log.Warn("Standard output is not read; the last events are lost.")
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if !printed.wait(ctx) {
+		err = errors.Join(err, fmt.Errorf("standard output was not read within %s: the last events are missing from it", limit))
 	} else if !errors.Is(err, printed.err) {
 		err = errors.Join(err, printed.err)
 	}
-	if !recorded.wait(recordTime) {
-		return errors.Join(err, fmt.Errorf("the journal could not be written within %s: its last events are lost", recordTime))
+	if !recorded.wait(ctx) {
+		return errors.Join(err, fmt.Errorf("the journal could not be written within %s: its last events are lost", limit))
 	}
 	return errors.Join(err, recorded.err)
 }
 
-// recordTime is how long a stop waits for the journal at most: less than the 10 s after
-// which Docker kills.
-const recordTime = 8 * time.Second
+// writeLimit is how long a stop waits at most for the consumers of events: less than the
+// 10 s after which Docker kills.
+const writeLimit = 8 * time.Second
 
 // consumer is a goroutine that ends after the capture.
 type consumer struct {
@@ -192,12 +194,16 @@ func start(ctx context.Context, run func(context.Context) error) *consumer {
 	return c
 }
 
-// wait returns false where the consumer has not ended in time.
-func (c *consumer) wait(limit time.Duration) bool {
+// wait returns false where the consumer has not ended when ctx ends.
+func (c *consumer) wait(ctx context.Context) bool {
 	select {
 	case <-c.done:
+	case <-ctx.Done():
+	}
+	select { // both may be so: another consumer may have used up the time
+	case <-c.done:
 		return true
-	case <-time.After(limit):
+	default:
 		return false
 	}
 }

@@ -130,6 +130,7 @@ func (c *Capture) finish() {
 	close(c.env.Closed)
 	c.now = clock.Now()
 	c.reportUnread()
+	c.placeWaiting()
 	c.reportUnnamed()
 	for _, n := range c.namespaces {
 		c.reportDoubt(n)

@@ -37,6 +37,20 @@ func TestFactsBeforeTheContainer(t *testing.T) {
 	}
 }
 
+// When portwatcher stops, what waits for the watcher of a namespace is reported.
+func TestStopBeforeTheFirstSession(t *testing.T) {
+	r := newRig(t, nil)
+	web := container("web")
+	r.change(engine.Started, web, 1)
+	opened, _ := r.openedAndClosed(1, 80)
+	r.facts(r.of(web, opened))
+	r.counted(r.countOf(web, 1, 81, 5, 5))
+	r.facts(r.of(container("stranger"), r.fact(probe.Opened, 9, r.socket(90))))
+	r.wants()
+	r.finish()
+	r.wants("opened web 80/tcp loopback ebpf", "burst web +5 -5")
+}
+
 // A container that ended before the engine reported it, so that only eBPF observed it.
 func TestFactsOfAPassedContainer(t *testing.T) {
 	r := newRig(t, nil)

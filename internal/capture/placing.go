@@ -155,6 +155,17 @@ func (c *Capture) placeLast(container *model.Container, n *namespace) {
 	}
 }
 
+// placeWaiting places, when portwatcher stops, what waits for the first session of a
+// namespace. What waits for a container that the engine has not reported belongs to another
+// engine, as far as is known.
+func (c *Capture) placeWaiting() {
+	for id := range c.pending.lists {
+		if m := c.containers[id]; m != nil && m.monitored {
+			c.placeLast(m.Container, m.namespace)
+		}
+	}
+}
+
 // unseenDevice is the device of namespaces that were never identified; the kernel uses no
 // such number.
 const unseenDevice = ^uint64(0)

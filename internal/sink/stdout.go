@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	"portwatcher/internal/model"
 	"portwatcher/internal/output"
@@ -18,9 +17,6 @@ const (
 	// bytes are written at a time.
 	outputBatch, outputBuffer = 256, 64 << 10
 )
-
-// DrainTime is the longest time that a stopping program waits for [Writer.Run].
-const DrainTime = 500 * time.Millisecond
 
 // Writer writes events to standard output, behind a [Queue] of its own.
 type Writer struct {
