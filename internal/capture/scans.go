@@ -24,6 +24,7 @@ func (c *Capture) takeScan(q *source.Scan) {
 	if q.Resolved {
 		c.settleOwners(q, n)
 		c.applySnapshot(n, q.Snapshot)
+		q.Unknown = c.tracker.Unknown(q.Unknown, n.id, q.Snapshot.Sockets) // what it passed over
 		n.watcher.Opened()
 		return
 	}

@@ -41,7 +41,9 @@ type WatcherEnded struct{ Watcher *Watcher }
 
 // Scan is a snapshot of a namespace, and the question which of its sockets need an owner.
 // Where the capture applies the snapshot it leaves Unknown empty; otherwise the watcher
-// resolves the owners of the unknown sockets and sends the scan again, Resolved.
+// resolves the owners of the unknown sockets and sends the scan again, Resolved. The answer
+// to that has the sockets that the capture ignores: they have closed since, or their owners
+// were not found.
 type Scan struct {
 	reply
 	Watcher  *Watcher
@@ -51,7 +53,7 @@ type Scan struct {
 	// Epoch is that of the [Members] by which the owners were resolved.
 	Epoch uint64
 
-	// Unknown is the answer: indices into Snapshot.Sockets. The memory is reused.
+	// Unknown is the answer: indices into Snapshot.Sockets, whose memory is reused.
 	Unknown []int
 }
 

@@ -71,7 +71,6 @@ func (w *Watcher) scan(ctx context.Context) error {
 	if !w.env.ask(q) {
 		return nil
 	}
-	w.session.quiet.dumped(began, facts, epoch, sockets, len(q.Unknown) == 0)
 	if len(q.Unknown) > 0 {
 		w.attribute(q)
 		if !w.env.ask(q) {
@@ -79,6 +78,7 @@ func (w *Watcher) scan(ctx context.Context) error {
 		}
 		w.setSecond()
 	}
+	w.session.quiet.dumped(began, facts, epoch, sockets, len(q.Unknown) == 0)
 	w.scanned = true
 	w.lastScan.Store(int64(now))
 	return nil

@@ -276,7 +276,8 @@ func (w *Watcher) loop(ctx context.Context) error {
 		case <-retry.C:
 			return errRetune
 		case <-scan.C:
-			if err = w.scans(ctx, bursts); err == nil && measures {
+			// Where nothing happens the rate of connections is not read either.
+			if err = w.scans(ctx, bursts); err == nil && measures && !w.quietly {
 				err = w.measureConnections()
 			}
 			scan.Reset(w.untilTick(interval))
