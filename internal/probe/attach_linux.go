@@ -18,7 +18,7 @@ const (
 // programs are all of bpf/sockets.bpf.c, in the order in which they are attached. Those
 // of closings come first, so that none is missed of a socket that opens during Open.
 var programs = []string{
-	"udp_release", "udp_connect4", "udp_connect6", "udp_bind4", "udp_bind6", "udp_bound4", "udp_bound6",
+	"udp_unhash", "udp_release", "udp_connect4", "udp_connect6", "udp_bind4", "udp_bind6", "udp_bound4", "udp_bound6",
 	"tcp_listen_stop", "tcp_listen", "tcp_state",
 }
 
@@ -56,16 +56,16 @@ func explainLoad(spec *ebpf.CollectionSpec, types *btf.Cache, err error) error {
 	return unsupported("loading programs", err)
 }
 
-// attachAll attaches the programs of spec, which are loaded. After an error nothing stays
+// attachAll attaches the programs of spec that are loaded. After an error nothing stays
 // attached.
 func attachAll(root string, spec *ebpf.CollectionSpec, objects *ebpf.Collection) ([]attached, error) {
 	var hooks []attached
 	for _, name := range programs {
-		program := spec.Programs[name]
+		program := objects.Programs[name]
 		if program == nil {
 			continue
 		}
-		hook, err := attach(root, program, objects.Programs[name])
+		hook, err := attach(root, spec.Programs[name], program)
 		if err != nil {
 			for _, done := range hooks {
 				err = errors.Join(err, done.link.Close())

@@ -56,14 +56,14 @@ func Open(options Options) (*Probe, error) {
 	if err != nil {
 		return nil, err
 	}
-	fallback := listenHooksUsable(types)
+	fallback := functionHooksUsable(types)
 	if fallback == nil {
 		var p *Probe
-		if p, fallback = openWith(root, types, options, listenHooks); fallback == nil {
+		if p, fallback = openWith(root, types, options, functionHooks); fallback == nil {
 			return p, nil
 		}
 	}
-	p, err := openWith(root, types, options, stateHook)
+	p, err := openWith(root, types, options, commonHooks)
 	if err != nil {
 		return nil, err
 	}
@@ -71,15 +71,15 @@ func Open(options Options) (*Probe, error) {
 	return p, nil
 }
 
-func openWith(root string, types *btf.Cache, options Options, tcp []string) (*Probe, error) {
+func openWith(root string, types *btf.Cache, options Options, hooks []string) (*Probe, error) {
 	p := &Probe{names: names{}}
-	if err := p.open(root, types, options, tcp); err != nil {
+	if err := p.open(root, types, options, hooks); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-func (p *Probe) open(root string, types *btf.Cache, options Options, tcp []string) error {
+func (p *Probe) open(root string, types *btf.Cache, options Options, hooks []string) error {
 	spec, err := loadSockets()
 	if err != nil {
 		return err
@@ -88,8 +88,8 @@ func (p *Probe) open(root string, types *btf.Cache, options Options, tcp []strin
 	if err := spec.Variables["budget"].Set(uint32(cmp.Or(options.budget, defaultBudget))); err != nil {
 		return fmt.Errorf("set the eBPF variable budget: %w", err)
 	}
-	for _, name := range slices.Concat(listenHooks, stateHook) {
-		if !slices.Contains(tcp, name) {
+	for _, name := range slices.Concat(functionHooks, commonHooks) {
+		if !slices.Contains(hooks, name) {
 			delete(spec.Programs, name)
 		}
 	}
@@ -109,8 +109,8 @@ func (p *Probe) open(root string, types *btf.Cache, options Options, tcp []strin
 	if p.hooks, err = attachAll(root, spec, p.objects); err != nil {
 		return err
 	}
-	if slices.Equal(tcp, listenHooks) {
-		return tryListenHooks(p.objects)
+	if slices.Equal(hooks, functionHooks) {
+		return tryFunctionHooks(p.objects)
 	}
 	return nil
 }
@@ -179,8 +179,8 @@ func (p *Probe) Flush() error {
 	return nil
 }
 
-// Fallback returns nil if the hooks are used that cost a TCP connection nothing,
-// otherwise the reason: the state hook costs a connection about 0.8 µs.
+// Fallback returns nil if the hooks are used that cost a served connection nothing,
+// otherwise the reason: those used instead cost it about 0.8 µs.
 func (p *Probe) Fallback() error { return p.fallback }
 
 // Alive returns nil as long as every program is attached where Open attached it and

@@ -1,15 +1,17 @@
 #!/bin/sh
 # Runs this package's tests under a stock Debian kernel in QEMU, without KVM:
-# `sh qemu.sh [PACKAGE [TESTS [ARGUMENTS]]]`, such as `sh qemu.sh
+# `sh qemu.sh [PACKAGE [TESTS [ARGUMENTS [BENCHMARKS]]]]`, such as `sh qemu.sh
 # linux-image-6.12.117+deb12-amd64 TestListen preempt=full`. PACKAGE is a package of
 # apt's or a .deb file, by default the kernel that linux-image-amd64 depends on;
-# ARGUMENTS are the kernel's. Prints the tests' output and PASS or FAIL;
+# ARGUMENTS are the kernel's. BENCHMARKS, such as Programs, run after the tests; by default
+# none. Prints the tests' output and PASS or FAIL;
 # exit status 1 if they fail. Needs Debian on amd64 with qemu-system-x86, cpio and
 # xz-utils. It takes some minutes, since QEMU interprets.
 set -eu
 package=${1:-$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[^ ]*\).*/\1/p' | head -n 1)}
 tests=${2:-.}
 arguments=${3:-}
+benchmarks=${4:-^$}
 cd "$(dirname "$0")"
 for tool in qemu-system-x86_64 cpio xz apt-get dpkg-deb go; do
 	command -v "$tool" >/dev/null || { echo "qemu.sh: it needs $tool" >&2; exit 1; }
@@ -59,7 +61,7 @@ busybox insmod /modules/udp_diag.ko
 busybox ip link set lo up
 busybox uname -r
 export HOME=/tmp TMPDIR=/tmp PORTWATCHER_REQUIRE=1
-/probe.test -test.v -test.timeout 30m -test.run '$tests'
+/probe.test -test.v -test.timeout 30m -test.run '$tests' -test.bench '$benchmarks' -test.benchtime 10x
 echo "qemu.sh: exit status \$?"
 busybox poweroff -f
 END

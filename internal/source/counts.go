@@ -19,9 +19,17 @@ func (r *Reader) counted() bool {
 
 func sum(s probe.Stats) uint64 { return s.CountedOpened + s.CountedClosed + s.Missed + s.Lost }
 
+// open reports whether sockets are open whose opening the kernel counted: it counts their
+// closings too, and writes no record of them that would wake the reader.
+func (r *Reader) open() bool {
+	s := r.probe.Stats()
+	return s.CountedOpened > s.CountedClosed+s.Lost
+}
+
 // count reads what the kernel counted, until ctx ends: on request, otherwise in intervals
-// while the kernel counts. With a burst limit the kernel may begin to count after the last
-// record of a second: a reading follows that second.
+// while the kernel counts, or while sockets are open that it has counted. With a burst limit
+// the kernel may begin to count after the last record of a second: a reading follows that
+// second.
 func (r *Reader) count(ctx context.Context) error {
 	c := counter{Reader: r, cgroups: &CgroupPaths{}, processes: attribute.NewCache(r.env.Finder)}
 	due := clock.StoppedTimer()
@@ -51,7 +59,7 @@ func (r *Reader) count(ctx context.Context) error {
 		case r.counted():
 			set = true
 			due.Reset(countInterval)
-		case recorded && r.limited.Load():
+		case recorded && r.limited.Load(), r.open():
 			set = true
 			due.Reset(limitInterval)
 		}

@@ -23,7 +23,8 @@ const (
 	probeRetry = 10 * time.Second
 	// countInterval is the least time between two readings of the kernel's counts.
 	countInterval = 500 * time.Millisecond
-	// limitInterval is longer than the second in which the kernel applies a burst limit.
+	// limitInterval is the time to a reading where the kernel may count without a record. It
+	// is longer than the second in which the kernel applies a burst limit.
 	limitInterval = 1100 * time.Millisecond
 	// flushTime is how long a snapshot waits at most for what eBPF recorded before it.
 	// Only a storm takes longer.

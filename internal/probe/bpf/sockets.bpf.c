@@ -3,9 +3,10 @@
  * Openings and closings of TCP listeners and unconnected UDP sockets, host-wide:
  * what each hook sees of them. account.h has where they go.
  *
- * The paths that every connection takes (inet_sock_set_state, sock_release,
+ * The hooks that every connection passes (inet_sock_set_state, sock_release,
  * connect) decide on two or three comparisons and return; nothing is looked up,
- * allocated or sent for a socket that cannot be spoken to.
+ * allocated or sent for a socket that cannot be spoken to. Where the kernel lets
+ * programs be attached to its functions, a served connection passes none of them.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>
@@ -18,8 +19,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #include "record.h"
 #include "account.h"
 
-/* The cookie of a socket that the loader opens to see whether the hooks of listen
- * work, and which of them saw it, by kind. It is no event. */
+/* The cookie of a socket that the loader opens to see whether the programs of
+ * functions run, and the kinds of what they saw of it. It is no event. */
 __u64 trial_cookie;
 __u32 trial_seen;
 
@@ -45,9 +46,9 @@ static __always_inline void tcp(struct sock *sk, __u8 kind)
 	}
 }
 
-/* Each of the two programs below is instead of tcp_state, where the kernel lets
+/* The two programs below are used instead of tcp_state, where the kernel lets
  * them be attached: a connection does not pass there. The arguments that follow
- * sk differ between kernels; that the socket listens tells that it worked. */
+ * sk differ between kernels; that the socket listens shows that it worked. */
 SEC("fexit/inet_csk_listen_start")
 int BPF_PROG(tcp_listen, struct sock *sk)
 {
@@ -137,6 +138,8 @@ static __always_inline int after_bind(struct bpf_sock *ctx)
 	}
 	start_record(&r, KIND_OPENED, IPPROTO_UDP);
 	r.cookie = bpf_get_socket_cookie(ctx);
+	if (r.cookie == trial_cookie)
+		return 1;
 	sk = kernel_sock(ctx, r.cookie);
 	if (!sk) {
 		add(&stats.lost);
@@ -215,37 +218,70 @@ int udp_connect6(struct bpf_sock_addr *ctx)
 	return before_connect(ctx);
 }
 
-/* Closings of sockets that were there before the programs are taken in too: what
- * counts is the socket itself, bound to a port by number and unconnected, as a
- * dump would show it. A client that the kernel gave a port is neither. */
+/* Whether a UDP socket that gives up its port could be spoken to. Closings of sockets
+ * that were there before the programs are taken in too: what counts is the socket
+ * itself, bound to a port by number and unconnected, as a dump would show it. A
+ * client that the kernel gave a port is neither. */
+static __always_inline int served(struct sock *sk, struct socket_state *state)
+{
+	if (!port_locked(sk) && (!state || state->way == WAY_NONE))
+		return 0;
+	return !(state && state->way == WAY_SKIPPED && skip_udp_auto);
+}
+
+static __always_inline void udp_closed(struct sock *sk, struct socket_state *state, __u64 cookie)
+{
+	struct record r;
+
+	start_record(&r, KIND_CLOSED, IPPROTO_UDP);
+	r.cookie = cookie;
+	if (!port_locked(sk))
+		r.flags |= FLAG_AUTO_BOUND;
+	add_socket(&r, sk);
+	closed(state, &r);
+}
+
 SEC("cgroup/sock_release")
 int udp_release(struct bpf_sock *ctx)
 {
 	struct sock *sk = (void *)ctx;
 	struct socket_state *state;
-	struct record r;
-	int locked;
+	__u64 cookie;
 
 	if (ctx->protocol != IPPROTO_UDP)
 		return 1;
 	if (!BPF_CORE_READ(sk, __sk_common.skc_num) || BPF_CORE_READ(sk, __sk_common.skc_dport))
 		return 1;
-	locked = port_locked(sk);
 	state = bpf_sk_storage_get(&socket_states, ctx, NULL, 0);
-	if (!locked && (!state || state->way == WAY_NONE))
+	if (!served(sk, state))
 		return 1;
-	if (state && state->way == WAY_SKIPPED && skip_udp_auto)
-		return 1;
-
-	start_record(&r, KIND_CLOSED, IPPROTO_UDP);
-	r.cookie = bpf_get_socket_cookie(ctx);
-	if (!kernel_sock(ctx, r.cookie)) {
+	cookie = bpf_get_socket_cookie(ctx);
+	if (!kernel_sock(ctx, cookie)) {
 		add(&stats.lost);
 		return 1;
 	}
-	if (!locked)
-		r.flags = FLAG_AUTO_BOUND;
-	add_socket(&r, sk);
-	closed(state, &r);
+	udp_closed(sk, state, cookie);
 	return 1;
+}
+
+/* Used instead of udp_release, where the kernel lets it be attached: of a TCP
+ * connection there is no call. A socket gives up its port when it is released, and
+ * when a client that the kernel gave a port dissolves its connection. */
+SEC("fentry/udp_lib_unhash")
+int BPF_PROG(udp_unhash, struct sock *sk)
+{
+	struct socket_state *state;
+	__u64 cookie;
+
+	if (sk->sk_protocol != IPPROTO_UDP || !sk->__sk_common.skc_num || sk->__sk_common.skc_dport)
+		return 0;
+	cookie = bpf_get_socket_cookie(sk);
+	if (cookie == trial_cookie) {
+		trial_seen |= KIND_CLOSED;
+		return 0;
+	}
+	state = bpf_sk_storage_get(&socket_states, sk, NULL, 0);
+	if (served(sk, state))
+		udp_closed(sk, state, cookie);
+	return 0;
 }

@@ -43,10 +43,10 @@ func TestEitherHook(t *testing.T) {
 	if got := listener(); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	before := listenHooksLeaveOut.Swap(true)
-	defer listenHooksLeaveOut.Store(before)
-	if listenHooksUsable(nil) == nil {
-		t.Error("the listen hooks are usable though they left out calls")
+	before := functionHooksLeaveOut.Swap(true)
+	defer functionHooksLeaveOut.Store(before)
+	if functionHooksUsable(nil) == nil {
+		t.Error("the function hooks are usable though they left out calls")
 	}
 	if got := listener(); !slices.Equal(got, want) {
 		t.Errorf("by the state: got %v, want %v", got, want)
@@ -54,7 +54,7 @@ func TestEitherHook(t *testing.T) {
 }
 
 // TestCallsLeftOut: threads that take the processor from each other all the time.
-// With preempt=full the kernel leaves out calls of the listen hooks: they are not
+// With preempt=full the kernel leaves out calls of the function hooks: they are not
 // used there, so that none is.
 func TestCallsLeftOut(t *testing.T) {
 	const threads, rounds = 8, 5000
@@ -70,7 +70,7 @@ func TestCallsLeftOut(t *testing.T) {
 	working.Wait()
 	if err := p.Alive(); err != nil {
 		t.Error(err)
-		listenHooksLeaveOut.Store(false)
+		functionHooksLeaveOut.Store(false)
 	}
 	stats := p.Stats() // others of the machine may add to it
 	total := stats.Opened + stats.Closed + stats.CountedOpened + stats.CountedClosed + stats.Missed + stats.Lost
