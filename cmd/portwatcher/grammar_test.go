@@ -44,25 +44,27 @@ const (
 // kinds has everything whose name or description mentions containers or ports, by the
 // name that inputs gives it. What is of every command that has it stands under its flag.
 var kinds = map[string]kind{
-	"--monitor-containers":               containerList,
-	"events --container":                 containerList,
-	"/api/v1/containers ?container":      containerList,
-	"/api/v1/containers ?name":           containerList,
-	"/api/v1/ports ?container":           containerList,
-	"/api/v1/events ?container":          containerList,
-	"--watch-ports":                      portList,
-	"events --port":                      portList,
-	"/api/v1/ports ?port":                portList,
-	"/api/v1/events ?port":               portList,
-	"wait CONTAINER:PORT[/PROTOCOL] ...": oneTarget,
-	"--burst-limit":                      neither,
-	"--close-grace":                      neither,
-	"--listen":                           neither,
-	"--metrics-max-series":               neither,
-	"--server":                           neither,
-	"--udp-clients":                      neither,
-	"wait --exposure":                    neither,
-	"wait --quiet":                       neither,
+	"--monitor-containers":                                containerList,
+	"events --container":                                  containerList,
+	"/api/v1/containers ?container":                       containerList,
+	"/api/v1/containers ?name":                            containerList,
+	"/api/v1/ports ?container":                            containerList,
+	"/api/v1/events ?container":                           containerList,
+	"--watch-ports":                                       portList,
+	"events --port":                                       portList,
+	"/api/v1/ports ?port":                                 portList,
+	"/api/v1/events ?port":                                portList,
+	"wait CONTAINER:PORT[/PROTOCOL] ...":                  oneTarget,
+	"explain CONTAINER:PORT[/PROTOCOL] | PORT[/PROTOCOL]": oneTarget,
+	"explain --from":                                      containerList,
+	"--burst-limit":                                       neither,
+	"--close-grace":                                       neither,
+	"--listen":                                            neither,
+	"--metrics-max-series":                                neither,
+	"--server":                                            neither,
+	"--udp-clients":                                       neither,
+	"wait --exposure":                                     neither,
+	"wait --quiet":                                        neither,
 }
 
 var mentions = regexp.MustCompile(`(?i)container|\bports?\b`)
@@ -272,6 +274,17 @@ func addFlag(all map[string]*input, cmd *cobra.Command, f *pflag.Flag) {
 	if cmd.Name() == "events" && !slices.Contains(config.Names(), f.Name) {
 		all[name] = &input{description: description, choose: func(_ *testing.T, value string) ([]model.Listener, error) {
 			return chooseEvents("--" + f.Name + "=" + value)
+		}}
+		return
+	}
+	if name == "explain --from" {
+		all[name] = &input{description: description, choose: func(_ *testing.T, value string) ([]model.Listener, error) {
+			q, err := parseQuestion([]string{"web:80"}, value)
+			if err != nil {
+				return nil, err
+			}
+			selection, err := model.ParseSelection(q.From)
+			return chosen(model.Filter{Containers: selection}), err
 		}}
 		return
 	}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"portwatcher/internal/model"
 )
 
@@ -21,6 +23,7 @@ type listenConfig struct {
 	handover  bool
 	forkAfter time.Duration // until the children are started
 	orphan    bool          // the children outlive the parent
+	dismiss   bool          // each connection is closed at once
 }
 
 func parseListen(args []string) (*listenConfig, error) {
@@ -32,6 +35,8 @@ func parseListen(args []string) (*listenConfig, error) {
 	set.BoolVar(&c.options.v6only, "v6only", false, "IPv6 sockets take no IPv4 traffic")
 	set.BoolVar(&c.options.mptcp, "mptcp", true, "open TCP ports as MPTCP where the kernel can, as Go does")
 	set.BoolVar(&c.options.unbound, "listen-without-bind", false, "TCP: do not bind; the kernel chooses the port, which must be given as 0")
+	backlog := set.number("backlog", 0, 0, unix.SOMAXCONN, "TCP connections that may wait, as nothing accepts them; 0 is as many as the kernel allows")
+	set.BoolVar(&c.dismiss, "dismiss", false, "accept each TCP connection and close it at once")
 	reuseport := set.number("reuseport", 1, 1, 1000, "sockets of each port, by SO_REUSEPORT")
 	leave := set.span("leave-after", 0, "close one socket of each SO_REUSEPORT group after this time; 0 is never")
 	children := set.number("children", 0, 0, 1000, "child processes that inherit the sockets")
@@ -44,7 +49,7 @@ func parseListen(args []string) (*listenConfig, error) {
 	}
 	c.forkAfter = *forkAfter
 	c.hold, c.reuseport, c.leave, c.children, c.uid = *hold, *reuseport, *leave, *children, *uid
-	c.options.reuseport = c.reuseport > 1
+	c.options.reuseport, c.options.backlog = c.reuseport > 1, *backlog
 	if c.uid >= 0 && c.children == 0 {
 		c.children = 1
 	}
@@ -111,6 +116,11 @@ func runListen(ctx context.Context, args []string, facts *recorder) (err error) 
 			if err != nil {
 				return err
 			}
+		}
+	}
+	if c.dismiss {
+		for _, s := range held {
+			go s.dismiss()
 		}
 	}
 	if c.children > 0 && pause(ctx, c.forkAfter) {

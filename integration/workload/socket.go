@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -19,6 +20,7 @@ type options struct {
 	mptcp     bool // TCP is tried as MPTCP first, as Go's net.Listen does
 	reuseport bool
 	unbound   bool // TCP: listen without bind, the kernel chooses the port
+	backlog   int  // TCP: connections that may wait; 0 is as many as the kernel allows
 }
 
 // A socket is one open port. The owner closes it once, through close.
@@ -98,7 +100,7 @@ func start(fd int, at netip.AddrPort, o options) (truth.Fact, error) {
 	}
 	if o.protocol == model.TCP {
 		f.Time = time.Now()
-		if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
+		if err := unix.Listen(fd, cmp.Or(o.backlog, unix.SOMAXCONN)); err != nil {
 			return f, fmt.Errorf("listen on tcp %s: %w", at, err)
 		}
 		f.After = time.Now()
@@ -125,6 +127,16 @@ func (s *socket) close() (truth.Fact, error) {
 		return f, fmt.Errorf("close %s %s port %d: %w", f.Protocol, f.Address, f.Port, err)
 	}
 	return f, nil
+}
+
+// dismiss closes each connection of a TCP socket at once, until the socket is closed.
+func (s *socket) dismiss() {
+	for {
+		connection, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC)
+		if err != nil || unix.Close(connection) != nil {
+			return
+		}
+	}
 }
 
 // openAndRecord is open with the fact written.

@@ -80,9 +80,15 @@ func addresses(networks map[string]*network.EndpointSettings) ([]netip.Addr, err
 	return slices.Compact(found), errors.Join(failed...)
 }
 
-// publishedPorts returns the TCP and UDP ports that host ports forward to,
-// sorted. A binding to the empty address is one to the IPv4 wildcard.
+// publishedPorts returns the TCP and UDP ports that host ports forward to, sorted.
 func publishedPorts(ports nat.PortMap) ([]model.PublishedPort, error) {
+	found, err := requestedPorts(ports)
+	return slices.DeleteFunc(found, func(p model.PublishedPort) bool { return p.Host.Port() == 0 }), err
+}
+
+// requestedPorts returns the TCP and UDP ports with their bindings, sorted. A binding to the
+// empty address is one to the IPv4 wildcard; one to port 0 is not bound yet.
+func requestedPorts(ports nat.PortMap) ([]model.PublishedPort, error) {
 	var found []model.PublishedPort
 	var failed []error
 	for name, bindings := range ports {
@@ -99,9 +105,7 @@ func publishedPorts(ports nat.PortMap) ([]model.PublishedPort, error) {
 				failed = append(failed, fmt.Errorf("published port %s: %w", name, err))
 				continue
 			}
-			if host.Port() != 0 {
-				found = append(found, model.PublishedPort{Protocol: inside[0].Protocol, Port: inside[0].Port, Host: host})
-			}
+			found = append(found, model.PublishedPort{Protocol: inside[0].Protocol, Port: inside[0].Port, Host: host})
 		}
 	}
 	slices.SortFunc(found, func(a, b model.PublishedPort) int {

@@ -14,6 +14,7 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/go-connections/nat"
 	"github.com/sirupsen/logrus"
@@ -161,6 +162,10 @@ func (f *fakeEngine) ContainerList(ctx context.Context, _ container.ListOptions)
 		return nil, err
 	}
 	return list, ctx.Err()
+}
+
+func (f *fakeEngine) NetworkInspect(_ context.Context, id string, _ network.InspectOptions) (network.Inspect, error) {
+	return network.Inspect{Name: id, Driver: "bridge", Internal: id == "inner"}, nil
 }
 
 func (f *fakeEngine) ContainerInspect(ctx context.Context, id string) (container.InspectResponse, error) {

@@ -53,7 +53,7 @@ func ParseTarget(text string) (Target, error) {
 }
 
 func targetError(text, allowed string) error {
-	return fmt.Errorf("port to wait for %q: %s", text, allowed)
+	return fmt.Errorf("port %q: %s", text, allowed)
 }
 
 // String returns the form that [ParseTarget] reads.

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"portwatcher/internal/config"
+	"portwatcher/internal/explain"
+	"portwatcher/internal/journal"
+	"portwatcher/internal/model"
+	"portwatcher/internal/output"
+	"portwatcher/internal/wait"
+)
+
+func explainCommand() *cobra.Command {
+	var cmd *cobra.Command
+	var from string
+	cmd = settingsCommand("explain CONTAINER:PORT[/PROTOCOL] | PORT[/PROTOCOL]", "Find out why a port cannot be reached", []string{
+		config.Format, config.State, config.DockerHost, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
+	}, func(ctx context.Context, s *config.Settings) error {
+		return explainPort(ctx, s, cmd.Flags().Args(), from)
+	})
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.Long = `Follows the way from the process to the outside, and stops at the first link that
+is broken: does a process listen, on which address, does it answer, on which
+networks is the container, is the port published, does the engine forward it. It
+connects by TCP and sends nothing; UDP is judged by what listens.
+
+PORT alone is a port of the host. CONTAINER has the form of MONITOR_CONTAINERS, and
+has to fit one container. What was open before comes from the journal, where there
+is one.
+
+The exit status is 0 where the port can be reached, 1 where not, 2 for wrong usage.`
+	cmd.Example = `  portwatcher explain web:80
+  portwatcher explain 8080
+  portwatcher explain db:5432 --from web`
+	cmd.Flags().StringVar(&from, "from", "", "the container that wants to reach the port; empty is another machine")
+	return cmd
+}
+
+func explainPort(ctx context.Context, s *config.Settings, arguments []string, from string) (err error) {
+	question, err := parseQuestion(arguments, from)
+	if err != nil {
+		return err
+	}
+	s.LogLevel = logrus.ErrorLevel
+	log, docker, err := prepareList(s)
+	if err != nil {
+		return err
+	}
+	defer closeWith(&err, docker)
+	facts, err := explain.Gather(ctx, question, explain.Sources{
+		Engine: docker, ProcRoot: s.ProcRoot,
+		Open: func(ctx context.Context) ([]model.Open, []model.ContainerState, error) {
+			c := newCapture(s, log, docker, nil)
+			open, err := c.List(ctx)
+			return open, c.Containers(), err
+		},
+		Last: func(ctx context.Context, c *model.ContainerRef, p model.Protocol, port uint16) (*model.Event, error) {
+			return lastClosed(ctx, s, c, p, port)
+		},
+	})
+	if ambiguous, ok := errors.AsType[*explain.AmbiguousError](err); ok {
+		return usageError{ambiguous}
+	}
+	if err != nil {
+		return err
+	}
+	e := explain.Explain(facts)
+	if err := printExplanation(e, s); err != nil {
+		return err
+	}
+	if !e.Reachable {
+		return fmt.Errorf("%s cannot be reached: %s", e.Target, e.Diagnosis)
+	}
+	return nil
+}
+
+func printExplanation(e *explain.Explanation, s *config.Settings) error {
+	text := e.String()
+	if s.Format == string(output.JSON) {
+		line, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		text = string(line) + "\n"
+	}
+	if _, err := os.Stdout.WriteString(text); err != nil {
+		return fmt.Errorf("write the explanation: %w", err)
+	}
+	return nil
+}
+
+// parseQuestion reads the port to explain.
+func parseQuestion(arguments []string, from string) (q explain.Question, err error) {
+	const allowed = "allowed is one port: CONTAINER:PORT[/PROTOCOL], or PORT[/PROTOCOL] of the host, such as web:80 or 8080"
+	if len(arguments) != 1 {
+		return q, usageError{fmt.Errorf("%d ports to explain: %s", len(arguments), allowed)}
+	}
+	text := arguments[0]
+	ofHost := !strings.Contains(text, ":")
+	if ofHost {
+		text = "host:" + text
+	}
+	target, err := wait.ParseTarget(text)
+	switch {
+	case err != nil && ofHost:
+		return q, usageError{fmt.Errorf("port to explain %q: %s", arguments[0], allowed)}
+	case err != nil:
+		return q, usageError{fmt.Errorf("port to explain: %w", err)}
+	}
+	if _, err := model.ParseSelection(from); err != nil {
+		return q, flagError("from", from, "%w", err)
+	}
+	q = explain.Question{Container: target.Container, Port: target.Port, Protocol: target.Protocol, From: from}
+	if ofHost {
+		q.Container = ""
+	}
+	if q.Protocol == 0 {
+		q.Protocol = model.TCP
+	}
+	return q, nil
+}
+
+// lastClosed returns the latest closing of a port of a container; nil where there is no
+// journal, or none in it.
+func lastClosed(ctx context.Context, s *config.Settings, c *model.ContainerRef, protocol model.Protocol, port uint16) (last *model.Event, err error) {
+	if _, err := os.Stat(s.State); s.State == config.StateMemory || err != nil {
+		return nil, nil
+	}
+	selection, err := model.ParseSelection(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	query := journal.Query{Limit: 1, Filter: model.Filter{
+		Containers: selection, Ports: model.OnePort(protocol, port), Types: []model.Type{model.Closed},
+	}}
+	err = readJournal(s, func(reader *journal.Reader) error {
+		for e, err := range reader.Events(ctx, query) {
+			if err != nil {
+				return err
+			}
+			last = e
+		}
+		return nil
+	})
+	return last, err
+}

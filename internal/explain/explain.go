@@ -1,0 +1,164 @@
+// Package explain finds out why a port cannot be reached: it follows the way from the
+// process to the outside, and stops at the first link that is broken.
+//
+// [Gather] asks the engine and the kernel, and connects; [Explain] draws the conclusion
+// from the facts, and is pure.
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"portwatcher/internal/engine"
+	"portwatcher/internal/model"
+)
+
+// Question is the port to explain. Without Container it is a port of the host.
+type Question struct {
+	// Container is in the grammar of [model.ParseSelection].
+	Container string
+	Port      uint16
+	Protocol  model.Protocol
+	// From is the container that wants to reach the port, in the same grammar; empty is
+	// another machine.
+	From string
+}
+
+// String returns the question as the command line takes it.
+func (q Question) String() string {
+	port := fmt.Sprintf("%d/%s", q.Port, q.Protocol)
+	if q.Container == "" {
+		return port
+	}
+	return q.Container + ":" + port
+}
+
+// Facts are what was found. What is nil or empty was not found, or not looked for.
+type Facts struct {
+	Question
+	// Subject is the container; nil where none fits. Near are the names of others.
+	Subject *engine.Description
+	Near    []string
+	// Owner is the container whose network namespace the subject shares; empty where it has
+	// its own. The subject's networks and ports are the owner's then, which are none where
+	// the owner has ended.
+	Owner string
+	// Inside is the port in the container. It differs from that of the question where
+	// this is one of the host.
+	Inside uint16
+	// Open is what is open in the container's network namespace, of any container there.
+	Open []model.Open
+	// Last is the latest closing of the port; nil where the journal has none.
+	Last *model.Event
+	// Queued is the number of connections that wait in the accept queue.
+	Queued uint64
+	// Own are tries from the container's own namespace, FromHost from the host's to the
+	// container's addresses, FromOther from the container From, and Published from the
+	// host's to the published addresses.
+	Own, FromHost, FromOther, Published []Try
+	// Other is the container From.
+	Other *engine.Description
+	// HostListeners are the processes of the host's namespace that listen on the port of
+	// the question, each as "docker-proxy (pid 12) on 0.0.0.0".
+	HostListeners []HostListener
+}
+
+// HostListener is a listener of the host's namespace.
+type HostListener struct {
+	Address   netip.Addr
+	Processes []model.Process
+}
+
+// Result is how a try to connect ended.
+type Result string
+
+const (
+	// Accepted: the connection was established, and stays.
+	Accepted Result = "accepted"
+	// Refused: nothing listens there, or a firewall rejects.
+	Refused Result = "refused"
+	// NoAnswer: no packet came back.
+	NoAnswer Result = "no answer"
+	// NoRoute: the namespace has no route to the address.
+	NoRoute Result = "no route"
+	// Dropped: the connection was established, and ended at once.
+	Dropped Result = "accepted and closed at once"
+)
+
+// Try is an attempt to connect.
+type Try struct {
+	To     netip.AddrPort
+	Result Result
+}
+
+// Diagnosis names the first broken link, for programs.
+type Diagnosis string
+
+// The diagnoses, in the order of the chain.
+const (
+	Reachable         Diagnosis = "reachable"
+	NoContainer       Diagnosis = "no container"
+	NotRunning        Diagnosis = "not running"
+	Paused            Diagnosis = "paused"
+	NotListening      Diagnosis = "not listening"
+	OtherPort         Diagnosis = "other port"
+	OtherProtocol     Diagnosis = "other protocol"
+	LoopbackOnly      Diagnosis = "loopback only"
+	QueueFull         Diagnosis = "accept queue full"
+	NotAnswering      Diagnosis = "not answering"
+	ClosesAtOnce      Diagnosis = "closes at once"
+	NoNetwork         Diagnosis = "no network"
+	NoCommonNetwork   Diagnosis = "no common network"
+	OtherAddress      Diagnosis = "other address"
+	Filtered          Diagnosis = "filtered"
+	NotPublished      Diagnosis = "not published"
+	InternalNetwork   Diagnosis = "internal network"
+	NotBound          Diagnosis = "not bound"
+	OtherMapping      Diagnosis = "other mapping"
+	HostLoopbackOnly  Diagnosis = "host loopback only"
+	NotForwarded      Diagnosis = "not forwarded"
+	NobodyOnHost      Diagnosis = "nobody on the host"
+	ForwardsElsewhere Diagnosis = "forwards elsewhere"
+)
+
+// Explanation is the way to a port, up to the first broken link.
+type Explanation struct {
+	Target    string              `json:"target"`
+	From      string              `json:"from,omitempty"`
+	Container *model.ContainerRef `json:"container,omitempty"`
+	Diagnosis Diagnosis           `json:"diagnosis"`
+	Reachable bool                `json:"reachable"`
+	// Links are those that were checked; the last one is broken unless the port can be
+	// reached.
+	Links []Link `json:"links"`
+	// Remedy is a sentence; empty where nothing is to be done.
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Link is one link of the way.
+type Link struct {
+	OK   bool   `json:"ok"`
+	Text string `json:"text"`
+}
+
+// String returns the explanation for people: a line for each link, and the remedy.
+func (e *Explanation) String() string {
+	var b strings.Builder
+	from := "from other machines"
+	if e.From != "" {
+		from = "from " + e.From
+	}
+	fmt.Fprintf(&b, "%s, %s\n", e.Target, from)
+	for _, link := range e.Links {
+		mark := "✗"
+		if link.OK {
+			mark = "✓"
+		}
+		fmt.Fprintf(&b, "  %s %s\n", mark, link.Text)
+	}
+	if e.Remedy != "" {
+		fmt.Fprintf(&b, "  → %s\n", e.Remedy)
+	}
+	return b.String()
+}

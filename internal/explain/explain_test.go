@@ -1,0 +1,82 @@
+package explain
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"portwatcher/internal/engine"
+	"portwatcher/internal/model"
+)
+
+// web returns the facts of a container with one network whose port 80 is open, published at
+// 8080, and answers everywhere, with changes.
+func web(changes ...func(*Facts)) *Facts {
+	address := netip.MustParseAddr("172.17.0.2")
+	ref := model.ContainerRef{ID: strings.Repeat("a", 64), Name: "web"}
+	host := netip.MustParseAddrPort("0.0.0.0:8080")
+	f := &Facts{
+		Question: Question{Container: "web", Port: 80, Protocol: model.TCP}, Inside: 80,
+		Subject: &engine.Description{
+			Listed: engine.Listed{ContainerRef: ref, State: "running"},
+			Container: &model.Container{
+				ID: ref.ID, Name: "web", NetworkMode: "bridge", Addresses: []netip.Addr{address},
+				Ports: []model.PublishedPort{{Protocol: model.TCP, Port: 80, Host: host}},
+			},
+			Requested: []model.PublishedPort{{Protocol: model.TCP, Port: 80, Host: host}},
+			Networks:  []engine.Network{{Name: "bridge", Driver: "bridge", Addresses: []netip.Addr{address}}},
+		},
+		Open: []model.Open{{Listener: model.Listener{
+			Container: &ref, Protocol: model.TCP, Address: netip.IPv4Unspecified(), Port: 80, Processes: []model.Process{{PID: 7, Name: "nginx"}},
+		}}},
+		Own: []Try{{netip.MustParseAddrPort("127.0.0.1:80"), Accepted}}, FromHost: []Try{{netip.AddrPortFrom(address, 80), Accepted}},
+		Published: []Try{{netip.MustParseAddrPort("192.0.2.1:8080"), Accepted}}, HostListeners: []HostListener{{Address: netip.IPv4Unspecified()}},
+	}
+	for _, change := range changes {
+		change(f)
+	}
+	return f
+}
+
+// TestExplain has the set-ups that are hard to make; the integration tests have the others.
+func TestExplain(t *testing.T) {
+	result := func(r Result) func(*Facts) { return func(f *Facts) { f.Published[0].Result = r } }
+	unpublished := func(f *Facts) { f.Subject.Container.Ports, f.Published = nil, nil }
+	for name, test := range map[string]struct {
+		facts *Facts
+		want  Diagnosis
+		text  string // in the last link
+	}{
+		"right":              {web(), Reachable, "192.0.2.1:8080: accepted"},
+		"not bound":          {web(unpublished), NotBound, "was to be published at 0.0.0.0:8080"},
+		"the proxy is gone":  {web(result(Refused), func(f *Facts) { f.HostListeners = nil }), NotForwarded, "does not forward"},
+		"nobody behind":      {web(result(Dropped)), ForwardsElsewhere, "closed at once"},
+		"a firewall":         {web(result(NoAnswer)), Filtered, "no answer"},
+		"a firewall rejects": {web(result(Refused)), Filtered, "refused"},
+		"macvlan": {web(unpublished, func(f *Facts) {
+			f.Subject.Requested, f.Subject.Networks[0].Driver = nil, "macvlan"
+		}), Reachable, "macvlan"},
+		"shared namespace": {web(func(f *Facts) {
+			f.Owner, f.Open[0].Container = "vpn", &model.ContainerRef{ID: "b", Name: "vpn"}
+		}), Reachable, "accepted"},
+		"its owner has ended": {web(unpublished, func(f *Facts) {
+			f.Owner, f.Subject.Container.Addresses, f.Subject.Networks = "vpn", nil, nil
+		}), NoNetwork, "container vpn, which has ended"},
+		"listened before": {web(func(f *Facts) {
+			f.Open[0].Port = 8080
+			f.Last = &model.Event{Time: time.Date(2026, 11, 28, 14, 2, 0, 0, time.UTC), Type: model.Closed, Listener: f.Open[0].Listener}
+		}), OtherPort, "nginx listened until 2026-11-28 14:02:00 UTC"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := Explain(test.facts)
+			last := e.Links[len(e.Links)-1]
+			if e.Diagnosis != test.want || !strings.Contains(last.Text, test.text) || last.OK != e.Reachable || e.Reachable != (test.want == Reachable) {
+				t.Errorf("want %q and %q:\n%s", test.want, test.text, e)
+			}
+			if e.Reachable != (e.Remedy == "") {
+				t.Errorf("the remedy is %q", e.Remedy)
+			}
+		})
+	}
+}

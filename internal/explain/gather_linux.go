@@ -1,0 +1,377 @@
+package explain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	kernel "github.com/prometheus/procfs"
+
+	"portwatcher/internal/attribute"
+	"portwatcher/internal/engine"
+	"portwatcher/internal/model"
+	"portwatcher/internal/netns"
+	"portwatcher/internal/procfs"
+	"portwatcher/internal/sockdiag"
+)
+
+// maxNear bounds the names in a message.
+const maxNear = 10
+
+// Sources are what [Gather] asks.
+type Sources struct {
+	Engine   *engine.Engine
+	ProcRoot string
+	// Open returns what is open in all running containers, and these.
+	Open func(context.Context) ([]model.Open, []model.ContainerState, error)
+	// Last returns the latest closing of a port of a container; nil where none is known.
+	Last func(context.Context, *model.ContainerRef, model.Protocol, uint16) (*model.Event, error)
+}
+
+// AmbiguousError is the error for a question that several containers fit.
+type AmbiguousError struct {
+	Text  string
+	Names []string
+}
+
+// Error implements error.
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("%q: allowed is one container, and %d fit: %s", e.Text, len(e.Names), strings.Join(e.Names, ", "))
+}
+
+// gathering collects facts.
+type gathering struct {
+	*Facts
+	sources    Sources
+	all        []engine.Listed
+	containers []model.ContainerState
+	host       *netns.Handle
+}
+
+// Gather finds the facts of a question. It connects by TCP, from the namespaces concerned,
+// and sends nothing. It takes some seconds where nobody answers. An error is an
+// [*AmbiguousError], or means that the question cannot be answered.
+func Gather(ctx context.Context, q Question, s Sources) (f *Facts, err error) {
+	g := &gathering{Facts: &Facts{Question: q, Inside: q.Port}, sources: s}
+	if g.all, err = s.Engine.All(ctx); err != nil {
+		return nil, err
+	}
+	open, containers, err := s.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g.containers = containers
+	if g.host, err = netns.Open(s.ProcRoot, procfs.FirstProcess(s.ProcRoot)); err != nil {
+		return nil, fmt.Errorf("open the host's network namespace: %w", err)
+	}
+	defer func() { err = errors.Join(err, g.host.Close()) }()
+	if err := g.find(ctx, open); err != nil {
+		return nil, err
+	}
+	if err := g.askHost(ctx); err != nil {
+		return nil, err
+	}
+	if g.Subject == nil || g.Subject.Container == nil {
+		return g.Facts, nil
+	}
+	g.keepOpen(open)
+	if g.Last, err = s.Last(ctx, &g.Subject.ContainerRef, q.Protocol, g.Inside); err != nil {
+		return nil, err
+	}
+	if q.Protocol != model.TCP || len(g.here()) == 0 {
+		return g.Facts, nil
+	}
+	return g.Facts, g.connect(ctx)
+}
+
+// find finds the container of the question, and the one that asks.
+func (g *gathering) find(ctx context.Context, open []model.Open) error {
+	subject, err := g.byName(g.Question.Container)
+	if g.Question.Container == "" {
+		subject = g.byHostPort(open)
+	}
+	if err != nil {
+		return err
+	}
+	if g.Subject, err = g.describe(ctx, subject); err != nil {
+		return err
+	}
+	if err := g.adopt(ctx); err != nil {
+		return err
+	}
+	if subject == nil {
+		for _, one := range g.all[:min(len(g.all), maxNear)] {
+			g.Near = append(g.Near, one.Name)
+		}
+	}
+	if g.From == "" {
+		return nil
+	}
+	other, err := g.byName(g.From)
+	if err != nil {
+		return err
+	}
+	if g.Other, err = g.describe(ctx, other); err != nil {
+		return err
+	}
+	if g.Other == nil || g.Other.Container == nil {
+		return fmt.Errorf("--from %q: no running container is named so", g.From)
+	}
+	return nil
+}
+
+func (g *gathering) describe(ctx context.Context, listed *engine.Listed) (*engine.Description, error) {
+	if listed == nil {
+		return nil, nil
+	}
+	d, err := g.sources.Engine.Describe(ctx, *listed)
+	return &d, err
+}
+
+// adopt gives the subject the networks and ports of the container whose network namespace it
+// shares.
+func (g *gathering) adopt(ctx context.Context) error {
+	if g.Subject == nil || g.Subject.Container == nil {
+		return nil
+	}
+	id, shares := strings.CutPrefix(g.Subject.Container.NetworkMode, "container:")
+	if !shares {
+		return nil
+	}
+	owner := &engine.Description{Container: &model.Container{}}
+	g.Owner = id[:min(len(id), 12)]
+	if i := slices.IndexFunc(g.all, func(l engine.Listed) bool { return l.ID == id }); i >= 0 {
+		var err error
+		if owner, err = g.describe(ctx, &g.all[i]); err != nil {
+			return err
+		}
+		g.Owner = owner.Name
+	}
+	shared := *g.Subject.Container
+	shared.Addresses, shared.Ports = nil, nil
+	if owner.Container != nil {
+		shared.Addresses, shared.Ports = owner.Container.Addresses, owner.Container.Ports
+	}
+	g.Subject.Container, g.Subject.Networks, g.Subject.Requested = &shared, owner.Networks, owner.Requested
+	return nil
+}
+
+// byName returns the container that text selects, the running one where others do not run;
+// nil where there is none.
+func (g *gathering) byName(text string) (*engine.Listed, error) {
+	selection, err := model.ParseSelection(text)
+	if err != nil || selection.Empty() {
+		return nil, err
+	}
+	refs := make([]*model.ContainerRef, len(g.all))
+	for i := range g.all {
+		refs[i] = &g.all[i].ContainerRef
+	}
+	var found, running []*engine.Listed
+	for i := range g.all {
+		one := &g.all[i]
+		if !selection.Matches(&one.ContainerRef, model.NamesOf(refs)) {
+			continue
+		}
+		found = append(found, one)
+		if one.State == "running" {
+			running = append(running, one)
+		}
+	}
+	if len(running) > 0 {
+		found = running
+	}
+	switch len(found) {
+	case 0:
+		return nil, nil
+	case 1:
+		return found[0], nil
+	}
+	ambiguous := &AmbiguousError{Text: text}
+	for _, one := range found {
+		ambiguous.Names = append(ambiguous.Names, one.Name)
+	}
+	return nil, ambiguous
+}
+
+// byHostPort finds the container that a port of the host belongs to, and sets Inside.
+func (g *gathering) byHostPort(open []model.Open) *engine.Listed {
+	listed := func(id string) *engine.Listed {
+		i := slices.IndexFunc(g.all, func(l engine.Listed) bool { return l.ID == id })
+		if i < 0 {
+			return nil
+		}
+		return &g.all[i]
+	}
+	for _, c := range g.containers {
+		for _, p := range c.Ports {
+			if p.Protocol == g.Protocol && p.Host.Port() == g.Port {
+				g.Inside = p.Port
+				return listed(c.ID)
+			}
+		}
+	}
+	for _, o := range open {
+		if o.Exposure == model.Host && o.Protocol == g.Protocol && o.Port == g.Port && o.Container != nil {
+			return listed(o.Container.ID)
+		}
+	}
+	return nil
+}
+
+// keepOpen keeps what is open in the namespace of the subject.
+func (g *gathering) keepOpen(open []model.Open) {
+	namespaces := map[string]model.Namespace{}
+	for _, c := range g.containers {
+		namespaces[c.ID] = c.Namespace
+	}
+	own := namespaces[g.Subject.ID]
+	for _, o := range open {
+		if o.Container != nil && namespaces[o.Container.ID] == own && (o.Container.ID == g.Subject.ID || !g.onHost()) {
+			g.Open = append(g.Open, o)
+		}
+	}
+}
+
+// askHost finds who listens on the ports of the host that are concerned.
+func (g *gathering) askHost(ctx context.Context) error {
+	conn, err := sockdiag.Dial(g.host.FD(), sockdiag.Options{})
+	if err != nil {
+		return err
+	}
+	sockets, err := conn.Dump(nil)
+	if err := errors.Join(err, conn.Close()); err != nil {
+		return fmt.Errorf("list the host's sockets: %w", err)
+	}
+	var inodes []uint32
+	sockets = slices.DeleteFunc(sockets, func(s model.Socket) bool { return s.Protocol != g.Protocol || !g.onHostPort(s.Port) })
+	for i := range sockets {
+		inodes = append(inodes, sockets[i].Inode)
+	}
+	holders, err := attribute.NewFinder(g.sources.ProcRoot).Find(inodes)
+	if err != nil {
+		return err
+	}
+	for i := range sockets {
+		g.HostListeners = append(g.HostListeners, HostListener{sockets[i].Address, holders.ByInode[sockets[i].Inode]})
+	}
+	if g.Subject != nil || g.Protocol != model.TCP {
+		return nil
+	}
+	var to []netip.AddrPort
+	addresses, err := g.hostAddresses()
+	if err != nil {
+		return err
+	}
+	for _, l := range g.HostListeners {
+		to = append(to, netip.AddrPortFrom(wildcard(l.Address, addresses), g.Port))
+	}
+	g.Published, err = try(ctx, g.host, to)
+	return err
+}
+
+// onHostPort reports whether a port of the host is concerned.
+func (g *gathering) onHostPort(port uint16) bool {
+	if g.Question.Container == "" {
+		return port == g.Port
+	}
+	if g.Subject == nil || g.Subject.Container == nil {
+		return false
+	}
+	return slices.ContainsFunc(g.ports(g.Subject.Container.Ports), func(p model.PublishedPort) bool { return p.Host.Port() == port })
+}
+
+// hostAddresses returns the addresses of the host, without those of loopback and of links.
+func (g *gathering) hostAddresses() (found []netip.Addr, err error) {
+	var all []net.Addr
+	err = g.host.Do(func() (err error) { all, err = net.InterfaceAddrs(); return err })
+	for _, one := range all {
+		prefix, err := netip.ParsePrefix(one.String())
+		if err != nil || prefix.Addr().IsLoopback() || prefix.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		found = append(found, prefix.Addr().Unmap())
+	}
+	return found, err
+}
+
+// connect connects to the port by all ways.
+func (g *gathering) connect(ctx context.Context) error {
+	own, err := netns.Open(g.sources.ProcRoot, g.Subject.Container.PID)
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	var inside, outside, published []netip.AddrPort
+	for _, o := range g.here() {
+		inside = append(inside, netip.AddrPortFrom(wildcard(o.Address, nil), g.Inside))
+	}
+	for _, a := range g.Subject.Container.Addresses {
+		outside = append(outside, netip.AddrPortFrom(a, g.Inside))
+	}
+	addresses, err := g.hostAddresses()
+	if err != nil {
+		return err
+	}
+	for _, p := range g.ports(g.Subject.Container.Ports) {
+		published = append(published, netip.AddrPortFrom(wildcard(p.Host.Addr(), addresses), p.Host.Port()))
+	}
+	if g.Own, err = try(ctx, own, inside); err != nil {
+		return err
+	}
+	if failed(g.Own) != nil {
+		g.Queued, err = queued(g.sources.ProcRoot, g.Subject.Container.PID, g.Inside)
+		return err
+	}
+	if g.Other != nil {
+		from, err := netns.Open(g.sources.ProcRoot, g.Other.Container.PID)
+		if err != nil {
+			return err
+		}
+		defer from.Close()
+		if networks := g.common(); len(networks) > 0 {
+			outside = nil
+			for _, n := range networks {
+				for _, a := range n.Addresses {
+					outside = append(outside, netip.AddrPortFrom(a, g.Inside))
+				}
+			}
+		}
+		g.FromOther, err = try(ctx, from, outside)
+		return err
+	}
+	if g.FromHost, err = try(ctx, g.host, outside); err != nil {
+		return err
+	}
+	g.Published, err = try(ctx, g.host, published)
+	return err
+}
+
+// queued returns how many connections wait in the accept queues of a port.
+func queued(procRoot string, pid int, port uint16) (sum uint64, err error) {
+	fs, err := kernel.NewFS(filepath.Join(procRoot, strconv.Itoa(pid)))
+	if err != nil {
+		return 0, err
+	}
+	for _, read := range []func() (kernel.NetTCP, error){fs.NetTCP, fs.NetTCP6} {
+		lines, err := read()
+		if err != nil {
+			continue // without IPv6 there is no such file
+		}
+		for _, line := range lines {
+			if line.St == tcpListen && line.LocalPort == uint64(port) {
+				sum += line.RxQueue
+			}
+		}
+	}
+	return sum, nil
+}
+
+// tcpListen is TCP_LISTEN of include/net/tcp_states.h.
+const tcpListen = 10
