@@ -11,6 +11,7 @@ import (
 
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
+	"portwatcher/internal/freelist"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
 	"portwatcher/internal/procfs"
@@ -34,6 +35,10 @@ const (
 	// drainTime is how long a scan waits for notifications at most.
 	drainTime = 5 * time.Second
 )
+
+// batches is the memory of those watchers that receive at the moment: most namespaces have
+// nothing to receive.
+var batches = freelist.New[[closesLength]sockdiag.Destroyed](4)
 
 // receiver receives the destroy notifications of a namespace. It belongs to a watcher's
 // goroutine, and outlives a session, so that no close is missed between two sessions. What
@@ -85,9 +90,6 @@ func (w *Watcher) startReceiver(handle *netns.Handle, pid int, settings *Setting
 	}
 	r.waiting.Go(r.wait)
 	w.receiver = r
-	if w.batch == nil {
-		w.batch = make([]sockdiag.Destroyed, closesLength)
-	}
 }
 
 // wait signals ready when a notification can be read, and again after each resume.
@@ -134,9 +136,11 @@ func (w *Watcher) reportHostTransients() {
 // error ends the session.
 func (w *Watcher) receive() error {
 	r := w.receiver
+	batch := batches.Take()
+	defer batches.Give(batch)
 	for began := clock.Now(); clock.Since(began) < maxCatchUp; {
-		n, err := r.listener.ReceiveWaiting(w.batch)
-		w.sendCloses(w.batch[:n], err)
+		n, err := r.listener.ReceiveWaiting(batch[:])
+		w.sendCloses(batch[:n], err)
 		switch {
 		case err != nil && isMalformed(err):
 			w.env.Logger.WithError(err).Warn("A destroy notification cannot be decoded; portwatcher scans the namespace instead.")

@@ -11,7 +11,6 @@ import (
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
-	"portwatcher/internal/sockdiag"
 )
 
 const (
@@ -61,10 +60,9 @@ type Watcher struct {
 	session  *session
 	receiver *receiver // outlives a session
 	busyness busy
-	sockets  []model.Socket // reused, as question, closes, batch and fresh
+	sockets  []model.Socket // reused, as question, closes and fresh
 	question Scan
 	closes   Closes
-	batch    []sockdiag.Destroyed
 	fresh    Fresh
 
 	second, connect       *time.Timer
