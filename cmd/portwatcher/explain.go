@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"strings"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
+	"portwatcher/internal/engine"
 	"portwatcher/internal/explain"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/model"
@@ -46,7 +49,10 @@ The exit status is 0 where the port can be reached, 1 where not, 2 for wrong usa
 }
 
 func explainPort(ctx context.Context, s *config.Settings, arguments []string, from string) (err error) {
-	question, err := parseQuestion(arguments, from)
+	if len(arguments) != 1 {
+		return usageError{fmt.Errorf("%d ports to explain: %s", len(arguments), allowedQuestion)}
+	}
+	question, err := parseQuestion(arguments[0], from)
 	if err != nil {
 		return err
 	}
@@ -56,24 +62,10 @@ func explainPort(ctx context.Context, s *config.Settings, arguments []string, fr
 		return err
 	}
 	defer closeWith(&err, docker)
-	facts, err := explain.Gather(ctx, question, explain.Sources{
-		Engine: docker, ProcRoot: s.ProcRoot,
-		Open: func(ctx context.Context) ([]model.Open, []model.ContainerState, error) {
-			c := newCapture(s, log, docker, nil)
-			open, err := c.List(ctx)
-			return open, c.Containers(), err
-		},
-		Last: func(ctx context.Context, c *model.ContainerRef, p model.Protocol, port uint16) (*model.Event, error) {
-			return lastClosed(ctx, s, c, p, port)
-		},
-	})
-	if ambiguous, ok := errors.AsType[*explain.AmbiguousError](err); ok {
-		return usageError{ambiguous}
-	}
+	e, err := explained(ctx, question, explainSources(s, log, docker, recorded(s)))
 	if err != nil {
 		return err
 	}
-	e := explain.Explain(facts)
 	if err := printExplanation(e, s); err != nil {
 		return err
 	}
@@ -81,6 +73,74 @@ func explainPort(ctx context.Context, s *config.Settings, arguments []string, fr
 		return fmt.Errorf("%s cannot be reached: %s", e.Target, e.Diagnosis)
 	}
 	return nil
+}
+
+// explained answers a question. One that several containers fit is an error of usage.
+func explained(ctx context.Context, q explain.Question, sources explain.Sources) (*explain.Explanation, error) {
+	facts, err := explain.Gather(ctx, q, sources)
+	switch ambiguous, ok := errors.AsType[*explain.AmbiguousError](err); {
+	case ok && ambiguous.Text == q.From:
+		return nil, flagError("from", q.From, "%w", ambiguous)
+	case ok:
+		return nil, usageError{ambiguous}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return explain.Explain(facts), nil
+}
+
+// explainSources returns what an explanation asks: one scan of all containers, whatever is
+// monitored, and the events of a journal.
+func explainSources(s *config.Settings, log logrus.FieldLogger, docker *engine.Engine, events func(context.Context, journal.Query) iter.Seq2[*model.Event, error]) explain.Sources {
+	return explain.Sources{
+		Engine: docker, ProcRoot: s.ProcRoot,
+		Open: func(ctx context.Context) ([]model.Open, []model.ContainerState, error) {
+			c := newCapture(s, log, docker, func(o *capture.Options) {
+				o.Tuning.Selection, o.Tuning.Enabled, o.Tuning.Reported = model.Selection{}, nil, nil
+			})
+			open, err := c.List(ctx)
+			return open, c.Containers(), err
+		},
+		Last: func(ctx context.Context, c *model.ContainerRef, protocol model.Protocol, port uint16) (last *model.Event, err error) {
+			selection, err := model.ParseSelection(c.Name)
+			if err != nil {
+				return nil, err
+			}
+			query := journal.Query{Limit: 1, Filter: model.Filter{
+				Containers: selection, Ports: model.OnePort(protocol, port), Types: []model.Type{model.Closed},
+			}}
+			for e, err := range events(ctx, query) {
+				if err != nil {
+					return nil, err
+				}
+				last = e
+			}
+			return last, nil
+		},
+	}
+}
+
+// recorded returns the events of the journal of the settings; none where there is none.
+func recorded(s *config.Settings) func(context.Context, journal.Query) iter.Seq2[*model.Event, error] {
+	return func(ctx context.Context, q journal.Query) iter.Seq2[*model.Event, error] {
+		return func(yield func(*model.Event, error) bool) {
+			if _, err := os.Stat(s.State); s.State == config.StateMemory || err != nil {
+				return
+			}
+			err := readJournal(s, func(reader *journal.Reader) error {
+				for e, err := range reader.Events(ctx, q) {
+					if err != nil || !yield(e, nil) {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				yield(nil, err)
+			}
+		}
+	}
 }
 
 func printExplanation(e *explain.Explanation, s *config.Settings) error {
@@ -98,21 +158,19 @@ func printExplanation(e *explain.Explanation, s *config.Settings) error {
 	return nil
 }
 
-// parseQuestion reads the port to explain.
-func parseQuestion(arguments []string, from string) (q explain.Question, err error) {
-	const allowed = "allowed is one port: CONTAINER:PORT[/PROTOCOL], or PORT[/PROTOCOL] of the host, such as web:80 or 8080"
-	if len(arguments) != 1 {
-		return q, usageError{fmt.Errorf("%d ports to explain: %s", len(arguments), allowed)}
-	}
-	text := arguments[0]
+const allowedQuestion = "allowed is one port: CONTAINER:PORT[/PROTOCOL], or PORT[/PROTOCOL] of the host, such as web:80 or 8080"
+
+// parseQuestion reads the port to explain, and the container that wants to reach it.
+func parseQuestion(text, from string) (q explain.Question, err error) {
 	ofHost := !strings.Contains(text, ":")
+	full := text
 	if ofHost {
-		text = "host:" + text
+		full = "host:" + text
 	}
-	target, err := wait.ParseTarget(text)
+	target, err := wait.ParseTarget(full)
 	switch {
 	case err != nil && ofHost:
-		return q, usageError{fmt.Errorf("port to explain %q: %s", arguments[0], allowed)}
+		return q, usageError{fmt.Errorf("port to explain %q: %s", text, allowedQuestion)}
 	case err != nil:
 		return q, usageError{fmt.Errorf("port to explain: %w", err)}
 	}
@@ -127,29 +185,4 @@ func parseQuestion(arguments []string, from string) (q explain.Question, err err
 		q.Protocol = model.TCP
 	}
 	return q, nil
-}
-
-// lastClosed returns the latest closing of a port of a container; nil where there is no
-// journal, or none in it.
-func lastClosed(ctx context.Context, s *config.Settings, c *model.ContainerRef, protocol model.Protocol, port uint16) (last *model.Event, err error) {
-	if _, err := os.Stat(s.State); s.State == config.StateMemory || err != nil {
-		return nil, nil
-	}
-	selection, err := model.ParseSelection(c.Name)
-	if err != nil {
-		return nil, err
-	}
-	query := journal.Query{Limit: 1, Filter: model.Filter{
-		Containers: selection, Ports: model.OnePort(protocol, port), Types: []model.Type{model.Closed},
-	}}
-	err = readJournal(s, func(reader *journal.Reader) error {
-		for e, err := range reader.Events(ctx, query) {
-			if err != nil {
-				return err
-			}
-			last = e
-		}
-		return nil
-	})
-	return last, err
 }

@@ -57,6 +57,9 @@ var kinds = map[string]kind{
 	"wait CONTAINER:PORT[/PROTOCOL] ...":                  oneTarget,
 	"explain CONTAINER:PORT[/PROTOCOL] | PORT[/PROTOCOL]": oneTarget,
 	"explain --from":                                      containerList,
+	"/api/v1/explain ?target":                             oneTarget,
+	"/api/v1/explain ?from":                               containerList,
+	"--explain":                                           neither,
 	"--burst-limit":                                       neither,
 	"--close-grace":                                       neither,
 	"--listen":                                            neither,
@@ -279,7 +282,7 @@ func addFlag(all map[string]*input, cmd *cobra.Command, f *pflag.Flag) {
 	}
 	if name == "explain --from" {
 		all[name] = &input{description: description, choose: func(_ *testing.T, value string) ([]model.Listener, error) {
-			q, err := parseQuestion([]string{"web:80"}, value)
+			q, err := parseQuestion("web:80", value)
 			if err != nil {
 				return nil, err
 			}
@@ -427,7 +430,11 @@ func parameters(t *testing.T) map[string]*input {
 				all[path+" ?"+p.Name] = &input{
 					description: p.Name + ": " + p.Description, withoutLabels: path == api.PathEvents,
 					choose: func(t *testing.T, value string) ([]model.Listener, error) {
-						return get(t, address+path+"?"+url.Values{p.Name: {value}}.Encode())
+						query := url.Values{p.Name: {value}}
+						if path == api.PathExplain {
+							query = map[string]url.Values{"target": {"target": {value + ":80"}}, "from": {"target": {"asked:1"}, "from": {value}}}[p.Name]
+						}
+						return get(t, address+path+"?"+query.Encode())
 					},
 				}
 			}
@@ -473,6 +480,25 @@ func get(t *testing.T, address string) ([]model.Listener, error) {
 	return selected, nil
 }
 
+// explainWorld answers with what is open in the container of a question, or in the one that
+// asks.
+func explainWorld(_ context.Context, target, from string) (any, error) {
+	q, err := parseQuestion(target, from)
+	if err != nil {
+		return nil, &server.InputError{Parameter: "target", Value: target, Err: err}
+	}
+	containers := q.Container
+	if target == "asked:1" {
+		containers = from
+	}
+	selection, err := model.ParseSelection(containers)
+	if err != nil {
+		return nil, err
+	}
+	matcher := (&model.Filter{Containers: selection}).Matcher(model.NamesIn(world))
+	return map[string]any{"ports": slices.DeleteFunc(slices.Clone(world), func(o model.Open) bool { return !matcher.Listener(&o.Listener) })}, nil
+}
+
 // serveWorld serves the API with the world as what is open and as what has opened.
 func serveWorld(t *testing.T) (address string) {
 	t.Helper()
@@ -481,7 +507,9 @@ func serveWorld(t *testing.T) (address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	web, err := server.New(server.Options{Listen: "127.0.0.1:0", Capture: everywhere{}, History: server.FromJournal(record), Logger: log, Version: "1"})
+	web, err := server.New(server.Options{
+		Listen: "127.0.0.1:0", Capture: everywhere{}, History: server.FromJournal(record), Logger: log, Version: "1", Explain: explainWorld,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func runCommand() *cobra.Command {
 	return loaderCommand("run", "Watch until stopped, print events and record them", []string{
 		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.BurstScans, config.BurstDelay,
 		config.CloseGrace, config.UDPClients, config.BurstLimit, config.ReceiveBuffers, config.Format, config.State, config.Retain, config.RetainSize,
-		config.Listen, config.TokenFile, config.TLSCert, config.TLSKey, config.AllowedHosts, config.MetricsMaxSeries,
+		config.Listen, config.TokenFile, config.TLSCert, config.TLSKey, config.AllowedHosts, config.MetricsMaxSeries, config.Explain,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.HealthSocket,
 		config.ConfigFile,
 	}, run)
@@ -56,7 +56,7 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 	}
 	defer closeWith(&err, m.record)
 	m.capture = newCapture(s, log, docker, m.wire)
-	if m.web, err = newServer(s, log, m.capture, m.record, m.measures); err != nil {
+	if m.web, err = newServer(s, log, docker, m.capture, m.record, m.measures); err != nil {
 		return err
 	}
 	if err = m.run(ctx, loader, hangup); err == nil {

@@ -39,6 +39,7 @@ var samples = map[string]struct{ file, short, long, flag string }{
 	TLSKey:            {"/t2", "", "/t4", "/t5"},
 	AllowedHosts:      {"[a, b.c]", "", "d", "e.f"},
 	MetricsMaxSeries:  {"2", "", "4", "5"},
+	Explain:           {"off", "", "on", "off"},
 }
 
 // Each setting takes its default, the file, the short variable, the long one

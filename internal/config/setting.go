@@ -42,6 +42,7 @@ const (
 	TLSKey            = "tls-key"
 	AllowedHosts      = "allowed-hosts"
 	MetricsMaxSeries  = "metrics-max-series"
+	Explain           = "explain"
 )
 
 // usages are the help texts of the settings.
@@ -75,6 +76,7 @@ var usages = map[string]string{
 	TLSCert:          "file with the certificate to serve HTTPS, in PEM; needs tls-key; read again when it changes",
 	TLSKey:           "file with the certificate's private key, in PEM",
 	AllowedHosts:     "host names that requests without a token may use, besides addresses, names without a dot and this host's name",
+	Explain:          "whether the API and the page may explain why a port cannot be reached, for which portwatcher connects to it: on or off",
 	MetricsMaxSeries: "most series of a metric that has one for each port, 1 to 1000000",
 }
 

@@ -278,12 +278,23 @@ func quietLogger() (*logrus.Logger, *logtest.Hook) {
 	return logger, hook
 }
 
+// fakeExplain knows one answer.
+func fakeExplain(_ context.Context, target, from string) (any, error) {
+	switch target {
+	case "web:80":
+		return map[string]string{"target": target, "from": from}, nil
+	case "busy:80":
+		return nil, fmt.Errorf("%w: one a second", ErrTooMany)
+	}
+	return nil, &InputError{Parameter: "target", Value: target, Err: errors.New("allowed is web:80")}
+}
+
 // start serves with options and limits that change may alter.
 func start(t testing.TB, change func(*Options, *limits)) *running {
 	t.Helper()
 	logger, hook := quietLogger()
 	run := &running{capture: realisticCapture(), history: newFakeHistory(), logs: hook}
-	o := Options{Listen: "127.0.0.1:0", Capture: run.capture, History: run.history, Logger: logger, Version: "1.2.3",
+	o := Options{Listen: "127.0.0.1:0", Capture: run.capture, History: run.history, Logger: logger, Version: "1.2.3", Explain: fakeExplain,
 		Metrics: metrics.New(metrics.Options{MaxSeries: 5000, Version: "1.2.3", Commit: "abc", Logger: logger})}
 	l := defaultLimits
 	if change != nil {

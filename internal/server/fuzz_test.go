@@ -17,7 +17,7 @@ func FuzzParameters(f *testing.F) {
 	logger, _ := quietLogger()
 	capture, history := realisticCapture(), newFakeHistory()
 	history.record(event(model.Opened, capture.open[0]), gap(), event(model.Closed, capture.open[0]))
-	s, err := newServer(Options{Listen: "127.0.0.1:0", Capture: capture, History: history, Logger: logger}, defaultLimits)
+	s, err := newServer(Options{Listen: "127.0.0.1:0", Capture: capture, History: history, Logger: logger, Explain: fakeExplain}, defaultLimits)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func FuzzParameters(f *testing.F) {
 // FuzzRawQuery sends a query that no client would.
 func FuzzRawQuery(f *testing.F) {
 	logger, _ := quietLogger()
-	s, err := newServer(Options{Listen: "127.0.0.1:0", Capture: realisticCapture(), History: newFakeHistory(), Logger: logger}, defaultLimits)
+	s, err := newServer(Options{Listen: "127.0.0.1:0", Capture: realisticCapture(), History: newFakeHistory(), Logger: logger, Explain: fakeExplain}, defaultLimits)
 	if err != nil {
 		f.Fatal(err)
 	}

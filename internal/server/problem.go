@@ -63,7 +63,7 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p *api.Problem) {
 	}
 	challenge(w, r, p)
 	header := w.Header()
-	if p.Status == http.StatusServiceUnavailable {
+	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
 		header.Set("Retry-After", strconv.Itoa(tryLater))
 	}
 	header.Set("Content-Type", api.MediaTypeProblem)

@@ -40,6 +40,7 @@ func (s *Server) apiRoutes() []route {
 		{api.PathContainers, []string{"container", "name", "project"}, s.getContainers},
 		{api.PathPorts, append([]string{"at", "wait"}, selecting...), s.getPorts},
 		{api.PathEvents, append([]string{"since", "until", "after", "before", "limit"}, eventFilters...), s.getEvents},
+		{api.PathExplain, []string{"target", "from"}, s.getExplain},
 		{PathOpenAPI, nil, s.getOpenAPI},
 	}
 }

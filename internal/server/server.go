@@ -68,6 +68,8 @@ type Options struct {
 	History History
 	// Metrics is served at /metrics; nil serves none.
 	Metrics *metrics.Metrics
+	// Explain is nil where there are no explanations.
+	Explain Explain
 	// Page serves "/" and "/assets/"; nil serves none.
 	Page    http.Handler
 	Logger  logrus.FieldLogger

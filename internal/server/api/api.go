@@ -18,6 +18,7 @@ const (
 	PathContainers = "/api/v1/containers"
 	PathPorts      = "/api/v1/ports"
 	PathEvents     = "/api/v1/events"
+	PathExplain    = "/api/v1/explain"
 )
 
 // Status is the answer of [PathStatus].

@@ -22,6 +22,7 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
+	"portwatcher/internal/explain"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/metrics"
 	"portwatcher/internal/model"
@@ -117,6 +118,12 @@ func serve(ctx context.Context, t *testing.T, state *capture, record *journal.Jo
 	s, err := server.New(server.Options{
 		Listen: "127.0.0.1:0", Capture: state, History: server.FromJournal(record), Logger: log, Version: "1.2.3",
 		Metrics: measures,
+		Explain: func(_ context.Context, target, from string) (any, error) {
+			return &explain.Explanation{
+				Target: target, From: from, Container: &model.ContainerRef{ID: strings.Repeat("a", 64), Name: "web", Image: "nginx"},
+				Diagnosis: explain.LoopbackOnly, Links: []explain.Link{{OK: true, Text: "it runs"}, {Text: "loopback only"}}, Remedy: "Listen on 0.0.0.0.",
+			}, nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +250,8 @@ func TestAnswers(t *testing.T) {
 		api.PathPorts + "?at=2999-01-01T00:00:00Z":                         404,
 		api.PathEvents + "?limit=2&type=opened,gap,closed&transient=false": 200,
 		api.PathEvents + "?after=1&since=2020-01-01T00:00:00Z&until=0s":    200,
-		"/healthz": 200, "/readyz": 200,
+		api.PathExplain + "?target=web:80":                                 200,
+		"/healthz":                                                         200, "/readyz": 200,
 	} {
 		request, response, body := ask(t, address+path)
 		if response.StatusCode != status {
