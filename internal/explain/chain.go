@@ -20,6 +20,9 @@ func Explain(f *Facts) *Explanation {
 	c := &chain{Facts: f, Explanation: Explanation{Target: f.Question.String(), From: f.From, Links: []Link{}}}
 	if f.Subject != nil {
 		c.Container = &f.Subject.ContainerRef
+		if f.Question.Container != "" {
+			c.Target = Question{Container: f.Subject.Name, Port: f.Port, Protocol: f.Protocol}.String()
+		}
 	}
 	for _, link := range []func() bool{
 		c.exists, c.runs, c.listens, c.beyondLoopback, c.answers, c.onNetwork, c.fromOther, c.published, c.beyondHost, c.forwards,

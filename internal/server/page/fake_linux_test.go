@@ -87,6 +87,7 @@ func (f *fake) start(address string) {
 	mux.HandleFunc("/api/v1/containers", f.serveContainers)
 	mux.HandleFunc("/api/v1/ports", f.servePorts)
 	mux.HandleFunc("/api/v1/events", f.serveEvents)
+	mux.HandleFunc("/api/v1/explain", f.serveExplain)
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", policy)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -223,6 +224,18 @@ func (f *fake) servePorts(w http.ResponseWriter, r *http.Request) {
 		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), cmp.Compare(a.Port, b.Port), a.Address.Compare(b.Address))
 	})
 	f.answer(w, map[string]any{"time": time.Now().UTC(), "ports": list})
+}
+
+// serveExplain knows one container.
+func (f *fake) serveExplain(w http.ResponseWriter, r *http.Request) {
+	if target := r.URL.Query().Get("target"); target != "web:80/tcp" {
+		problem(w, http.StatusForbidden, "explanations are off (--explain)")
+		return
+	}
+	f.answer(w, map[string]any{
+		"target": "web:80/tcp", "diagnosis": "loopback only", "reachable": false, "remedy": "Let the program listen on 0.0.0.0.",
+		"links": []map[string]any{{"ok": true, "text": "container web runs"}, {"ok": false, "text": "it listens on loopback only"}},
+	})
 }
 
 func (f *fake) serveEvents(w http.ResponseWriter, r *http.Request) {

@@ -54,7 +54,7 @@ class App {
     this.timeline = new Timeline({
       list: $('events'), scroll: document.querySelector('#timeline .scroll'), older: $('older'), reach: $('reach'), pause: $('pause'), rate: $('rate'),
     }, { load, changed, href: hrefs.event });
-    this.detail = new Detail($('detail'), { load, changed, hrefs, closed: () => this.#closeDetail() });
+    this.detail = new Detail($('detail'), { load, explain: (params) => this.api.get('explain', params), changed, hrefs, closed: () => this.#closeDetail() });
     this.login = new Login($('login'), (token) => this.#useToken(token));
     this.stream = new Stream(this.api, {
       prepare: async (signal) => (await this.api.get('events', { limit: 1 }, { signal })).last_id,

@@ -4,6 +4,7 @@ import { h, place } from './dom.js';
 import { mayBeOf } from './filters.js';
 import { clock, count, isLoopback } from './format.js';
 import { eventRow } from './event.js';
+import { explainer } from './explain.js';
 import { intervalsOf, intervalTable, processesOf, processTable, strip } from './intervals.js';
 import { rowTable, RowView } from './row.js';
 
@@ -21,10 +22,10 @@ export class Detail {
   #blocks = {};
   #signatures = new Map();
 
-  // load(params, signal) asks /events; closed() is called when it was closed
-  // by the person; hrefs as in PortsView, and event(container, port).
-  constructor(dialog, { load, closed, changed, hrefs }) {
-    Object.assign(this, { dialog, load, changed, hrefs });
+  // load(params, signal) asks /events, explain(params) /explain; closed() is called
+  // when it was closed by the person; hrefs as in PortsView, and event(container, port).
+  constructor(dialog, { load, explain, closed, changed, hrefs }) {
+    Object.assign(this, { dialog, load, explain, changed, hrefs });
     // cancel is Esc. The URL decides what is shown, so it is changed first.
     dialog.addEventListener('cancel', (event) => {
       event.preventDefault();
@@ -62,15 +63,16 @@ export class Detail {
     this.#ports = new Map();
     this.#signatures = new Map();
     const back = port && h('p', { class: 'back' }, 'in ', h('a', { href: this.hrefs.event({ name: container }, ''), 'data-detail': true }, container));
-    const blocks = Object.fromEntries(['state', 'facts', 'ports', 'intervals', 'processes'].map((name) => [name, h('div', { class: name })]));
+    const blocks = Object.fromEntries(['state', 'facts', 'ports', 'why', 'intervals', 'processes'].map((name) => [name, h('div', { class: name })]));
     blocks.list = h('ol', { class: 'events' , 'aria-label': 'History, newest first' });
     blocks.older = h('button', { type: 'button', on: { click: () => this.#more() } }, 'Load older events');
     blocks.reach = h('span', { role: 'status' });
+    if (port) blocks.why.append(...explainer(this.explain, `${container}:${port}`));
     this.#blocks = blocks;
     this.dialog.replaceChildren(h('div', { class: 'sheet' },
       h('div', { class: 'bar' }, h('h2', { id: 'detail-title', tabindex: '-1' }, port || container), back,
         h('button', { type: 'button', class: 'close', 'aria-label': 'Close the details', on: { click: () => this.closed() } }, '✕')),
-      blocks.state, blocks.facts, blocks.ports, blocks.intervals, blocks.processes,
+      blocks.state, blocks.facts, blocks.ports, blocks.why, blocks.intervals, blocks.processes,
       h('section', { class: 'history' }, h('h3', null, 'History'), blocks.list, h('div', { class: 'more' }, blocks.reach, blocks.older))));
   }
 
