@@ -81,6 +81,16 @@ func TestExplain(t *testing.T) {
 			c.Do(t, "stop", "--time", "1")
 			return []string{c.Name + ":80"}
 		}, explain.NotRunning, "docker start"},
+		"the host's port is taken": {func(t *testing.T) []string {
+			port := hostPort(t, server(t, publish("80"), port80...), "80")
+			name := harness.Name(t, "second")
+			harness.Default.MustDocker(t, "create", "--name", name, "--publish", port+":80", harness.WorkloadImage(t, harness.Default), "pause")
+			t.Cleanup(func() { harness.Default.MustDocker(t, "rm", "--force", name) })
+			if _, err := harness.Default.Docker("start", name); err == nil {
+				t.Fatal("both containers publish port " + port)
+			}
+			return []string{name + ":80"}
+		}, explain.HostPortTaken, "another port"},
 		"paused": {func(t *testing.T) []string {
 			c := server(t, publish("80"), port80...)
 			c.Do(t, "pause")

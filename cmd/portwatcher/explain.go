@@ -108,7 +108,7 @@ func explainSources(s *config.Settings, log logrus.FieldLogger, docker *engine.E
 				return nil, err
 			}
 			query := journal.Query{Limit: 1, Filter: model.Filter{
-				Containers: selection, Ports: model.OnePort(protocol, port), Types: []model.Type{model.Closed},
+				Containers: selection, Ports: model.OnePort(protocol, port), Types: []model.Type{model.Opened, model.Closed},
 			}}
 			for e, err := range events(ctx, query) {
 				if err != nil {

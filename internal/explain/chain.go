@@ -98,6 +98,14 @@ func (c *chain) listeners() string {
 	return strings.Join(all, ", ")
 }
 
+// holder names who holds a port of the host.
+func (c *chain) holder() string {
+	if c.Publisher != "" {
+		return "container " + c.Publisher + ", which publishes it"
+	}
+	return c.listeners()
+}
+
 func processText(p *model.Process) string { return fmt.Sprintf("%s (pid %d)", p.Name, p.PID) }
 
 func (c *chain) runs() bool {
@@ -105,6 +113,9 @@ func (c *chain) runs() bool {
 	switch {
 	case s.State == "paused":
 		return c.broken(Paused, "docker unpause "+s.Name, "container %s is paused: connections are accepted by the kernel, and nobody answers", s.Name)
+	case s.Container == nil && s.State == "created" && len(c.HostListeners) > 0:
+		return c.broken(HostPortTaken, fmt.Sprintf("Publish another port of the host, or end what holds this one; then docker start %s.", s.Name),
+			"container %s has not started: its port of the host, %s, is held by %s", s.Name, hosts(s.Requested), c.holder())
 	case s.Container == nil:
 		return c.broken(NotRunning, fmt.Sprintf("docker start %s; docker logs %s shows why it has ended.", s.Name, s.Name),
 			"container %s does not run: %s", s.Name, s.Status)
@@ -138,13 +149,16 @@ func (c *chain) listens() bool {
 			if o.Container != nil && o.Container.ID != c.Subject.ID {
 				text += ", in container " + o.Container.Name + ", which shares the network namespace"
 			}
+			if c.Last != nil && c.Last.Type == model.Opened {
+				text += ", since " + moment(c.Last)
+			}
 			c.ok("%s", text)
 		}
 		return true
 	}
 	text := "nobody listens on " + c.portText(c.Inside)
-	if c.Last != nil {
-		text += fmt.Sprintf(" (%s listened until %s)", who(c.Last), c.Last.Time.Format("2006-01-02 15:04:05 MST"))
+	if c.Last != nil && c.Last.Type == model.Closed {
+		text += fmt.Sprintf(" (%s listened until %s)", who(c.Last), moment(c.Last))
 	}
 	var others, protocols []string
 	for _, o := range c.Open {
@@ -164,6 +178,8 @@ func (c *chain) listens() bool {
 	}
 	return c.broken(NotListening, fmt.Sprintf("docker logs %s: the program may be starting, or may have failed.", c.Subject.Name), "%s; no port is open in %s", text, c.Subject.Name)
 }
+
+func moment(e *model.Event) string { return e.Time.Local().Format("2006-01-02 15:04:05 MST") }
 
 func who(e *model.Event) string {
 	if len(e.Processes) > 0 {

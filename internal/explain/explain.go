@@ -49,7 +49,7 @@ type Facts struct {
 	Inside uint16
 	// Open is what is open in the container's network namespace, of any container there.
 	Open []model.Open
-	// Last is the latest closing of the port; nil where the journal has none.
+	// Last is the latest opening or closing of the port; nil where the journal has none.
 	Last *model.Event
 	// Queued is the number of connections that wait in the accept queue.
 	Queued uint64
@@ -59,9 +59,11 @@ type Facts struct {
 	Own, FromHost, FromOther, Published []Try
 	// Other is the container From.
 	Other *engine.Description
-	// HostListeners are the processes of the host's namespace that listen on the port of
-	// the question, each as "docker-proxy (pid 12) on 0.0.0.0".
+	// HostListeners are the listeners of the host's namespace on the ports of the host that
+	// are concerned, and Publisher is the container that publishes one of these ports, if it
+	// is another.
 	HostListeners []HostListener
+	Publisher     string
 }
 
 // HostListener is a listener of the host's namespace.
@@ -100,6 +102,7 @@ const (
 	Reachable         Diagnosis = "reachable"
 	NoContainer       Diagnosis = "no container"
 	NotRunning        Diagnosis = "not running"
+	HostPortTaken     Diagnosis = "host port taken"
 	Paused            Diagnosis = "paused"
 	NotListening      Diagnosis = "not listening"
 	OtherPort         Diagnosis = "other port"

@@ -30,7 +30,8 @@ type Sources struct {
 	ProcRoot string
 	// Open returns what is open in all running containers, and these.
 	Open func(context.Context) ([]model.Open, []model.ContainerState, error)
-	// Last returns the latest closing of a port of a container; nil where none is known.
+	// Last returns the latest opening or closing of a port of a container; nil where none is
+	// known.
 	Last func(context.Context, *model.ContainerRef, model.Protocol, uint16) (*model.Event, error)
 }
 
@@ -261,6 +262,7 @@ func (g *gathering) askHost(ctx context.Context) error {
 	for i := range sockets {
 		g.HostListeners = append(g.HostListeners, HostListener{sockets[i].Address, holders.ByInode[sockets[i].Inode]})
 	}
+	g.Publisher = g.publisher()
 	if g.Subject != nil || g.Protocol != model.TCP {
 		return nil
 	}
@@ -281,10 +283,30 @@ func (g *gathering) onHostPort(port uint16) bool {
 	if g.Question.Container == "" {
 		return port == g.Port
 	}
-	if g.Subject == nil || g.Subject.Container == nil {
+	if g.Subject == nil {
 		return false
 	}
-	return slices.ContainsFunc(g.ports(g.Subject.Container.Ports), func(p model.PublishedPort) bool { return p.Host.Port() == port })
+	ports := g.ports(g.Subject.Requested)
+	if g.Subject.Container != nil {
+		ports = append(ports, g.ports(g.Subject.Container.Ports)...)
+	}
+	return slices.ContainsFunc(ports, func(p model.PublishedPort) bool { return p.Host.Port() == port })
+}
+
+// publisher returns the name of another container that publishes a port of the host that is
+// concerned; empty where there is none.
+func (g *gathering) publisher() string {
+	for _, c := range g.containers {
+		if g.Subject == nil || c.ID == g.Subject.ID {
+			continue
+		}
+		for _, p := range c.Ports {
+			if p.Protocol == g.Protocol && g.onHostPort(p.Host.Port()) {
+				return c.Name
+			}
+		}
+	}
+	return ""
 }
 
 // hostAddresses returns the addresses of the host, without those of loopback and of links.

@@ -32,8 +32,11 @@ func (c *chain) published() bool {
 		return c.ok("it is published at %s", hosts(bound))
 	}
 	if requested := c.ports(s.Requested); len(requested) > 0 {
-		return c.broken(NotBound, fmt.Sprintf("docker restart %s, or start it anew; the engine's log has the reason.", s.Name),
-			"it was to be published at %s, and the engine has not bound that port", hosts(requested))
+		text := fmt.Sprintf("it was to be published at %s, and the engine has not bound that port", hosts(requested))
+		if len(c.HostListeners) > 0 {
+			text += ": it is held by " + c.holder()
+		}
+		return c.broken(NotBound, fmt.Sprintf("docker restart %s, or start it anew; the engine's log has the reason.", s.Name), "%s", text)
 	}
 	compose := fmt.Sprintf("Publish it: -p %d:%d with docker run, or ports: [\"%d:%d\"] in Compose; containers on the same network reach it without that (--from shows it).", c.Inside, c.Inside, c.Inside, c.Inside)
 	internal := len(s.Networks) > 0 && !slices.ContainsFunc(s.Networks, func(n engineNetwork) bool { return !n.Internal })
