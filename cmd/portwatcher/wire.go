@@ -68,7 +68,8 @@ func prepareList(s *config.Settings) (*logrus.Logger, *engine.Engine, error) {
 func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, error) {
 	e, err := engine.New(engine.Options{
 		Host: s.DockerHost, Logger: log,
-		Alive: func(c *model.Container) bool { return procfs.Exists(s.ProcRoot, c.PID) },
+		Alive:    func(c *model.Container) bool { return procfs.Exists(s.ProcRoot, c.PID) },
+		Replaced: func(path string) (string, error) { return procfs.Replaced(s.ProcRoot, path) },
 	})
 	if err != nil {
 		return nil, usageError{err}

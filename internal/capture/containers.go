@@ -16,7 +16,8 @@ type member struct {
 	*model.Container
 	namespace *namespace // nil where it could not be identified
 	monitored bool
-	// unreachable is why there is no namespace.
+	// unreachable is why there is no namespace; nil where the engine does not describe the
+	// container.
 	unreachable error
 	listed      listed
 	// lastEvent is the time of its last opened, closed or changed event.
@@ -32,6 +33,10 @@ func (c *Capture) add(o *source.ContainerChange) {
 	defer c.chooseAgain(container.Name)
 	c.owners = nil
 	c.changed()
+	if o.Kind == engine.Failed { // the engine's package has reported it
+		c.publishDirectory()
+		return
+	}
 	if o.Err != nil {
 		m.unreachable = o.Err
 		switch {
@@ -53,7 +58,7 @@ func (c *Capture) add(o *source.ContainerChange) {
 	n.host = n.host || o.Host
 	n.members[container.ID] = m
 	m.namespace = n
-	n.resumed = n.resumed || c.resumes()
+	n.resumed = n.resumed || c.resumes() || len(c.resume.open[container.ID]) > 0 // the engine describes it late
 	m.monitored = c.selected(container)
 	c.reconsider(n)
 	c.restore(m)

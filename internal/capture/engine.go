@@ -17,7 +17,7 @@ var errNoHostPIDNamespace = errors.New("no container's process is visible here: 
 func (c *Capture) takeContainer(o *source.ContainerChange) error {
 	c.reportAway()
 	switch o.Kind {
-	case engine.Started:
+	case engine.Started, engine.Failed:
 		c.add(o)
 	case engine.Stopped, engine.Passed:
 		c.finishContainer(o)
@@ -26,10 +26,21 @@ func (c *Capture) takeContainer(o *source.ContainerChange) error {
 	case engine.Lost:
 		c.link.lose(o.Change.Err)
 		c.changed()
+	case engine.Missed:
+		c.takeMissed()
 	case engine.Synced:
 		return c.takeSynced()
 	}
 	return nil
+}
+
+// takeMissed applies that the engine may have reported the start and the end of containers
+// that are not known. Where eBPF reports what they did, prunePending counts it.
+func (c *Capture) takeMissed() {
+	c.engineMissed = c.now
+	if c.reader == nil {
+		c.gap(nil, "the Docker Engine has forgotten some of its events, or was restarted: containers may have started and ended unseen", 0)
+	}
 }
 
 func (c *Capture) takeSynced() error {
@@ -58,6 +69,9 @@ func (c *Capture) blind() error {
 	for _, m := range c.containers {
 		if m.namespace != nil {
 			return nil
+		}
+		if m.unreachable == nil { // the engine does not describe it
+			continue
 		}
 		if why == nil || errors.Is(why, errNoHostPIDNamespace) { // another reason explains more
 			why = m.unreachable

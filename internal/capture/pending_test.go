@@ -301,6 +301,7 @@ func TestPendingCloses(t *testing.T) {
 // is monitored is not known, so that what it did is a gap.
 func TestContainersWhileTheEngineIsAway(t *testing.T) {
 	r := newRig(t, nil)
+	r.probed()
 	r.synced()
 	r.do(&source.ContainerChange{Change: engine.Change{Kind: engine.Lost, Err: errors.New("away")}})
 	passing := container("passing")
@@ -308,6 +309,7 @@ func TestContainersWhileTheEngineIsAway(t *testing.T) {
 	r.facts(r.of(passing, opened), closed)
 	r.counted(r.countOf(passing, 1, 81, 5, 5))
 	r.now = r.now.Add(pendingTime / 15)
+	r.do(&source.ContainerChange{Change: engine.Change{Kind: engine.Missed}})
 	r.synced()
 	r.now = r.now.Add(2 * pendingTime)
 	r.prunePending()

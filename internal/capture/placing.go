@@ -10,8 +10,9 @@ import (
 )
 
 // prunePending forgets what has waited for a container that the engine does not report: it
-// belongs to another engine. While the engine cannot be reached everything waits. The
-// engine never reports a container that ended in that time: a gap stands for it.
+// belongs to another engine. While the engine cannot be reached everything waits, and
+// afterwards for the events that it repeats. Where it has forgotten some, the container may
+// be one of its own: a gap stands for it.
 func (c *Capture) prunePending() {
 	if c.link.lost != nil {
 		return
@@ -20,8 +21,8 @@ func (c *Capture) prunePending() {
 	containers := 0
 	for id, w := range c.pending.lists {
 		switch {
-		case c.now.Sub(w.latest) <= pendingTime || c.containers[id] != nil:
-		case w.began.Before(c.engineBack):
+		case c.now.Sub(max(w.latest, c.engineBack)) <= pendingTime || c.containers[id] != nil:
+		case w.began.Before(c.engineMissed):
 			one, counted := c.pending.take(id).number()
 			facts, counts, containers = facts+one, counts+counted, containers+1
 		default:
@@ -33,7 +34,7 @@ func (c *Capture) prunePending() {
 	}
 	c.counts.ring.Lost += facts
 	c.counts.counted.Lost += counts
-	c.gap(nil, fmt.Sprintf("containers started and ended while the Docker Engine could not be reached, %d of them: it is not known whether they are monitored", containers), facts+counts)
+	c.gap(nil, fmt.Sprintf("containers started and ended while the Docker Engine could not be reached, or it has forgotten their events, %d of them: it is not known whether they are monitored", containers), facts+counts)
 }
 
 // placePending places what waits for a container that the engine has reported.

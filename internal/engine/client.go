@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -77,8 +78,9 @@ func parseHost(host string) (target, error) {
 }
 
 // transport returns the transport that all clients of an engine share. The
-// client library configures it: a dialer for sockets, TLS and proxies.
-func (t target) transport() (*http.Transport, error) {
+// client library configures it: a dialer for sockets, TLS and proxies. dial, which may be
+// nil, dials sockets in its place.
+func (t target) transport(dial func(ctx context.Context, path string) (net.Conn, error)) (*http.Transport, error) {
 	var options []client.Opt
 	if !t.socket {
 		options = append(options, client.WithTLSClientConfigFromEnv())
@@ -97,6 +99,10 @@ func (t target) transport() (*http.Transport, error) {
 			return nil, fmt.Errorf("%s: %q: %w (the folder must have ca.pem, cert.pem and key.pem)", client.EnvOverrideCertPath, path, err)
 		}
 		return nil, fmt.Errorf("%s: %q: %w", t.from, t.host, err)
+	}
+	if t.socket && dial != nil {
+		path := strings.TrimPrefix(t.host, socketScheme)
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) }
 	}
 	transport.MaxIdleConns = parallelInspects
 	transport.MaxIdleConnsPerHost = parallelInspects

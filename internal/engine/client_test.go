@@ -40,7 +40,7 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.requests = append(r.requests, request.Method+" "+request.URL.Path)
 	w.Header().Set("Api-Version", r.version)
 	path := strings.TrimPrefix(request.URL.Path, "/v"+r.version)
-	if path == "/events" {
+	if path == "/events" && request.URL.Query().Get("until") == "" {
 		r.filters = request.URL.Query().Get("filters")
 	}
 	r.mu.Unlock()
@@ -63,7 +63,9 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	case "/events":
 		r.write(w, "\n")
 		w.(http.Flusher).Flush()
-		<-request.Context().Done()
+		if request.URL.Query().Get("until") == "" {
+			<-request.Context().Done()
+		}
 	default:
 		w.WriteHeader(http.StatusBadRequest)
 		r.write(w, `{"message":"client version is too old"}`)

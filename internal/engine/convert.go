@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,6 +56,27 @@ func convert(from container.InspectResponse) (c *model.Container, started time.T
 		return c, started, fmt.Errorf("container %s: cannot be parsed: %w", c.Name, err)
 	}
 	return c, started, nil
+}
+
+// like reports whether a list describes a container as known. The image never changes; its
+// name in a list does.
+func like(known *model.Container, s *container.Summary) bool {
+	ports := nat.PortMap{}
+	for _, p := range s.Ports {
+		if p.PublicPort != 0 {
+			name := nat.Port(fmt.Sprintf("%d/%s", p.PrivatePort, p.Type))
+			ports[name] = append(ports[name], nat.PortBinding{HostIP: p.IP, HostPort: strconv.Itoa(int(p.PublicPort))})
+		}
+	}
+	var networks map[string]*network.EndpointSettings
+	if s.NetworkSettings != nil {
+		networks = s.NetworkSettings.Networks
+	}
+	// What cannot be parsed was reported when the container was inspected.
+	published, _ := publishedPorts(ports)
+	reached, _ := addresses(networks)
+	return slices.Contains(s.Names, "/"+known.Name) && (s.State == container.StatePaused) == known.Paused &&
+		maps.Equal(s.Labels, known.Labels) && slices.Equal(published, known.Ports) && slices.Equal(reached, known.Addresses)
 }
 
 // addresses returns the IPv4 and IPv6 addresses on all networks, sorted.

@@ -1,8 +1,9 @@
 // Package engine follows the running containers of a Docker Engine by its API.
 //
 // It only reads: every request is a GET. It does not select containers, open
-// namespaces or keep state on disk. One loop subscribes to events, lists the
-// containers and reconciles, again after every error.
+// namespaces or keep state on disk. One goroutine subscribes to events, again after every
+// error; another, which owns all state, handles them, lists the containers after each
+// subscription and reconciles.
 //
 // Invariants of [Engine.Follow]:
 //
@@ -13,6 +14,8 @@
 //     state from the order of events: an event may be older than the last inspection.
 //   - DON'T let the reader of events wait for anything: the engine drops events
 //     for a slow reader without notice.
+//   - DON'T let a request about one container delay another: one that hangs is the
+//     trouble of its container alone.
 //
 // Source: https://docs.docker.com/reference/api/engine/.
 package engine
@@ -48,6 +51,10 @@ type Options struct {
 	// With it, the periodic list inspects only containers that seem to have changed.
 	// Nil inspects all.
 	Alive func(*model.Container) bool
+	// Replaced returns another path of a socket whose mounted file was removed, so that
+	// nobody will ever listen on it; "" where it was not. The error is that of the search.
+	// Nil returns "".
+	Replaced func(path string) (string, error)
 	// Logger receives what neither errors nor changes report. Nil discards it.
 	Logger logrus.FieldLogger
 }
@@ -82,16 +89,17 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := target.transport()
-	if err != nil {
-		return nil, err
-	}
-	e := &Engine{host: target.host, log: o.Logger, alive: o.Alive, transport: transport}
+	e := &Engine{host: target.host, log: o.Logger, alive: o.Alive}
 	if e.log == nil {
 		discard := logrus.New()
 		discard.SetOutput(io.Discard)
 		e.log = discard
 	}
+	transport, err := target.transport((&dialer{replaced: o.Replaced, log: e.log}).dial)
+	if err != nil {
+		return nil, err
+	}
+	e.transport = transport
 	e.connect = func(ctx context.Context) (api, error) {
 		return connect(ctx, target, transport)
 	}
@@ -136,7 +144,7 @@ func (e *Engine) List(ctx context.Context) ([]*model.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := listAll(ctx, a, inspectAll)
+	all, err := listAll(ctx, a)
 	if err != nil {
 		return nil, err
 	}

@@ -33,12 +33,14 @@ func newConnectError(host string, err error) *ConnectError {
 
 // remedy returns what a user can do about a failed connection.
 func remedy(host string, err error) string {
-	path, socket := strings.CutPrefix(host, "unix://")
+	path, socket := strings.CutPrefix(host, socketScheme)
 	var dns *net.DNSError
 	var record tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
 	switch {
+	case errors.Is(err, errSocketReplaced):
+		return "portwatcher's container has to start again, which mounts the new one: let it have a restart policy, or mount the socket's folder"
 	case socket && errors.Is(err, syscall.ENOENT):
 		return "mount the socket into the container, as in -v " + path + ":" + path + ", or set DOCKER_HOST"
 	case socket && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)):

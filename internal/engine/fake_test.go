@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,7 @@ import (
 )
 
 var kindNames = [...]string{
-	Started: "started", Stopped: "stopped", Updated: "updated", Synced: "synced", Lost: "lost", Passed: "passed",
+	Started: "started", Stopped: "stopped", Updated: "updated", Synced: "synced", Lost: "lost", Passed: "passed", Failed: "failed", Missed: "missed",
 }
 
 func (k Kind) String() string { return kindNames[k] }
@@ -37,7 +38,11 @@ type fakeEngine struct {
 	streams    map[*fakeStream]struct{}
 	absent     error            // connections fail with it
 	listErr    error            // lists fail with it
+	eventsErr  error            // subscriptions fail with it
 	inspectErr map[string]error // inspections fail with it
+	hangs      map[string]bool  // inspections, and with "" lists, that get no answer
+	memory     []events.Message // the latest events, as the engine keeps them
+	onConnect  func()           // called before each connection, unlocked
 	onList     func()           // called after each list, unlocked
 	lateAnswer bool             // Events returns with the first event only
 	lists      int
@@ -65,6 +70,7 @@ func newFakeEngine() *fakeEngine {
 		containers: make(map[string]*fakeContainer),
 		streams:    make(map[*fakeStream]struct{}),
 		inspectErr: make(map[string]error),
+		hangs:      make(map[string]bool),
 	}
 }
 
@@ -74,6 +80,12 @@ func (f *fakeEngine) engine() (*Engine, *test.Hook) {
 	logger.SetOutput(io.Discard)
 	hook := test.NewLocal(logger)
 	return &Engine{host: "unix:///fake.sock", log: logger, alive: f.alive, connect: func(context.Context) (api, error) {
+		f.mu.Lock()
+		onConnect := f.onConnect
+		f.mu.Unlock()
+		if onConnect != nil {
+			onConnect()
+		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.absent != nil {
@@ -121,6 +133,8 @@ func (f *fakeEngine) emitNetwork(action events.Action, id string) {
 func (f *fakeEngine) emitMessage(message events.Message) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.memory = append(f.memory, message)
+	f.memory = f.memory[max(0, len(f.memory)-engineMemory):]
 	for stream := range f.streams {
 		stream.queue <- message
 	}
@@ -152,9 +166,18 @@ func (f *fakeEngine) ContainerList(ctx context.Context, _ container.ListOptions)
 		if f.containers[id].paused {
 			state = container.StatePaused
 		}
-		list = append(list, container.Summary{ID: id, Names: []string{"/" + f.containers[id].name}, State: state})
+		summary := container.Summary{ID: id, Names: []string{"/other/alias", "/" + f.containers[id].name}, State: state}
+		for i := range f.containers[id].networks {
+			summary.Ports = append(summary.Ports, container.Port{IP: "0.0.0.0", PrivatePort: uint16(80 + i), PublicPort: 8080, Type: "tcp"})
+		}
+		list = append(list, summary)
 	}
+	hangs := f.hangs[""]
 	f.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if onList != nil {
 		onList()
 	}
@@ -170,8 +193,15 @@ func (f *fakeEngine) NetworkInspect(_ context.Context, id string, _ network.Insp
 
 func (f *fakeEngine) ContainerInspect(ctx context.Context, id string) (container.InspectResponse, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	hangs := f.hangs[id]
 	f.inspections++
+	f.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return container.InspectResponse{}, ctx.Err()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err := f.inspectErr[id]; err != nil {
 		return container.InspectResponse{}, err
 	}
@@ -194,11 +224,24 @@ func (f *fakeEngine) ContainerInspect(ctx context.Context, id string) (container
 }
 
 // Events behaves as the client library: unbuffered messages, errs closed last.
-func (f *fakeEngine) Events(ctx context.Context, _ events.ListOptions) (<-chan events.Message, <-chan error) {
+func (f *fakeEngine) Events(ctx context.Context, options events.ListOptions) (<-chan events.Message, <-chan error) {
 	stream := &fakeStream{queue: make(chan events.Message, 10*queueLength), end: make(chan error, 1)}
 	f.mu.Lock()
-	f.streams[stream] = struct{}{}
-	late := f.lateAnswer
+	for _, message := range f.memory {
+		if timestamp(eventTime(message)) >= options.Since {
+			stream.queue <- message
+		}
+	}
+	switch {
+	case f.eventsErr != nil:
+		stream.queue = nil
+		stream.end <- f.eventsErr
+	case options.Until != "":
+		stream.end <- io.EOF
+	default:
+		f.streams[stream] = struct{}{}
+	}
+	late := f.lateAnswer && options.Until == ""
 	f.mu.Unlock()
 	messages, errs := make(chan events.Message), make(chan error, 1)
 	answered := make(chan struct{})
@@ -292,18 +335,36 @@ func (w *following) next() Change {
 }
 
 // want waits for changes of the kinds and container ids given, as in
-// "started a", "synced".
+// "started a", "synced". Those of different containers may come in any order.
 func (w *following) want(wanted ...string) []Change {
 	w.t.Helper()
-	var got []Change
-	for i, want := range wanted {
+	got, left := make([]Change, len(wanted)), slices.Clone(wanted)
+	for range wanted {
 		change := w.next()
-		got = append(got, change)
-		if text := describe(change); text != want {
-			w.t.Fatalf("change %d: got %q, want %q", i, text, want)
+		text := describe(change)
+		at := slices.IndexFunc(left, func(want string) bool {
+			_, id, _ := strings.Cut(want, " ")
+			return want != "" && (id == "" || change.Container == nil || id == change.Container.ID)
+		})
+		if at < 0 || left[at] != text {
+			w.t.Fatalf("got %q, want one of %q", text, left)
 		}
+		got[at], left[at] = change, ""
 	}
 	return got
+}
+
+// wantAll is want in any order.
+func (w *following) wantAll(wanted ...string) {
+	w.t.Helper()
+	var got []string
+	for range wanted {
+		got = append(got, describe(w.next()))
+	}
+	slices.Sort(got)
+	if slices.Sort(wanted); !slices.Equal(got, wanted) {
+		w.t.Fatalf("got %q, want %q", got, wanted)
+	}
 }
 
 // passOver takes changes of a kind that are of no interest, and proves that no
@@ -318,6 +379,36 @@ func (w *following) passOver(kind Kind) {
 				w.t.Fatalf("unexpected change: %s", describe(change))
 			}
 		default:
+			return
+		}
+	}
+}
+
+// nextOf waits for a change of a kind, and passes over Synced.
+func (w *following) nextOf(kind Kind) Change {
+	w.t.Helper()
+	for {
+		change := w.next()
+		if change.Kind == kind {
+			return change
+		}
+		if change.Kind != Synced {
+			w.t.Fatalf("got %q, want %s", describe(change), kind)
+		}
+	}
+}
+
+// while takes changes of a kind for a time, and fails on others.
+func (w *following) while(kind Kind, duration time.Duration) {
+	w.t.Helper()
+	end := time.After(duration)
+	for {
+		select {
+		case change := <-w.changes:
+			if change.Kind != kind {
+				w.t.Fatalf("unexpected change: %s", describe(change))
+			}
+		case <-end:
 			return
 		}
 	}
@@ -358,8 +449,13 @@ func (w *following) lines(level logrus.Level) []string {
 func replay(t *testing.T, state map[string]*model.Container, change Change) {
 	t.Helper()
 	switch change.Kind {
-	case Started:
+	case Failed:
 		if old := state[change.Container.ID]; old != nil {
+			t.Fatalf("%s failed after it had started or failed", old.ID)
+		}
+		state[change.Container.ID] = change.Container
+	case Started:
+		if old := state[change.Container.ID]; old != nil && old.PID != 0 {
 			t.Fatalf("second start of %s: pid %d after %d", old.ID, change.Container.PID, old.PID)
 		}
 		state[change.Container.ID] = change.Container

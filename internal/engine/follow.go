@@ -2,9 +2,13 @@ package engine
 
 import (
 	"context"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
@@ -21,6 +25,8 @@ const (
 	// the same moment.
 	minPause = 100 * time.Millisecond
 	maxPause = 5 * time.Second
+	// maxRetryPause is maxPause for a container that cannot be inspected.
+	maxRetryPause = time.Minute
 )
 
 // Kind is the kind of a [Change].
@@ -30,11 +36,13 @@ const (
 	// Started: an event or a list shows that the container runs. Between two of the
 	// same id and pid there is a Stopped.
 	Started Kind = iota + 1
-	// Stopped: the container does not run any more; Container is as last known.
+	// Stopped: the container does not run any more; Container is as last known. Before it
+	// there is a Started or a Failed.
 	Stopped
 	// Updated: name, labels, networks, ports or pause changed.
 	Updated
-	// Synced: a complete list has been reconciled; every running container is known.
+	// Synced: a complete list has been reconciled; every running container has a Started
+	// or a Failed.
 	Synced
 	// Lost: the connection to the engine ended; Err is the reason. The containers
 	// are as they were until the next Synced.
@@ -43,60 +51,114 @@ const (
 	// Container has id, name, image and labels. There is neither a Started nor a
 	// Stopped for it.
 	Passed
+	// Failed: the container runs, and the engine does not describe it; Err is the reason.
+	// Container has id, name, image and labels. It comes at most once before a Started,
+	// when the inspection succeeds, or a Stopped.
+	Failed
+	// Missed: the engine may have reported the start and the end of containers that
+	// neither an event nor a list showed.
+	Missed
 )
 
 // Change is one change to the running containers, or to the connection.
 type Change struct {
 	Kind Kind
-	// Container is nil for Synced and Lost.
+	// Container is nil for Synced, Lost and Missed.
 	Container *model.Container
 	// Time is that of the engine's event, or of the list where there was no event.
 	Time time.Time
-	// Err is set for Lost only.
+	// Err is set for Lost and Failed only.
 	Err error
 }
 
-// Follow sends changes, beginning with a Started for each running container and a
-// Synced. It returns only when ctx ends, with its error: it waits for an engine that
-// is absent or ends, and the log reports that.
+// Follow sends changes, beginning with a Started or a Failed for each running container
+// and a Synced. It waits for an engine that is absent or ends, and the log reports that.
+// It returns when ctx ends, with its error, or when the engine can never be reached again,
+// because the mounted file of its socket was replaced.
 //
 // The caller owns changes, and may close it after Follow has returned. A slow
 // receiver makes changes late, never wrong: where events had to be dropped, Follow
 // lists again.
 func (e *Engine) Follow(ctx context.Context, changes chan<- Change) error {
+	ctx, cancel := context.WithCancel(ctx)
 	f := &follower{
-		engine:  e,
-		changes: changes,
-		known:   make(map[string]inspected),
+		engine: e, changes: changes, stream: newStream(e),
+		containers: map[string]*tracked{}, results: make(chan inspected), lists: make(chan listing),
+		listDue: clock.StoppedTimer(), listPause: newBackOff(maxPause), retryDue: clock.StoppedTimer(),
+		cancelList: func() {},
 	}
-	pause := newBackOff()
+	defer f.requests.Wait()
+	defer cancel()
+	ended := make(chan error, 1)
+	f.requests.Go(func() { ended <- f.stream.run(ctx) })
 	for {
-		began := time.Now()
-		err := f.session(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
+		var queue <-chan events.Message
+		if f.api != nil {
+			queue = f.stream.events
 		}
-		f.sessionEnded(ctx, err)
-		// Sessions that end at once again and again must not be repeated at full speed.
-		if time.Since(began) >= maxPause {
-			pause.Reset()
-		}
-		if !clock.Sleep(ctx, pause.NextBackOff()) {
-			return ctx.Err()
+		select {
+		case err := <-ended:
+			return err
+		case l := <-f.stream.links:
+			f.linked(ctx, l)
+		case message := <-queue:
+			f.handle(ctx, message)
+		case <-f.stream.overflow:
+			f.overflowed(ctx)
+		case <-f.stream.missed:
+			f.send(ctx, Change{Kind: Missed, Time: time.Now()})
+		case result := <-f.results:
+			f.finished(ctx, result)
+		case l := <-f.lists:
+			f.listed(ctx, l)
+		case <-f.listDue.C:
+			f.list(ctx)
+		case <-f.retryDue.C:
+			f.retry(ctx)
 		}
 	}
 }
 
-// follower is the state of one Follow. It belongs to its goroutine.
+// follower is the state of one Follow. It belongs to its goroutine, which waits for
+// nothing but the receiver of changes: lists and inspections have their own goroutines.
 type follower struct {
-	engine  *Engine
-	changes chan<- Change
-	known   map[string]inspected // running containers by id
+	engine   *Engine
+	changes  chan<- Change
+	stream   *stream
+	api      api // of the latest connection; nil before the first
+	requests sync.WaitGroup
 
-	connected bool     // a list was reconciled since the connection was made
-	absent    bool     // the last log line reports the engine as absent or lost
-	down      reminder // about an engine that does not answer
-	trouble   reminder // about single containers or events
+	containers map[string]*tracked // by id
+	results    chan inspected
+	waiting    []*tracked // for their first inspection
+	active     int        // first inspections under way
+	retrying   bool       // one more is, of a container that failed before
+	retryDue   *time.Timer
+
+	lists      chan listing
+	cancelList context.CancelFunc // of the list under way
+	listDue    *time.Timer
+	listPause  *backoff.ExponentialBackOff
+	// listNumber is that of the latest list, and listTime is when it was requested.
+	listNumber   int
+	listTime     time.Time
+	listFailures int // since one succeeded
+	// unsettled are the containers of the latest list whose inspections are not over, nil
+	// where the list was not received or is reported.
+	unsettled map[string]struct{}
+
+	subscribed bool     // the stream has a subscription
+	connected  bool     // a list was reconciled since the connection was made
+	absent     bool     // the last log line reports the engine as absent or lost
+	down       reminder // about an engine that does not answer
+	dropping   reminder // about dropped events
+}
+
+// listing is the answer to a list.
+type listing struct {
+	number    int
+	summaries []container.Summary
+	err       error
 }
 
 // send sends a change, or returns when ctx ends.
@@ -107,8 +169,141 @@ func (f *follower) send(ctx context.Context, change Change) {
 	}
 }
 
-// sessionEnded reports a lost connection, or one that could not be made.
-func (f *follower) sessionEnded(ctx context.Context, err error) {
+// linked applies a change of the connection. Even where the engine refuses its events it
+// can be listed.
+func (f *follower) linked(ctx context.Context, l link) {
+	f.subscribed = l.err == nil
+	if l.api != nil {
+		f.api = l.api
+		f.list(ctx)
+	}
+	if l.err != nil {
+		f.drain(ctx) // what came before the end
+		f.lost(ctx, l.err)
+		return
+	}
+	f.scheduleRetry()
+}
+
+// drain applies the events that are queued now.
+func (f *follower) drain(ctx context.Context) {
+	for range len(f.stream.events) {
+		f.handle(ctx, <-f.stream.events)
+	}
+}
+
+// overflowed lists after events were dropped.
+func (f *follower) overflowed(ctx context.Context) {
+	if f.dropping.due() {
+		f.engine.log.Warn("Events of the Docker Engine came faster than they could be handled. The containers are listed again.")
+	}
+	f.send(ctx, Change{Kind: Missed, Time: time.Now()})
+	f.list(ctx)
+}
+
+// list requests a list, in place of the one under way: that may be older than what has to
+// be found.
+func (f *follower) list(ctx context.Context) {
+	f.cancelList()
+	ctx, f.cancelList = context.WithCancel(ctx)
+	f.listNumber++
+	f.listTime, f.unsettled = time.Now(), nil
+	f.listDue.Reset(listInterval)
+	number, a := f.listNumber, f.api
+	f.requests.Go(func() {
+		summaries, err := list(ctx, a)
+		select {
+		case f.lists <- listing{number, summaries, err}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// listed reconciles the known containers with the engine's list.
+func (f *follower) listed(ctx context.Context, l listing) {
+	if l.number != f.listNumber {
+		return
+	}
+	if l.err != nil {
+		f.listFailed(ctx, l.err)
+		return
+	}
+	f.listFailures = 0
+	f.listPause.Reset()
+	f.listDue.Reset(listInterval)
+	f.drain(ctx) // the time of a die event is more exact than that of the list
+	if l.number != f.listNumber {
+		return
+	}
+	f.unsettled = map[string]struct{}{}
+	running := make(map[string]struct{}, len(l.summaries))
+	for i := range l.summaries {
+		running[l.summaries[i].ID] = struct{}{}
+		f.reconcile(ctx, &l.summaries[i])
+	}
+	for id, t := range f.containers {
+		_, runs := running[id]
+		switch {
+		case runs, t.seen >= f.listNumber: // the latter may not be in the list
+		case t.busy: // the answer may be older than the list
+			t.recheck = true
+			f.unsettled[id] = struct{}{}
+		default:
+			f.stopped(ctx, t, f.listTime)
+		}
+	}
+	f.complete(ctx)
+}
+
+// listFailed has a failed list repeated. One failure alone is no reason to report that the
+// containers are not known.
+func (f *follower) listFailed(ctx context.Context, err error) {
+	f.listFailures++
+	f.listDue.Reset(f.listPause.NextBackOff())
+	if f.listFailures > 1 || !f.connected {
+		f.lost(ctx, err)
+	}
+}
+
+// reconcile inspects a listed container if it is new or has changed.
+func (f *follower) reconcile(ctx context.Context, s *container.Summary) {
+	t := f.containers[s.ID]
+	switch {
+	case t == nil:
+		t = f.track(&model.Container{ID: s.ID, Name: listedName(s), Image: s.Image, Labels: s.Labels})
+		t.cause, t.at = byList, f.listTime
+		f.inspect(ctx, t)
+	case t.busy:
+	case t.failing():
+		if t.reported {
+			return
+		}
+	case f.unchanged(t, s):
+		return
+	default:
+		t.cause, t.at = byList, f.listTime
+		f.inspect(ctx, t)
+	}
+	f.unsettled[t.id] = struct{}{}
+}
+
+// complete reports the latest list when all its containers are known.
+func (f *follower) complete(ctx context.Context) {
+	if f.unsettled == nil || len(f.unsettled) > 0 || !f.subscribed {
+		return
+	}
+	f.unsettled = nil
+	f.connected = true
+	if f.absent {
+		f.absent = false
+		f.down = reminder{}
+		f.engine.log.Infof("Connected to the Docker Engine at %s, which runs %d containers", f.engine.host, len(f.containers))
+	}
+	f.send(ctx, Change{Kind: Synced, Time: f.listTime})
+}
+
+// lost reports a lost connection, or one that could not be made.
+func (f *follower) lost(ctx context.Context, err error) {
 	switch {
 	case f.connected:
 		f.engine.log.Warnf("Connection to the Docker Engine lost: %v. Its containers are assumed to run on; portwatcher connects again.", err)
@@ -118,24 +313,15 @@ func (f *follower) sessionEnded(ctx context.Context, err error) {
 	case f.down.due():
 		f.engine.log.Warnf("Waiting for the Docker Engine: %v", err)
 		f.absent = true
-	}
-}
-
-// connectionWorks reports an engine that answers again.
-func (f *follower) connectionWorks() {
-	f.connected = true
-	if f.absent {
-		f.absent = false
-		f.down = reminder{}
-		f.engine.log.Infof("Connected to the Docker Engine at %s, which runs %d containers", f.engine.host, len(f.known))
+		f.send(ctx, Change{Kind: Lost, Time: time.Now(), Err: err})
 	}
 }
 
 // newBackOff returns the pauses after failed attempts. The library adds or subtracts up
 // to a half of an interval.
-func newBackOff() *backoff.ExponentialBackOff {
+func newBackOff(longest time.Duration) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval, b.Multiplier = minPause*2/3, maxPause*2/3, 2
+	b.InitialInterval, b.MaxInterval, b.Multiplier = minPause*2/3, longest*2/3, 2
 	return b
 }
 
@@ -152,3 +338,13 @@ func (r *reminder) due() bool {
 }
 
 func (r *reminder) restart() { r.last = time.Now() }
+
+// listedName returns the name of a listed container among the aliases that links give it.
+func listedName(s *container.Summary) string {
+	for _, name := range s.Names {
+		if name = strings.TrimPrefix(name, "/"); !strings.Contains(name, "/") {
+			return name
+		}
+	}
+	return s.ID
+}

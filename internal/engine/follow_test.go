@@ -27,11 +27,10 @@ func TestFollowReconnect(t *testing.T) {
 		if !got[0].Time.Equal(died) {
 			t.Errorf("stopped at %v, want %v", got[0].Time, died)
 		}
-		if got[1].Err == nil || !strings.Contains(got[1].Err.Error(), "unexpected EOF") {
+		if !errors.Is(got[1].Err, syscall.ECONNREFUSED) {
 			t.Errorf("lost: %v", got[1].Err)
 		}
-		time.Sleep(10 * time.Minute)
-		w.quiet()
+		w.while(Lost, 10*time.Minute)
 		if lines := w.lines(logrus.WarnLevel); len(lines) < 9 || len(lines) > 11 {
 			t.Errorf("want one line a minute, got %d", len(lines))
 		}
@@ -70,7 +69,7 @@ func TestFollowAbsentAtStart(t *testing.T) {
 		f := newFakeEngine()
 		f.absent = syscall.ENOENT
 		w := follow(t, f)
-		w.quiet()
+		w.want("lost")
 		lines := w.lines(logrus.WarnLevel)
 		if len(lines) != 1 {
 			t.Fatalf("want one line, got %q", lines)
@@ -80,8 +79,7 @@ func TestFollowAbsentAtStart(t *testing.T) {
 				t.Errorf("line %q lacks %q", lines[0], part)
 			}
 		}
-		time.Sleep(5*time.Minute + 30*time.Second)
-		w.quiet()
+		w.while(Lost, 5*time.Minute+30*time.Second)
 		if lines := w.lines(logrus.WarnLevel); len(lines) < 5 || len(lines) > 6 {
 			t.Errorf("want one line a minute, got %d in 5.5 minutes", len(lines))
 		}
@@ -115,7 +113,7 @@ func TestFollowFlapping(t *testing.T) {
 }
 
 func TestBackOff(t *testing.T) {
-	b := newBackOff()
+	b := newBackOff(maxPause)
 	pause := minPause
 	for range 20 {
 		if got := b.NextBackOff(); got < pause/4 || got > pause {

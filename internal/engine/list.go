@@ -1,10 +1,10 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,41 +22,48 @@ const parallelInspects = 8
 type inspected struct {
 	id        string
 	container *model.Container
-	started   time.Time // zero where the engine leaves it out
+	startedAt time.Time // zero where the engine leaves it out
 	unclear   error     // parts of the answer that could not be parsed
 	err       error     // of the inspection
+	again     bool      // the inspection before failed
+	list      int       // the latest list that was requested before
 }
 
-func (i inspected) running() bool { return i.container != nil }
+func (i *inspected) running() bool { return i.container != nil }
 
 // inspect requests one container. One that is gone is not an error.
 func inspect(ctx context.Context, a api, id string) inspected {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
+	result := inspected{id: id}
 	answer, err := a.ContainerInspect(ctx, id)
 	switch {
 	case cerrdefs.IsNotFound(err):
-		return inspected{id: id}
 	case err != nil:
-		return inspected{id: id, err: fmt.Errorf("inspect container %s: %w", id, err)}
+		result.err = fmt.Errorf("inspect container %s: %w", id, err)
+	default:
+		result.container, result.startedAt, result.unclear = convert(answer)
 	}
-	result := inspected{id: id}
-	result.container, result.started, result.unclear = convert(answer)
 	return result
 }
 
-// lookup returns the result for a container that needs no inspection; false for others.
-type lookup func(container.Summary) (inspected, bool)
-
-// listAll lists the running containers and inspects each for which known has no
-// result. Those that run come ordered by name. The error is that of the list; errors
-// of single inspections are in the results.
-func listAll(ctx context.Context, a api, known lookup) ([]inspected, error) {
-	listContext, cancel := context.WithTimeout(ctx, listTimeout)
+// list requests the running containers.
+func list(ctx context.Context, a api) ([]container.Summary, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	summaries, err := a.ContainerList(listContext, container.ListOptions{})
+	summaries, err := a.ContainerList(ctx, container.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	return summaries, nil
+}
+
+// listAll lists the running containers and inspects each. Those that run come ordered by
+// name. The error is that of the list; errors of single inspections are in the results.
+func listAll(ctx context.Context, a api) ([]inspected, error) {
+	summaries, err := list(ctx, a)
+	if err != nil {
+		return nil, err
 	}
 	results := make([]inspected, len(summaries))
 	next := make(chan int)
@@ -69,33 +76,15 @@ func listAll(ctx context.Context, a api, known lookup) ([]inspected, error) {
 		})
 	}
 	for i := range summaries {
-		var ok bool
-		if results[i], ok = known(summaries[i]); !ok {
-			next <- i
-		}
+		next <- i
 	}
 	close(next)
 	workers.Wait()
-	slices.SortStableFunc(results, func(a, b inspected) int { return strings.Compare(a.sortKey(), b.sortKey()) })
+	slices.SortStableFunc(results, func(a, b inspected) int { return cmp.Compare(a.sortKey(), b.sortKey()) })
 	return results, nil
 }
 
-// inspectAll has listAll inspect every container.
-func inspectAll(container.Summary) (inspected, bool) { return inspected{}, false }
-
-// unchanged has listAll inspect only containers that seem to have changed. A restart
-// whose events were lost shows in the first process.
-func (f *follower) unchanged(s container.Summary) (inspected, bool) {
-	known, ok := f.known[s.ID]
-	if !ok || f.engine.alive == nil {
-		return inspected{}, false
-	}
-	paused := s.State == container.StatePaused
-	same := slices.Contains(s.Names, "/"+known.container.Name) && paused == known.container.Paused
-	return known, same && f.engine.alive(known.container)
-}
-
-func (i inspected) sortKey() string {
+func (i *inspected) sortKey() string {
 	if i.container == nil {
 		return i.id
 	}

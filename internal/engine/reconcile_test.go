@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,28 +59,88 @@ func TestFollowUnchanged(t *testing.T) {
 	})
 }
 
-// Only what can be inspected is touched, and the rest is asked for again.
+// A container that cannot be inspected is the trouble of that container alone: the others
+// are known, it is named one time, and it is inspected again less and less often.
 func TestFollowFailedInspect(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, w := running(t, "a", "b")
+	for name, fail := range map[string]func(f *fakeEngine, fails bool){
+		"refused": func(f *fakeEngine, fails bool) {
+			delete(f.inspectErr, "bad")
+			if fails {
+				f.inspectErr["bad"] = errors.New("403 Forbidden")
+			}
+		},
+		"hangs": func(f *fakeEngine, fails bool) { f.hangs["bad"] = fails },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeEngine()
+				f.alive = func(*model.Container) bool { return true }
+				f.run("a", 10)
+				f.run("bad", 20)
+				fail(f, true)
+				began := time.Now()
+				w := follow(t, f)
+				w.want("started a", "failed bad", "synced")
+				if since := time.Since(began); since > inspectTimeout+refusalTime {
+					t.Errorf("synced after %v", since)
+				}
+				time.Sleep(time.Second)
+				began = time.Now()
+				f.run("b", 30)
+				f.emit(events.ActionStart, "b")
+				w.want("started b")
+				if since := time.Since(began); since > 0 {
+					t.Errorf("another container started after %v", since)
+				}
+				before := f.inspections
+				w.while(Synced, 10*time.Minute)
+				if n := f.inspections - before; n < 8 || n > 40 {
+					t.Errorf("%d inspections in ten minutes", n)
+				}
+				lines := w.log.AllEntries()
+				if len(lines) != 1 || lines[0].Level != logrus.WarnLevel || lines[0].Data["container"] != "name-bad" {
+					t.Errorf("want one line that names the container, got %v", lines)
+				}
+				f.change(func() { fail(f, false) })
+				w.passOver(Synced)
+				if got := w.nextOf(Started); got.Container.PID != 20 {
+					t.Errorf("got %+v", got.Container)
+				}
 
-		f.change(func() { f.inspectErr["a"] = errors.New("layer is unexpectedly nil") })
-		f.kill("b")
-		f.emit(events.ActionPause, "a")
-		began := time.Now()
-		w.want("stopped b") // by the list, which comes at once
-		if since := time.Since(began); since > minPause {
-			t.Errorf("listed after %v, want up to %v", since, minPause)
-		}
-		time.Sleep(5 * time.Minute)
+				// A known one stays as it was.
+				f.change(func() { fail(f, true); f.containers["bad"].paused = true })
+				f.emit(events.ActionPause, "bad")
+				w.while(Synced, time.Minute)
+				f.change(func() { fail(f, false) })
+				if got := w.nextOf(Updated); !got.Container.Paused {
+					t.Errorf("got %+v", got.Container)
+				}
+				f.change(func() { fail(f, true) })
+				f.kill("bad")
+				f.emit(events.ActionDie, "bad")
+				w.nextOf(Stopped)
+			})
+		})
+	}
+}
+
+// A container whose inspections all failed stops when it dies; one that ran shorter than
+// an inspection takes has passed.
+func TestFollowFailedEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, w := running(t, "a")
+		f.change(func() { f.hangs["bad"] = true })
+		f.run("bad", 20)
+		f.emit(events.ActionStart, "bad")
+		w.want("failed bad")
+		f.emit(events.ActionDie, "bad")
+		w.want("stopped bad")
+		f.emit(events.ActionStart, "bad")
+		time.Sleep(time.Second)
+		f.change(func() { f.hangs["bad"] = false })
+		f.kill("bad")
+		f.emit(events.ActionDie, "bad")
+		w.want("failed bad", "stopped bad")
 		w.quiet()
-		f.change(func() { delete(f.inspectErr, "a"); f.containers["a"].paused = true })
-		w.want("updated a", "synced")
-		if lines := w.lines(logrus.WarnLevel); len(lines) < 4 || len(lines) > 6 || !strings.Contains(lines[0], "list is repeated") {
-			t.Errorf("want one line a minute, got %q", lines)
-		}
-		if f.lists > 130 {
-			t.Errorf("%d lists in five minutes", f.lists)
-		}
 	})
 }

@@ -100,8 +100,8 @@ func TestFollowStartsDuringList(t *testing.T) {
 			synctest.Wait() // until it is in the queue
 		}
 		w := follow(t, f)
-		w.want("synced", "started a")
-		if since := time.Since(began); since != 0 {
+		w.want("started a", "synced")
+		if since := time.Since(began); since > refusalTime {
 			t.Errorf("started after %v", since)
 		}
 	})
@@ -150,7 +150,7 @@ func TestFollowLateAnswer(t *testing.T) {
 		began := time.Now()
 		w := follow(t, f)
 		w.want("started a", "synced")
-		if since := time.Since(began); since > readyTimeout {
+		if since := time.Since(began); since > readyTimeout+refusalTime {
 			t.Errorf("list after %v", since)
 		}
 		f.kill("a")
@@ -183,8 +183,15 @@ func TestFollowSlowConsumer(t *testing.T) {
 		synctest.Wait()
 		state := map[string]*model.Container{}
 		began := time.Now()
+		missed := 0
 		for change := w.next(); change.Kind != Synced; change = w.next() {
+			if change.Kind == Missed {
+				missed++
+			}
 			replay(t, state, change)
+		}
+		if missed == 0 {
+			t.Error("nobody knows that events were dropped")
 		}
 		w.passOver(Passed) // events from before the list
 		if since := time.Since(began); since >= listInterval/2 {
@@ -193,8 +200,8 @@ func TestFollowSlowConsumer(t *testing.T) {
 		if len(state) != containers/2 {
 			t.Errorf("%d containers, want %d", len(state), containers/2)
 		}
-		if f.lists != 2 {
-			t.Errorf("%d lists, want one for the overflow", f.lists-1)
+		if f.lists > 3 {
+			t.Errorf("%d lists for the overflow", f.lists-1)
 		}
 	})
 }

@@ -147,8 +147,12 @@ func (c *Containers) await(ctx context.Context, id string) (late bool) {
 	return errors.Is(ctx.Err(), context.DeadlineExceeded)
 }
 
-// Inspect adds the network namespace of the container's process to a change.
+// Inspect adds the network namespace of the container's process to a change. There is none
+// where the engine does not describe the container.
 func (c *Containers) Inspect(change engine.Change) *ContainerChange {
+	if change.Kind == engine.Failed {
+		return &ContainerChange{Change: change, Err: change.Err}
+	}
 	id, err := c.identify(change.Container)
 	if err != nil {
 		return &ContainerChange{Change: change, Err: err, Ended: errors.Is(err, netns.ErrProcessGone)}
@@ -214,6 +218,7 @@ func (c *Containers) waitInfo(ctx context.Context) {
 // awaitInfo asks for the engine's information until it comes or ctx ends, and sends it. An
 // engine that hangs delays nothing else.
 func (c *Containers) awaitInfo(ctx context.Context) {
+	var notices Notices
 	for {
 		info, err := c.Engine.Info(ctx)
 		if err == nil {
@@ -221,7 +226,10 @@ func (c *Containers) awaitInfo(ctx context.Context) {
 			close(c.informed)
 			return
 		}
-		c.Env.Logger.WithError(err).Debug("The engine does not answer with its host's name; events are without it until it does.")
+		// A lost connection is reported for all.
+		if _, absent := errors.AsType[*engine.ConnectError](err); ctx.Err() == nil && !absent && notices.First("info") {
+			c.Env.Logger.WithError(err).Warn("The engine does not answer with its host's name; events are without it until it does, or until --host-name is set.")
+		}
 		select {
 		case <-time.After(infoRetry):
 		case <-c.askInfo:
