@@ -18,6 +18,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"syscall"
 )
 
@@ -45,11 +47,30 @@ var commands = []command{
 	{holdCommand, "internal: hold inherited sockets for a parent", runHold},
 }
 
+// exitMainThread is the flag with which the main thread exits at the start, while others
+// do the work.
+const exitMainThread = "exit-main-thread"
+
+func exitsMainThread() bool { return slices.Contains(os.Args, "--"+exitMainThread) }
+
+func init() {
+	if exitsMainThread() {
+		runtime.LockOSThread() // main runs on the main thread
+	}
+}
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	status := dispatch(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(status)
+	work := func() {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		status := dispatch(ctx, os.Args[1:], os.Stdout, os.Stderr)
+		stop()
+		os.Exit(status)
+	}
+	if exitsMainThread() {
+		go work()
+		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // of this thread; it does not return
+	}
+	work()
 }
 
 // dispatch runs the command that args name and returns the exit status.

@@ -94,8 +94,12 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 		if err != nil {
 			continue // not a process
 		}
-		found, err = f.socketsOf(found[:0], pid, inodes)
-		if errors.Is(err, fs.ErrPermission) && f.lives(pid) {
+		found = found[:0]
+		err = netns.Through(f.procRoot, pid, func(folder string) (err error) {
+			found, err = socketsIn(found, folder, inodes)
+			return err
+		})
+		if errors.Is(err, fs.ErrPermission) {
 			holders.Denied = append(holders.Denied, pid)
 		}
 		if len(found) == 0 {
@@ -115,20 +119,21 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 	return holders, nil
 }
 
-// lives reports whether a process exists and is no zombie: the kernel denies the
-// files of a zombie.
-func (f *Finder) lives(pid int) bool {
-	stat, err := procfs.ReadStat(f.procRoot, pid)
-	return err == nil && !stat.Ended()
-}
-
-// socketsOf appends those of the inodes that process pid holds, each once.
-func (f *Finder) socketsOf(found []uint32, pid int, inodes map[uint32]struct{}) ([]uint32, error) {
-	dir, names, err := openFolder(filepath.Join(f.procRoot, strconv.Itoa(pid), "fd"))
+// socketsIn appends those of the inodes that the process, or thread, with a folder holds,
+// each once.
+func socketsIn(found []uint32, folder string, inodes map[uint32]struct{}) ([]uint32, error) {
+	dir, names, err := openFolder(filepath.Join(folder, "fd"))
+	// Of a thread that has exited, the kernel shows no files, or denies them.
+	if gone(err) || errors.Is(err, fs.ErrPermission) && procfs.Exited(folder) {
+		return found, netns.ErrProcessGone
+	}
 	if err != nil {
 		return found, err
 	}
 	defer dir.Close()
+	if len(names) == 0 {
+		return found, netns.ErrProcessGone
+	}
 	var link [64]byte
 	for _, name := range names {
 		n, err := unix.Readlinkat(int(dir.Fd()), name, link[:])
@@ -176,7 +181,7 @@ func socketInode(link []byte) (uint32, bool) {
 // cgroupOf returns /proc/<pid>/cgroup, which has a line for each hierarchy, v1
 // and v2; "" if the process has ended.
 func (f *Finder) cgroupOf(pid int) (string, error) {
-	text, err := procfs.ReadFile(f.procRoot, pid, "cgroup")
+	text, err := procfs.ReadCgroups(f.procRoot, pid)
 	if errors.Is(err, netns.ErrProcessGone) {
 		return "", nil
 	}

@@ -36,10 +36,10 @@ func TestParseStatus(t *testing.T) {
 		want         model.Process
 		uid          int64
 	}{
-		{"nested pid namespaces", "Name:\tnginx\nUmask:\t0022\nPid:\t1827\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n", model.Process{PID: 1, Name: "nginx", ContainerPID: 7}, 33},
-		{"host process", "Name:\tsshd: [listener]\nUid:\t0\t0\t0\t0\nNSpid:\t812\n", model.Process{PID: 1, Name: "sshd: [listener]", ContainerPID: 812}, 0},
-		{"old kernel without NSpid", "Name:\ta\nUid:\t5\t5\t5\t5\n", model.Process{PID: 1, Name: "a"}, 5},
-		{"damaged", "Name\nUid:\tx y z w\nNSpid:\t\nNSpid:\tq\nUid:\t1\n", model.Process{PID: 1}, -1},
+		{"nested pid namespaces", "Name:\tnginx\nUmask:\t0022\nPid:\t1827\nUid:\t0\t33\t0\t0\nNStgid:\t1827\t40\t7\n", model.Process{PID: 1, Name: "nginx", ContainerPID: 7}, 33},
+		{"host process", "Name:\tsshd: [listener]\nUid:\t0\t0\t0\t0\nNStgid:\t812\n", model.Process{PID: 1, Name: "sshd: [listener]", ContainerPID: 812}, 0},
+		{"old kernel without NStgid", "Name:\ta\nUid:\t5\t5\t5\t5\n", model.Process{PID: 1, Name: "a"}, 5},
+		{"damaged", "Name\nUid:\tx y z w\nNStgid:\t\nNStgid:\tq\nUid:\t1\n", model.Process{PID: 1}, -1},
 		{"empty", "", model.Process{PID: 1}, -1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestParseStatus(t *testing.T) {
 }
 
 func FuzzParseStatus(f *testing.F) {
-	f.Add("Name:\tnginx\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n")
+	f.Add("Name:\tnginx\nUid:\t0\t33\t0\t0\nNStgid:\t1827\t40\t7\n")
 	f.Fuzz(func(t *testing.T, status string) {
 		var p model.Process
 		parseStatus(&p, status)

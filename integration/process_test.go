@@ -1,0 +1,85 @@
+package integration
+
+import (
+	"encoding/json"
+	"os"
+	"syscall"
+	"testing"
+
+	"portwatcher/integration/internal/harness"
+	"portwatcher/internal/model"
+	"portwatcher/internal/testutil/truth"
+)
+
+// heldBy fails the test unless one process of the workload holds what was reported: pid is
+// its host pid, or 0 for any.
+func heldBy(t *testing.T, processes []model.Process, pid int) {
+	t.Helper()
+	if len(processes) != 1 {
+		t.Errorf("processes %+v, want one", processes)
+		return
+	}
+	p := processes[0]
+	if pid != 0 && p.PID != pid || p.Executable != truth.WorkloadPath || p.UID == nil || *p.UID != 0 || p.ContainerPID == 0 {
+		t.Errorf("process %+v; want pid %d, %s, user 0 and a pid in the container", p, pid, truth.WorkloadPath)
+	}
+}
+
+// openPortsOf is what a portwatcher that begins now finds open in a container.
+func openPortsOf(t *testing.T, container *harness.Container, source string) []model.Open {
+	t.Helper()
+	result := harness.Run(t, []string{"MONITOR_CONTAINERS=" + container.Name}, "ports", "--format", "json", "--source", source)
+	var ports []model.Open
+	if err := json.Unmarshal([]byte(result.Stdout), &ports); err != nil || result.Status != 0 {
+		t.Fatalf("exit status %d, %v: %s%s", result.Status, err, result.Stdout, result.Stderr)
+	}
+	return ports
+}
+
+// The main thread of a container's first process has exited, and others serve; so has that
+// of a child. portwatcher was there before, begins later, and begins again.
+func TestMainThreadHasExited(t *testing.T) {
+	eachSource(t, func(t *testing.T, source string) {
+		state := t.TempDir() + "/portwatcher.db"
+		run := func(after *harness.Watch) *harness.Watch {
+			return harness.StartWatch(t, harness.WatchSpec{State: state, After: after, Arguments: []string{"--source", source}})
+		}
+		parent := idle(t, "parent")
+		watch := run(nil)
+		watch.Marker(t, parent, 1000)
+		first := start(t, "first", 1, nil, "--tcp", "0.0.0.0:80", "--exit-main-thread")
+		process, err := os.FindProcess(first.PID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = process.Kill() }) // the engine refuses to: it is a zombie
+		opened := watch.WaitEvent(t, 0, harness.Opened(first.Name, "tcp", "0.0.0.0", 80))
+		heldBy(t, opened.Processes, first.PID)
+		child := parent.Exec(t, "listen", "--tcp", "0.0.0.0:81", "--exit-main-thread")
+		opened = watch.WaitEvent(t, 0, harness.Opened(parent.Name, "tcp", "0.0.0.0", 81))
+		heldBy(t, opened.Processes, 0)
+
+		for container, port := range map[*harness.Container]uint16{first: 80, parent: 81} {
+			ports := openPortsOf(t, container, source)
+			if len(ports) != 1 || ports[0].Port != port {
+				t.Errorf("%s: ports %+v, want %d", container.Name, ports, port)
+				continue
+			}
+			heldBy(t, ports[0].Processes, 0)
+		}
+
+		if _, status := watch.Stop(t, syscall.SIGTERM); status != 0 {
+			t.Fatalf("exit status %d", status)
+		}
+		watch = run(watch)
+		watch.Marker(t, parent, 1000)
+		watch.Expect(t, 0, harness.Match{Container: first.Name})
+		child.Stop(t)
+		watch.WaitEvent(t, 0, harness.Closed(parent.Name, "tcp", "0.0.0.0", 81))
+		if err := process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		closed := watch.WaitEvent(t, 0, harness.Closed(first.Name, "tcp", "0.0.0.0", 80))
+		heldBy(t, closed.Processes, first.PID)
+	})
+}
