@@ -83,3 +83,28 @@ func TestMainThreadHasExited(t *testing.T) {
 		heldBy(t, closed.Processes, first.PID)
 	})
 }
+
+// A name may hold a backslash or a line's end: it is the same in events and lists, with the
+// rest that is known of the process.
+func TestProcessNames(t *testing.T) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+		container := watched(t, watch, "names")
+		for i, name := range []string{`a\b`, "x\ny"} {
+			port := 80 + i
+			run := container.Exec(t, "listen", "--name", name, "--tcp", "0.0.0.0:"+itoa(port))
+			opened := watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", port))
+			heldBy(t, opened.Processes, 0)
+			ports := openPortsOf(t, container, source)
+			if len(ports) != 1 {
+				t.Fatalf("ports %+v, want one", ports)
+			}
+			heldBy(t, ports[0].Processes, 0)
+			for _, processes := range [][]model.Process{opened.Processes, ports[0].Processes} {
+				if len(processes) == 1 && processes[0].Name != name {
+					t.Errorf("name %q, want %q", processes[0].Name, name)
+				}
+			}
+			run.Stop(t)
+		}
+	})
+}

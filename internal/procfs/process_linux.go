@@ -149,6 +149,10 @@ func Describe(procRoot string, pid int) model.Process {
 	return p
 }
 
+// statusEscapes undoes what the kernel does to a name in /proc/<pid>/status, and there
+// alone. Source: proc_task_name in fs/proc/array.c.
+var statusEscapes = strings.NewReplacer(`\\`, `\`, `\n`, "\n")
+
 // parseStatus reads /proc/<pid>/status, and keeps the blanks of a name. Source:
 // proc_pid_status(5).
 func parseStatus(p *model.Process, status string) {
@@ -156,7 +160,7 @@ func parseStatus(p *model.Process, status string) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
 		switch fields := strings.Fields(value); {
 		case key == "Name":
-			p.Name = strings.TrimPrefix(value, "\t")
+			p.Name = statusEscapes.Replace(strings.TrimPrefix(value, "\t"))
 		case key == "Uid" && len(fields) == 4: // real, effective, saved set, file system
 			if uid, ok := decimal([]byte(fields[1])); ok {
 				p.UID = &uid
