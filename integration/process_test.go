@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -107,4 +108,30 @@ func TestProcessNames(t *testing.T) {
 			run.Stop(t)
 		}
 	})
+}
+
+// Two services with one name differ by their executable, and by their arguments where these
+// are asked for.
+func TestProcessArguments(t *testing.T) {
+	watchEachSource(t, func(t *testing.T, source string, watch *harness.Watch) {
+		container := watched(t, watch, "services")
+		for port := range 2 {
+			at := "0.0.0.0:" + itoa(80+port)
+			container.Exec(t, "listen", "--name", "MainThread", "--password", "hunter2", "--tcp", at)
+			opened := watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 80+port))
+			want := "listen --name MainThread --password *** --tcp " + at
+			if len(opened.Processes) != 1 || opened.Processes[0].Arguments != want {
+				t.Errorf("want the arguments %q: %s", want, opened.Line)
+			}
+		}
+		for _, p := range openPortsOf(t, container, source) {
+			if len(p.Processes) != 1 || p.Processes[0].Arguments != "" {
+				t.Errorf("want no arguments by default: %+v", p.Processes)
+			}
+		}
+		table := harness.Run(t, []string{"MONITOR_CONTAINERS=" + container.Name}, "ports", "--source", source).Stdout
+		if strings.Count(table, " MainThread (workload)") != 2 {
+			t.Errorf("want two processes named MainThread of the workload:\n%s", table)
+		}
+	}, "--process-arguments")
 }

@@ -43,6 +43,7 @@ func parseListen(args []string) (*listenConfig, error) {
 	forkAfter := set.span("fork-after", 0, "start the children this long after the last port is open")
 	set.BoolVar(&c.orphan, "orphan", false, "end once the children hold the sockets; they do until SIGTERM")
 	set.StringVar(&c.name, "name", "", "give the process this name before it listens")
+	set.String("password", "", "has no effect: an argument for tests")
 	set.Bool(exitMainThread, false, "the main thread exits at the start; others listen")
 	if err := set.parse(args); err != nil {
 		return nil, err

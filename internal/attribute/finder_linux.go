@@ -22,7 +22,9 @@ import (
 // /proc/<pid>/fd. It is safe for concurrent use: calls that come while one walk
 // is under way are answered together by the next.
 type Finder struct {
-	procRoot string
+	// Arguments describes processes with their arguments. It is set before the first use.
+	Arguments bool
+	procRoot  string
 
 	walking sync.Mutex // held by the walk under way
 
@@ -105,7 +107,7 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 		if len(found) == 0 {
 			continue // none of these sockets, or it has ended
 		}
-		p := procfs.Describe(f.procRoot, pid)
+		p := f.describe(pid)
 		if p.Name == "" && !procfs.Exists(f.procRoot, pid) {
 			continue // it has ended since
 		}
@@ -117,6 +119,15 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 		slices.SortFunc(processes, func(a, b model.Process) int { return a.PID - b.PID })
 	}
 	return holders, nil
+}
+
+// describe reads the details of a process; see [procfs.Describe].
+func (f *Finder) describe(pid int) model.Process {
+	p := procfs.Describe(f.procRoot, pid)
+	if f.Arguments {
+		p.Arguments = procfs.Arguments(f.procRoot, pid)
+	}
+	return p
 }
 
 // socketsIn appends those of the inodes that the process, or thread, with a folder holds,

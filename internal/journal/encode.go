@@ -17,13 +17,16 @@ type origin struct {
 }
 
 // encodeProcesses returns processes as a JSON column: an array of [pid, container pid,
-// uid or null, name, executable], because the names of the fields would take half the
-// space of an event.
+// uid or null, name, executable, and the arguments where there are any], because the names
+// of the fields would take half the space of an event.
 func encodeProcesses(processes []model.Process) (text any, err error) {
 	list := make([][]any, len(processes))
 	for i := range processes {
 		p := &processes[i]
 		list[i] = []any{p.PID, p.ContainerPID, p.UID, p.Name, p.Executable}
+		if p.Arguments != "" {
+			list[i] = append(list[i], p.Arguments)
+		}
 	}
 	return encodeJSON(list, len(list) == 0)
 }
@@ -35,12 +38,12 @@ func decodeProcesses(text []byte) (processes []model.Process, err error) {
 	}
 	for _, one := range list {
 		var p model.Process
-		fields := []any{&p.PID, &p.ContainerPID, &p.UID, &p.Name, &p.Executable}
+		fields := []any{&p.PID, &p.ContainerPID, &p.UID, &p.Name, &p.Executable, &p.Arguments}
 		if err := decodeJSON("processes", one, &fields); err != nil {
 			return nil, err
 		}
-		if len(fields) != 5 {
-			return nil, fmt.Errorf("processes: one has %d fields, want 5", len(fields))
+		if len(fields) != 5 && len(fields) != 6 {
+			return nil, fmt.Errorf("processes: one has %d fields, want 5 or 6", len(fields))
 		}
 		processes = append(processes, p)
 	}

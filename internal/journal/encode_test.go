@@ -30,7 +30,7 @@ func randomEvent(r *rand.Rand, id uint64) *model.Event {
 	e.Port = uint16(r.Uint32())
 	for range r.IntN(4) {
 		uid := pick(r, 0, 1000, uint32(math.MaxUint32))
-		p := model.Process{PID: int(int32(r.Uint32())), ContainerPID: r.IntN(100), Name: pick(r, "", "nginx", "a b\n"), Executable: pick(r, "", "/usr/sbin/nginx")}
+		p := model.Process{PID: int(int32(r.Uint32())), ContainerPID: r.IntN(100), Name: pick(r, "", "nginx", "a b\n"), Executable: pick(r, "", "/usr/sbin/nginx"), Arguments: pick(r, "", "-g \"daemon off;\"")}
 		if r.IntN(3) > 0 {
 			p.UID = &uid
 		}

@@ -71,7 +71,7 @@ CREATE TABLE events (
 	exposure  TEXT NOT NULL,
 	source    TEXT NOT NULL,
 	opened_at INTEGER,         -- of closed and changed: when the endpoint opened
-	processes TEXT,            -- JSON: [[pid, container pid, uid or null, name, executable], ...]
+	processes TEXT,            -- JSON: [[pid, container pid, uid or null, name, executable, arguments if any], ...]
 	before    TEXT,            -- of changed: the processes before
 	detail    TEXT             -- JSON: what few events have
 ) STRICT;

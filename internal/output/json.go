@@ -101,6 +101,7 @@ func appendProcess(dst []byte, p *model.Process) []byte {
 	}
 	dst = appendKnown(dst, `,"name":`, p.Name)
 	dst = appendKnown(dst, `,"executable":`, p.Executable)
+	dst = appendKnown(dst, `,"arguments":`, p.Arguments)
 	if p.UID != nil {
 		dst = strconv.AppendUint(append(dst, `,"uid":`...), uint64(*p.UID), 10)
 	}
