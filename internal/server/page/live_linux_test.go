@@ -46,8 +46,9 @@ func TestPortsOpenAndCloseLive(t *testing.T) {
 		t.Errorf("%d rows for one port; want 1", rows)
 	}
 
-	f.emit(event(model.Changed, web, "0.0.0.0", 80, by("caddy", 99), published("0.0.0.0:8080", "[::]:8080")))
-	p.waitText(row+" .process", "caddy (99)")
+	python := func(e *model.Event) { e.Processes[0].Executable = "/usr/bin/python3.11" }
+	f.emit(event(model.Changed, web, "0.0.0.0", 80, by("MainThread", 99), python, published("0.0.0.0:8080", "[::]:8080")))
+	p.waitText(row+" .process", "MainThread (python3.11, 99)")
 	f.emit(event(model.Closed, web, "0.0.0.0", 80), event(model.Closed, web, "::", 80, ipv6Only))
 	p.wait(`document.querySelector("#events .at")?.textContent === ":: (IPv6 only)"`)
 	p.waitText("#groups", "published, nobody listens")
