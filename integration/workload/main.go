@@ -42,6 +42,7 @@ var commands = []command{
 	{"connections", "the same with a thread each for server and client, and the CPU time of both", runConnections},
 	{"kill-port", "end the processes that hold a port", runKillPort},
 	{"control", "first process of a container: reaps children; --demo opens ports on a schedule", runControl},
+	{"own-namespace", "run another command in a network namespace of its own", runOwnNamespace},
 	{"hold-namespace", "wait until SIGTERM, to keep a namespace for others", runPause},
 	{"pause", "the same as hold-namespace", runPause},
 	{holdCommand, "internal: hold inherited sockets for a parent", runHold},

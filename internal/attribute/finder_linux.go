@@ -85,17 +85,12 @@ func (f *Finder) run(b *batch) {
 
 func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 	holders := Holders{ByInode: make(map[uint32][]model.Process, len(inodes))}
-	root, names, err := openFolder(f.procRoot)
+	pids, err := procfs.PIDs(f.procRoot)
 	if err != nil {
 		return holders, fmt.Errorf("find the processes that hold sockets: %w", err)
 	}
-	defer root.Close()
 	var found []uint32
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue // not a process
-		}
+	for _, pid := range pids {
 		found = found[:0]
 		err = netns.Through(f.procRoot, pid, func(folder string) (err error) {
 			found, err = socketsIn(found, folder, inodes)
@@ -114,9 +109,6 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 		for _, inode := range found {
 			holders.ByInode[inode] = append(holders.ByInode[inode], p)
 		}
-	}
-	for _, processes := range holders.ByInode {
-		slices.SortFunc(processes, func(a, b model.Process) int { return a.PID - b.PID })
 	}
 	return holders, nil
 }

@@ -52,6 +52,7 @@ func decodeProcesses(text []byte) (processes []model.Process, err error) {
 
 // detail is what few events have.
 type detail struct {
+	Namespace string   `json:"namespace,omitempty"`
 	Published []string `json:"published,omitempty"`
 	// OpenSeconds is absent where openSeconds returns it.
 	OpenSeconds *float64     `json:"open_seconds,omitempty"`
@@ -66,8 +67,8 @@ func encodeDetail(e *model.Event) (text any, err error) {
 	if derived := openSeconds(e); derived != nil && seconds != nil && *derived == *seconds {
 		seconds = nil
 	}
-	return encodeJSON(&detail{e.Published, seconds, e.Reason, e.Lost, e.Burst},
-		len(e.Published) == 0 && seconds == nil && e.Reason == "" && e.Lost == 0 && e.Burst == nil)
+	return encodeJSON(&detail{e.Namespace, e.Published, seconds, e.Reason, e.Lost, e.Burst},
+		e.Namespace == "" && len(e.Published) == 0 && seconds == nil && e.Reason == "" && e.Lost == 0 && e.Burst == nil)
 }
 
 // openSeconds returns the open_seconds of an event as they follow from its times. After

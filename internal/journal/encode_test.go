@@ -23,6 +23,7 @@ func randomEvent(r *rand.Rand, id uint64) *model.Event {
 			Project: pick(r, "", "shop"), Service: pick(r, "", "web"),
 		}
 	}
+	e.Namespace = pick(r, "", "", "net:[4026532281]")
 	e.Protocol = pick(r, model.TCP, model.UDP, 0, 132)
 	e.Address = pick(r, netip.Addr{}, netip.IPv4Unspecified(), netip.IPv6Unspecified(), netip.MustParseAddr("fe80::1%eth0"),
 		netip.MustParseAddr("::ffff:10.0.0.1"), netip.MustParseAddr("fe80::1").WithZone(strings.Repeat("z", 300)))

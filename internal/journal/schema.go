@@ -80,7 +80,7 @@ CREATE TABLE events (
 CREATE TABLE states (
 	container TEXT NOT NULL,
 	protocol  INTEGER NOT NULL,
-	address   TEXT NOT NULL,
+	address   TEXT NOT NULL,   -- and the namespace, after a blank, where it is not the container's own
 	port      INTEGER NOT NULL,
 	opened_at INTEGER NOT NULL,
 	until     INTEGER,         -- NULL: it is open

@@ -58,6 +58,7 @@ func appendListener(dst []byte, l *model.Listener) []byte {
 		dst = appendKnown(dst, `,"service":`, c.Service)
 		dst = append(dst, '}')
 	}
+	dst = appendKnown(dst, `,"namespace":`, l.Namespace)
 	if l.Protocol != 0 {
 		dst = appendText(dst, `,"protocol":`, l.Protocol.String())
 	}

@@ -71,11 +71,15 @@ func eventText(e *model.Event) string {
 }
 
 // AddressText returns the address of a listener: "::" where that takes IPv4 too or
-// may do so, else ":: (IPv6 only)".
+// may do so, else ":: (IPv6 only)"; with the namespace where that is not the container's
+// own, "0.0.0.0 in net:[4026532281]".
 func AddressText(l *model.Listener) string {
 	text := Printable(l.Address.String()) // a zone is free text
 	if l.IPv6Only {
 		text += " (IPv6 only)"
+	}
+	if l.Namespace != "" {
+		text += " in " + Printable(l.Namespace)
 	}
 	return text
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -178,7 +179,36 @@ func parseStatus(p *model.Process, status string) {
 // PassiveOpens in /proc/<pid>/net/snmp, proc_pid_net(5); RFC 4022.
 func Connections(procRoot string, pid int) (uint64, error) {
 	var snmp prometheus.ProcSnmp
-	err := netns.Through(procRoot, pid, func(folder string) error {
+	err := parsed(procRoot, pid, func(p prometheus.Proc) (err error) {
+		snmp, err = p.Snmp()
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	active, passive := snmp.Tcp.ActiveOpens, snmp.Tcp.PassiveOpens
+	if active == nil || passive == nil {
+		return 0, fmt.Errorf("%s has no ActiveOpens and PassiveOpens of Tcp", path(procRoot, pid, "net/snmp"))
+	}
+	return uint64(*active) + uint64(*passive), nil
+}
+
+// Linked reports whether the network namespace of process pid has another interface than
+// its loopback.
+func Linked(procRoot string, pid int) (linked bool, err error) {
+	err = parsed(procRoot, pid, func(p prometheus.Proc) error {
+		devices, err := p.NetDev()
+		for name := range devices {
+			linked = linked || name != "lo"
+		}
+		return err
+	})
+	return linked, err
+}
+
+// parsed calls read with the library's view of a process.
+func parsed(procRoot string, pid int, read func(prometheus.Proc) error) error {
+	return netns.Through(procRoot, pid, func(folder string) error {
 		parent, name := filepath.Split(folder)
 		root, err := prometheus.NewFS(parent)
 		if err != nil {
@@ -190,18 +220,30 @@ func Connections(procRoot string, pid int) (uint64, error) {
 		}
 		process, err := root.Proc(id)
 		if err == nil {
-			snmp, err = process.Snmp()
+			err = read(process)
 		}
 		return gone(err)
 	})
+}
+
+// PIDs returns the processes that procRoot shows, in rising order.
+func PIDs(procRoot string) ([]int, error) {
+	folder, err := os.Open(procRoot)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	active, passive := snmp.Tcp.ActiveOpens, snmp.Tcp.PassiveOpens
-	if active == nil || passive == nil {
-		return 0, fmt.Errorf("%s has no ActiveOpens and PassiveOpens of Tcp", path(procRoot, pid, "net/snmp"))
+	names, err := folder.Readdirnames(-1)
+	if err = errors.Join(err, folder.Close()); err != nil {
+		return nil, fmt.Errorf("list the processes: %w", err)
 	}
-	return uint64(*active) + uint64(*passive), nil
+	var pids []int
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
 }
 
 // EphemeralPorts returns the range from which the kernel gives ports to clients,

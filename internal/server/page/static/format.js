@@ -83,7 +83,8 @@ export function isLoopback(address) {
 export const isWildcard = (address) => address === '0.0.0.0' || address === '::';
 
 // addressText is the address of an endpoint or event. "::" may accept IPv4 too.
-export const addressText = ({ address, ipv6_only }) => (ipv6_only ? `${address} (IPv6 only)` : address ?? '');
+export const addressText = ({ address, ipv6_only, namespace }) =>
+  (ipv6_only ? `${address} (IPv6 only)` : address ?? '') + (namespace ? ` in ${namespace}` : '');
 
 // gapText describes what was missed, and why.
 export function gapText({ lost, reason }) {
