@@ -121,3 +121,33 @@ func TestInnerNamespaceOfAMoment(t *testing.T) {
 		}
 	})
 }
+
+// A storm in an inner namespace is accounted for by eBPF, from its first opening on.
+func TestInnerNamespaceInStorm(t *testing.T) {
+	harness.Require(t)
+	t.Parallel()
+	requireEBPF(t)
+	watch := harness.StartWatch(t, harness.WatchSpec{Arguments: []string{"--source", ebpf}})
+	container := watched(t, watch, "maker", mayUnshare...)
+	const count = 30000
+	container.Facts(t, "own-namespace", "storm", "--count", itoa(count))
+	harness.Eventually(t, "all is accounted for", func() string {
+		var opened, closed uint64
+		for _, e := range watch.Events(harness.Match{Container: container.Name}) {
+			switch {
+			case e.Port == 1000:
+			case e.Type == model.Opened:
+				opened++
+			case e.Type == model.Closed:
+				closed++
+			case e.Type == model.Bursts:
+				opened, closed = opened+e.Burst.Opened, closed+e.Burst.Closed
+			}
+		}
+		if opened != count || closed != count {
+			return itoa(int(opened)) + " opened, " + itoa(int(closed)) + " closed"
+		}
+		return ""
+	})
+	noLoss(t, watch)
+}

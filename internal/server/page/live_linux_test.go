@@ -65,6 +65,23 @@ func TestPortsOpenAndCloseLive(t *testing.T) {
 	}
 }
 
+// A port in a namespace that the container made itself is another row.
+func TestPortInAnotherNamespace(t *testing.T) {
+	f := newFake(t)
+	web := f.add(container{Name: "web", Declared: []declared{{Protocol: "tcp", Port: 80, Published: []string{"0.0.0.0:8080"}}}})
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	inner := func(e *model.Event) { e.Namespace, e.Exposure = "net:[4026532281]", model.Loopback }
+	f.emit(event(model.Opened, web, "0.0.0.0", 80, by("nginx", 17), inner))
+	p.waitText("#groups", "0.0.0.0 in net:[4026532281]")
+	p.waitText("#groups", "published, nobody listens")
+	f.emit(event(model.Opened, web, "0.0.0.0", 80, by("nginx", 18), published("0.0.0.0:8080")))
+	p.wait("document.querySelectorAll('#groups tbody tr[data-state=open]').length === 2")
+	f.emit(event(model.Closed, web, "0.0.0.0", 80, inner))
+	p.wait("document.querySelectorAll('#groups tbody tr[data-state=open]').length === 1")
+	p.waitText(row+"[data-state=open]", "nginx (18)")
+}
+
 // The counters are drawn although the list of ports comes last and is empty.
 func TestCountersWithoutAnyPort(t *testing.T) {
 	f := newFake(t)
