@@ -25,7 +25,7 @@ type Inner struct {
 	// Began is when the search began.
 	Began clock.Instant
 	Found map[model.Namespace]*InnerNamespace
-	// Alive are the containers, by id, whose first process was there at the end of the
+	// Alive are the containers, by id, whose first process lived at the end of the
 	// search, with its pid: what was found is of the container's present life.
 	Alive map[string]int
 }
@@ -100,7 +100,9 @@ func (e *Env) FindInner() (*Inner, error) {
 		}
 	}
 	for _, c := range d.Containers {
-		if id, err := netns.Identify(e.ProcRoot, c.PID); err == nil && id == c.Namespace {
+		// It may be in another namespace than that in which it was started.
+		cgroups, err := procfs.ReadCgroups(e.ProcRoot, c.PID)
+		if found, _ := attribute.ContainerIn(d.Forms, d.Lookup, string(cgroups)); err == nil && found == c {
 			o.Alive[c.ID] = c.PID
 		}
 	}
