@@ -18,7 +18,7 @@ import (
 func portsCommand() *cobra.Command {
 	var at string
 	cmd := settingsCommand("ports", "Print what is open now, and exit", []string{
-		config.MonitorContainers, config.WatchPorts, config.Source, config.UDPClients, config.Format, config.State,
+		config.MonitorContainers, config.WatchPorts, config.Source, config.UDPClients, config.ProcessArguments, config.Format, config.State,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
 	}, func(ctx context.Context, s *config.Settings) error {
 		if at != "" {

@@ -80,6 +80,7 @@ func newEngine(s *config.Settings, log logrus.FieldLogger) (*engine.Engine, erro
 // newCapture prepares the capture. change, which may be nil, adds the sinks.
 func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, change func(*capture.Options)) *capture.Capture {
 	finder := attribute.NewFinder(s.ProcRoot)
+	finder.Arguments = s.ProcessArguments
 	cgroups, err := attribute.OpenCgroups(s.CgroupRoot)
 	if err != nil {
 		cgroups = nil // preflight has reported it

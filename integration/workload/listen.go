@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +26,7 @@ type listenConfig struct {
 	forkAfter time.Duration // until the children are started
 	orphan    bool          // the children outlive the parent
 	dismiss   bool          // each connection is closed at once
+	name      string        // of the process; "": unchanged
 }
 
 func parseListen(args []string) (*listenConfig, error) {
@@ -44,6 +47,9 @@ func parseListen(args []string) (*listenConfig, error) {
 	set.BoolVar(&c.handover, "handover", false, "close the sockets in the parent once the children hold them")
 	forkAfter := set.span("fork-after", 0, "start the children this long after the last port is open")
 	set.BoolVar(&c.orphan, "orphan", false, "end once the children hold the sockets; they do until SIGTERM")
+	set.StringVar(&c.name, "name", "", "give the process this name before it listens")
+	set.String("password", "", "has no effect: an argument for tests")
+	set.Bool(exitMainThread, false, "the main thread exits at the start; others listen")
 	if err := set.parse(args); err != nil {
 		return nil, err
 	}
@@ -97,6 +103,11 @@ func runListen(ctx context.Context, args []string, facts *recorder) (err error) 
 	c, err := parseListen(args)
 	if err != nil {
 		return err
+	}
+	if c.name != "" {
+		if err := os.WriteFile("/proc/self/comm", []byte(c.name), 0); err != nil {
+			return fmt.Errorf("name the process %q: %w", c.name, err)
+		}
 	}
 	var held []*socket
 	defer func() {

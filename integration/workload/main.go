@@ -18,6 +18,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"syscall"
 )
 
@@ -40,16 +42,36 @@ var commands = []command{
 	{"connections", "the same with a thread each for server and client, and the CPU time of both", runConnections},
 	{"kill-port", "end the processes that hold a port", runKillPort},
 	{"control", "first process of a container: reaps children; --demo opens ports on a schedule", runControl},
+	{"own-namespace", "run another command in a network namespace of its own", runOwnNamespace},
 	{"hold-namespace", "wait until SIGTERM, to keep a namespace for others", runPause},
 	{"pause", "the same as hold-namespace", runPause},
 	{holdCommand, "internal: hold inherited sockets for a parent", runHold},
 }
 
+// exitMainThread is the flag with which the main thread exits at the start, while others
+// do the work.
+const exitMainThread = "exit-main-thread"
+
+func exitsMainThread() bool { return slices.Contains(os.Args, "--"+exitMainThread) }
+
+func init() {
+	if exitsMainThread() {
+		runtime.LockOSThread() // main runs on the main thread
+	}
+}
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	status := dispatch(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(status)
+	work := func() {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		status := dispatch(ctx, os.Args[1:], os.Stdout, os.Stderr)
+		stop()
+		os.Exit(status)
+	}
+	if exitsMainThread() {
+		go work()
+		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // of this thread; it does not return
+	}
+	work()
 }
 
 // dispatch runs the command that args name and returns the exit status.

@@ -13,7 +13,7 @@ import (
 // process it should be.
 type StrangerError struct {
 	PID int
-	// Name is the command name, escaped as in /proc/<pid>/stat.
+	// Name is the command name.
 	Name string
 	// Cgroup is the longest of its cgroup paths.
 	Cgroup string
@@ -37,7 +37,7 @@ func (e *StrangerError) Error() string {
 // process held, see [netns.Hold]. The error is a [*StrangerError], or wraps
 // [netns.ErrProcessGone], or names what cannot be read.
 func Prove(procRoot string, c *model.Container) error {
-	paths, err := procfs.ReadFile(procRoot, c.PID, "cgroup")
+	paths, err := procfs.ReadCgroups(procRoot, c.PID)
 	if err != nil {
 		return proofError(c, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"portwatcher/internal/model"
-	"portwatcher/internal/procfs"
 )
 
 // How long the details of a process are used.
@@ -96,7 +95,7 @@ func (c *Cache) add(key cacheKey, now time.Time) []model.Process {
 
 // read returns the details of a process, or pid and name alone.
 func (c *Cache) read(key cacheKey) []model.Process {
-	p := procfs.Describe(c.finder.procRoot, key.pid)
+	p := c.finder.describe(key.pid)
 	if p.Name != key.name {
 		p = model.Process{PID: key.pid, Name: key.name}
 	}

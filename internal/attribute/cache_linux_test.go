@@ -26,7 +26,7 @@ func described(t *testing.T, root string, pid int, name string, uid int) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	text := "Name:\t" + name + "\nUid:\t0\t" + strconv.Itoa(uid) + "\t0\t0\nNSpid:\t" + strconv.Itoa(pid) + "\t1\n"
+	text := "Name:\t" + name + "\nUid:\t0\t" + strconv.Itoa(uid) + "\t0\t0\nNStgid:\t" + strconv.Itoa(pid) + "\t1\n"
 	if err := os.WriteFile(filepath.Join(folder, "status"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

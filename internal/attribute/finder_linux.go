@@ -22,7 +22,9 @@ import (
 // /proc/<pid>/fd. It is safe for concurrent use: calls that come while one walk
 // is under way are answered together by the next.
 type Finder struct {
-	procRoot string
+	// Arguments describes processes with their arguments. It is set before the first use.
+	Arguments bool
+	procRoot  string
 
 	walking sync.Mutex // held by the walk under way
 
@@ -83,25 +85,24 @@ func (f *Finder) run(b *batch) {
 
 func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 	holders := Holders{ByInode: make(map[uint32][]model.Process, len(inodes))}
-	root, names, err := openFolder(f.procRoot)
+	pids, err := procfs.PIDs(f.procRoot)
 	if err != nil {
 		return holders, fmt.Errorf("find the processes that hold sockets: %w", err)
 	}
-	defer root.Close()
 	var found []uint32
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue // not a process
-		}
-		found, err = f.socketsOf(found[:0], pid, inodes)
-		if errors.Is(err, fs.ErrPermission) && f.lives(pid) {
+	for _, pid := range pids {
+		found = found[:0]
+		err = netns.Through(f.procRoot, pid, func(folder string) (err error) {
+			found, err = socketsIn(found, folder, inodes)
+			return err
+		})
+		if errors.Is(err, fs.ErrPermission) {
 			holders.Denied = append(holders.Denied, pid)
 		}
 		if len(found) == 0 {
 			continue // none of these sockets, or it has ended
 		}
-		p := procfs.Describe(f.procRoot, pid)
+		p := f.describe(pid)
 		if p.Name == "" && !procfs.Exists(f.procRoot, pid) {
 			continue // it has ended since
 		}
@@ -109,26 +110,33 @@ func (f *Finder) walk(inodes map[uint32]struct{}) (Holders, error) {
 			holders.ByInode[inode] = append(holders.ByInode[inode], p)
 		}
 	}
-	for _, processes := range holders.ByInode {
-		slices.SortFunc(processes, func(a, b model.Process) int { return a.PID - b.PID })
-	}
 	return holders, nil
 }
 
-// lives reports whether a process exists and is no zombie: the kernel denies the
-// files of a zombie.
-func (f *Finder) lives(pid int) bool {
-	stat, err := procfs.ReadStat(f.procRoot, pid)
-	return err == nil && !stat.Ended()
+// describe reads the details of a process; see [procfs.Describe].
+func (f *Finder) describe(pid int) model.Process {
+	p := procfs.Describe(f.procRoot, pid)
+	if f.Arguments {
+		p.Arguments = procfs.Arguments(f.procRoot, pid)
+	}
+	return p
 }
 
-// socketsOf appends those of the inodes that process pid holds, each once.
-func (f *Finder) socketsOf(found []uint32, pid int, inodes map[uint32]struct{}) ([]uint32, error) {
-	dir, names, err := openFolder(filepath.Join(f.procRoot, strconv.Itoa(pid), "fd"))
+// socketsIn appends those of the inodes that the process, or thread, with a folder holds,
+// each once.
+func socketsIn(found []uint32, folder string, inodes map[uint32]struct{}) ([]uint32, error) {
+	dir, names, err := openFolder(filepath.Join(folder, "fd"))
+	// Of a thread that has exited, the kernel shows no files, or denies them.
+	if gone(err) || errors.Is(err, fs.ErrPermission) && procfs.Exited(folder) {
+		return found, netns.ErrProcessGone
+	}
 	if err != nil {
 		return found, err
 	}
 	defer dir.Close()
+	if len(names) == 0 {
+		return found, netns.ErrProcessGone
+	}
 	var link [64]byte
 	for _, name := range names {
 		n, err := unix.Readlinkat(int(dir.Fd()), name, link[:])
@@ -176,7 +184,7 @@ func socketInode(link []byte) (uint32, bool) {
 // cgroupOf returns /proc/<pid>/cgroup, which has a line for each hierarchy, v1
 // and v2; "" if the process has ended.
 func (f *Finder) cgroupOf(pid int) (string, error) {
-	text, err := procfs.ReadFile(f.procRoot, pid, "cgroup")
+	text, err := procfs.ReadCgroups(f.procRoot, pid)
 	if errors.Is(err, netns.ErrProcessGone) {
 		return "", nil
 	}

@@ -58,7 +58,9 @@ func TestLivesOfRealProcesses(t *testing.T) {
 	if err := a.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	kernel.Eventually(t, "the process has ended", func() bool { return procfs.Ending("/proc", a.Process.Pid) })
+	kernel.Eventually(t, "the process has ended", func() bool {
+		return procfs.Exited(filepath.Join("/proc", strconv.Itoa(a.Process.Pid)))
+	})
 	expectPIDs(t, "one is a zombie", changed(t, l, false, both...))
 	expectPIDs(t, "one is a zombie, with details", changed(t, l, true, both...), a.Process.Pid)
 	expectPIDs(t, "returned before", changed(t, l, true, both...))

@@ -208,3 +208,24 @@ func TestCgroupOfGoneProcess(t *testing.T) {
 		t.Errorf("%q, %v; want nothing", paths, err)
 	}
 }
+
+// A process whose main thread has exited holds its sockets, and lives.
+func TestFindWithoutMainThread(t *testing.T) {
+	l, inode := listen(t)
+	file, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	pid := kernel.Mainless(t, file).Process.Pid
+	holders, err := NewFinder("/proc").Find([]uint32{inode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(holders.ByInode[inode], func(p model.Process) bool { return p.PID == pid })
+	if at < 0 || holders.ByInode[inode][at].Executable == "" {
+		t.Fatalf("holders %+v; want process %d with its executable", holders.ByInode[inode], pid)
+	}
+	name := holders.ByInode[inode][at].Name
+	expectPIDs(t, "it lives", changed(t, NewLives("/proc"), true, Recorded{pid, name}))
+}

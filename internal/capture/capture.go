@@ -139,7 +139,7 @@ func New(o Options) *Capture {
 		options: o, tuning: o.Tuning, log: o.Logger, wall: clock.NewWall(),
 		env: &source.Env{
 			ProcRoot: o.ProcRoot, Logger: o.Logger, Mode: o.Mode, Finder: o.Finder, Attributor: o.Attributor, Observer: o.Observer,
-			Inbox: make(chan source.Observation, inboxLength), Closed: make(chan struct{}),
+			Inbox: make(chan source.Observation, inboxLength), Closed: make(chan struct{}), Search: make(chan struct{}, 1),
 		},
 		tracker:    tracker.New(o.Tuning.CloseGrace),
 		containers: map[string]*member{},

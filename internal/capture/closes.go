@@ -108,7 +108,7 @@ func (c *Capture) reportDoubt(n *namespace) {
 // loopback: the engine forwards to the container's network address.
 func (c *Capture) reportUnreachable(n *namespace) {
 	containers := n.containers()
-	if n.host || !slices.ContainsFunc(containers, func(c *model.Container) bool { return len(c.Ports) > 0 }) {
+	if n.host || n.inner != nil || !slices.ContainsFunc(containers, func(c *model.Container) bool { return len(c.Ports) > 0 }) {
 		return
 	}
 	type key struct {

@@ -79,7 +79,11 @@ func line(e *model.Event) string {
 	case model.Bursts:
 		return fmt.Sprintf("burst %s +%d -%d", e.Container.Name, e.Opened, e.Closed)
 	}
-	return fmt.Sprintf("%s %s %d/%s %s %s", e.Type, e.Container.Name, e.Port, e.Protocol, e.Exposure, e.Source)
+	text := fmt.Sprintf("%s %s %d/%s %s %s", e.Type, e.Container.Name, e.Port, e.Protocol, e.Exposure, e.Source)
+	if e.Namespace != "" {
+		text += " in " + e.Namespace
+	}
+	return text
 }
 
 // sums are the openings and closings that a consumer has received.

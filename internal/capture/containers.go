@@ -5,7 +5,6 @@ import (
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/engine"
-	"portwatcher/internal/exposure"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
 	"portwatcher/internal/source"
@@ -19,14 +18,18 @@ type member struct {
 	// unreachable is why there is no namespace; nil where the engine does not describe the
 	// container.
 	unreachable error
-	listed      listed
+	// inner are the inner namespaces in which it has a process.
+	inner []*namespace
+	// livedAt is when the last search began that found its first process.
+	livedAt clock.Instant
+	listed  listed
 	// lastEvent is the time of its last opened, closed or changed event.
 	lastEvent clock.Instant
 }
 
 // add applies a container that has started.
 func (c *Capture) add(o *source.ContainerChange) {
-	container := o.Container
+	container := inNamespace(o.Container, o.Namespace)
 	log := c.log.WithField("container", container.Name)
 	m := &member{Container: container}
 	c.containers[container.ID] = m
@@ -50,6 +53,10 @@ func (c *Capture) add(o *source.ContainerChange) {
 		return
 	}
 	n := c.namespaces[o.Namespace]
+	if n != nil && n.inner != nil {
+		c.dropInner(n)
+		n = nil
+	}
 	if n == nil {
 		n = newNamespace(o.Namespace)
 		c.namespaces[o.Namespace] = n
@@ -84,7 +91,9 @@ func (c *Capture) choose(m *member, known *model.Container) {
 		if !c.single {
 			log.Info("Watching container.")
 		}
-		c.reconsider(m.namespace)
+		for _, n := range m.namespaces() {
+			c.reconsider(n)
+		}
 	} else {
 		log.Info("The container is not watched any more.")
 		c.flushBurst(m.ID)
@@ -94,7 +103,19 @@ func (c *Capture) choose(m *member, known *model.Container) {
 		c.forget(m.ID)
 		c.publishDirectory()
 	}
-	c.adjust(m.namespace)
+	for _, n := range m.namespaces() {
+		c.adjust(n)
+	}
+}
+
+// namespaces returns the namespaces of which it is a member.
+func (m *member) namespaces() []*namespace { return append([]*namespace{m.namespace}, m.inner...) }
+
+// inNamespace returns the description of a container with its own namespace.
+func inNamespace(container *model.Container, id model.Namespace) *model.Container {
+	described := *container
+	described.Namespace = id
+	return &described
 }
 
 // finishContainer applies the end of a container.
@@ -116,6 +137,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	if m == nil {
 		return
 	}
+	c.seeUnseen(m, m.livedAt) // what came later may be of its next life
 	delete(c.containers, id)
 	defer c.chooseAgain(m.Name)
 	c.owners = nil
@@ -130,6 +152,9 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	c.closeRemembered(id, at, model.SourceEngine)
 	if m.monitored {
 		c.log.WithField("container", m.Name).Info("The container has ended.")
+	}
+	for len(m.inner) > 0 {
+		c.leaveInner(m.inner[0], m)
 	}
 	n := m.namespace
 	if n == nil {
@@ -177,6 +202,7 @@ func (c *Capture) update(o *source.ContainerChange) {
 		c.log.WithField("container", container.Name).Infof("The container was renamed from %q.", m.Name)
 	}
 	known, monitored := m.Container, m.monitored
+	container = inNamespace(container, known.Namespace)
 	m.Container = container
 	c.owners = nil
 	c.changed()
@@ -205,7 +231,7 @@ func (c *Capture) find(id string) *model.Container {
 func (c *Capture) computeReach(n *namespace) {
 	members := n.containers()
 	for _, open := range c.tracker.OpenIn(n.id) {
-		c.reaches[open.Endpoint] = exposure.Of(listening(&open, n), members)
+		c.reaches[open.Endpoint] = reachOf(&open, n, members)
 	}
 	for _, m := range n.members {
 		m.listed.made = false

@@ -52,6 +52,7 @@ func (c *Capture) takeSynced() error {
 	c.synced = true
 	c.changed()
 	c.reportUnmatched()
+	c.env.SearchInner()
 	if first {
 		if err := c.blind(); err != nil {
 			return err

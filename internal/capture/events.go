@@ -71,7 +71,7 @@ func (c *Capture) exposureOf(change *tracker.Change) exposure.Reach {
 	case n == nil:
 		r = exposure.Unseen(change.Endpoint.Address)
 	default:
-		r = exposure.Of(listening(change, n), n.listed)
+		r = reachOf(change, n, n.listed)
 	}
 	if change.Type == model.Closed {
 		delete(c.reaches, change.Endpoint)
@@ -135,7 +135,7 @@ func (c *Capture) event(change *tracker.Change, r exposure.Reach) *model.Event {
 
 func (c *Capture) listener(change *tracker.Change, r exposure.Reach) model.Listener {
 	return model.Listener{
-		Host: c.hostName, Container: change.Container.Ref(),
+		Host: c.hostName, Container: change.Container.Ref(), Namespace: change.Endpoint.Namespace,
 		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
 		// A specific IPv6 address never takes IPv4: the flag has a meaning for the wildcard only.
 		IPv6Only:  change.IPv6Only && change.Endpoint.Address == netip.IPv6Unspecified(),

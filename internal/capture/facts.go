@@ -55,8 +55,12 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 		}
 	}
 	n := c.byCookie[f.NetnsCookie]
-	if n != nil && n.watcher != nil {
+	switch {
+	case n == nil:
+	case n.watcher != nil:
 		n.watcher.CountFact()
+	case n.inner != nil:
+		n.inner.lastFact = c.now
 	}
 	owner := c.findOwner(paths, f.Socket.Cgroup, f.TaskCgroup)
 	switch {
@@ -67,6 +71,10 @@ func (c *Capture) place(f *source.Fact, paths *source.CgroupPaths) (placed, stri
 		}
 		return result, id
 	case f.Kind == probe.Closed && f.Connected:
+		if n.watcher == nil {
+			c.placeClose(n, f) // no dump shows whether the connect has failed
+			return applied, ""
+		}
 		n.connecting[f.Socket.Cookie] = f.Time
 		n.watcher.PokeSoon()
 	case f.Kind == probe.Closed:
@@ -96,9 +104,14 @@ func (c *Capture) placeWithout(owner cgroupOwner, netns uint64) (placed, string)
 	default:
 		return dropped, ""
 	}
-	// Its watcher has not opened its session yet, or it ended before it could be inspected.
-	if m := c.containers[owner.container.ID]; m != nil && !m.monitored && m.namespace != nil {
+	// Its watcher has not opened its session yet, or it ended before it could be inspected, or
+	// it is in another namespace than its own.
+	m := c.containers[owner.container.ID]
+	if m != nil && !m.monitored && m.namespace != nil {
 		return dropped, ""
+	}
+	if m != nil && m.namespace != nil && m.namespace.netnsCookie != 0 {
+		c.env.SearchInner()
 	}
 	return waits, owner.container.ID
 }

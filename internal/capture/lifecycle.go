@@ -42,6 +42,7 @@ func (c *Capture) start(probe source.Probe) *ending {
 	probing, e.stopProbe = context.WithCancel(context.Background())
 	c.guard("following the engine", func() { c.engine.Run(engine) })
 	c.guard("checking who holds ports", func() { source.NewHolderCheck(c.env).Run(engine) })
+	c.guard("searching for namespaces", func() { c.env.RunInner(engine) })
 	if probe != nil {
 		c.guard("reading eBPF", func() { c.env.RunProbe(probing, probe, c.options.OpenProbe) })
 	}

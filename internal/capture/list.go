@@ -46,6 +46,12 @@ func (c *Capture) List(ctx context.Context) ([]model.Open, error) {
 	if err := c.reportAbsent(ctx); err != nil {
 		return nil, err
 	}
+	if inner, err := c.env.FindInner(); err == nil {
+		c.now = clock.Now()
+		c.takeInner(inner)
+	} else {
+		c.log.WithError(err).Warn("Network namespaces that containers make themselves cannot be found.")
+	}
 	failures, err := c.scanNamespaces(ctx)
 	if err != nil {
 		return nil, err

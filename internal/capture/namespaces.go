@@ -38,6 +38,8 @@ type namespace struct {
 	// ownerless are ports whose container is not known.
 	ownerless doubt
 	overrun   overrun
+	// inner is nil for the own namespace of a container.
+	inner *inner
 }
 
 func newNamespace(id model.Namespace) *namespace {
@@ -91,7 +93,7 @@ func (n *namespace) onlyMember() (_ *model.Container, certain bool) {
 func (c *Capture) adjust(n *namespace) {
 	monitored := n.monitored()
 	switch {
-	case c.single:
+	case c.single, n.inner != nil && n.inner.unseen:
 	case monitored && n.watcher == nil:
 		n.watcher = c.startWatcher(n)
 	case !monitored && n.watcher != nil:
@@ -129,7 +131,11 @@ func (c *Capture) publishDirectory() {
 	}
 	for id, n := range c.namespaces {
 		n.listed = n.containers()
-		d.Namespaces[id] = &source.Members{Containers: n.listed, Names: n.names(), Host: n.host, Epoch: n.epoch}
+		members := &source.Members{Containers: n.listed, Names: n.names(), Host: n.host, Epoch: n.epoch}
+		if n.inner != nil {
+			members.Inner = n.inner.pids
+		}
+		d.Namespaces[id] = members
 	}
 	c.env.Directory.Store(d)
 }
@@ -172,6 +178,9 @@ func (c *Capture) sessionOpened(o source.SessionOpened) {
 	c.changed()
 	if o.NetnsCookie == 0 {
 		return
+	}
+	if before := c.byCookie[o.NetnsCookie]; before != nil && before != n {
+		c.dropInner(before) // only eBPF had reported it
 	}
 	c.byCookie[o.NetnsCookie] = n
 	n.netnsCookie = o.NetnsCookie

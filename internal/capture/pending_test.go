@@ -67,7 +67,7 @@ func TestFactsOfAPassedContainer(t *testing.T) {
 	if len(r.tracker.Open())+len(r.pending.lists) > 0 {
 		t.Error("something of it is left")
 	}
-	if r.tracker.HasNamespace(model.Namespace{Device: unseenDevice, Inode: netnsCookie(99)}) {
+	if r.tracker.HasNamespace(model.Namespace{Device: model.UnseenDevice, Inode: netnsCookie(99)}) {
 		t.Error("its namespace is left in the tracker")
 	}
 	r.balance()

@@ -112,7 +112,7 @@ func (c *Capture) placeLast(container *model.Container, n *namespace) {
 	}
 	unseen := n == nil
 	if unseen { // only its cookie in eBPF's events is known
-		n = newNamespace(model.Namespace{Device: unseenDevice})
+		n = newNamespace(model.Namespace{Device: model.UnseenDevice})
 		n.members[container.ID] = &member{Container: container, monitored: true}
 	}
 	for i := range w.facts {
@@ -162,11 +162,8 @@ func (c *Capture) placeLast(container *model.Container, n *namespace) {
 func (c *Capture) placeWaiting() {
 	for id := range c.pending.lists {
 		if m := c.containers[id]; m != nil && m.monitored {
+			c.seeUnseen(m, c.now)
 			c.placeLast(m.Container, m.namespace)
 		}
 	}
 }
-
-// unseenDevice is the device of namespaces that were never identified; the kernel uses no
-// such number.
-const unseenDevice = ^uint64(0)

@@ -1,6 +1,8 @@
 package capture
 
 import (
+	"slices"
+
 	"portwatcher/internal/clock"
 	"portwatcher/internal/exposure"
 	"portwatcher/internal/model"
@@ -58,6 +60,13 @@ func (c *Capture) resumes() bool { return c.options.Resume.Again && !c.synced }
 func (c *Capture) restore(m *member) {
 	states := c.resume.open[m.ID]
 	delete(c.resume.open, m.ID)
+	if m.monitored { // those of inner namespaces wait for the first search
+		own := func(s model.State) bool { return s.Namespace == "" }
+		if waiting := slices.DeleteFunc(slices.Clone(states), own); len(waiting) > 0 {
+			c.resume.open[m.ID] = waiting
+		}
+		states = slices.DeleteFunc(states, func(s model.State) bool { return !own(s) })
+	}
 	if len(states) > 0 && !m.monitored {
 		c.leave(m.Container)
 		c.forget(m.ID)
@@ -68,14 +77,21 @@ func (c *Capture) restore(m *member) {
 		if !c.reported(m.Container, s.Protocol, s.Port) {
 			continue // the next full state has it removed from the journal
 		}
-		same := c.options.Resume.SameBoot && s.Sockets != nil && s.Sockets.Namespace == m.namespace.id
-		if !same || !c.tracker.Restore(m.Container, s, c.wall.Instant(s.OpenedAt)) {
+		if !c.restoreState(m.namespace, m, s) {
 			c.closeState(s, c.now, model.SourceRestart)
-			continue
 		}
-		key := model.Endpoint{Container: m.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
-		c.reaches[key] = exposure.Reach{Exposure: s.Exposure, Published: s.Published}
 	}
+}
+
+// restoreState restores what was open in a namespace. It returns false where that cannot be
+// the same any more.
+func (c *Capture) restoreState(n *namespace, m *member, s *model.State) bool {
+	same := c.options.Resume.SameBoot && s.Sockets != nil && s.Sockets.Namespace == n.id
+	if !same || !c.tracker.Restore(m.Container, s, c.wall.Instant(s.OpenedAt)) {
+		return false
+	}
+	c.reaches[s.Endpoint()] = exposure.Reach{Exposure: s.Exposure, Published: s.Published}
+	return true
 }
 
 // closeEnded closes what was open in containers that do not run any more. What is known of

@@ -98,6 +98,8 @@ func (c *Capture) handle(o source.Observation) error {
 		c.takeScan(o)
 	case *source.ContainerChange:
 		return c.takeContainer(o)
+	case *source.Inner:
+		c.takeInner(o)
 	case *source.Held:
 		c.takeHeld(o)
 	case *source.Fresh:

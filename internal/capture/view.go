@@ -154,7 +154,7 @@ func (c *Capture) list(m *member) {
 		l.open = append(l.open, c.open(&changes[i]))
 	}
 	slices.SortFunc(l.open, func(a, b model.Open) int {
-		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol), a.Address.Compare(b.Address))
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol), a.Address.Compare(b.Address), cmp.Compare(a.Namespace, b.Namespace))
 	})
 }
 
@@ -164,7 +164,7 @@ func (c *Capture) open(change *tracker.Change) model.Open {
 	if !ok {
 		r = exposure.Unseen(change.Endpoint.Address)
 		if n := c.namespaces[change.Namespace]; n != nil {
-			r = exposure.Of(listening(change, n), n.containers())
+			r = reachOf(change, n, n.containers())
 		}
 	}
 	return model.Open{Listener: c.listener(change, r), OpenedAt: c.wall.Time(change.OpenedAt)}

@@ -50,6 +50,8 @@ type Settings struct {
 	BurstDelay   time.Duration `koanf:"burst_delay" default:"10ms" min:"0" max:"1m" short:"BURST_DELAY" unit:"seconds" is:"reloadable"`
 	CloseGrace   time.Duration `koanf:"close_grace" default:"0" min:"0" max:"1h" short:"CLOSE_GRACE_MS" unit:"milliseconds" is:"reloadable"`
 	UDPClients   bool          `koanf:"udp_clients" default:"false" is:"reloadable"`
+	// ProcessArguments adds the arguments of processes.
+	ProcessArguments bool `koanf:"process_arguments" default:"false"`
 	// BurstLimit is in events a second, or 0 for no limit.
 	BurstLimit int `koanf:"burst_limit" default:"0" min:"1" max:"1000000" zero:"no limit" is:"reloadable"`
 	// ReceiveBuffers is in bytes.

@@ -75,14 +75,14 @@ func TestLoad(t *testing.T) {
 			"--scan-interval", "10ms", "--close-grace=1h", "--udp-clients", "--format", "json", "--log-format=json", "--log-level=trace",
 			"--docker-host", "tcp://h:1", "--host-name", "node1", "--proc-root", "/host/proc/", "--cgroup-root", "/host/cgroup", "--health-socket=/run/health",
 			"--state=memory", "--retain=1w2d12h", "--retain-size", "1.5 gib",
-			"--listen=:80", "--token-file=/t", "--tls-cert=/c", "--tls-key=/k", "--allowed-hosts=A.b", "--allowed-hosts=c", "--metrics-max-series=7", "--explain=off", "--burst-limit=100", "--receive-buffers=4mib",
+			"--listen=:80", "--token-file=/t", "--tls-cert=/c", "--tls-key=/k", "--allowed-hosts=A.b", "--allowed-hosts=c", "--metrics-max-series=7", "--explain=off", "--burst-limit=100", "--receive-buffers=4mib", "--process-arguments",
 		}, nil, func(s *Settings) {
 			*s = Settings{
 				Source: "auto", BurstScans: 1, BurstDelay: 10 * time.Millisecond,
 				ScanInterval: 10 * time.Millisecond, CloseGrace: time.Hour, UDPClients: true, Format: "json", LogFormat: "json",
 				LogLevel: logrus.TraceLevel, DockerHost: "tcp://h:1", HostName: "node1", ProcRoot: "/host/proc", CgroupRoot: "/host/cgroup", HealthSocket: "/run/health",
 				State: "memory", Retain: (9*24 + 12) * time.Hour, RetainSize: 3 << 29,
-				Listen: ":80", TokenFile: "/t", TLSCert: "/c", TLSKey: "/k", AllowedHosts: []string{"a.b", "c"}, MetricsMaxSeries: 7, Explain: "off", BurstLimit: 100, ReceiveBuffers: 4 << 20,
+				Listen: ":80", TokenFile: "/t", TLSCert: "/c", TLSKey: "/k", AllowedHosts: []string{"a.b", "c"}, MetricsMaxSeries: 7, Explain: "off", BurstLimit: 100, ReceiveBuffers: 4 << 20, ProcessArguments: true,
 			}
 		}},
 		{"variables", nil, []string{

@@ -20,6 +20,7 @@ var samples = map[string]struct{ file, short, long, flag string }{
 	BurstDelay:        {"2s", "3", "4s", "5s"},
 	CloseGrace:        {"2s", "3000", "4s", "5s"},
 	UDPClients:        {"true", "", "false", "true"},
+	ProcessArguments:  {"true", "", "false", "true"},
 	BurstLimit:        {"2", "", "4", "5"},
 	ReceiveBuffers:    {"8MiB", "", "16MiB", "32MiB"},
 	Format:            {"json", "", "text", "json"},

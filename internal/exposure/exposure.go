@@ -72,6 +72,13 @@ func Unseen(address netip.Addr) Reach {
 	return Reach{}
 }
 
+// Inner returns who can reach an endpoint in a namespace that a container made itself, to
+// which the engine forwards nothing. Linked means that it has another interface than its
+// loopback.
+func Inner(address netip.Addr, linked bool) Reach {
+	return Reach{Exposure: networkOrLoopback(linked && !address.IsLoopback())}
+}
+
 // networkOrLoopback distinguishes a namespace on a network from one that has only
 // its loopback interface (network_mode: none).
 func networkOrLoopback(onNetwork bool) model.Exposure {

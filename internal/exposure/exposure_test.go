@@ -61,3 +61,17 @@ func TestReach(t *testing.T) {
 		})
 	}
 }
+
+func TestInner(t *testing.T) {
+	for _, test := range []struct {
+		address string
+		linked  bool
+		want    model.Exposure
+	}{
+		{"127.0.0.1", true, model.Loopback}, {"::1", true, model.Loopback}, {"0.0.0.0", false, model.Loopback}, {"0.0.0.0", true, model.Network}, {"10.0.0.1", true, model.Network},
+	} {
+		if got := Inner(netip.MustParseAddr(test.address), test.linked); got.Exposure != test.want || got.Published != nil {
+			t.Errorf("%s, linked %v: %+v, want %s", test.address, test.linked, got, test.want)
+		}
+	}
+}

@@ -17,13 +17,16 @@ type origin struct {
 }
 
 // encodeProcesses returns processes as a JSON column: an array of [pid, container pid,
-// uid or null, name, executable], because the names of the fields would take half the
-// space of an event.
+// uid or null, name, executable, and the arguments where there are any], because the names
+// of the fields would take half the space of an event.
 func encodeProcesses(processes []model.Process) (text any, err error) {
 	list := make([][]any, len(processes))
 	for i := range processes {
 		p := &processes[i]
 		list[i] = []any{p.PID, p.ContainerPID, p.UID, p.Name, p.Executable}
+		if p.Arguments != "" {
+			list[i] = append(list[i], p.Arguments)
+		}
 	}
 	return encodeJSON(list, len(list) == 0)
 }
@@ -35,12 +38,12 @@ func decodeProcesses(text []byte) (processes []model.Process, err error) {
 	}
 	for _, one := range list {
 		var p model.Process
-		fields := []any{&p.PID, &p.ContainerPID, &p.UID, &p.Name, &p.Executable}
+		fields := []any{&p.PID, &p.ContainerPID, &p.UID, &p.Name, &p.Executable, &p.Arguments}
 		if err := decodeJSON("processes", one, &fields); err != nil {
 			return nil, err
 		}
-		if len(fields) != 5 {
-			return nil, fmt.Errorf("processes: one has %d fields, want 5", len(fields))
+		if len(fields) != 5 && len(fields) != 6 {
+			return nil, fmt.Errorf("processes: one has %d fields, want 5 or 6", len(fields))
 		}
 		processes = append(processes, p)
 	}
@@ -49,6 +52,7 @@ func decodeProcesses(text []byte) (processes []model.Process, err error) {
 
 // detail is what few events have.
 type detail struct {
+	Namespace string   `json:"namespace,omitempty"`
 	Published []string `json:"published,omitempty"`
 	// OpenSeconds is absent where openSeconds returns it.
 	OpenSeconds *float64     `json:"open_seconds,omitempty"`
@@ -63,8 +67,8 @@ func encodeDetail(e *model.Event) (text any, err error) {
 	if derived := openSeconds(e); derived != nil && seconds != nil && *derived == *seconds {
 		seconds = nil
 	}
-	return encodeJSON(&detail{e.Published, seconds, e.Reason, e.Lost, e.Burst},
-		len(e.Published) == 0 && seconds == nil && e.Reason == "" && e.Lost == 0 && e.Burst == nil)
+	return encodeJSON(&detail{e.Namespace, e.Published, seconds, e.Reason, e.Lost, e.Burst},
+		e.Namespace == "" && len(e.Published) == 0 && seconds == nil && e.Reason == "" && e.Lost == 0 && e.Burst == nil)
 }
 
 // openSeconds returns the open_seconds of an event as they follow from its times. After

@@ -23,6 +23,7 @@ func randomEvent(r *rand.Rand, id uint64) *model.Event {
 			Project: pick(r, "", "shop"), Service: pick(r, "", "web"),
 		}
 	}
+	e.Namespace = pick(r, "", "", "net:[4026532281]")
 	e.Protocol = pick(r, model.TCP, model.UDP, 0, 132)
 	e.Address = pick(r, netip.Addr{}, netip.IPv4Unspecified(), netip.IPv6Unspecified(), netip.MustParseAddr("fe80::1%eth0"),
 		netip.MustParseAddr("::ffff:10.0.0.1"), netip.MustParseAddr("fe80::1").WithZone(strings.Repeat("z", 300)))
@@ -30,7 +31,7 @@ func randomEvent(r *rand.Rand, id uint64) *model.Event {
 	e.Port = uint16(r.Uint32())
 	for range r.IntN(4) {
 		uid := pick(r, 0, 1000, uint32(math.MaxUint32))
-		p := model.Process{PID: int(int32(r.Uint32())), ContainerPID: r.IntN(100), Name: pick(r, "", "nginx", "a b\n"), Executable: pick(r, "", "/usr/sbin/nginx")}
+		p := model.Process{PID: int(int32(r.Uint32())), ContainerPID: r.IntN(100), Name: pick(r, "", "nginx", "a b\n"), Executable: pick(r, "", "/usr/sbin/nginx"), Arguments: pick(r, "", "-g \"daemon off;\"")}
 		if r.IntN(3) > 0 {
 			p.UID = &uid
 		}

@@ -140,7 +140,7 @@ func (m *reference) burst(endpoint model.Endpoint) Record {
 
 func (m *reference) endpoint() model.Endpoint {
 	return model.Endpoint{
-		Container: pick(m.random, containerIDs...), Protocol: pick(m.random, model.TCP, model.UDP),
+		Container: pick(m.random, containerIDs...), Namespace: pick(m.random, "", "", "net:[5]"), Protocol: pick(m.random, model.TCP, model.UDP),
 		Address: pick(m.random, netip.IPv4Unspecified(), netip.IPv6Loopback()), Port: pick[uint16](m.random, 53, 80, 8080),
 	}
 }
@@ -151,7 +151,7 @@ var containerIDs = []string{fmt.Sprintf("%064x", 1<<200>>190), fmt.Sprintf("aaaa
 func (m *reference) listener(of model.Endpoint) model.Listener {
 	at := slices.Index(containerIDs, of.Container)
 	l := model.Listener{
-		Host: "node1", Protocol: of.Protocol, Address: of.Address, Port: of.Port,
+		Host: "node1", Namespace: of.Namespace, Protocol: of.Protocol, Address: of.Address, Port: of.Port,
 		Container: &model.ContainerRef{ID: of.Container, Name: []string{"web", "db-1", "db-2"}[at], Project: []string{"", "shop", "shop"}[at], Service: []string{"", "db", "db"}[at]},
 		Exposure:  pick(m.random, model.Loopback, model.Network), Source: model.SourceEBPF,
 	}

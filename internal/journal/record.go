@@ -121,7 +121,11 @@ func (r *recorder) eventRow(t transaction, e *model.Event, before *model.State) 
 
 // state records a change of the state.
 func (r *recorder) state(t transaction, key stateKey, row stateRow) error {
-	values := []any{key.Container, int64(key.Protocol), addressText(key.Address), int64(key.Port), key.openedAt}
+	address := addressText(key.Address)
+	if key.Namespace != "" { // it is a part of the row's identity
+		address += " " + key.Namespace
+	}
+	values := []any{key.Container, int64(key.Protocol), address, int64(key.Port), key.openedAt}
 	if row.state == nil {
 		if !row.stored {
 			return nil

@@ -105,6 +105,7 @@ func (r *result) decode(address, processes, before, more []byte) (err error) {
 	if err := decodeJSON("detail", more, &d); err != nil {
 		return err
 	}
+	e.Namespace = d.Namespace
 	e.Published, e.OpenSeconds, e.Reason, e.Lost, e.Burst = d.Published, d.OpenSeconds, d.Reason, d.Lost, d.Burst
 	if e.OpenSeconds == nil {
 		e.OpenSeconds = openSeconds(e)

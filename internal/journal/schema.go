@@ -71,7 +71,7 @@ CREATE TABLE events (
 	exposure  TEXT NOT NULL,
 	source    TEXT NOT NULL,
 	opened_at INTEGER,         -- of closed and changed: when the endpoint opened
-	processes TEXT,            -- JSON: [[pid, container pid, uid or null, name, executable], ...]
+	processes TEXT,            -- JSON: [[pid, container pid, uid or null, name, executable, arguments if any], ...]
 	before    TEXT,            -- of changed: the processes before
 	detail    TEXT             -- JSON: what few events have
 ) STRICT;
@@ -80,7 +80,7 @@ CREATE TABLE events (
 CREATE TABLE states (
 	container TEXT NOT NULL,
 	protocol  INTEGER NOT NULL,
-	address   TEXT NOT NULL,
+	address   TEXT NOT NULL,   -- and the namespace, after a blank, where it is not the container's own
 	port      INTEGER NOT NULL,
 	opened_at INTEGER NOT NULL,
 	until     INTEGER,         -- NULL: it is open

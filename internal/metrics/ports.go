@@ -122,7 +122,14 @@ func (p *ports) info(view *model.View) *family {
 			return cmp.Compare(slices.Index(byReach, a.Exposure), slices.Index(byReach, b.Exposure))
 		})
 	}
+	known := map[model.Endpoint]bool{}
 	for _, o := range order {
+		endpoint := o.Endpoint()
+		endpoint.Namespace = "" // no label has it: a container's namespaces have one series together
+		if known[endpoint] {
+			continue
+		}
+		known[endpoint] = true
 		c, process := containerOf(o), ""
 		if len(o.Processes) > 0 {
 			process = o.Processes[0].Name

@@ -28,6 +28,9 @@ type Container struct {
 	// Exposed are the ports the image or the configuration declares (EXPOSE).
 	Exposed []ExposedPort
 	Paused  bool
+	// Namespace is its own network namespace, in which the engine started it; zero where it
+	// is not known.
+	Namespace Namespace
 }
 
 // PublishedPort is a port of the host that forwards to a container's port.

@@ -118,7 +118,7 @@ func Fold(known *Open, e *Event) *Open {
 
 // Endpoint returns the identity of the endpoint. Container is empty where there is none.
 func (l *Listener) Endpoint() Endpoint {
-	e := Endpoint{Protocol: l.Protocol, Address: l.Address, Port: l.Port}
+	e := Endpoint{Namespace: l.Namespace, Protocol: l.Protocol, Address: l.Address, Port: l.Port}
 	if l.Container != nil {
 		e.Container = l.Container.ID
 	}

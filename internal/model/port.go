@@ -56,8 +56,19 @@ type Namespace struct {
 	Inode  uint64 `json:"inode"`
 }
 
-// String returns the form that /proc shows, "net:[4026531840]".
-func (n Namespace) String() string { return "net:[" + strconv.FormatUint(n.Inode, 10) + "]" }
+// UnseenDevice is the device of namespaces that only eBPF has reported. Inode is then the
+// namespace's cookie; the kernel uses no such device.
+const UnseenDevice = ^uint64(0)
+
+// String returns the form that /proc shows, "net:[4026531840]", or "net:[cookie 4711]" for
+// a namespace that only eBPF has reported.
+func (n Namespace) String() string {
+	number := strconv.FormatUint(n.Inode, 10)
+	if n.Device == UnseenDevice {
+		number = "cookie " + number
+	}
+	return "net:[" + number + "]"
+}
 
 // Socket is one kernel socket that can be spoken to: TCP in LISTEN, or UDP
 // bound and unconnected.
@@ -97,18 +108,22 @@ func (s *Socket) HasMadeUpCookie() bool { return s.Cookie>>32 == MadeUpCookie>>3
 type Endpoint struct {
 	// Container is the full id of the container.
 	Container string
+	// Namespace is empty in the container's own network namespace, otherwise
+	// [Namespace.String] of one that the container has made itself.
+	Namespace string
 	Protocol  Protocol
 	Address   netip.Addr
 	Port      uint16
 }
 
-// Compare orders endpoints by container, port, protocol and address.
+// Compare orders endpoints by container, port, protocol, address and namespace.
 func (e Endpoint) Compare(other Endpoint) int {
 	return cmp.Or(
 		cmp.Compare(e.Container, other.Container),
 		cmp.Compare(e.Port, other.Port),
 		cmp.Compare(e.Protocol, other.Protocol),
 		e.Address.Compare(other.Address),
+		cmp.Compare(e.Namespace, other.Namespace),
 	)
 }
 
@@ -183,8 +198,10 @@ func (c *ContainerRef) Same(other *ContainerRef) bool {
 type Listener struct {
 	Host      string        `json:"host,omitempty"`
 	Container *ContainerRef `json:"container,omitempty"`
-	Protocol  Protocol      `json:"protocol,omitzero"`
-	Address   netip.Addr    `json:"address,omitzero"`
+	// Namespace is that of [Endpoint].
+	Namespace string     `json:"namespace,omitempty"`
+	Protocol  Protocol   `json:"protocol,omitzero"`
+	Address   netip.Addr `json:"address,omitzero"`
 	// IPv6Only means that a listener on the IPv6 wildcard takes no IPv4 traffic
 	// (IPV6_V6ONLY, ipv6(7)). False where it takes both, where the source does not
 	// report it (proc), and on every other address.

@@ -13,6 +13,9 @@ type Process struct {
 	Name string `json:"name,omitempty"`
 	// Executable is the path inside the container's file system.
 	Executable string `json:"executable,omitempty"`
+	// Arguments are those of its command line, as [procfs.Arguments] redacts and shortens
+	// them; read only where the settings allow it.
+	Arguments string `json:"arguments,omitempty"`
 	// UID is the effective user id in the initial user namespace.
 	UID *uint32 `json:"uid,omitempty"`
 }

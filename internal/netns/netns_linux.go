@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
-	"strconv"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -34,15 +33,21 @@ type Handle struct {
 // It needs CAP_SYS_PTRACE for processes of another container. The error wraps
 // [ErrProcessGone] or the errno.
 func Open(procRoot string, pid int) (*Handle, error) {
-	path := namespacePath(procRoot, pid)
 	h := &Handle{ns: netns.None()}
-	err := Hold(procRoot, pid, func() (err error) {
-		if h.ns, err = netns.GetFromPath(path); err != nil {
-			return pathError("open", path, err)
+	err := Hold(procRoot, pid, func() error {
+		err := Through(procRoot, pid, func(folder string) (err error) {
+			path := filepath.Join(folder, namespaceFile)
+			if h.ns, err = netns.GetFromPath(path); err != nil {
+				return pathError("open", path, err)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		var st unix.Stat_t
 		if err := unix.Fstat(int(h.ns), &st); err != nil {
-			return fmt.Errorf("identify network namespace %s: %w", path, err)
+			return fmt.Errorf("identify the network namespace of process %d: %w", pid, err)
 		}
 		h.id = model.Namespace{Device: st.Dev, Inode: st.Ino}
 		return nil
@@ -85,12 +90,17 @@ func Hold(procRoot string, pid int, f func() error) error {
 // Identify returns the identity of the network namespace of process pid
 // without opening it. Its errors are those of [Open].
 func Identify(procRoot string, pid int) (model.Namespace, error) {
-	path := namespacePath(procRoot, pid)
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return model.Namespace{}, pathError("identify", path, err)
-	}
-	return model.Namespace{Device: st.Dev, Inode: st.Ino}, nil
+	var id model.Namespace
+	err := Through(procRoot, pid, func(folder string) error {
+		path := filepath.Join(folder, namespaceFile)
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			return pathError("identify", path, err)
+		}
+		id = model.Namespace{Device: st.Dev, Inode: st.Ino}
+		return nil
+	})
+	return id, err
 }
 
 // FD returns the descriptor, which the handle owns.
@@ -136,9 +146,8 @@ func (h *Handle) visit(f func() error) (home bool, err error) {
 // Close releases the namespace.
 func (h *Handle) Close() error { return h.ns.Close() }
 
-func namespacePath(procRoot string, pid int) string {
-	return filepath.Join(procRoot, strconv.Itoa(pid), "ns/net")
-}
+// namespaceFile is in the folder of a process.
+const namespaceFile = "ns/net"
 
 // exited reports whether the process of a pidfd has ended, which makes the pidfd
 // readable. Source: pidfd_open(2).

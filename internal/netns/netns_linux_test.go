@@ -27,6 +27,30 @@ func TestOpenOwnNamespace(t *testing.T) {
 	}
 }
 
+// The main thread of a process may have exited.
+func TestOpenWithoutMainThread(t *testing.T) {
+	own, err := netns.Identify("/proc", os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := kernel.Mainless(t)
+	if id, err := netns.Identify("/proc", child.Process.Pid); err != nil || id != own {
+		t.Errorf("identity %v, error %v; want %v", id, err, own)
+	}
+	h, err := netns.Open("/proc", child.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if h.ID() != own {
+		t.Errorf("namespace %v, want %v", h.ID(), own)
+	}
+	kernel.End(t, child)
+	if _, err := netns.Open("/proc", child.Process.Pid); !errors.Is(err, netns.ErrProcessGone) {
+		t.Errorf("error %v for an ended process, want ErrProcessGone", err)
+	}
+}
+
 func TestOpenOtherNamespace(t *testing.T) {
 	child := kernel.Isolated(t)
 	h, err := netns.Open("/proc", child.Process.Pid)

@@ -58,6 +58,7 @@ func appendListener(dst []byte, l *model.Listener) []byte {
 		dst = appendKnown(dst, `,"service":`, c.Service)
 		dst = append(dst, '}')
 	}
+	dst = appendKnown(dst, `,"namespace":`, l.Namespace)
 	if l.Protocol != 0 {
 		dst = appendText(dst, `,"protocol":`, l.Protocol.String())
 	}
@@ -101,6 +102,7 @@ func appendProcess(dst []byte, p *model.Process) []byte {
 	}
 	dst = appendKnown(dst, `,"name":`, p.Name)
 	dst = appendKnown(dst, `,"executable":`, p.Executable)
+	dst = appendKnown(dst, `,"arguments":`, p.Arguments)
 	if p.UID != nil {
 		dst = strconv.AppendUint(append(dst, `,"uid":`...), uint64(*p.UID), 10)
 	}

@@ -56,6 +56,8 @@ func TestAppendJSON(t *testing.T) {
 		func(e *model.Event) {
 			e.Type, e.Reason, e.Lost = model.Gap, "a\u2028<b>&\x00\x7f\x1f\b\f\n\r\t\"\\\xffé", math.MaxUint64
 		},
+		func(e *model.Event) { e.Namespace = "net:[4026532281]" },
+		func(e *model.Event) { e.Processes = []model.Process{{PID: 1, Arguments: "a.py \"x\""}} },
 		func(e *model.Event) { e.OpenSeconds, e.OpenedAt = seconds(0), time.Unix(0, 1).UTC() },
 		func(e *model.Event) { e.OpenSeconds = seconds(1e-9) },
 		func(e *model.Event) { e.OpenSeconds = seconds(-1.5e-10) },

@@ -71,11 +71,15 @@ func eventText(e *model.Event) string {
 }
 
 // AddressText returns the address of a listener: "::" where that takes IPv4 too or
-// may do so, else ":: (IPv6 only)".
+// may do so, else ":: (IPv6 only)"; with the namespace where that is not the container's
+// own, "0.0.0.0 in net:[4026532281]".
 func AddressText(l *model.Listener) string {
 	text := Printable(l.Address.String()) // a zone is free text
 	if l.IPv6Only {
 		text += " (IPv6 only)"
+	}
+	if l.Namespace != "" {
+		text += " in " + Printable(l.Namespace)
 	}
 	return text
 }
@@ -87,8 +91,8 @@ func processesText(before string, processes []model.Process) string {
 	return before + ProcessList(processes, len(processes)) + ")"
 }
 
-// ProcessList names at most so many processes, "1827 nginx, 1830 nginx", and counts the
-// others.
+// ProcessList names at most so many processes, "1827 nginx, 1830 MainThread (python3.11)",
+// and counts the others.
 func ProcessList(processes []model.Process, most int) string {
 	var b strings.Builder
 	for i, p := range processes {
@@ -103,8 +107,24 @@ func ProcessList(processes []model.Process, most int) string {
 		if p.Name != "" {
 			b.WriteString(" " + Printable(p.Name))
 		}
+		if program := programOf(&p); program != "" {
+			b.WriteString(" (" + Printable(program) + ")")
+		}
 	}
 	return b.String()
+}
+
+// maxName is the length of a process's name, which the kernel cuts.
+const maxName = 15
+
+// programOf returns the file name of a process's executable, empty where the name of the
+// process shows it already.
+func programOf(p *model.Process) string {
+	program := p.Executable[strings.LastIndexByte(p.Executable, '/')+1:]
+	if program[:min(len(program), maxName)] == p.Name {
+		return ""
+	}
+	return program
 }
 
 func exposureText(l *model.Listener) string {

@@ -94,6 +94,14 @@ func TestEventText(t *testing.T) {
 			e.Processes = []model.Process{{PID: 1, Name: "a\x1b[2Jb\nc"}, {PID: 2}}
 			e.Exposure = model.Host
 		}), "2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 (pids: 1 a?[2Jb?c, 2) on the host's network"},
+		{"namespace", with(func(e *model.Event) { e.Namespace, e.Exposure = "net:[4026532281]", model.Loopback }),
+			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 in net:[4026532281] (pids: 1827 nginx) loopback only"},
+		{"names that mean nothing", with(func(e *model.Event) {
+			e.Processes = []model.Process{
+				{PID: 1, Name: "MainThread", Executable: "/usr/bin/python3.11", Arguments: "a.py"}, {PID: 2, Executable: "/bin/a"},
+				{PID: 3, Name: "containerd-shim", Executable: "/usr/bin/containerd-shim-runc-v2"}, {PID: 4, Name: "a", Executable: "b\n"},
+			}
+		}), "2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 (pids: 1 MainThread (python3.11), 2 (a), 3 containerd-shim, 4 a (b?)) published at 0.0.0.0:8080, [::]:8080"},
 	} {
 		if got := eventText(test.event); got != test.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", test.name, got, test.want)

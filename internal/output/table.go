@@ -62,7 +62,7 @@ func mergeWildcards(open []model.Open) []row {
 }
 
 func mergeable(a, b *model.Listener) bool {
-	return a.Container.ID == b.Container.ID && a.Port == b.Port && a.Protocol == b.Protocol &&
+	return a.Container.ID == b.Container.ID && a.Namespace == b.Namespace && a.Port == b.Port && a.Protocol == b.Protocol &&
 		a.Address == netip.IPv4Unspecified() && b.Address == netip.IPv6Unspecified()
 }
 

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"portwatcher/internal/netns"
 )
 
 // InUse is how many sockets of a network namespace are in the kernel's tables,
@@ -42,8 +44,16 @@ type Counter struct {
 
 // OpenCounter opens a counter for the network namespace of process pid. Its
 // errors are those of [Read].
-func OpenCounter(procRoot string, pid int) (*Counter, error) {
-	root, err := openNet(procRoot, pid)
+func OpenCounter(procRoot string, pid int) (c *Counter, err error) {
+	err = netns.Through(procRoot, pid, func(folder string) error {
+		c, err = openCounter(folder)
+		return err
+	})
+	return c, err
+}
+
+func openCounter(folder string) (*Counter, error) {
+	root, err := openNet(folder)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,25 +20,70 @@ func path(procRoot string, pid int, name string) string {
 	return filepath.Join(procRoot, strconv.Itoa(pid), name)
 }
 
-// ReadFile returns a file of process pid, such as "cgroup". The error is that of
+// ReadFile returns a file of process pid, such as "mountinfo". The error is that of
 // os.ReadFile.
-func ReadFile(procRoot string, pid int, name string) ([]byte, error) {
-	text, err := os.ReadFile(path(procRoot, pid, name))
+func ReadFile(procRoot string, pid int, name string) (text []byte, err error) {
+	err = netns.Through(procRoot, pid, func(folder string) error {
+		text, err = readFile(folder, name)
+		return err
+	})
+	return text, err
+}
+
+// readFile returns a file in the folder of a process.
+func readFile(folder, name string) ([]byte, error) {
+	text, err := os.ReadFile(filepath.Join(folder, name))
 	if errors.Is(err, unix.EINVAL) { // mountinfo of a process that is ending
 		return nil, fmt.Errorf("%w: %w", netns.ErrProcessGone, err)
 	}
 	return text, gone(err)
 }
 
-// ReadStat reads /proc/<pid>/stat. The error is that of [ReadFile], or a *[ParseError].
+// ReadCgroups returns /proc/<pid>/cgroup, which has a line for each hierarchy, v1 and v2.
+// The error is that of [ReadFile].
+func ReadCgroups(procRoot string, pid int) (text []byte, err error) {
+	err = netns.Through(procRoot, pid, func(folder string) error {
+		// The kernel shows a thread that has exited in the root of each v1 hierarchy.
+		if stat, unread := readStat(folder); unread == nil && stat.Ending() {
+			return fmt.Errorf("%s: %w", folder, netns.ErrProcessGone)
+		}
+		text, err = readFile(folder, "cgroup")
+		return err
+	})
+	return text, err
+}
+
+// ReadStat reads /proc/<pid>/stat. Where the main thread has exited and others live on,
+// State and Flags are those of one of these. The error is that of [ReadFile], or a
+// *[ParseError].
 func ReadStat(procRoot string, pid int) (Stat, error) {
-	text, err := ReadFile(procRoot, pid, "stat")
+	stat, err := readStat(path(procRoot, pid, ""))
+	if err != nil || !stat.Ending() {
+		return stat, err
+	}
+	_ = netns.Through(procRoot, pid, func(folder string) error { // an error: the process has ended
+		thread, err := readStat(folder)
+		switch {
+		case err != nil:
+			return err
+		case thread.Ending():
+			return netns.ErrProcessGone
+		}
+		stat.State, stat.Flags = thread.State, thread.Flags
+		return nil
+	})
+	return stat, nil
+}
+
+// readStat is ParseStat of the folder of a process.
+func readStat(folder string) (Stat, error) {
+	text, err := readFile(folder, "stat")
 	if err != nil {
 		return Stat{}, err
 	}
 	stat, ok := ParseStat(text)
 	if !ok {
-		return Stat{}, &ParseError{path(procRoot, pid, "stat"), 1, fmt.Sprintf("%q is not the state of a process", clip(text))}
+		return Stat{}, &ParseError{filepath.Join(folder, "stat"), 1, fmt.Sprintf("%q is not the state of a process", clip(text))}
 	}
 	return stat, nil
 }
@@ -47,6 +93,13 @@ func ReadStat(procRoot string, pid int) (Stat, error) {
 func Ending(procRoot string, pid int) bool {
 	stat, err := ReadStat(procRoot, pid)
 	return errors.Is(err, netns.ErrProcessGone) || err == nil && stat.Ending()
+}
+
+// Exited reports whether the process, or thread, with a folder has ended; others of its
+// process may live on.
+func Exited(folder string) bool {
+	stat, err := readStat(folder)
+	return err != nil || stat.Ended()
 }
 
 // Exists reports whether procRoot shows a process.
@@ -82,14 +135,24 @@ func HostNamespace(procRoot string) (model.Namespace, error) {
 // has ended or for lack of permission, stays zero.
 func Describe(procRoot string, pid int) model.Process {
 	p := model.Process{PID: pid}
-	if status, err := ReadFile(procRoot, pid, "status"); err == nil {
-		parseStatus(&p, string(status))
-	}
-	if executable, err := os.Readlink(path(procRoot, pid, "exe")); err == nil {
+	_ = netns.Through(procRoot, pid, func(folder string) error {
+		name := p.Name
+		if status, err := readFile(folder, "status"); err == nil {
+			parseStatus(&p, string(status))
+		}
+		if name != "" { // that of the main thread: other threads have names of their own
+			p.Name = name
+		}
+		executable, err := os.Readlink(filepath.Join(folder, "exe"))
 		p.Executable = strings.TrimSuffix(executable, " (deleted)")
-	}
+		return gone(err)
+	})
 	return p
 }
+
+// statusEscapes undoes what the kernel does to a name in /proc/<pid>/status, and there
+// alone. Source: proc_task_name in fs/proc/array.c.
+var statusEscapes = strings.NewReplacer(`\\`, `\`, `\n`, "\n")
 
 // parseStatus reads /proc/<pid>/status, and keeps the blanks of a name. Source:
 // proc_pid_status(5).
@@ -98,12 +161,12 @@ func parseStatus(p *model.Process, status string) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
 		switch fields := strings.Fields(value); {
 		case key == "Name":
-			p.Name = strings.TrimPrefix(value, "\t")
+			p.Name = statusEscapes.Replace(strings.TrimPrefix(value, "\t"))
 		case key == "Uid" && len(fields) == 4: // real, effective, saved set, file system
 			if uid, ok := decimal([]byte(fields[1])); ok {
 				p.UID = &uid
 			}
-		case key == "NSpid" && len(fields) > 0: // from the reader's pid namespace to the innermost
+		case key == "NStgid" && len(fields) > 0: // from the reader's pid namespace to the innermost
 			if pid, err := strconv.Atoi(fields[len(fields)-1]); err == nil {
 				p.ContainerPID = pid
 			}
@@ -115,23 +178,72 @@ func parseStatus(p *model.Process, status string) {
 // namespace of process pid, by its clients and its servers: the sum of ActiveOpens and
 // PassiveOpens in /proc/<pid>/net/snmp, proc_pid_net(5); RFC 4022.
 func Connections(procRoot string, pid int) (uint64, error) {
-	root, err := prometheus.NewFS(procRoot)
+	var snmp prometheus.ProcSnmp
+	err := parsed(procRoot, pid, func(p prometheus.Proc) (err error) {
+		snmp, err = p.Snmp()
+		return err
+	})
 	if err != nil {
 		return 0, err
-	}
-	process, err := root.Proc(pid)
-	if err != nil {
-		return 0, gone(err)
-	}
-	snmp, err := process.Snmp()
-	if err != nil {
-		return 0, gone(err)
 	}
 	active, passive := snmp.Tcp.ActiveOpens, snmp.Tcp.PassiveOpens
 	if active == nil || passive == nil {
 		return 0, fmt.Errorf("%s has no ActiveOpens and PassiveOpens of Tcp", path(procRoot, pid, "net/snmp"))
 	}
 	return uint64(*active) + uint64(*passive), nil
+}
+
+// Linked reports whether the network namespace of process pid has another interface than
+// its loopback.
+func Linked(procRoot string, pid int) (linked bool, err error) {
+	err = parsed(procRoot, pid, func(p prometheus.Proc) error {
+		devices, err := p.NetDev()
+		for name := range devices {
+			linked = linked || name != "lo"
+		}
+		return err
+	})
+	return linked, err
+}
+
+// parsed calls read with the library's view of a process.
+func parsed(procRoot string, pid int, read func(prometheus.Proc) error) error {
+	return netns.Through(procRoot, pid, func(folder string) error {
+		parent, name := filepath.Split(folder)
+		root, err := prometheus.NewFS(parent)
+		if err != nil {
+			return err
+		}
+		id, err := strconv.Atoi(name)
+		if err != nil {
+			return err
+		}
+		process, err := root.Proc(id)
+		if err == nil {
+			err = read(process)
+		}
+		return gone(err)
+	})
+}
+
+// PIDs returns the processes that procRoot shows, in rising order.
+func PIDs(procRoot string) ([]int, error) {
+	folder, err := os.Open(procRoot)
+	if err != nil {
+		return nil, err
+	}
+	names, err := folder.Readdirnames(-1)
+	if err = errors.Join(err, folder.Close()); err != nil {
+		return nil, fmt.Errorf("list the processes: %w", err)
+	}
+	var pids []int
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
 }
 
 // EphemeralPorts returns the range from which the kernel gives ports to clients,

@@ -14,6 +14,28 @@ func TestDescribeGoneProcess(t *testing.T) {
 	}
 }
 
+// The names that eBPF, comm and stat show are those of status, whatever is in them.
+func TestNamesAreTheSame(t *testing.T) {
+	before, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rename := func(name string) {
+		t.Helper()
+		if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer rename(strings.TrimSuffix(string(before), "\n"))
+	for _, name := range []string{`a\b`, "x\ny", `a\nb`, `\\`, "\n\n", "end\\", "\ta\rb ", "(a) b"} {
+		rename(name)
+		p := Describe("/proc", os.Getpid())
+		if stat, err := ReadStat("/proc", os.Getpid()); p.Name != name || err != nil || string(stat.Name) != name {
+			t.Errorf("%q: the name is %q in status and %q in stat, error %v", name, p.Name, stat.Name, err)
+		}
+	}
+}
+
 func FuzzParseStat(f *testing.F) {
 	own, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
@@ -36,10 +58,11 @@ func TestParseStatus(t *testing.T) {
 		want         model.Process
 		uid          int64
 	}{
-		{"nested pid namespaces", "Name:\tnginx\nUmask:\t0022\nPid:\t1827\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n", model.Process{PID: 1, Name: "nginx", ContainerPID: 7}, 33},
-		{"host process", "Name:\tsshd: [listener]\nUid:\t0\t0\t0\t0\nNSpid:\t812\n", model.Process{PID: 1, Name: "sshd: [listener]", ContainerPID: 812}, 0},
-		{"old kernel without NSpid", "Name:\ta\nUid:\t5\t5\t5\t5\n", model.Process{PID: 1, Name: "a"}, 5},
-		{"damaged", "Name\nUid:\tx y z w\nNSpid:\t\nNSpid:\tq\nUid:\t1\n", model.Process{PID: 1}, -1},
+		{"nested pid namespaces", "Name:\tnginx\nUmask:\t0022\nPid:\t1827\nUid:\t0\t33\t0\t0\nNStgid:\t1827\t40\t7\n", model.Process{PID: 1, Name: "nginx", ContainerPID: 7}, 33},
+		{"host process", "Name:\tsshd: [listener]\nUid:\t0\t0\t0\t0\nNStgid:\t812\n", model.Process{PID: 1, Name: "sshd: [listener]", ContainerPID: 812}, 0},
+		{"old kernel without NStgid", "Name:\ta\nUid:\t5\t5\t5\t5\n", model.Process{PID: 1, Name: "a"}, 5},
+		{"escapes", "Name:\ta\\\\b\\n\\\\n\n", model.Process{PID: 1, Name: "a\\b\n\\n"}, -1},
+		{"damaged", "Name\nUid:\tx y z w\nNStgid:\t\nNStgid:\tq\nUid:\t1\n", model.Process{PID: 1}, -1},
 		{"empty", "", model.Process{PID: 1}, -1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -58,12 +81,12 @@ func TestParseStatus(t *testing.T) {
 }
 
 func FuzzParseStatus(f *testing.F) {
-	f.Add("Name:\tnginx\nUid:\t0\t33\t0\t0\nNSpid:\t1827\t40\t7\n")
+	f.Add("Name:\tnginx\nUid:\t0\t33\t0\t0\nNStgid:\t1827\t40\t7\n")
 	f.Fuzz(func(t *testing.T, status string) {
 		var p model.Process
 		parseStatus(&p, status)
-		if strings.Contains(p.Name, "\n") {
-			t.Errorf("name %q has a line's end", p.Name)
+		if !strings.Contains(status, "Name:") && p.Name != "" || len(p.Name) > len(status) {
+			t.Errorf("name %q from nowhere", p.Name)
 		}
 	})
 }

@@ -31,11 +31,16 @@ var buffers = freelist.New[[bufferSize]byte](4)
 // is then returned as it was. Files for IPv6 may be missing, where the kernel has none,
 // but those for IPv4 may not.
 func Read(dst []model.Socket, procRoot string, pid int, ephemeral Range) ([]model.Socket, error) {
-	return read(dst, procRoot, pid, parser{bigEndian: hostIsBigEndian, ephemeral: ephemeral})
+	err := netns.Through(procRoot, pid, func(folder string) (err error) {
+		dst, err = read(dst, folder, parser{bigEndian: hostIsBigEndian, ephemeral: ephemeral})
+		return err
+	})
+	return dst, err
 }
 
-func read(dst []model.Socket, procRoot string, pid int, p parser) ([]model.Socket, error) {
-	root, err := openNet(procRoot, pid)
+// read is Read of the process with a folder.
+func read(dst []model.Socket, folder string, p parser) ([]model.Socket, error) {
+	root, err := openNet(folder)
 	if err != nil {
 		return dst, err
 	}
@@ -86,10 +91,10 @@ func readTable(dst []model.Socket, file *os.File, p *parser, buffer []byte) ([]m
 	}
 }
 
-// openNet opens the folder "net" of a process. Files that are opened in it are of one
+// openNet opens "net" in the folder of a process. Files that are opened in it are of one
 // namespace, even if the pid is reused meanwhile.
-func openNet(procRoot string, pid int) (*os.Root, error) {
-	root, err := os.OpenRoot(path(procRoot, pid, "net"))
+func openNet(folder string) (*os.Root, error) {
+	root, err := os.OpenRoot(filepath.Join(folder, "net"))
 	return root, gone(err)
 }
 

@@ -23,7 +23,7 @@ import (
 // TestFixture reads files captured on Linux 6.18 (x86-64): in a namespace with
 // 200 TCP connections, 40 connected UDP sockets and these.
 func TestFixture(t *testing.T) {
-	got, err := read(nil, "testdata/linux-6.18", 1, parser{ephemeral: Range{32768, 60999}})
+	got, err := read(nil, "testdata/linux-6.18/1", parser{ephemeral: Range{32768, 60999}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func inventory(states []model.ContainerState, open []model.Open) []api.Container
 	for i := range states {
 		c := &states[i]
 		for _, o := range byContainer[c.ID] {
-			if o.Exposure != model.Loopback {
+			if o.Exposure != model.Loopback && o.Namespace == "" {
 				reachable[placeOf(c, o.Protocol, o.Port)] = true
 			}
 		}

@@ -23,6 +23,8 @@ type Members struct {
 	Containers []*model.Container
 	// Names lists the monitored ones, for log messages.
 	Names string
+	// Inner are processes that lead into an inner namespace; empty for a container's own.
+	Inner []int
 	// Host means that the namespace is the host's.
 	Host bool
 	// Epoch rises whenever the members change.
@@ -45,8 +47,12 @@ func (e *Env) members(id model.Namespace) *Members {
 	return &Members{}
 }
 
-// pids are the first processes of the members: each of them leads into the namespace.
+// pids are processes that lead into the namespace: the first ones of the members, unless it
+// is an inner one.
 func (m *Members) pids() []int {
+	if len(m.Inner) > 0 {
+		return m.Inner
+	}
 	pids := make([]int, 0, len(m.Containers))
 	for _, c := range m.Containers {
 		pids = append(pids, c.PID)

@@ -87,6 +87,8 @@ type Env struct {
 	// Inbox receives the observations until Closed is closed.
 	Inbox  chan Observation
 	Closed chan struct{}
+	// Search requests a search for inner namespaces; nil where nothing searches.
+	Search chan struct{}
 
 	Directory atomic.Pointer[Directory]
 	Settings  atomic.Pointer[Settings]

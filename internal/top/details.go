@@ -97,6 +97,9 @@ func processDetails(p *model.Process) string {
 	if p.Executable != "" {
 		text += ", " + p.Executable
 	}
+	if p.Arguments != "" {
+		text += " " + p.Arguments
+	}
 	if p.UID != nil {
 		text += fmt.Sprintf(", user id %d", *p.UID)
 	}

@@ -75,7 +75,7 @@ func (t *Tracker) Counted(dst []Change, id model.Namespace, c Counted) []Change 
 		ns.counts[key] = n
 	} else {
 		delete(ns.counts, key)
-		t.prolong(key, &c)
+		t.prolong(ns, &c)
 	}
 	for _, e := range t.dirty {
 		if e.reported && !e.isWaiting() {
@@ -145,7 +145,7 @@ func (t *Tracker) closeCounted(ns *namespace, key place, c *Counted) {
 	}
 	ns.counted.add(key, ending{c.LastClosed, true})
 	if missed > 0 && c.Owner.Container != nil {
-		t.closeOldest(ns, t.endpoints[key.in(c.Owner.Container.ID)], missed, c.LastClosed)
+		t.closeOldest(ns, t.endpoints[ns.endpointOf(&c.Socket, c.Owner.Container)], missed, c.LastClosed)
 	}
 }
 
@@ -171,11 +171,11 @@ func (t *Tracker) closeOldest(ns *namespace, e *endpoint, number uint64, before 
 }
 
 // prolong starts the close grace again of an endpoint that was open while it ran.
-func (t *Tracker) prolong(key place, c *Counted) {
+func (t *Tracker) prolong(ns *namespace, c *Counted) {
 	if c.Opened == 0 || c.Owner.Container == nil {
 		return
 	}
-	if e := t.endpoints[key.in(c.Owner.Container.ID)]; e != nil && e.isWaiting() {
+	if e := t.endpoints[ns.endpointOf(&c.Socket, c.Owner.Container)]; e != nil && e.isWaiting() {
 		t.wait(e, max(e.closedAt, c.LastClosed), c.Source)
 	}
 }

@@ -56,7 +56,7 @@ func (t *Tracker) addSocket(ns *namespace, observed model.Socket, owner Owner, a
 	if owner.Container == nil {
 		return s
 	}
-	key := placeOf(&observed).in(owner.Container.ID)
+	key := ns.endpointOf(&observed, owner.Container)
 	e := t.endpoints[key]
 	if e == nil {
 		e = &endpoint{key: key}

@@ -79,10 +79,11 @@ func (t *Tracker) closeSocket(s *socket, at clock.Instant) {
 // endpoint closes and opens again. reported is false, and nothing changes, where the
 // endpoint is open by others, and where the socket is of no interest.
 func (t *Tracker) Transient(dst []Change, id model.Namespace, s model.Socket, owner Owner, at clock.Instant, source model.Source) (_ []Change, reported bool) {
-	if owner.Container == nil || t.namespaces[id] == nil {
+	ns := t.namespaces[id]
+	if owner.Container == nil || ns == nil {
 		return dst, false
 	}
-	key := placeOf(&s).in(owner.Container.ID)
+	key := ns.endpointOf(&s, owner.Container)
 	e := t.endpoints[key]
 	switch {
 	case e == nil:

@@ -9,6 +9,7 @@ import (
 
 type namespace struct {
 	id        model.Namespace
+	name      string // of id
 	sockets   map[uint64]*socket
 	endpoints map[*endpoint]struct{} // whose last socket is here
 	counts    map[place]*count       // of counted sockets that are open
@@ -22,16 +23,21 @@ type namespace struct {
 
 // place is where a socket of a namespace can be spoken to.
 type place struct {
-	model.Endpoint // without container
+	model.Endpoint // without container and namespace
 }
 
 func placeOf(s *model.Socket) place {
 	return place{model.Endpoint{Protocol: s.Protocol, Address: s.Address, Port: s.Port}}
 }
 
-func (p place) in(container string) model.Endpoint {
-	p.Container = container
-	return p.Endpoint
+// endpointOf returns the endpoint of a container's socket.
+func (ns *namespace) endpointOf(s *model.Socket, c *model.Container) model.Endpoint {
+	e := placeOf(s).Endpoint
+	e.Container = c.ID
+	if c.Namespace != (model.Namespace{}) && c.Namespace != ns.id {
+		e.Namespace = ns.name
+	}
+	return e
 }
 
 // OpenNamespace begins to track a namespace, if it is not tracked. Observations of a
@@ -39,7 +45,7 @@ func (p place) in(container string) model.Endpoint {
 func (t *Tracker) OpenNamespace(id model.Namespace) {
 	if t.namespaces[id] == nil {
 		t.namespaces[id] = &namespace{
-			id: id, sockets: map[uint64]*socket{}, endpoints: map[*endpoint]struct{}{}, counts: map[place]*count{},
+			id: id, name: id.String(), sockets: map[uint64]*socket{}, endpoints: map[*endpoint]struct{}{}, counts: map[place]*count{},
 		}
 	}
 }

@@ -12,7 +12,8 @@ import (
 // [Snapshot.Resumed]. It returns false, and adds nothing, where the endpoint is known
 // already, its sockets are not known, or its namespace is not open.
 func (t *Tracker) Restore(container *model.Container, s *model.State, openedAt clock.Instant) bool {
-	key := model.Endpoint{Container: container.ID, Protocol: s.Protocol, Address: s.Address, Port: s.Port}
+	key := s.Endpoint()
+	key.Container = container.ID
 	if t.endpoints[key] != nil || s.Sockets == nil || len(s.Sockets.Cookies) == 0 {
 		return false
 	}

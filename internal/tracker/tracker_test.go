@@ -97,6 +97,20 @@ func TestOpenAndClose(t *testing.T) {
 	expect(t, dump(tr, ns1, 5))
 }
 
+// A container can listen at one place in its own namespace and in others.
+func TestEndpointsOfInnerNamespaces(t *testing.T) {
+	tr := tracking(0)
+	c := &model.Container{ID: "web", Namespace: ns1}
+	expect(t, dump(tr, ns1, 1, seen{1, 80, c, nil}), "1 opened web:80 [] sock_diag")
+	expect(t, dump(tr, ns2, 2, seen{1, 80, c, nil}), "2 opened web:80 [] sock_diag")
+	open := tr.Open()
+	if len(open) != 2 || open[0].Endpoint.Namespace != "" || open[1].Endpoint.Namespace != ns2.String() || open[1].Namespace != ns2 {
+		t.Errorf("open are %+v, want one in its own namespace and one in %s", open, ns2)
+	}
+	expect(t, dump(tr, ns1, 3), "3 closed web:80 [] sock_diag since 1")
+	expect(t, describe(tr.CloseContainer(nil, "web", at(4), model.SourceEngine)), "4 closed web:80 [] engine since 2")
+}
+
 func TestNamespacesAreApart(t *testing.T) {
 	tr := tracking(0)
 	expect(t, dump(tr, ns1, 1, seen{1, 80, web, nil}), "1 opened web:80 [] sock_diag")

@@ -187,10 +187,7 @@ func readProcess(directory string) (model.Process, bool) {
 	if err != nil {
 		return model.Process{}, false
 	}
-	executable, err := os.Readlink(directory + "/exe")
-	if err != nil {
-		return model.Process{}, false
-	}
+	executable, _ := os.Readlink(directory + "/exe") // a process whose main thread has exited has none
 	process := model.Process{Executable: executable}
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")

@@ -46,8 +46,9 @@ func TestPortsOpenAndCloseLive(t *testing.T) {
 		t.Errorf("%d rows for one port; want 1", rows)
 	}
 
-	f.emit(event(model.Changed, web, "0.0.0.0", 80, by("caddy", 99), published("0.0.0.0:8080", "[::]:8080")))
-	p.waitText(row+" .process", "caddy (99)")
+	python := func(e *model.Event) { e.Processes[0].Executable = "/usr/bin/python3.11" }
+	f.emit(event(model.Changed, web, "0.0.0.0", 80, by("MainThread", 99), python, published("0.0.0.0:8080", "[::]:8080")))
+	p.waitText(row+" .process", "MainThread (python3.11, 99)")
 	f.emit(event(model.Closed, web, "0.0.0.0", 80), event(model.Closed, web, "::", 80, ipv6Only))
 	p.wait(`document.querySelector("#events .at")?.textContent === ":: (IPv6 only)"`)
 	p.waitText("#groups", "published, nobody listens")
@@ -62,6 +63,23 @@ func TestPortsOpenAndCloseLive(t *testing.T) {
 	if kinds := eval[string](p, "[...document.querySelectorAll('#events .type')].map((e) => e.textContent).join(' ')"); kinds != "closed opened closed closed changed opened opened" {
 		t.Errorf("the time line has %s", kinds)
 	}
+}
+
+// A port in a namespace that the container made itself is another row.
+func TestPortInAnotherNamespace(t *testing.T) {
+	f := newFake(t)
+	web := f.add(container{Name: "web", Declared: []declared{{Protocol: "tcp", Port: 80, Published: []string{"0.0.0.0:8080"}}}})
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	inner := func(e *model.Event) { e.Namespace, e.Exposure = "net:[4026532281]", model.Loopback }
+	f.emit(event(model.Opened, web, "0.0.0.0", 80, by("nginx", 17), inner))
+	p.waitText("#groups", "0.0.0.0 in net:[4026532281]")
+	p.waitText("#groups", "published, nobody listens")
+	f.emit(event(model.Opened, web, "0.0.0.0", 80, by("nginx", 18), published("0.0.0.0:8080")))
+	p.wait("document.querySelectorAll('#groups tbody tr[data-state=open]').length === 2")
+	f.emit(event(model.Closed, web, "0.0.0.0", 80, inner))
+	p.wait("document.querySelectorAll('#groups tbody tr[data-state=open]').length === 1")
+	p.waitText(row+"[data-state=open]", "nginx (18)")
 }
 
 // The counters are drawn although the list of ports comes last and is empty.

@@ -21,7 +21,7 @@ type Event struct {
 
 // Endpoint is the event's endpoint. There must be a container.
 func (e *Event) Endpoint() model.Endpoint {
-	return model.Endpoint{Container: e.Container.ID, Protocol: e.Protocol, Address: e.Address, Port: e.Port}
+	return e.Event.Endpoint()
 }
 
 // ofOneEndpoint reports whether the event is of one endpoint: a gap and a burst are not.

@@ -48,7 +48,17 @@ export function count(n, one, many = `${one}s`) {
 }
 
 export function processText(process) {
-  return process.name ? `${process.name} (${process.pid})` : `pid ${process.pid}`;
+  const program = programOf(process);
+  if (!process.name) return `pid ${process.pid}${program && ` (${program})`}`;
+  return `${process.name} (${program && `${program}, `}${process.pid})`;
+}
+
+const maxName = 15; // bytes of a process's name, which the kernel cuts
+
+// programOf is the file name of the executable, "" where the name shows it already.
+function programOf({ name = '', executable = '' }) {
+  const program = executable.slice(executable.lastIndexOf('/') + 1);
+  return program.slice(0, maxName) === name ? '' : program;
 }
 
 const namesShown = 2; // the title and the details have all of them
@@ -56,7 +66,10 @@ const namesShown = 2; // the title and the details have all of them
 // processesText is short for many: "nginx (1827) +3, php-fpm (1900)".
 export function processesText(processes) {
   const groups = new Map();
-  for (const process of processes) groups.set(process.name, [...(groups.get(process.name) ?? []), process]);
+  for (const process of processes) {
+    const key = `${process.name}\n${programOf(process)}`;
+    groups.set(key, [...(groups.get(key) ?? []), process]);
+  }
   const texts = [...groups.values()].map(([first, ...others]) => processText(first) + (others.length ? ` +${others.length}` : ''));
   const more = texts.length - namesShown;
   return texts.slice(0, namesShown).join(', ') + (more > 0 ? ` and ${more} more` : '');
@@ -70,7 +83,8 @@ export function isLoopback(address) {
 export const isWildcard = (address) => address === '0.0.0.0' || address === '::';
 
 // addressText is the address of an endpoint or event. "::" may accept IPv4 too.
-export const addressText = ({ address, ipv6_only }) => (ipv6_only ? `${address} (IPv6 only)` : address ?? '');
+export const addressText = ({ address, ipv6_only, namespace }) =>
+  (ipv6_only ? `${address} (IPv6 only)` : address ?? '') + (namespace ? ` in ${namespace}` : '');
 
 // gapText describes what was missed, and why.
 export function gapText({ lost, reason }) {

@@ -80,7 +80,7 @@ export function processTable(processes) {
     ...['Process', 'Host pid', 'Pid inside', 'User id', 'Executable', 'Last seen'].map((text) => h('th', { scope: 'col' }, text))));
   const rows = processes.slice(0, mostProcesses).map((p) => h('tr', null,
     h('td', null, p.name ?? ''), h('td', null, String(p.pid)), h('td', null, String(p.container_pid ?? '')),
-    h('td', null, String(p.uid ?? '')), h('td', { class: 'path' }, p.executable ?? ''),
+    h('td', null, String(p.uid ?? '')), h('td', { class: 'path' }, [p.executable, p.arguments].filter(Boolean).join(' ')),
     h('td', null, p.last ? clock(p.last) : 'now')));
   return h('table', null, head, h('tbody', null, ...rows));
 }

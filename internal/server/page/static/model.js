@@ -35,7 +35,7 @@ function fold(known, event) {
   return known;
 }
 
-const keyOf = ({ protocol, port, address }) => `${protocol} ${port} ${address}`;
+const keyOf = ({ protocol, port, address, namespace = '' }) => `${protocol} ${port} ${address} ${namespace}`;
 
 export class Model {
   entries = new Map(); // by container id

@@ -19,7 +19,7 @@ export function rowsOf(entry) {
     if (row.state !== 'open') continue;
     const d = declared.get(`${row.protocol} ${row.port}`);
     row.undeclared = !d && entry.listed && entry.id !== '';
-    if (d && !row.addresses.every(isLoopback)) d.heard = true;
+    if (d && !row.namespace && !row.addresses.every(isLoopback)) d.heard = true;
   }
   for (const d of declared.values()) {
     if (!d.heard) silence(rows, d);
@@ -32,12 +32,13 @@ export function rowsOf(entry) {
 // join adds an endpoint: the IPv4 and the IPv6 wildcard of one port are a row.
 function join(rows, open, state) {
   const place = isWildcard(open.address) ? '*' : open.address;
-  const key = `${open.protocol} ${open.port} ${place}`;
+  const namespace = open.namespace ?? ''; // empty in the container's own
+  const key = `${open.protocol} ${open.port} ${place} ${namespace}`;
   const kind = exposureKind(open.exposure, open.published);
   const row = rows.get(key);
   if (!row) {
     rows.set(key, {
-      key, state, kind, protocol: open.protocol, port: open.port, addresses: [open.address],
+      key, state, kind, namespace, protocol: open.protocol, port: open.port, addresses: [open.address],
       ipv6Only: Boolean(open.ipv6_only),
       processes: open.processes ?? [], published: open.published ?? [], opened: open.opened_at, fresh: open.fresh,
       closed: open.closed_at,
@@ -55,7 +56,7 @@ function join(rows, open, state) {
 
 // silence adds a row for a declared port where nothing listens, except on loopback.
 function silence(rows, d) {
-  const key = `${d.protocol} ${d.port} *`;
+  const key = `${d.protocol} ${d.port} * `; // as join has it
   const published = d.published ?? [];
   const row = {
     key, state: 'declared', protocol: d.protocol, port: d.port, addresses: [], processes: [], published,
@@ -72,7 +73,7 @@ function byPort(a, b) {
 
 function finish(row, { info }) {
   row.outside = row.state === 'open' && fromOutside(row.kind);
-  row.at = addressText({ address: row.addresses.join(', '), ipv6_only: row.ipv6Only });
+  row.at = addressText({ address: row.addresses.join(', '), ipv6_only: row.ipv6Only, namespace: row.namespace });
   row.text = [
     info.name, info.image, info.project, info.service, `${row.port}/${row.protocol}`, row.at, ...row.published,
     ...row.processes.flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), row.exposed ? 'exposed' : row.kind,
