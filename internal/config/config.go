@@ -81,10 +81,10 @@ type Settings struct {
 	TLSCert   string `koanf:"tls_cert"`
 	TLSKey    string `koanf:"tls_key"`
 	// AllowedHosts are in lower case.
-	AllowedHosts     []string `koanf:"allowed_hosts"`
+	AllowedHosts []string `koanf:"allowed_hosts"`
 	// Explain is whether the API and the page explain ports, for which they connect to them.
-	Explain          string   `koanf:"explain" kind:"on|off" default:"on" allowed:"on, off"`
-	MetricsMaxSeries int      `koanf:"metrics_max_series" default:"5000" min:"1" max:"1000000"`
+	Explain          string `koanf:"explain" kind:"on|off" default:"on" allowed:"on, off"`
+	MetricsMaxSeries int    `koanf:"metrics_max_series" default:"5000" min:"1" max:"1000000"`
 
 	// Warnings are lines to log: variables that are no settings or that have no effect.
 	Warnings []string
