@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"testing"
 
 	"portwatcher/integration/internal/harness"
@@ -67,6 +68,35 @@ func TestRename(t *testing.T) {
 	watch.WaitEvent(t, 0, harness.Closed(container.Name, "tcp", "0.0.0.0", 80))
 	watch.Expect(t, 4, harness.Match{})
 	container.Do(t, "rm")
+}
+
+// Compose starts a container under a temporary name. The journal has all of its history under
+// the name that it gets, also while nothing has happened under that.
+func TestRenamedHistory(t *testing.T) {
+	harness.Require(t)
+	t.Parallel()
+	state := t.TempDir() + "/portwatcher.db"
+	temporary := start(t, "249662c60a09_web", 1, nil, "--tcp", "0.0.0.0:80")
+	recording := harness.StartRecordingIn(t, state, harness.Pattern(t))
+	harness.WaitJournal(t, state, listening(t, temporary, 1))
+	name := harness.Name(t, "web-1")
+	harness.Default.MustDocker(t, "rename", temporary.Name, name)
+	harness.Eventually(t, "the opening is found by the new name", func() string {
+		if lines := harness.JournalLines(t, state, "--container", name); len(lines) != 1 {
+			return fmt.Sprintf("%d events", len(lines))
+		}
+		return ""
+	})
+	temporary.Do(t, "kill")
+	harness.Eventually(t, "the closing is found by each name", func() string {
+		for _, one := range []string{name, temporary.Name} {
+			if lines := harness.JournalLines(t, state, "--container", one); len(lines) != 2 {
+				return fmt.Sprintf("%s: %d events", one, len(lines))
+			}
+		}
+		return ""
+	})
+	recording.Stop(t)
 }
 
 // A paused container keeps its ports.

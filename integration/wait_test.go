@@ -103,6 +103,39 @@ func TestWaitUntilLater(t *testing.T) {
 	}
 }
 
+// With a count, one of several replicas is not enough.
+func TestWaitForReplicas(t *testing.T) {
+	harness.Require(t)
+	t.Parallel()
+	first, second := idle(t, "replica-1"), idle(t, "replica-2")
+	both := harness.Name(t, "replica-*") + ":80"
+	ways := waits(t)
+	first.Exec(t, "listen", "--tcp", "0.0.0.0:80")
+	for way, arguments := range ways {
+		if result := startWait(t, append(arguments, both, "--timeout", harness.Patience.String())...).end(t); result.Status != 0 {
+			t.Errorf("%s, one is enough: status %d, %s", way, result.Status, result.Stderr)
+		}
+		for _, count := range []string{"2", "all"} {
+			result := startWait(t, append(arguments, both, "--count", count, "--timeout", "0")...).end(t)
+			if problem := harness.OneLine(result.Stderr, "is not open in ", second.Name+" has no port open"); result.Status != 1 || problem != "" {
+				t.Errorf("%s, --count %s: status %d; %s", way, count, result.Status, problem)
+			}
+		}
+	}
+	late := map[string]*waiting{}
+	for way, arguments := range ways {
+		for _, count := range []string{"2", "all"} {
+			late[way+", --count "+count] = startWait(t, append(arguments, both, "--count", count, "--timeout", harness.Patience.String())...)
+		}
+	}
+	second.Exec(t, "listen", "--tcp", "0.0.0.0:80")
+	for way, one := range late {
+		if result := one.end(t); result.Status != 0 || !strings.Contains(result.Stdout, second.Name) {
+			t.Errorf("%s: status %d, %q %q; want both", way, result.Status, result.Stdout, result.Stderr)
+		}
+	}
+}
+
 func TestWaitUsage(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()

@@ -141,14 +141,20 @@ func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
 	return query, nil
 }
 
-// moment parses the time that a flag has; empty is the zero time.
+// moment parses the time that a flag has; only empty is the zero time.
 func moment(flag, text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
+	if err := when.CheckZone(os.LookupEnv("TZ")); err != nil {
+		return time.Time{}, usageError{err}
+	}
 	at, err := when.Parse(text, now)
 	if err != nil {
 		return at, flagError(flag, text, "%w", err)
+	}
+	if at.IsZero() { // the first moment of time
+		at = at.Add(1)
 	}
 	return at, nil
 }

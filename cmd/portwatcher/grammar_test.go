@@ -68,6 +68,8 @@ var kinds = map[string]kind{
 	"--udp-clients":                                       neither,
 	"wait --exposure":                                     neither,
 	"wait --quiet":                                        neither,
+	"wait --count":                                        neither,
+	"/api/v1/ports ?count":                                neither,
 }
 
 var mentions = regexp.MustCompile(`(?i)container|\bports?\b`)
@@ -346,7 +348,7 @@ func chooseEvents(argument string) ([]model.Listener, error) {
 
 // chooseTarget waits for a port that every container of the world has open.
 func chooseTarget(t *testing.T, value string) ([]model.Listener, error) {
-	targets, _, err := new(waitFlags).parse([]string{value + ":1"})
+	targets, _, err := (&waitFlags{count: "1"}).parse([]string{value + ":1"})
 	if err != nil {
 		return nil, err
 	}
@@ -356,7 +358,7 @@ func chooseTarget(t *testing.T, value string) ([]model.Listener, error) {
 		view.Open = everywhere{}.Open()
 		return view
 	}, everywhere{}.Ready)
-	open, err := local.Await(t.Context(), targets[0], nil, 0)
+	open, err := local.Await(t.Context(), targets[0], wait.Options{})
 	if errors.Is(err, wait.ErrTimeout) {
 		return nil, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	_ "time/tzdata" // the image has no files of time zones
 
 	"github.com/spf13/cobra"
 

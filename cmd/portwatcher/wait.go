@@ -29,6 +29,7 @@ type waitFlags struct {
 	instance instanceFlags
 	timeout  time.Duration
 	exposure []string
+	count    string
 	quiet    bool
 }
 
@@ -42,7 +43,8 @@ func waitCommand() *cobra.Command {
 	cmd.Long = `Waits until each of the ports is open, and prints a line for each. It needs no
 shell inside the container. CONTAINER has the form of MONITOR_CONTAINERS: a name, a
 Compose service, project/service, a pattern with * ? [a-z], label:key=value. Where
-several containers match, one of them is enough. The container need not exist yet.
+several containers match, one of them is enough, unless --count asks for more. The
+container need not exist yet.
 
 It asks a running "portwatcher run", or watches by itself where none answers at the
 default address; the settings below from --source on have an effect only then.
@@ -50,10 +52,12 @@ default address; the settings below from --source on have an effect only then.
 The exit status is 0 when all were open, 1 at the timeout, 2 for wrong usage.`
 	cmd.Example = `  portwatcher wait web:80 db:5432/tcp --timeout 30s
   portwatcher wait shop/web:80 --exposure published
+  portwatcher wait shop/web:80 --count 3
   portwatcher wait web:80 --timeout 0 --quiet && echo "it is up"`
 	own := cmd.Flags()
 	own.DurationVar(&flags.timeout, "timeout", 30*time.Second, "how long to wait at most, 0 to 24h; 0 checks once")
 	own.StringSliceVar(&flags.exposure, "exposure", nil, "count only ports that can be reached so: loopback, network, published, host; may be repeated")
+	own.StringVar(&flags.count, "count", "1", "in how many containers each port has to be open: a number, or all for each that runs and matches")
 	own.BoolVarP(&flags.quiet, "quiet", "q", false, "print nothing when a port is open")
 	flags.instance.register(cmd)
 	return cmd
@@ -90,6 +94,10 @@ func (f *waitFlags) parse(arguments []string) ([]wait.Target, wait.Options, erro
 		}
 		o.Exposures = append(o.Exposures, exposure)
 	}
+	var err error
+	if o.Count, err = model.ParseCount(f.count); err != nil {
+		return nil, o, flagError("count", f.count, "%w", err)
+	}
 	if len(arguments) == 0 {
 		return nil, o, usageError{errors.New("no port to wait for: allowed are CONTAINER:PORT and CONTAINER:PORT/PROTOCOL, such as web:80")}
 	}
@@ -98,7 +106,6 @@ func (f *waitFlags) parse(arguments []string) ([]wait.Target, wait.Options, erro
 	}
 	targets := make([]wait.Target, len(arguments))
 	for i, text := range arguments {
-		var err error
 		if targets[i], err = wait.ParseTarget(text); err != nil {
 			return nil, o, usageError{err}
 		}

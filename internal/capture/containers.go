@@ -68,6 +68,9 @@ func (c *Capture) add(o *source.ContainerChange) {
 	n.resumed = n.resumed || c.resumes() || len(c.resume.open[container.ID]) > 0 // the engine describes it late
 	m.monitored = c.selected(container)
 	c.reconsider(n)
+	if m.monitored && c.resumes() {
+		c.recordName(container) // it may have been renamed since
+	}
 	c.restore(m)
 	if m.monitored && !c.single {
 		log.Info("Watching container.")
@@ -200,6 +203,7 @@ func (c *Capture) update(o *source.ContainerChange) {
 	}
 	if m.Name != container.Name && m.monitored {
 		c.log.WithField("container", container.Name).Infof("The container was renamed from %q.", m.Name)
+		c.recordName(container)
 	}
 	known, monitored := m.Container, m.monitored
 	container = inNamespace(container, known.Namespace)

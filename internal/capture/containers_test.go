@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -277,4 +278,26 @@ func TestServiceBesideName(t *testing.T) {
 	r.open(1)
 	r.scan(1, service, s)
 	r.wants("opened shop-web-1 80/tcp loopback sock_diag", left, "opened shop-web-1 80/tcp loopback sock_diag")
+}
+
+// A sink that keeps the state receives the new name of a container, though nothing is open in it,
+// and at the start the names of all, which may have been renamed since.
+func TestRenameIsRecorded(t *testing.T) {
+	var named []string
+	r := newRig(t, func(o *Options) {
+		o.Resume.Again = true
+		o.Sinks = append(o.Sinks, Sink{Name: "journal", State: true, Offer: func(_ string, r Record, _ bool) bool {
+			if r.Named != nil {
+				named = append(named, r.Named.Container.ID+" "+r.Named.Container.Name)
+			}
+			return true
+		}})
+	})
+	web := r.run("web", 1)
+	renamed := *web
+	renamed.Name = "shop"
+	r.change(engine.Updated, &renamed, 0)
+	if want := []string{web.ID + " web", web.ID + " shop"}; !slices.Equal(named, want) {
+		t.Errorf("the names are %q, want %q", named, want)
+	}
 }

@@ -130,6 +130,15 @@ func (c *Capture) forget(id string) {
 	}
 }
 
+// recordName gives the journal the name of a container, by which its events are found, also those
+// under an earlier name.
+func (c *Capture) recordName(container *model.Container) {
+	named := &model.Listener{Host: c.hostName, Container: container.Ref()}
+	if !c.offerState(container.ID, Record{Named: named}) {
+		c.resume.kept = stateUnknown
+	}
+}
+
 // keepState gives the journal what is open now, if that has changed without an event, and
 // reports what was dropped.
 func (c *Capture) keepState() {

@@ -18,6 +18,8 @@ type Record struct {
 	Full  bool
 	// Forget is the id of a container that is not monitored any more.
 	Forget string
+	// Named has the host and the container of a container that may have been renamed.
+	Named *model.Listener
 }
 
 // Sink consumes records. Its functions do not block: behind them is a bounded queue that
@@ -33,7 +35,7 @@ type Sink struct {
 	Room func(container string) bool
 	// Status returns the fill of the queue; nil is none.
 	Status func() (length, capacity int)
-	// State means that the sink keeps what is open: it takes State and Forget, and a full
+	// State means that the sink keeps what is open: it takes State, Forget and Named, and a full
 	// State after it has lost something.
 	State bool
 	// Lossy means that the sink does not need every event: no gap reports what it drops.

@@ -33,7 +33,8 @@ const (
 
 // Options are the arguments of [New].
 type Options struct {
-	// Server is http://HOST:PORT or https://HOST:PORT.
+	// Server is http://HOST:PORT or https://HOST:PORT, with a path where a proxy serves it
+	// under one.
 	Server string
 	// TokenFile holds the token; empty sends none. It is read for each request, so that a new
 	// token is used at once.
@@ -91,11 +92,12 @@ func (c *Client) Server() string { return c.base.String() }
 func parseServer(server string) (*url.URL, error) {
 	base, err := url.Parse(server)
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Hostname() == "" ||
-		base.User != nil || strings.Trim(base.Path, "/") != "" || base.RawQuery != "" || base.Fragment != "" {
+		base.User != nil || base.RawQuery != "" || base.Fragment != "" {
 		// The error does not repeat the address, which may contain a password.
-		return nil, errors.New("the server's address is invalid: allowed are http://HOST:PORT and https://HOST:PORT, without path and user")
+		return nil, errors.New("the server's address is invalid: allowed are http://HOST:PORT and https://HOST:PORT, with the path under which a proxy serves it, and without user")
 	}
-	base.Path = ""
+	base.Path = strings.TrimRight(base.Path, "/")
+	base.RawPath = ""
 	return base, nil
 }
 
@@ -170,7 +172,7 @@ func (c *Client) do(ctx context.Context, path string, query url.Values, header h
 		return nil, err
 	}
 	target := *c.base
-	target.Path, target.RawQuery = path, query.Encode()
+	target.Path, target.RawQuery = target.Path+path, query.Encode()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, c.failed(path, err)

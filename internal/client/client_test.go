@@ -58,7 +58,7 @@ func TestBadOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, o := range []Options{
-		{}, {Server: "localhost:9888"}, {Server: "ftp://localhost"}, {Server: "http://"}, {Server: "http://localhost/path"}, {Server: "http://localhost?x=1"},
+		{}, {Server: "localhost:9888"}, {Server: "ftp://localhost"}, {Server: "http://"}, {Server: "http://localhost/path?x=1"}, {Server: "http://localhost?x=1"},
 		{Server: "http://user:secret@localhost"}, {Server: "http://localhost", TokenFile: empty + "-none"}, {Server: "http://localhost", TokenFile: empty},
 		{Server: "https://localhost", CAFile: empty}, {Server: "https://localhost", CAFile: empty + "-none"},
 	} {
@@ -102,6 +102,14 @@ func TestRequests(t *testing.T) {
 	}
 	if _, err = c.Events(t.Context(), nil); !errors.As(err, &p) || p.Status != http.StatusFound {
 		t.Error(err)
+	}
+	// A proxy may serve it under a path.
+	proxy := serve(t, http.StripPrefix("/pw", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer(w, api.Status{Version: r.URL.Path})
+	})).ServeHTTP)
+	c = newClient(t, Options{Server: proxy + "/pw/"})
+	if status, err := c.Status(t.Context()); err != nil || status.Version != api.PathStatus {
+		t.Errorf("under a path: %+v, %v", status, err)
 	}
 	c = newClient(t, Options{Server: "http://127.0.0.1:1"})
 	if _, err = c.Status(t.Context()); err == nil || strings.Contains(err.Error(), "Get \"") {

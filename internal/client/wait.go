@@ -19,7 +19,8 @@ var ErrTimeout = errors.New("no open port matched in time")
 // maxWaitPause bounds the pause before a server that does not answer is asked again.
 const maxWaitPause = time.Second
 
-// Wait returns the open endpoints that match the query as soon as there is one. After timeout
+// Wait returns the open endpoints that match the query as soon as there is one, or as many
+// containers have one as its parameter count asks for. After timeout
 // it returns [ErrTimeout]; with a timeout of 0 it asks once. A server that cannot be reached or
 // cannot answer may be starting: Wait asks it again, and at the timeout the error wraps the
 // reason too.

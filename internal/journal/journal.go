@@ -55,6 +55,8 @@ type Options struct {
 	// it was in use, so that a gap can be reported. The goroutine of [Journal.Run]
 	// calls it; it must not block. It may be nil.
 	SetAside func(aside string)
+
+	block int64 // ids of a block of the index; 0 is blockLength
 }
 
 // memorySize bounds a journal in memory, in bytes.

@@ -63,7 +63,7 @@ func TestModel(t *testing.T) {
 
 // live is one run of the journal.
 func (m *reference) live(path string, life int) {
-	j := start(m.t, Options{Path: path, Now: m.clock.Now, BootID: "boot"})
+	j := start(m.t, Options{Path: path, Now: m.clock.Now, BootID: "boot", block: 8})
 	defer j.stop()
 	if path == "" {
 		m.nextID = j.NextID()

@@ -2,61 +2,51 @@ package journal
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"portwatcher/internal/model"
 )
 
-// plan is a query as SQL. The text has the values too: they are numbers, and types and
-// exposures in quotes.
+// plan is what a query selects.
 type plan struct {
-	first, last uint64 // range of ids
-	end         uint64 // last without regard to the times of the query
-	// origins are the rows whose events are selected, by the index on them; nil: those
-	// of all, by id.
-	origins []int64
-	where   string // " AND ..."
+	first, last uint64    // range of ids
+	end         uint64    // last without regard to the times of the query
+	times       string    // conditions on the time, as SQL: " AND ..."
+	matching    *matching // nil: every event of the range
+	// found are the ids of the last events, where they were found and are few; else nil.
+	found []int64
 }
 
-// fewOrigins is up to how many origins the index is faster than reading all events.
-const fewOrigins = 16
-
-// newPlan turns a query into SQL. The range of ids ends with the last event that
+// newPlan turns a query into a plan. The range of ids ends with the last event that
 // is there now: rows of origins that come later are not selected.
-func newPlan(t transaction, q *Query) (*plan, error) {
-	p := &plan{}
+func newPlan(t transaction, q *Query) (p *plan, err error) {
+	p = &plan{}
 	if err := p.setRange(t, q); err != nil {
 		return nil, err
 	}
-	if err := p.selectOrigins(t, q); err != nil {
+	if p.matching, err = newMatching(t, &q.Filter); err != nil {
 		return nil, err
 	}
-	p.conditions(q)
 	if q.Limit > 0 && !q.FromStart {
 		return p, p.skipToLast(t, q.Limit)
 	}
 	return p, nil
 }
 
-func (p *plan) and(format string, values ...any) {
-	p.where += " AND " + fmt.Sprintf(format, values...)
-}
-
 // setRange bounds the ids by those of the query, and by its times: the column backward
 // of meta bounds how far ids and times are out of order.
 func (p *plan) setRange(t transaction, q *Query) error {
-	p.first = q.AfterID + 1
-	if err := t.get([]any{&p.end}, "SELECT ifnull(max(id), 0) FROM events"); err != nil {
+	if err := t.get([]any{&p.first, &p.end}, "SELECT (SELECT ifnull(min(id), 0) FROM events), (SELECT ifnull(max(id), 0) FROM events)"); err != nil {
 		return err
 	}
+	p.first = max(p.first, q.AfterID+1)
 	if q.BeforeID > 0 {
 		p.end = min(p.end, q.BeforeID-1)
 	}
 	p.last = p.end
 	if !q.Since.IsZero() {
-		p.and("time >= %d", nanos(q.Since))
+		p.times += fmt.Sprintf(" AND time >= %d", nanos(q.Since))
 		before, err := boundary(t, "time < ?1 - backward ORDER BY time DESC", q.Since, 0)
 		if err != nil {
 			return err
@@ -64,7 +54,7 @@ func (p *plan) setRange(t transaction, q *Query) error {
 		p.first = max(p.first, before+1)
 	}
 	if !q.Until.IsZero() {
-		p.and("time < %d", nanos(q.Until))
+		p.times += fmt.Sprintf(" AND time < %d", nanos(q.Until))
 		after, err := boundary(t, "time >= ?1 + backward ORDER BY time", q.Until, maxID)
 		if err != nil {
 			return err
@@ -81,107 +71,122 @@ func boundary(t transaction, condition string, at time.Time, none int64) (id uin
 	return id, err
 }
 
-func (p *plan) selectOrigins(t transaction, q *Query) error {
-	if q.Containers.Empty() && q.Project == "" {
-		return nil
-	}
-	origins, err := readOrigins(t, "container IS NOT NULL")
-	if err != nil {
-		return err
-	}
-	var containers []*model.ContainerRef
-	for _, o := range origins {
-		containers = append(containers, o.container)
-	}
-	matcher := q.Matcher(model.NamesOf(containers))
-	p.origins = []int64{}
-	for row, o := range origins {
-		if matcher.Container(o.container) {
-			p.origins = append(p.origins, row)
+// empty reports that nothing is selected.
+func (p *plan) empty() bool {
+	return p.first > p.last || p.matching != nil && p.matching.none()
+}
+
+// page returns the next events that are selected, limit of them at most, and whether
+// there may be more.
+func (p *plan) page(t transaction, limit int) (page []result, more bool, err error) {
+	const query = "SELECT " + eventColumns + " FROM events NOT INDEXED WHERE id "
+	var ids []int64
+	switch {
+	case p.found != nil:
+		ids = p.found[:min(limit, len(p.found))]
+		p.found = p.found[len(ids):]
+		more = len(p.found) > 0
+	case p.matching == nil:
+		page, err = readEvents(t, fmt.Sprintf("%s BETWEEN %d AND %d%s ORDER BY id LIMIT %d", query, p.first, p.last, p.times, limit))
+		if more = len(page) == limit; more {
+			p.first = page[limit-1].id + 1
+		}
+		return page, more, err
+	default:
+		if ids, err = p.find(t, limit, false); err != nil {
+			return nil, false, err
+		}
+		if more = len(ids) == limit; more {
+			p.first = uint64(ids[limit-1]) + 1
 		}
 	}
-	if len(p.origins) > fewOrigins {
-		p.and("origin IN %s", list(p.origins))
-		p.origins = nil
-	}
-	return nil
+	page, err = readEvents(t, query+"IN "+list(ids)+" ORDER BY id")
+	return page, more, err
 }
 
-// conditions adds what the columns of an event are compared with.
-func (p *plan) conditions(q *Query) {
-	if len(q.Types) > 0 {
-		p.and("type IN %s", texts(q.Types))
+// mostFound is up to how many ids of the last events are kept: as many as a page of the API has.
+const mostFound = 5000
+
+// candidates is how many events are found at a time before their times are compared.
+const candidates = 1000
+
+// find returns the ids of the first events that are selected, or with descending of the
+// last ones, in that order; limit of them at most.
+func (p *plan) find(t transaction, limit int, descending bool) (ids []int64, err error) {
+	if p.matching == nil || p.times == "" {
+		return p.findAnyTime(t, int64(p.first), int64(p.last), limit, descending)
 	}
-	if q.Transient != nil {
-		p.and("transient = %t", *q.Transient)
+	first, last := int64(p.first), int64(p.last)
+	for len(ids) < limit && first <= last {
+		some, err := p.findAnyTime(t, first, last, candidates, descending)
+		if err != nil || len(some) == 0 {
+			return ids, err
+		}
+		if descending {
+			last = some[len(some)-1] - 1
+		} else {
+			first = some[len(some)-1] + 1
+		}
+		query := "SELECT id FROM events NOT INDEXED WHERE id IN " + list(some) + p.times + " ORDER BY id"
+		if ids, err = appendIDs(t, ids, query+direction(descending)); err != nil {
+			return nil, err
+		}
 	}
-	if len(q.Exposures) > 0 {
-		p.and("exposure IN %s", texts(q.Exposures))
-	}
-	if len(q.Protocols) > 0 {
-		p.and("%s", orUnset("protocol", "protocol IN "+list(q.Protocols)))
-	}
-	if !q.Ports.Empty() {
-		var alternatives []string
-		q.Ports.Each(func(first, last uint16, protocol model.Protocol) {
-			alternative := orUnset("port", fmt.Sprintf("port BETWEEN %d AND %d", first, last))
-			if protocol != 0 {
-				alternative += " AND " + orUnset("protocol", fmt.Sprintf("protocol = %d", protocol))
-			}
-			alternatives = append(alternatives, alternative)
-		})
-		p.and("(%s)", strings.Join(alternatives, " OR "))
-	}
+	return ids[:min(len(ids), limit)], nil
 }
 
-// orUnset makes a condition on a column true for bursts of several ports or protocols,
-// which have 0 there.
-func orUnset(column, condition string) string {
-	return fmt.Sprintf("(%s OR type = '%s' AND %s = 0)", condition, model.Bursts, column)
+// findAnyTime returns what find does, without regard to times where there is a filter.
+func (p *plan) findAnyTime(t transaction, first, last int64, limit int, descending bool) ([]int64, error) {
+	if p.matching != nil {
+		return p.matching.find(t, first, last, limit, descending)
+	}
+	return appendIDs(t, nil, fmt.Sprintf("SELECT id FROM events NOT INDEXED WHERE id BETWEEN %d AND %d%s ORDER BY id%s LIMIT %d",
+		first, last, p.times, direction(descending), limit))
 }
 
-// texts returns texts as SQL has them.
-func texts[T ~string](values []T) string {
-	words := make([]string, len(values))
-	for i, value := range values {
-		words[i] = "'" + strings.ReplaceAll(string(value), "'", "''") + "'"
+func direction(descending bool) string {
+	if descending {
+		return " DESC"
 	}
-	return "(" + strings.Join(words, ",") + ")"
+	return ""
 }
 
-// list returns numbers as SQL has them.
-func list[T ~int64 | ~uint8](values []T) string {
-	words := make([]string, len(values))
-	for i, value := range values {
-		words[i] = strconv.FormatInt(int64(value), 10)
-	}
-	return "(" + strings.Join(words, ",") + ")"
+func appendIDs(t transaction, ids []int64, query string) ([]int64, error) {
+	err := t.each(func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		ids = append(ids, id)
+		return err
+	}, query)
+	return ids, err
 }
 
-// statement selects columns, of which the first is the id, of at most limit events.
-// Each origin's events come in order from the index, and SQLite merges them.
-func (p *plan) statement(columns, order string, limit int) string {
-	where := fmt.Sprintf(" id BETWEEN %d AND %d%s", p.first, p.last, p.where)
-	if p.origins == nil {
-		return fmt.Sprintf("SELECT %s FROM events NOT INDEXED WHERE%s ORDER BY id %s LIMIT %d", columns, where, order, limit)
-	}
-	parts := make([]string, len(p.origins))
-	for i, row := range p.origins {
-		parts[i] = fmt.Sprintf("SELECT %s FROM events INDEXED BY events_origin WHERE origin = %d AND%s", columns, row, where)
-	}
-	return fmt.Sprintf("%s ORDER BY id %s LIMIT %d", strings.Join(parts, " UNION ALL "), order, limit)
-}
-
-// empty reports that nothing is selected.
-func (p *plan) empty() bool { return p.first > p.last || p.origins != nil && len(p.origins) == 0 }
-
-// skipToLast begins the range with the first of the last events that are selected.
+// skipToLast narrows the range to the last events that are selected.
 func (p *plan) skipToLast(t transaction, limit int) error {
 	if p.empty() {
 		return nil
 	}
-	var oldest uint64
-	err := t.get([]any{&oldest}, "SELECT ifnull(min(id), 0) FROM ("+p.statement("id", "DESC", limit)+")")
-	p.first = max(p.first, oldest)
-	return err
+	ids, err := p.find(t, limit, true)
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		p.first = p.last + 1
+		return nil
+	}
+	p.first, p.last = uint64(ids[len(ids)-1]), uint64(ids[0])
+	if len(ids) <= mostFound {
+		slices.Reverse(ids)
+		p.found = ids
+	}
+	return nil
+}
+
+// list returns numbers as SQL has them.
+func list(values []int64) string {
+	words := make([]string, len(values))
+	for i, value := range values {
+		words[i] = strconv.FormatInt(value, 10)
+	}
+	return "(" + strings.Join(words, ",") + ")"
 }

@@ -45,11 +45,11 @@ func (r *queries) read(ctx context.Context, q *Query, yield func(*model.Event, e
 	if q.Limit > 0 {
 		left = q.Limit
 	}
-	for !p.empty() && count < left {
+	for more := !p.empty(); more && count < left; {
 		var page []result
 		limit := min(left-count, pageLength)
 		err := r.transact(ctx, func(t transaction) (err error) {
-			page, err = readEvents(t, p.statement(eventColumns, "ASC", limit))
+			page, more, err = p.page(t, limit)
 			return err
 		})
 		if err != nil {
@@ -62,10 +62,6 @@ func (r *queries) read(ctx context.Context, q *Query, yield func(*model.Event, e
 			}
 		}
 		count += len(page)
-		if len(page) < limit {
-			break
-		}
-		p.first = page[len(page)-1].id + 1
 	}
 	return count, p.end, true
 }

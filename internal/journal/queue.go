@@ -8,8 +8,8 @@ import (
 )
 
 // Record is one thing for the journal; records are offered in the order in
-// which they happened. Exactly one of Event, State (with or without Full) and
-// Forget is set.
+// which they happened. Exactly one of Event, State (with or without Full), Forget and
+// Named is set.
 type Record struct {
 	// Event is recorded under its id, and changes the state. Immutable.
 	Event *model.Event
@@ -22,6 +22,9 @@ type Record struct {
 	// Forget is the id of a container that is not monitored any more: its
 	// endpoints end here without an event.
 	Forget string
+	// Named has the host and the container of a container that may have been renamed:
+	// its earlier events are found by this name too. Immutable.
+	Named *model.Listener
 }
 
 // key is the id of the container that the record is of; empty for none.
@@ -31,6 +34,8 @@ func (r *Record) key() string {
 		return r.Event.Container.ID
 	case r.Event == nil && !r.Full && len(r.State) > 0 && r.State[0].Container != nil:
 		return r.State[0].Container.ID
+	case r.Named != nil:
+		return r.Named.Container.ID
 	}
 	return r.Forget
 }

@@ -45,24 +45,27 @@ type trimmer struct {
 // retain does one step of retention.
 func (w *writer) retain(ctx context.Context) {
 	more, err := w.trimStep()
-	if isCorrupt(err) {
-		if err = w.replace(err); err == nil {
-			w.attempt(ctx)
-		}
-	}
-	switch {
-	case err == nil:
-		w.trim.failing = false
-	case !w.trim.failing:
-		w.trim.failing = true
-		w.j.options.Logger.WithError(err).Warnf("Old events cannot be deleted from the journal %s. It is tried every minute.", w.j.place)
-	}
+	w.aside(ctx, err, &w.trim.failing, "Old events cannot be deleted from the journal %s. It is tried every minute.")
 	pause := trimIdle
 	if more {
 		pause = trimPause
 	}
 	w.trim.written = 0
 	w.trim.timer.Reset(pause)
+}
+
+// aside ends a step beside the writing of events: it replaces a damaged database, and
+// logs the first of several failures.
+func (w *writer) aside(ctx context.Context, err error, failing *bool, message string) {
+	if isCorrupt(err) {
+		if err = w.replace(err); err == nil {
+			w.attempt(ctx)
+		}
+	}
+	if err != nil && !*failing {
+		w.j.options.Logger.WithError(err).Warnf(message, w.j.place)
+	}
+	*failing = err != nil
 }
 
 // trimStep deletes some of what is too old or too much, and reports whether
@@ -89,10 +92,17 @@ func (w *writer) trimStep() (more bool, err error) {
 	return false, w.j.use(func(s *store) error { return s.checkpoint() })
 }
 
-// dropOrigins deletes the origins that no row refers to any more.
+// dropOrigins deletes the origins of containers that no row refers to any more, where all
+// events are indexed.
 func dropOrigins(t transaction) error {
-	return t.exec(`DELETE FROM origins WHERE id NOT IN (SELECT origin FROM states)
-		AND NOT EXISTS (SELECT 1 FROM events WHERE origin = origins.id)`)
+	used, complete, err := usedOrigins(t)
+	if err != nil || !complete {
+		return err
+	}
+	// A container that was renamed keeps all its names.
+	return t.exec(fmt.Sprintf(`DELETE FROM origins WHERE id NOT IN (SELECT origin FROM states) AND id NOT IN %[1]s
+		AND (container IS NULL OR container NOT IN (SELECT container FROM states)
+			AND container NOT IN (SELECT container FROM origins WHERE id IN %[1]s AND container IS NOT NULL))`, list(used)))
 }
 
 // checkpoint copies the write-ahead log into the file, as far as no reader needs it. Only
@@ -159,7 +169,10 @@ func (s *trimming) delete(t transaction, tooLarge bool) error {
 			), ?4) ORDER BY id LIMIT ?1
 		)`, s.rows, s.cutoff, math.MinInt64, math.MaxInt64)
 	if err == nil && events > 0 {
-		err = t.exec("DELETE FROM events WHERE id <= ?", last)
+		err = t.exec("DELETE FROM events WHERE id <= ?1", last)
+		if err == nil {
+			err = dropBlocks(t, last)
+		}
 	}
 	if err != nil {
 		return err

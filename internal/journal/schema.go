@@ -14,9 +14,9 @@ const applicationID = 0x50574a52
 
 // newestSchema is the schema version of the database (PRAGMA user_version) that this
 // program writes. It migrates older ones.
-const newestSchema = 2
+const newestSchema = 3
 
-// schemaBase, schemaTables and schemaIndexes make an empty database of the newest
+// schemaBase, schemaTables, schemaFilter and schemaIndexes make an empty database of the newest
 // schema. Times are unix nanoseconds; see nanos. Text columns that are named so
 // are JSON.
 const schemaBase = `
@@ -93,9 +93,17 @@ CREATE TABLE states (
 CREATE UNIQUE INDEX origins_same ON origins (ifnull(container, 0), name, host, image, project, service);
 `
 
+// schemaFilter is new in schema 3; see block.
+const schemaFilter = `
+CREATE TABLE filter_blocks (
+	first   INTEGER PRIMARY KEY, -- the id of its first event
+	kinds   TEXT NOT NULL,       -- a line for each kind of its events
+	entries BLOB NOT NULL        -- for each id from first on its kind and its port
+) STRICT;
+`
+
 // schemaIndexes are created after a migration has copied the rows: that is faster.
 const schemaIndexes = `
-CREATE INDEX events_origin ON events (origin);
 CREATE INDEX events_time ON events (time, opened_at);
 CREATE INDEX states_until ON states (until) WHERE until IS NOT NULL;
 `
@@ -106,12 +114,19 @@ func migrate(ctx context.Context, conn *sql.Conn, path string, version int, log 
 		return nil
 	}
 	err := inTransaction(ctx, conn, func(t transaction) (err error) {
-		if version == 0 {
-			err = t.exec(schemaBase + schemaTables + schemaIndexes)
-		} else {
+		switch version {
+		case 0:
+			err = t.exec(schemaBase + schemaTables + schemaFilter + schemaIndexes)
+		case 1:
 			log.Infof("The journal %s is converted from schema version %d to %d. A million events take about half a minute.",
 				path, version, newestSchema)
 			err = migrateFrom1(t)
+		case 2:
+			// The writer fills the index while the program runs, and then drops the one of
+			// schema 2.
+			log.Infof("The journal %s is converted from schema version %d to %d. Filters of old events are slow until they are indexed, which takes about a minute for 6 million.",
+				path, version, newestSchema)
+			err = t.exec(schemaFilter)
 		}
 		if err == nil {
 			err = t.exec(fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, newestSchema))

@@ -36,9 +36,9 @@ DROP TABLE events1; DROP TABLE states1; DROP TABLE blocks;
 `
 )
 
-// migrateFrom1 converts a database of schema 1 to schema 2.
+// migrateFrom1 converts a database of schema 1 to the newest schema.
 func migrateFrom1(t transaction) error {
-	if err := t.exec(fromSchema1 + schemaTables); err != nil {
+	if err := t.exec(fromSchema1 + schemaTables + schemaFilter); err != nil {
 		return err
 	}
 	r := &recorder{latest: math.MinInt64}

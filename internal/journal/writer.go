@@ -27,6 +27,7 @@ type writer struct {
 	states   states
 	recorder recorder
 	trim     trimmer
+	indexing indexing
 	batch    []queued
 
 	lastID   uint64 // of the last event that was taken from the queue
@@ -44,7 +45,7 @@ func newWriter(j *Journal, m *saved, last uint64) *writer {
 	return &writer{
 		j: j, check: make(chan struct{}), lastID: last, reserved: last, started: j.options.Now(),
 		states: newStates(m.open), recorder: recorder{latest: m.latest, backward: m.backward},
-		trim: trimmer{timer: time.NewTimer(0)},
+		trim: trimmer{timer: time.NewTimer(0)}, indexing: newIndexing(j.options.block),
 	}
 }
 
@@ -66,6 +67,8 @@ func (w *writer) loop(ctx context.Context) error {
 			w.beat(ctx)
 		case <-w.trim.timer.C:
 			w.retain(ctx)
+		case <-w.indexing.timer.C:
+			w.index(ctx)
 		}
 	}
 	return w.stop()
@@ -96,6 +99,9 @@ func (w *writer) flush(ctx context.Context) {
 		w.attempt(ctx)
 		if w.trim.written >= trimWritten {
 			w.retain(ctx)
+		}
+		for w.indexing.due() {
+			w.index(ctx)
 		}
 	}
 }
@@ -177,6 +183,7 @@ func (w *writer) succeeded() {
 	w.states.committed()
 	w.rebased = false
 	w.trim.written += events
+	w.indexing.written += int64(events)
 	status.end(events)
 	if was, failed := status.recover(time.Now()); failed {
 		w.j.options.Logger.Warnf("The journal %s is written again after %s. The records that waited are not lost.", w.j.place, was.Round(time.Second))
@@ -240,7 +247,8 @@ func (w *writer) writeReserve(t transaction) error {
 	return t.exec("UPDATE meta SET reserved = ?", int64(w.reserved))
 }
 
-// writeEvents writes the events of the batch, and the labels of its states, as both came.
+// writeEvents writes the events of the batch, and the names and labels of containers, as they
+// came.
 func (w *writer) writeEvents(t transaction) error {
 	insert, err := t.tx.PrepareContext(t.ctx, insertEvent)
 	if err != nil {
@@ -251,6 +259,11 @@ func (w *writer) writeEvents(t transaction) error {
 		q := &w.batch[i]
 		if q.Event != nil {
 			if err := w.recorder.event(t, insert, q.Event, q.before); err != nil {
+				return err
+			}
+		}
+		if q.Named != nil {
+			if _, err := w.recorder.origin(t, q.Named, true); err != nil {
 				return err
 			}
 		}

@@ -62,7 +62,7 @@ func realistic() *fakeState {
 	return &fakeState{
 		view: model.View{
 			Version: 1,
-			Open:    []model.Open{host, open(80, model.Published, "nginx"), open(443, model.Published, "nginx"), open(81, model.Network, "we\xffird \"name\"\\\n"), nameless},
+			Open:    []model.Open{host, open(80, model.Published, "nginx"), open(443, model.Published, "nginx"), open(81, model.Network, "we\xffird \"name\"\\\n\u202e\u009b"), nameless},
 			Containers: []model.ContainerState{
 				{Container: &model.Container{Name: "shop_web_1"}, Monitored: true}, {Container: &model.Container{Name: "other"}},
 			},

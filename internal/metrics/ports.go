@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/model"
+	"portwatcher/internal/output"
 )
 
 // The labels of each metric are in alphabetical order, as the formats have them.
@@ -185,7 +186,7 @@ func (f *family) add(value int, labels ...string) {
 	pairs := make([]dto.LabelPair, len(labels))
 	for i := range labels {
 		// A process may give itself any bytes as a name.
-		labels[i] = strings.ToValidUTF8(labels[i], "\uFFFD")
+		labels[i] = output.Visible(strings.ToValidUTF8(labels[i], "\uFFFD"))
 		pairs[i].Name, pairs[i].Value = &f.labels[i], &labels[i]
 		series.Label[i] = &pairs[i]
 	}

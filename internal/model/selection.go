@@ -228,6 +228,15 @@ func (s Selection) Matches(c *ContainerRef, names Names) bool {
 	return !slices.ContainsFunc(s.exclude, selects) && (len(s.include) == 0 || slices.ContainsFunc(s.include, selects))
 }
 
+// MatchesAny is Matches for a container that has had several names, of which each may
+// select or exclude it.
+func (s Selection) MatchesAny(refs []*ContainerRef, names Names) bool {
+	selects := func(e entry) bool {
+		return slices.ContainsFunc(refs, func(c *ContainerRef) bool { return e.selects(c, names) })
+	}
+	return !slices.ContainsFunc(s.exclude, selects) && (len(s.include) == 0 || slices.ContainsFunc(s.include, selects))
+}
+
 func (e *entry) selects(c *ContainerRef, names Names) bool {
 	return e.matches(c) || e.service != "" && e.service == c.Service && !names(e.service)
 }

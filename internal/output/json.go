@@ -7,13 +7,12 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"portwatcher/internal/model"
 )
 
 // AppendJSON appends an event's JSON object to dst: byte for byte what
-// encoding/json makes of it without escaping HTML, in a fraction of the time. An
+// encoding/json and [EscapeMarks] make of it without escaping HTML, in a fraction of the time. An
 // OpenSeconds that is no number, which encoding/json refuses, is left out. A time
 // before the year 0 or after 9999 is not valid RFC 3339.
 func AppendJSON(dst []byte, e *model.Event) []byte {
@@ -157,7 +156,7 @@ func appendText(dst []byte, name, s string) []byte {
 
 func appendString(dst []byte, s string) []byte {
 	for i := range len(s) {
-		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
 			return appendEscaped(dst, s)
 		}
 	}
@@ -171,5 +170,5 @@ func appendEscaped(dst []byte, s string) []byte {
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(s) // a string always encodes
-	return append(dst, bytes.TrimSuffix(text.Bytes(), []byte{'\n'})...)
+	return append(dst, EscapeMarks(bytes.TrimSuffix(text.Bytes(), []byte{'\n'}))...)
 }

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -41,7 +40,7 @@ func sameJSON(t *testing.T, e *model.Event) {
 	if err := encode(&b, e); err != nil {
 		t.Fatal(err)
 	}
-	want := strings.TrimSuffix(b.String(), "\n")
+	want := string(EscapeMarks(bytes.TrimSuffix(b.Bytes(), []byte{'\n'})))
 	if got := string(AppendJSON([]byte("x"), e)); got != "x"+want {
 		t.Errorf("got  %s\nwant %s", got[1:], want)
 	}
@@ -130,4 +129,31 @@ func BenchmarkJSON(b *testing.B) {
 			line = AppendJSON(line[:0], &opened)
 		}
 	})
+}
+
+// What shows nothing is escaped, and means the same.
+func TestMarksAreEscaped(t *testing.T) {
+	name := "evil\u202e66\u009b31m\u200b\u00ad\x7f\U000e0041אב"
+	e := opened
+	e.Container = &model.ContainerRef{ID: "x", Name: name, Image: name, Project: name, Service: name}
+	e.Processes = []model.Process{{PID: 17766, Name: name, Executable: name}}
+	line := AppendJSON(nil, &e)
+	if bad := bytes.IndexFunc(line, isMark); bad >= 0 {
+		t.Errorf("a raw mark is in %q", line[bad:])
+	}
+	if !bytes.Contains(line, []byte(`"name":"evil\u202e66\u009b31m\u200b\u00ad\u007f\udb40\udc41אב"`)) {
+		t.Errorf("%s", line)
+	}
+	var read model.Event
+	if err := json.Unmarshal(line, &read); err != nil || read.Processes[0] != e.Processes[0] || !read.Container.Same(e.Container) {
+		t.Errorf("%+v, error %v", read, err)
+	}
+	for _, format := range []Format{Text, JSON} {
+		if text := AppendEvent(nil, format, &e); bytes.ContainsFunc(bytes.TrimSuffix(text, []byte{'\n'}), isMark) {
+			t.Errorf("a raw mark is in %q", text)
+		}
+	}
+	if got, want := Visible(name), `evil\u202e66\u009b31m\u200b\u00ad\u007f\udb40\udc41אב`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }

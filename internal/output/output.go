@@ -2,7 +2,7 @@
 // JSON.
 //
 // What comes from inside a container (names of processes) is not trusted: text for
-// people never carries control characters of it to the terminal.
+// people never carries control characters of it to the terminal, and JSON has them escaped.
 package output
 
 import (

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"portwatcher/internal/output"
 )
 
 const (
@@ -29,10 +31,16 @@ func recycle(buffer *bytes.Buffer) {
 
 // encode appends a value as JSON, and a line break.
 func encode(into *bytes.Buffer, value any) error {
+	start := into.Len()
 	encoder := json.NewEncoder(into)
 	encoder.SetEscapeHTML(false) // addresses are read by people too
 	if err := encoder.Encode(value); err != nil {
 		return fmt.Errorf("encode an answer: %w", err)
+	}
+	encoded := into.Bytes()[start:]
+	if escaped := output.EscapeMarks(encoded); len(escaped) != len(encoded) {
+		into.Truncate(start)
+		into.Write(escaped)
 	}
 	return nil
 }

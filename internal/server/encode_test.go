@@ -22,7 +22,7 @@ func plainly(t testing.TB, value any) string {
 	if err := encoder.Encode(value); err != nil {
 		t.Fatal(err)
 	}
-	return text.String()
+	return string(output.EscapeMarks(text.Bytes()))
 }
 
 // fill sets every field to something, so that none is left out: a field that is

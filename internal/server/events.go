@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 
@@ -45,7 +46,8 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request, p *parameters
 	q.AfterID, q.BeforeID, q.FromStart = after, before, forward
 	one := &page{server: s, query: q, left: limit, link: func(name string, id uint64) string {
 		p.values.Set(name, strconv.FormatUint(id, 10))
-		return r.URL.Path + "?" + p.values.Encode()
+		// Relative: a proxy may serve the API under a path.
+		return path.Base(api.PathEvents) + "?" + p.values.Encode()
 	}}
 	one.ended = backward && before <= 1 // ids begin at 1, and in a Query 0 is no bound
 	return one.answer(w, r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,12 +63,13 @@ func TestTheRealJournal(t *testing.T) {
 			filtered.expectID(id)
 		}
 	}
-	for query, want := range map[string]int{"limit=5000": 600, "container=shop*&limit=7": 300, "port=1-10&exposure=network&protocol=tcp&limit=3": 10, "project=nothing": 0, "since=1h&limit=100": 600, "until=1h": 0} {
+	for query, want := range map[string]int{"limit=5000": 600, "container=shop*&limit=7": 300, "port=1-10&exposure=network&protocol=tcp&limit=3": 10, "project=nothing": 0, "since=1h&limit=100": 600, "until=1h": 0,
+		"until=0001-01-01T00:00:00Z": 0, "since=0001-01-01T00:00:00Z&limit=100": 600, "since=9999-12-31T23:59:59Z": 0, "until=9999-12-31T23:59:59Z&limit=100": 600} {
 		count := 0
 		for path := "/api/v1/events?" + query; path != ""; {
 			page := decode[api.Events](t, s, path)
 			count += len(page.Events)
-			path = page.Next
+			path = nextPage(t, path, &page)
 		}
 		if count != want {
 			t.Errorf("%s: %d events, want %d", query, count, want)
@@ -80,8 +82,11 @@ func TestTheRealJournal(t *testing.T) {
 	if answer := decode[api.Ports](t, s, "/api/v1/ports?at="+at+"&container=db&port=2"); len(answer.Ports) != 1 || !*answer.Watching {
 		t.Errorf("%+v", answer)
 	}
-	for _, unknown := range []string{"2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"} {
-		if p := s.problem(t, http.StatusNotFound, "/api/v1/ports?at="+unknown); p.Parameter != "at" {
+	for _, unknown := range []string{
+		"2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z",
+		"0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00",
+	} {
+		if p := s.problem(t, http.StatusNotFound, "/api/v1/ports?at="+unknown); p.Parameter != "at" || p.Value != strings.ReplaceAll(unknown, "%2B", "+") {
 			t.Errorf("%+v", p)
 		}
 	}
@@ -89,6 +94,9 @@ func TestTheRealJournal(t *testing.T) {
 	if status.Journal.FirstID != first || status.Journal.LastID != next-1 || status.Journal.Written == 0 || status.Journal.InMemory {
 		t.Errorf("%+v", status.Journal)
 	}
+	beginning := s.stream(t, "since=0001-01-01T00:00:00Z")
+	expect[api.Hello](beginning, api.StreamHello)
+	beginning.expectID(first)
 	reset := s.stream(t, "after=9000000000000000000")
 	expect[api.Hello](reset, api.StreamHello)
 	if got := expect[api.Reset](reset, api.StreamReset); got.FirstID != first {

@@ -112,10 +112,11 @@ func single[T any](p *parameters, name, allowed string, parse func(string) (T, b
 	return parsed, true
 }
 
-// time parses a time, or how long ago it was. It returns zero where it is not given.
+// time parses a time, or how long ago it was. It returns zero only where it is not given: the
+// first moment of time is a nanosecond later.
 func (p *parameters) time(name string) time.Time {
 	const allowed = "times such as 2026-11-22T18:36:28Z (RFC 3339) and times ago such as 90s, 15m, 1h, 7d, 2w"
-	t, _ := single(p, name, allowed, func(text string) (time.Time, bool) {
+	t, given := single(p, name, allowed, func(text string) (time.Time, bool) {
 		if ago, err := when.ParseDuration(strings.TrimPrefix(text, "-")); err == nil {
 			return p.now.Add(-ago).UTC(), true
 		}
@@ -123,6 +124,9 @@ func (p *parameters) time(name string) time.Time {
 		t, err := time.Parse(time.RFC3339Nano, strings.Replace(text, " ", "+", 1))
 		return t.UTC(), err == nil
 	})
+	if given && t.IsZero() {
+		t = t.Add(1)
+	}
 	return t
 }
 
@@ -151,6 +155,14 @@ func (p *parameters) count(name string, standard, most int) int {
 		return standard
 	}
 	return number
+}
+
+// containerCount parses in how many containers a port has to be open.
+func (p *parameters) containerCount() (count model.Count, given bool) {
+	return single(p, "count", "1 to 10000 and all", func(text string) (model.Count, bool) {
+		count, err := model.ParseCount(text)
+		return count, err == nil
+	})
 }
 
 // truth parses true or false. It returns nil where it is not given.

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"sync"
@@ -16,6 +17,10 @@ import (
 func (s *Server) getPorts(w http.ResponseWriter, r *http.Request, p *parameters) error {
 	filter, at := p.filter(), p.time("at")
 	wait, waits := p.duration("wait", maxWait)
+	count, counts := p.containerCount()
+	if counts && !waits {
+		p.wrong("count", p.values.Get("count"), "with wait=")
+	}
 	if !at.IsZero() && waits {
 		p.wrong("wait", p.values.Get("wait"), "waits for what is open now, without at=")
 	}
@@ -23,7 +28,13 @@ func (s *Server) getPorts(w http.ResponseWriter, r *http.Request, p *parameters)
 		return err
 	}
 	if !at.IsZero() {
-		return s.reply(w, r, func() (any, error) { return s.openAt(r.Context(), &filter, at) })
+		return s.reply(w, r, func() (any, error) {
+			open, err := s.openAt(r.Context(), &filter, at)
+			if problem, ok := errors.AsType[*api.Problem](err); ok && problem.Parameter == "at" {
+				problem.Value = p.values.Get("at")
+			}
+			return open, err
+		})
 	}
 	view := s.capture.View()
 	if waits {
@@ -31,7 +42,7 @@ func (s *Server) getPorts(w http.ResponseWriter, r *http.Request, p *parameters)
 		// writing fails.
 		sending := http.NewResponseController(w)
 		_ = sending.SetWriteDeadline(time.Time{})
-		found, err := s.await(r.Context(), &filter, wait)
+		found, err := s.await(r.Context(), &filter, count, wait)
 		_ = sending.SetWriteDeadline(time.Now().Add(s.limits.sendTime))
 		if err != nil {
 			return err

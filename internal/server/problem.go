@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/output"
 	"portwatcher/internal/server/api"
 )
 
@@ -61,6 +62,7 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p *api.Problem) {
 	if err != nil {
 		panic(err) // strings and numbers always encode
 	}
+	body = output.EscapeMarks(body)
 	challenge(w, r, p)
 	header := w.Header()
 	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {

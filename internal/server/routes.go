@@ -38,7 +38,7 @@ func (s *Server) apiRoutes() []route {
 	return []route{
 		{api.PathStatus, nil, s.getStatus},
 		{api.PathContainers, []string{"container", "name", "project"}, s.getContainers},
-		{api.PathPorts, append([]string{"at", "wait"}, selecting...), s.getPorts},
+		{api.PathPorts, append([]string{"at", "wait", "count"}, selecting...), s.getPorts},
 		{api.PathEvents, append([]string{"since", "until", "after", "before", "limit"}, eventFilters...), s.getEvents},
 		{api.PathExplain, []string{"target", "from"}, s.getExplain},
 		{PathOpenAPI, nil, s.getOpenAPI},
@@ -67,7 +67,12 @@ func (s *Server) routes() http.Handler {
 	}
 	mux.Handle("/api/", s.private(nothingHere))
 	if s.options.Metrics != nil {
-		mux.Handle("/metrics", s.private(s.getMetrics))
+		mux.Handle("/metrics", s.public(func(w http.ResponseWriter, r *http.Request) error {
+			if err := s.authorized(r); err != nil {
+				return err
+			}
+			return s.getMetrics(w, r)
+		}))
 	}
 	mux.Handle("/healthz", s.public(s.getHealth))
 	mux.Handle("/readyz", s.public(s.getReady))

@@ -190,7 +190,7 @@ func newServer(o Options, l limits) (*Server, error) {
 		s.hosts[strings.ToLower(name)] = true
 	}
 	s.feed = newFeed(o.History, s.log, l)
-	s.waiters = newWaiters(func() *model.View { return s.capture.View() })
+	s.waiters = newWaiters(func() *model.View { return s.capture.View() }, func() error { return s.capture.Ready() })
 	s.handler = s.routes()
 	return s, nil
 }

@@ -17,6 +17,10 @@ const (
 	// maxWait bounds wait=.
 	maxWait = 10 * time.Minute
 
+	// readInterval is the time between two comparisons with what all containers have open: one may
+	// end without an event.
+	readInterval = time.Second
+
 	// matchPause is the least time between two comparisons of what opened with what requests
 	// wait for. The pause is also at least matchShare times as long as the comparison took, so
 	// that comparing takes a tenth of a core at most.
@@ -24,18 +28,17 @@ const (
 	matchShare = 9
 )
 
-// await returns a view with an open endpoint that the filter selects, as soon as there is one.
-func (s *Server) await(ctx context.Context, filter *model.Filter, wait time.Duration) (*model.View, error) {
+// await returns a view in which so many containers have an open endpoint that the filter selects,
+// as soon as there is one.
+func (s *Server) await(ctx context.Context, filter *model.Filter, count model.Count, wait time.Duration) (*model.View, error) {
 	if !s.waits.tryEnter() {
 		return nil, newProblem(http.StatusServiceUnavailable, fmt.Sprintf("%d requests wait already", cap(s.waits)))
 	}
 	defer s.waits.leave()
-	w := s.waiters.join(filter)
+	w := s.waiters.join(filter, count)
 	defer s.waiters.leave(w)
 	// The waiters compare what opens from now on.
-	view := s.capture.View()
-	matcher := filter.Matcher(view.Named)
-	if slices.ContainsFunc(view.Open, func(o model.Open) bool { return matcher.Listener(&o.Listener) }) {
+	if view := s.capture.View(); s.waiters.reached(w, view) {
 		return view, nil
 	}
 	timer := time.NewTimer(wait)
@@ -57,6 +60,7 @@ func (s *Server) await(ctx context.Context, filter *model.Filter, wait time.Dura
 // however many wait.
 type waiters struct {
 	view    func() *model.View
+	ready   func() error  // see [Capture]
 	changed chan struct{} // has room for one: something may have opened
 
 	mutex   sync.Mutex
@@ -68,16 +72,17 @@ type waiters struct {
 // waiter is one request.
 type waiter struct {
 	filter *model.Filter
+	count  model.Count
 	found  chan *model.View // has room for one: a view with what it waits for
 }
 
-func newWaiters(view func() *model.View) *waiters {
-	return &waiters{view: view, changed: make(chan struct{}, 1), waiting: map[*waiter]struct{}{}}
+func newWaiters(view func() *model.View, ready func() error) *waiters {
+	return &waiters{view: view, ready: ready, changed: make(chan struct{}, 1), waiting: map[*waiter]struct{}{}}
 }
 
 // join adds a request. It is not compared with what is open already.
-func (w *waiters) join(filter *model.Filter) *waiter {
-	one := &waiter{filter: filter, found: make(chan *model.View, 1)}
+func (w *waiters) join(filter *model.Filter, count model.Count) *waiter {
+	one := &waiter{filter: filter, count: count, found: make(chan *model.View, 1)}
 	view := w.view() // before the request reads its own
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
@@ -104,11 +109,22 @@ func (w *waiters) wake() {
 	}
 }
 
+// reached reports whether a request has in a view what it waits for.
+func (w *waiters) reached(one *waiter, view *model.View) bool {
+	// Which containers are all is known as soon as all are watched.
+	return one.count.Reached(view, one.filter.Matcher(view.Named)) && (one.count != model.EveryContainer || w.ready() == nil)
+}
+
 // run compares when something may have changed, until ctx ends.
 func (w *waiters) run(ctx context.Context) {
+	again := time.NewTicker(readInterval)
+	defer again.Stop()
 	for {
 		select {
 		case <-w.changed:
+		case <-again.C:
+			w.compareAll()
+			continue
 		case <-ctx.Done():
 			return
 		}
@@ -134,19 +150,42 @@ func (w *waiters) compare() {
 	if last == nil || view.Version == last.Version {
 		return
 	}
-	opened := opened(last.Open, view.Open)
+	opened := newlyOpen(last.Open, view.Open)
 	for _, one := range waiting {
 		matcher := one.filter.Matcher(view.Named)
-		if slices.ContainsFunc(opened, func(o *model.Open) bool { return matcher.Listener(&o.Listener) }) {
-			w.leave(one) // so that it is found once
-			one.found <- view
+		more := slices.ContainsFunc(opened, func(o *model.Open) bool { return matcher.Listener(&o.Listener) })
+		if more && (one.count.One() || w.reached(one, view)) {
+			w.find(one, view)
 		}
 	}
 }
 
-// opened returns the endpoints that are in now and not in before, or differ in what a filter
+// compareAll ends the waits for all containers, whose number may have changed.
+func (w *waiters) compareAll() {
+	w.mutex.Lock()
+	waiting := slices.Collect(maps.Keys(w.waiting))
+	w.mutex.Unlock()
+	waiting = slices.DeleteFunc(waiting, func(one *waiter) bool { return one.count != model.EveryContainer })
+	if len(waiting) == 0 {
+		return
+	}
+	view := w.view()
+	for _, one := range waiting {
+		if w.reached(one, view) {
+			w.find(one, view)
+		}
+	}
+}
+
+// find ends the wait of a request.
+func (w *waiters) find(one *waiter, view *model.View) {
+	w.leave(one) // so that it is found once
+	one.found <- view
+}
+
+// newlyOpen returns the endpoints that are in now and not in before, or differ in what a filter
 // compares.
-func opened(before, now []model.Open) (opened []*model.Open) {
+func newlyOpen(before, now []model.Open) (opened []*model.Open) {
 	known := make(map[model.Endpoint]*model.Listener, len(before))
 	for i := range before {
 		known[before[i].Endpoint()] = &before[i].Listener

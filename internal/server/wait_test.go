@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -36,7 +37,7 @@ func TestAnEventCostsTheSameForManyThatWait(t *testing.T) {
 	s := start(t, nil)
 	s.capture.set(func(c *fakeCapture) { c.open = manyPorts(3000) })
 	for i := range 200 {
-		defer s.waiters.leave(s.waiters.join(expensive(t, i)))
+		defer s.waiters.leave(s.waiters.join(expensive(t, i), 1))
 	}
 	const events = 10_000
 	opened := event(model.Opened, openPort(web, model.TCP, "0.0.0.0", 80, model.Network))
@@ -56,7 +57,7 @@ func TestAnEventCostsTheSameForManyThatWait(t *testing.T) {
 func TestMatchingIsBounded(t *testing.T) {
 	s := start(t, nil)
 	for i := range 200 {
-		defer s.waiters.leave(s.waiters.join(expensive(t, i)))
+		defer s.waiters.leave(s.waiters.join(expensive(t, i), 1))
 	}
 	var compared sync.WaitGroup
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -65,8 +66,8 @@ func TestMatchingIsBounded(t *testing.T) {
 	w := newWaiters(func() *model.View {
 		views++
 		return &model.View{Version: uint64(views), Open: manyPorts(100 + views%2)}
-	})
-	defer w.leave(w.join(expensive(t, 0)))
+	}, func() error { return nil })
+	defer w.leave(w.join(expensive(t, 0), 1))
 	compared.Go(func() { w.run(ctx) })
 	for ctx.Err() == nil {
 		w.wake()
@@ -141,7 +142,7 @@ func TestTheAnswerHasWhatWasFound(t *testing.T) {
 	filter := &model.Filter{Ports: model.OnePort(0, 81)}
 	views := make(chan *model.View)
 	go func() {
-		view, err := s.await(t.Context(), filter, time.Hour)
+		view, err := s.await(t.Context(), filter, 1, time.Hour)
 		if err != nil {
 			t.Error(err)
 		}
@@ -202,8 +203,58 @@ func TestOpened(t *testing.T) {
 				want = append(want, &now[i])
 			}
 		}
-		if got := opened(before, now); !slices.Equal(got, want) {
+		if got := newlyOpen(before, now); !slices.Equal(got, want) {
 			t.Fatalf("%d opened, want %d", len(got), len(want))
+		}
+	}
+}
+
+// A count waits for as many containers, and all for each that runs and is selected.
+func TestWaitForSeveralContainers(t *testing.T) {
+	s := start(t, nil)
+	replica := func(n int) *model.Container {
+		return &model.Container{ID: strings.Repeat(strconv.Itoa(n), 64), Name: "shop-web-" + strconv.Itoa(n),
+			Labels: map[string]string{model.LabelProject: "shop", model.LabelService: "web"}}
+	}
+	var containers []model.ContainerState
+	for n := range 3 {
+		containers = append(containers, model.ContainerState{Container: replica(n + 1), Monitored: true})
+	}
+	s.capture.set(func(c *fakeCapture) { c.containers, c.open = containers, nil })
+	open := func(n int) {
+		o := openPort(replica(n).Ref(), model.TCP, "0.0.0.0", 80, model.Network)
+		s.capture.set(func(c *fakeCapture) { c.open = append(slices.Clone(c.open), o) })
+		s.Event(event(model.Opened, o))
+	}
+	answers := make(map[string]chan int)
+	for _, count := range []string{"1", "2", "all"} {
+		answer := make(chan int, 1)
+		answers[count] = answer
+		go func() {
+			answer <- len(decode[api.Ports](t, s, "/api/v1/ports?container=shop/web&port=80&wait=5m&count="+count).Ports)
+		}()
+	}
+	waits := func(count int) func() bool { return func() bool { return s.waiters.count() == count } }
+	kernel.Eventually(t, "all wait", waits(3))
+	open(1)
+	if got := <-answers["1"]; got != 1 {
+		t.Errorf("one container: %d ports", got)
+	}
+	open(2)
+	if got := <-answers["2"]; got != 2 {
+		t.Errorf("two containers: %d ports", got)
+	}
+	s.problem(t, http.StatusRequestTimeout, "/api/v1/ports?container=shop/web&port=80&wait=0s&count=3")
+	s.problem(t, http.StatusRequestTimeout, "/api/v1/ports?container=shop/web&port=80&wait=0s&count=all")
+	kernel.Eventually(t, "one waits for all", waits(1))
+	// The third ends without ever having opened its port, and without an event.
+	s.capture.set(func(c *fakeCapture) { c.containers = containers[:2] })
+	if got := <-answers["all"]; got != 2 {
+		t.Errorf("all containers: %d ports", got)
+	}
+	for query, parameter := range map[string]string{"count=2": "count", "count=0&wait=1s": "count", "count=many&wait=1s": "count"} {
+		if p := s.problem(t, http.StatusBadRequest, "/api/v1/ports?"+query); p.Parameter != parameter {
+			t.Errorf("%s: %+v", query, p)
 		}
 	}
 }

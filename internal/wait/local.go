@@ -2,6 +2,7 @@ package wait
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,29 +45,25 @@ func (l *Local) state() (*model.View, <-chan struct{}) {
 	return view(), changed // the channel is older than the view: no event is missed
 }
 
-// readInterval is the time between two reads without an event: exposure changes without one.
+// readInterval is the time between two reads without an event: exposures change, and containers
+// end, without one.
 const readInterval = time.Second
 
 // Await implements Instance.
-func (l *Local) Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error) {
-	filter := t.filter(exposures)
-	late := time.NewTimer(timeout)
+func (l *Local) Await(ctx context.Context, t Target, o Options) ([]model.Open, error) {
+	filter := t.filter(o.Exposures)
+	late := time.NewTimer(o.Timeout)
 	defer late.Stop()
 	again := time.NewTicker(readInterval)
 	defer again.Stop()
 	for {
 		view, changed := l.state()
-		var open []model.Open
 		matcher := filter.Matcher(view.Named)
-		for _, o := range view.Open {
-			if matcher.Listener(&o.Listener) {
-				open = append(open, o)
-			}
+		// Which containers are all is known as soon as all are watched.
+		if o.Count.Reached(view, matcher) && (o.Count != model.EveryContainer || l.ready() == nil) {
+			return slices.DeleteFunc(slices.Clone(view.Open), func(o model.Open) bool { return !matcher.Listener(&o.Listener) }), nil
 		}
-		if len(open) > 0 {
-			return open, nil
-		}
-		if timeout <= 0 {
+		if o.Timeout <= 0 {
 			return nil, ErrTimeout
 		}
 		select {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/url"
-	"time"
 
 	"portwatcher/internal/client"
 	"portwatcher/internal/model"
@@ -16,12 +15,15 @@ type remote struct{ client *client.Client }
 func Remote(c *client.Client) Instance { return remote{c} }
 
 // Await implements Instance; see [client.Client.Wait].
-func (r remote) Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error) {
+func (r remote) Await(ctx context.Context, t Target, o Options) ([]model.Open, error) {
 	query := url.Values{"container": {t.Container}, "port": {t.port()}}
-	for _, e := range exposures {
+	for _, e := range o.Exposures {
 		query.Add("exposure", string(e))
 	}
-	ports, err := r.client.Wait(ctx, query, timeout)
+	if o.Count != 0 && o.Count != 1 { // an instance of an earlier version does not have the parameter
+		query.Set("count", o.Count.String())
+	}
+	ports, err := r.client.Wait(ctx, query, o.Timeout)
 	if errors.Is(err, client.ErrTimeout) {
 		return nil, ErrTimeout // if it does not answer, Containers returns why
 	}

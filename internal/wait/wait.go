@@ -17,9 +17,9 @@ import (
 
 // Instance provides the open endpoints. Its methods are safe for concurrent use.
 type Instance interface {
-	// Await returns the open endpoints of a target as soon as there is one. After timeout it
-	// returns [ErrTimeout]; with a timeout of 0 it reads once.
-	Await(ctx context.Context, t Target, exposures []model.Exposure, timeout time.Duration) ([]model.Open, error)
+	// Await returns the open endpoints of a target as soon as the count of containers has one.
+	// After the timeout it returns [ErrTimeout]; with a timeout of 0 it reads once.
+	Await(ctx context.Context, t Target, o Options) ([]model.Open, error)
 	// Containers returns the running containers that a target selects.
 	Containers(ctx context.Context, t Target) ([]Container, error)
 	// Running returns the names of all running containers.
@@ -41,6 +41,8 @@ type Options struct {
 	Timeout time.Duration
 	// Exposures are those that count; none means all.
 	Exposures []model.Exposure
+	// Count is in how many containers each target has to be open.
+	Count model.Count
 	// Output receives a line for each target when it is open; nil prints nothing.
 	Output io.Writer
 }
@@ -56,7 +58,7 @@ func Run(ctx context.Context, instance Instance, targets []Target, o Options) er
 	var printing sync.Mutex
 	for i, t := range targets {
 		waiting.Go(func() {
-			open, err := instance.Await(ctx, t, o.Exposures, o.Timeout)
+			open, err := instance.Await(ctx, t, o)
 			if err != nil {
 				failures[i] = explain(ctx, instance, t, o, err)
 				return
@@ -113,6 +115,12 @@ func explain(ctx context.Context, instance Instance, t Target, o Options, failed
 	what := "is not open"
 	if len(o.Exposures) > 0 {
 		what = fmt.Sprintf("is not open as %s", joined(o.Exposures))
+	}
+	switch {
+	case o.Count == model.EveryContainer:
+		what += " in all running containers"
+	case o.Count > 1:
+		what += fmt.Sprintf(" in %s containers", o.Count)
 	}
 	if o.Timeout > 0 {
 		what += fmt.Sprintf(" after %s", o.Timeout)

@@ -285,3 +285,35 @@ func TestHostileNames(t *testing.T) {
 		}
 	}
 }
+
+// A target is open where as many containers have it open as are asked for, or all that run.
+func TestCount(t *testing.T) {
+	capture := &fakeCapture{
+		open:       []model.Open{opened("shop_web", 80, "0.0.0.0", model.Network), opened("shop_web", 80, "::", model.Network)},
+		containers: []model.ContainerState{running("shop_web", true), running("shop_db", true)},
+	}
+	local := capture.local()
+	both := target(t, "shop/*:80")
+	for count, want := range map[model.Count]string{
+		0: "", 1: "", 2: "shop/*:80 is not open in 2 containers: shop_web has open 80/tcp (network), shop_db has no port open",
+		model.EveryContainer: "shop/*:80 is not open in all running containers: shop_web has open 80/tcp (network), shop_db has no port open",
+	} {
+		err := Run(t.Context(), local, []Target{both}, Options{Count: count})
+		if want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%s: error %v, want %q", count, err, want)
+		}
+	}
+	capture.add(opened("shop_db", 80, "0.0.0.0", model.Network))
+	for _, count := range []model.Count{2, model.EveryContainer} {
+		var out bytes.Buffer
+		err := Run(t.Context(), local, []Target{both}, Options{Count: count, Output: &out})
+		if want := "80/tcp on 0.0.0.0 in shop_db\n"; err != nil || !strings.HasSuffix(out.String(), want) {
+			t.Errorf("%s: %q, error %v; want %q at the end", count, out.String(), err, want)
+		}
+	}
+	// Which containers are all is not known before all are watched.
+	capture.ready = errors.New("it starts")
+	if _, err := local.Await(t.Context(), both, Options{Count: model.EveryContainer}); !errors.Is(err, ErrTimeout) {
+		t.Errorf("before all are watched: %v", err)
+	}
+}

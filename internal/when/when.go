@@ -4,7 +4,9 @@ package when
 
 import (
 	"errors"
+	"fmt"
 	"math"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -83,4 +85,29 @@ func Parse(text string, now time.Time) (time.Time, error) {
 		return at, nil
 	}
 	return time.Time{}, errors.New(allowed)
+}
+
+// CheckZone checks the environment variable TZ, of which package time takes what it cannot
+// use for UTC. The error names what is allowed.
+// Source: https://pkg.go.dev/time#Location.
+func CheckZone(value string, isSet bool) error {
+	name := strings.TrimPrefix(value, ":")
+	if !isSet || name == "" {
+		return nil
+	}
+	var err error
+	if strings.HasPrefix(name, "/") {
+		var content []byte
+		if content, err = os.ReadFile(name); err == nil {
+			_, err = time.LoadLocationFromTZData(name, content)
+		}
+	} else if name == "Local" {
+		err = errors.New("it has no zone of its own")
+	} else {
+		_, err = time.LoadLocation(name)
+	}
+	if err != nil {
+		return fmt.Errorf("TZ: %q: allowed are names of the IANA time zone database, such as Europe/Berlin, and UTC: %w", value, err)
+	}
+	return nil
 }

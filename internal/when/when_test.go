@@ -1,8 +1,12 @@
 package when
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+	_ "time/tzdata" // as in the command
 )
 
 func TestParse(t *testing.T) {
@@ -24,6 +28,25 @@ func TestParse(t *testing.T) {
 		if got, err := Parse(text, now); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
 		}
+	}
+}
+
+func TestCheckZone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "zone")
+	if err := os.WriteFile(file, []byte("none"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for value, ok := range map[string]bool{
+		"": true, "UTC": true, "Europe/Berlin": true, ":Europe/Berlin": true, "/usr/share/zoneinfo/none": false, file: false,
+		"Europe/Atlantis": false, "Europe": false, "CET-1CEST": false, "../UTC": false, "Local": false,
+	} {
+		err := CheckZone(value, true)
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), value) {
+			t.Errorf("%q: error %v, want one: %t", value, err, !ok)
+		}
+	}
+	if err := CheckZone("", false); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -195,8 +195,8 @@ type Events struct {
 	// FirstID and LastID are those of all events that are kept.
 	FirstID uint64 `json:"first_id"`
 	LastID  uint64 `json:"last_id"`
-	// Next is the path and query of the next page: of newer events with after=, else of older
-	// ones. It is empty at the end.
+	// Next is the address of the next page, relative to that of the request (RFC 3986): of newer
+	// events with after=, else of older ones. It is empty at the end.
 	Next string `json:"next,omitempty"`
 }
 

@@ -259,11 +259,11 @@ func (f *fake) serveEvents(w http.ResponseWriter, r *http.Request) {
 	found := []model.Event{}
 	body := map[string]any{"first_id": f.firstID, "last_id": f.lastID()}
 	for _, e := range slices.Backward(f.events) {
-		if e.ID < f.firstID || e.ID >= before || !matches(&e, query) {
+		if e.ID < f.firstID || e.ID >= before || !f.matches(&e, query) {
 			continue
 		}
 		if len(found) == limit {
-			body["next"] = fmt.Sprintf("/api/v1/events?before=%d", found[limit-1].ID)
+			body["next"] = fmt.Sprintf("events?before=%d", found[limit-1].ID)
 			break
 		}
 		found = append(found, e)
@@ -280,7 +280,18 @@ func (f *fake) lastID() uint64 {
 	return f.events[len(f.events)-1].ID
 }
 
-func matches(e *model.Event, query map[string][]string) bool {
+// named returns the names that the container of an event has or had.
+func (f *fake) named(e *model.Event) []string {
+	names := []string{e.Container.Name}
+	for _, c := range f.containers {
+		if c.ID == e.Container.ID {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+func (f *fake) matches(e *model.Event, query map[string][]string) bool {
 	one := func(name string, values ...string) bool {
 		wanted := query[name]
 		if len(wanted) == 0 {
@@ -298,7 +309,7 @@ func matches(e *model.Event, query map[string][]string) bool {
 	number := strconv.Itoa(int(e.Port))
 	// As the journal does it: in a burst of several ports or protocols any of them may be.
 	several := e.Type == model.Bursts
-	return one("container", e.Container.Name) && one("project", e.Container.Project) && one("exposure", string(e.Exposure)) &&
+	return one("container", f.named(e)...) && one("project", e.Container.Project) && one("exposure", string(e.Exposure)) &&
 		(several && e.Protocol == 0 || one("protocol", e.Protocol.String())) &&
 		(several && e.Port == 0 || one("port", number, number+"/"+e.Protocol.String()))
 }

@@ -81,7 +81,7 @@ func TestFilesKeepToThePolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, found := range regexp.MustCompile(`(?:href|src)="([^"]*)"`).FindAllStringSubmatch(string(assets["/"].body), -1) {
-		if _, is := assets[found[1]]; !is && !strings.HasPrefix(found[1], "#") {
+		if _, is := assets["/"+found[1]]; !is && !strings.HasPrefix(found[1], "#") {
 			t.Errorf("index.html refers to %q, which is not there", found[1])
 		}
 	}

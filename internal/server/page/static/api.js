@@ -1,5 +1,7 @@
-// The client of /api/v1. The token is kept in sessionStorage, until the tab is
+// The client of api/v1, relative to the page: a proxy may serve both under a path. The token is kept in sessionStorage, until the tab is
 // closed, and travels in the Authorization header only.
+
+import { parseJSON } from './marks.js';
 
 const storageKey = 'portwatcher.token';
 
@@ -53,11 +55,11 @@ export class API {
       if (value !== '' && value !== undefined && value !== null) query.set(name, value);
     }
     const bound = AbortSignal.timeout(20_000);
-    const response = await this.fetch(`/api/v1/${path}${query.size ? `?${query}` : ''}`, {
+    const response = await this.fetch(`api/v1/${path}${query.size ? `?${query}` : ''}`, {
       headers: { Accept: 'application/json' },
       signal: signal ? AbortSignal.any([signal, bound]) : bound,
     });
-    return response.json().catch((cause) => {
+    return response.text().then(parseJSON).catch((cause) => {
       throw new Unreachable(`the answer to ${path} is cut off or no JSON`, { cause });
     });
   }
@@ -66,7 +68,7 @@ export class API {
 async function problemOf(response) {
   let detail = `${response.status} ${response.statusText}`.trim();
   if (response.headers.get('Content-Type')?.startsWith('application/problem+json')) {
-    const body = await response.json().catch(() => ({})); // cut off: the status is enough
+    const body = await response.text().then(parseJSON).catch(() => ({})); // cut off: the status is enough
     detail = body.detail || body.title || detail;
   }
   return new Problem(response.status, detail, Number.parseInt(response.headers.get('Retry-After'), 10));

@@ -108,7 +108,7 @@ class App {
 
   // href is the URL of the details alone; a click keeps the filters of then.
   #href(container, port) {
-    return `/?container=${encodeURIComponent(container)}${port ? `&port=${port}` : ''}`;
+    return `?container=${encodeURIComponent(container)}${port ? `&port=${port}` : ''}`;
   }
 
   #change(change) {

@@ -13,6 +13,7 @@ const mostEvents = 1000; // kept and shown
 
 export class Detail {
   #subject = null; // {container, port}
+  #ids = new Set(); // of the containers that have or had this name
   #events = []; // newest first
   #rows = new Map();
   #next = true; // there are older ones
@@ -51,6 +52,7 @@ export class Detail {
     }
     if (this.#subject?.container === container && this.#subject.port === port) return;
     this.#subject = { container, port };
+    this.#ids = new Set();
     this.#make();
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.scrollTop = 0;
@@ -109,6 +111,9 @@ export class Detail {
   }
 
   #merge(events) {
+    for (const { container } of events) {
+      if (container?.name === this.#subject.container) this.#ids.add(container.id);
+    }
     const have = new Set(this.#events.map((event) => event.id));
     const own = events.filter((event) => !have.has(event.id) && this.#concerns(event));
     if (!own.length) return;
@@ -122,7 +127,8 @@ export class Detail {
   #concerns(event) {
     const { type, container } = event;
     if (type === 'gap' && !container) return true;
-    if (container?.name !== this.#subject.container) return false;
+    // A container that was renamed has events under its earlier name.
+    if (container?.name !== this.#subject.container && !this.#ids.has(container?.id)) return false;
     return type === 'gap' || !this.#subject.port || mayBeOf(event, this.#subject.port);
   }
 
@@ -135,6 +141,10 @@ export class Detail {
     if (!this.#subject) return;
     const { container, port } = this.#subject;
     const entry = model.byName(container);
+    if (entry && !this.#ids.has(entry.id)) { // events under an earlier name were left out
+      this.#ids.add(entry.id);
+      this.reload();
+    }
     const rows = (entry?.rows ?? []).filter((row) => !port || port === `${row.port}/${row.protocol}`);
     this.#block('state', [Boolean(entry), rows.map((row) => row.state), port], () => stateOf(entry, rows, port));
     this.#block('facts', [entry?.info, port], () => (entry && !port ? factsOf(entry.info) : []));

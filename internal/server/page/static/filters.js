@@ -52,14 +52,15 @@ function validPort(value) {
   return number >= 1 && number <= 65535;
 }
 
-// format is the inverse of parse: the shortest query string, or "/".
+// format is the inverse of parse: the shortest query string, or the page's own address; relative
+// to the page, which a proxy may serve under a path.
 export function format(filter) {
   const query = new URLSearchParams();
   for (const name of names) {
     const byDefault = choices[name] ? Object.keys(choices[name])[0] : '';
     if (filter[name] !== byDefault) query.set(name, filter[name]);
   }
-  return query.size ? `/?${query}`.replaceAll('%2F', '/') : '/';
+  return query.size ? `?${query}`.replaceAll('%2F', '/') : './';
 }
 
 // words is the search text as lower-case words, all of which must be found.

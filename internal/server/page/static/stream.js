@@ -7,6 +7,7 @@
 // comes every 15 s) for `watchdog` milliseconds is given up.
 
 import { Problem, Unreachable } from './api.js';
+import { parseJSON } from './marks.js';
 import { Parser } from './sse.js';
 
 export class Stream {
@@ -26,7 +27,7 @@ export class Stream {
   constructor(api, on, options = {}) {
     this.#api = api;
     this.#on = on;
-    this.#options = { path: '/api/v1/events', base: 1000, max: 30_000, watchdog: 35_000, lasting: 5000, ...options };
+    this.#options = { path: 'api/v1/events', base: 1000, max: 30_000, watchdog: 35_000, lasting: 5000, ...options };
   }
 
   start() {
@@ -139,7 +140,7 @@ export class Stream {
         this.#options.base = Math.min(message.retry, this.#options.max);
         continue;
       }
-      const body = JSON.parse(message.data);
+      const body = parseJSON(message.data);
       if (message.type === 'hello') {
         if (body.last_id < this.#lastID) end = this.#reset();
         else this.#hello(body);
