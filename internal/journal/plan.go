@@ -118,6 +118,9 @@ func (p *plan) conditions(q *Query) {
 	if len(q.Exposures) > 0 {
 		p.and("exposure IN %s", texts(q.Exposures))
 	}
+	if q.Outside != nil {
+		p.and("%s", outside(*q.Outside))
+	}
 	if len(q.Protocols) > 0 {
 		p.and("%s", orUnset("protocol", "protocol IN "+list(q.Protocols)))
 	}
@@ -132,6 +135,18 @@ func (p *plan) conditions(q *Query) {
 		})
 		p.and("(%s)", strings.Join(alternatives, " OR "))
 	}
+}
+
+// outside is the condition that Listener.Outside has a value; see [model.Listener.SetReach].
+// Published addresses that are no loopback addresses are those that are not like "127.…" and
+// "[::1]:…".
+func outside(value bool) string {
+	reached := fmt.Sprintf("(exposure IN %s OR exposure = '%s' AND (json_extract(detail, '$.published') IS NULL OR EXISTS (SELECT 1 FROM json_each(detail, '$.published') WHERE value NOT LIKE '127.%%' AND value NOT LIKE '[::1]:%%' AND value NOT LIKE '[::ffff:127.%%')))",
+		texts([]model.Exposure{model.Lan, model.Host}), model.Published)
+	if value {
+		return reached
+	}
+	return "exposure <> '' AND NOT " + reached
 }
 
 // orUnset makes a condition on a column true for bursts of several ports or protocols,

@@ -147,13 +147,16 @@ func (c *Containers) await(ctx context.Context, id string) (late bool) {
 	return errors.Is(ctx.Err(), context.DeadlineExceeded)
 }
 
-// Inspect adds the network namespace of the container's process to a change.
+// Inspect adds the network namespace of the container's process, and its interfaces, to a
+// change.
 func (c *Containers) Inspect(change engine.Change) *ContainerChange {
 	id, err := c.identify(change.Container)
 	if err != nil {
 		return &ContainerChange{Change: change, Err: err, Ended: errors.Is(err, netns.ErrProcessGone)}
 	}
-	return &ContainerChange{Change: change, Namespace: id, Host: c.isHost(id, change.Container)}
+	o := &ContainerChange{Change: change, Namespace: id, Host: c.isHost(id, change.Container)}
+	o.Interfaces = c.interfacesOf(o)
+	return o
 }
 
 // identify returns the network namespace of a container's first process, after a proof

@@ -67,8 +67,8 @@ type Watcher struct {
 	batch    []sockdiag.Destroyed
 	fresh    Fresh
 
-	second, connect       *time.Timer
-	secondSet, connectSet bool
+	second, connect, interfacesTimer        *time.Timer
+	secondSet, connectSet, interfacesPaused bool
 
 	scanned   bool      // since the session began
 	quietly   bool      // the last scan found nothing to do
@@ -82,7 +82,7 @@ func NewWatcher(env *Env, id model.Namespace) *Watcher {
 		env: env, id: id, started: clock.Now(), cancel: func() {},
 		poke: make(chan struct{}, 1), soon: make(chan struct{}, 1), retune: make(chan struct{}, 1), openings: make(chan struct{}, 1),
 		drains: make(chan chan struct{}), ended: make(chan struct{}),
-		second: clock.StoppedTimer(), connect: clock.StoppedTimer(),
+		second: clock.StoppedTimer(), connect: clock.StoppedTimer(), interfacesTimer: clock.StoppedTimer(),
 	}
 }
 
@@ -246,6 +246,7 @@ func (w *Watcher) watch(ctx context.Context) error {
 		stopClosing()
 		s.close()
 	}()
+	w.sendInterfaces(clock.Now())
 	return w.loop(ctx)
 }
 
@@ -298,6 +299,10 @@ func (w *Watcher) loop(ctx context.Context) error {
 			w.drain(limited)
 			cancel()
 			close(done)
+		case at := <-w.interfacesChanged():
+			w.sendInterfaces(at)
+		case <-w.interfacesTimer.C:
+			w.interfacesPaused = false
 		case <-w.openings:
 			w.setSecond()
 		case <-w.second.C:

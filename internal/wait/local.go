@@ -44,7 +44,8 @@ func (l *Local) state() (*model.View, <-chan struct{}) {
 	return view(), changed // the channel is older than the view: no event is missed
 }
 
-// readInterval is the time between two reads without an event: exposure changes without one.
+// readInterval is the time between two reads without an event: while many ports open, their
+// events are late.
 const readInterval = time.Second
 
 // Await implements Instance.

@@ -362,6 +362,7 @@ func event(kind model.Type, c container, address string, number int, options ...
 	for _, option := range options {
 		option(&e)
 	}
+	e.SetReach(e.Exposure, e.Published)
 	return e
 }
 
