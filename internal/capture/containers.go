@@ -151,7 +151,11 @@ func (c *Capture) remove(id string, at clock.Instant) {
 		delete(c.namespaces, n.id)
 		return
 	}
-	c.computeReach(n, at, model.SourceEngine)
+	if n.watcher != nil && n.interfaces.List != nil {
+		n.watcher.ReadInterfaces() // the engine takes them away, if they were the container's
+	} else {
+		c.computeReach(n, at, model.SourceEngine)
+	}
 }
 
 // passed applies a container that ended before it could be inspected: eBPF's reports of it

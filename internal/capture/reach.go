@@ -45,8 +45,14 @@ func (n *namespace) learn(i source.Interfaces) {
 
 // takeInterfaces applies the interfaces of a namespace.
 func (c *Capture) takeInterfaces(o source.InterfacesRead) {
-	if n := c.namespaceOf(o.Watcher); n != nil {
-		n.learn(o.Interfaces)
+	n := c.namespaceOf(o.Watcher)
+	if n == nil {
+		return
+	}
+	n.learn(o.Interfaces)
+	if o.Changed.IsZero() {
+		c.computeReach(n, c.now, model.SourceEngine)
+	} else {
 		c.computeReach(n, o.Changed, model.SourceRTNetlink)
 	}
 }

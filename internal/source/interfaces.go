@@ -15,6 +15,10 @@ import (
 // network is connected in several steps.
 const interfacesPause = 200 * time.Millisecond
 
+// departureTime is how long the engine may take to remove the interfaces of a container that
+// has ended.
+const departureTime = time.Second
+
 // Interfaces are the network interfaces of a namespace at one moment.
 type Interfaces struct {
 	// Read is when the reading began.
@@ -27,7 +31,8 @@ type Interfaces struct {
 // after each change.
 type InterfacesRead struct {
 	Watcher *Watcher
-	// Changed is when the kernel reported the change.
+	// Changed is when the kernel reported the change; zero where the capture asked for the
+	// reading.
 	Changed clock.Instant
 	Interfaces
 }
@@ -72,6 +77,10 @@ func (c *interfaceChanges) close() error {
 	c.waiting.Wait()
 	return err
 }
+
+// ReadInterfaces requests the interfaces, which the engine is about to change: after
+// departureTime, unless the kernel reports the change before.
+func (w *Watcher) ReadInterfaces() { signal(w.departures) }
 
 // interfacesChanged returns a channel that has a value when interfaces have changed; nil
 // where that is not observed, and during the pause after a reading.

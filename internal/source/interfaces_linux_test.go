@@ -51,6 +51,23 @@ func TestInterfacesOfANamespace(t *testing.T) {
 	<-w.ended
 }
 
+// Where the capture asks for the interfaces, they are sent although nothing has changed.
+func TestReadInterfaces(t *testing.T) {
+	b := kernel.NewBox(t)
+	r, id := newRig(t, b)
+	w := Start(r.Env, id)
+	r.awaitInterfaces("[]")
+	w.ReadInterfaces()
+	kernel.Eventually(t, "the interfaces that were asked for", func() bool {
+		return r.number(func(o Observation) bool {
+			read, is := o.(InterfacesRead)
+			return is && read.Changed.IsZero() && read.List != nil
+		}) == 1
+	})
+	w.Stop()
+	<-w.ended
+}
+
 // A watcher that ends leaves no descriptor: one would keep the namespace alive.
 func TestInterfacesLeaveNoDescriptor(t *testing.T) {
 	b := kernel.NewBox(t)

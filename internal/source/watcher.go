@@ -45,12 +45,13 @@ type Watcher struct {
 	cancel context.CancelFunc
 	runs   bool // it was started
 
-	poke     chan struct{} // scan now
-	soon     chan struct{} // scan in connectTime
-	retune   chan struct{} // the settings have changed
-	openings chan struct{} // a socket has opened: look up its processes later
-	drains   chan chan struct{}
-	ended    chan struct{} // closed at the end
+	poke       chan struct{} // scan now
+	soon       chan struct{} // scan in connectTime
+	retune     chan struct{} // the settings have changed
+	openings   chan struct{} // a socket has opened: look up its processes later
+	departures chan struct{} // a container of the namespace has ended: read the interfaces later
+	drains     chan chan struct{}
+	ended      chan struct{} // closed at the end
 
 	lastScan  atomic.Int64  // clock.Instant of the end of the last one; 0 before the first
 	started   clock.Instant // when it was made
@@ -67,8 +68,8 @@ type Watcher struct {
 	batch    []sockdiag.Destroyed
 	fresh    Fresh
 
-	second, connect, interfacesTimer        *time.Timer
-	secondSet, connectSet, interfacesPaused bool
+	second, connect, interfacesTimer, departure *time.Timer
+	secondSet, connectSet, interfacesPaused     bool
 
 	scanned   bool      // since the session began
 	quietly   bool      // the last scan found nothing to do
@@ -83,6 +84,7 @@ func NewWatcher(env *Env, id model.Namespace) *Watcher {
 		poke: make(chan struct{}, 1), soon: make(chan struct{}, 1), retune: make(chan struct{}, 1), openings: make(chan struct{}, 1),
 		drains: make(chan chan struct{}), ended: make(chan struct{}),
 		second: clock.StoppedTimer(), connect: clock.StoppedTimer(), interfacesTimer: clock.StoppedTimer(),
+		departures: make(chan struct{}, 1), departure: clock.StoppedTimer(),
 	}
 }
 
@@ -301,6 +303,10 @@ func (w *Watcher) loop(ctx context.Context) error {
 			close(done)
 		case at := <-w.interfacesChanged():
 			w.sendInterfaces(at)
+		case <-w.departures:
+			w.departure.Reset(departureTime)
+		case <-w.departure.C:
+			w.sendInterfaces(0)
 		case <-w.interfacesTimer.C:
 			w.interfacesPaused = false
 		case <-w.openings:
