@@ -109,7 +109,7 @@ func begin(t *testing.T) (address string, state *capture) {
 			t.Fatal("the journal refuses an event")
 		}
 	}
-	kernel.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+4 })
+	kernel.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+5 })
 	return address, state
 }
 
