@@ -2,6 +2,8 @@ package source
 
 import (
 	"errors"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,21 +93,56 @@ func (w *Watcher) interfacesChanged() <-chan clock.Instant {
 	return nil
 }
 
-// sendInterfaces reads the interfaces, sends them, and begins the pause.
-func (w *Watcher) sendInterfaces(changed clock.Instant) {
-	o := InterfacesRead{Watcher: w, Changed: changed, Interfaces: Interfaces{Read: clock.Now()}}
-	if w.session.interfaces != nil {
-		w.interfacesPaused = true
-		w.interfacesTimer.Reset(interfacesPause)
-		w.busy()
-		var err error
-		o.List, err = w.env.readInterfaces(w.id)
-		w.idle()
-		if errors.Is(err, netns.ErrProcessGone) {
-			return // the engine will report that its containers have ended
-		}
+// takeInterfacesChanged reads the interfaces after a change, and sends them. Where there is a
+// new address, it does so after the pause: the engine connects networks, and describes them
+// then, which comes with the interfaces, too.
+func (w *Watcher) takeInterfacesChanged(at clock.Instant) {
+	if o, ok := w.readInterfaces(at); !ok || !gains(w.interfaces, o.List) {
+		w.sendInterfaces(o, ok)
+	} else {
+		w.gained = at
 	}
-	w.env.send(o)
+}
+
+// endInterfacesPause sends the interfaces of which the pause has held back a new address.
+func (w *Watcher) endInterfacesPause() {
+	w.interfacesPaused = false
+	if at := w.gained; !at.IsZero() {
+		w.sendInterfaces(w.readInterfaces(at))
+	}
+}
+
+// readInterfaces reads the interfaces, and begins the pause. It returns false where the
+// namespace ends.
+func (w *Watcher) readInterfaces(changed clock.Instant) (o InterfacesRead, ok bool) {
+	o = InterfacesRead{Watcher: w, Changed: changed, Interfaces: Interfaces{Read: clock.Now()}}
+	w.gained = 0
+	if w.session.interfaces == nil {
+		return o, true
+	}
+	w.interfacesPaused = true
+	w.interfacesTimer.Reset(interfacesPause)
+	w.busy()
+	defer w.idle()
+	var err error
+	o.List, err = w.env.readInterfaces(w.id)
+	return o, !errors.Is(err, netns.ErrProcessGone) // the engine will report that its containers have ended
+}
+
+func (w *Watcher) sendInterfaces(o InterfacesRead, ok bool) {
+	if ok {
+		w.interfaces = o.List
+		w.env.send(o)
+	}
+}
+
+// gains reports whether an interface has an address that none had before.
+func gains(before, now []model.Interface) bool {
+	return slices.ContainsFunc(now, func(i model.Interface) bool {
+		return slices.ContainsFunc(i.Addresses, func(a netip.Addr) bool {
+			return !slices.ContainsFunc(before, func(i model.Interface) bool { return slices.Contains(i.Addresses, a) })
+		})
+	})
 }
 
 // readInterfaces reads the interfaces of a namespace; nil where that fails.

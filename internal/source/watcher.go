@@ -71,6 +71,9 @@ type Watcher struct {
 	second, connect, interfacesTimer, departure *time.Timer
 	secondSet, connectSet, interfacesPaused     bool
 
+	interfaces []model.Interface // as they were sent
+	gained     clock.Instant     // when a new address came that was not sent; else zero
+
 	scanned   bool      // since the session began
 	quietly   bool      // the last scan found nothing to do
 	postponed int       // scans in a row that came too early
@@ -248,7 +251,7 @@ func (w *Watcher) watch(ctx context.Context) error {
 		stopClosing()
 		s.close()
 	}()
-	w.sendInterfaces(clock.Now())
+	w.sendInterfaces(w.readInterfaces(clock.Now()))
 	return w.loop(ctx)
 }
 
@@ -302,13 +305,13 @@ func (w *Watcher) loop(ctx context.Context) error {
 			cancel()
 			close(done)
 		case at := <-w.interfacesChanged():
-			w.sendInterfaces(at)
+			w.takeInterfacesChanged(at)
 		case <-w.departures:
 			w.departure.Reset(departureTime)
 		case <-w.departure.C:
-			w.sendInterfaces(0)
+			w.sendInterfaces(w.readInterfaces(0))
 		case <-w.interfacesTimer.C:
-			w.interfacesPaused = false
+			w.endInterfacesPause()
 		case <-w.openings:
 			w.setSecond()
 		case <-w.second.C:
