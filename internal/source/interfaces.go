@@ -93,15 +93,22 @@ func (w *Watcher) interfacesChanged() <-chan clock.Instant {
 	return nil
 }
 
-// takeInterfacesChanged reads the interfaces after a change, and sends them. Where there is a
-// new address, it does so after the pause: the engine connects networks, and describes them
-// then, which comes with the interfaces, too.
-func (w *Watcher) takeInterfacesChanged(at clock.Instant) {
+// takeInterfacesChanged reads the interfaces after a change, and sends them behind the closes
+// that wait. Where there is a new address, it does so after the pause: the engine connects a
+// network, and describes it then, which comes with the interfaces, too. The error ends the
+// session.
+func (w *Watcher) takeInterfacesChanged(at clock.Instant) error {
+	if w.receiver != nil {
+		if err := w.receive(); err != nil {
+			return err
+		}
+	}
 	if o, ok := w.readInterfaces(at); !ok || !gains(w.interfaces, o.List) {
 		w.sendInterfaces(o, ok)
 	} else {
 		w.gained = at
 	}
+	return nil
 }
 
 // endInterfacesPause sends the interfaces of which the pause has held back a new address.

@@ -305,7 +305,7 @@ func (w *Watcher) loop(ctx context.Context) error {
 			cancel()
 			close(done)
 		case at := <-w.interfacesChanged():
-			w.takeInterfacesChanged(at)
+			err = w.takeInterfacesChanged(at)
 		case <-w.departures:
 			w.departure.Reset(departureTime)
 		case <-w.departure.C:
