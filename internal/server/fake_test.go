@@ -191,7 +191,7 @@ func openPort(c *model.ContainerRef, protocol model.Protocol, address string, nu
 	o := model.Open{Time: testTime.Add(time.Minute), OpenedAt: testTime, Listener: model.Listener{
 		Host: "node1", Container: c, Protocol: protocol, Address: netip.MustParseAddr(address), Port: number,
 		Processes: []model.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid}},
-		Source: model.SourceEBPF,
+		Source:    model.SourceEBPF,
 	}}
 	var published []string
 	if exposure == model.Published {
