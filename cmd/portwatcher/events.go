@@ -26,6 +26,7 @@ const followed = 10
 type eventsQuery struct {
 	since, until             string
 	containers, ports, types []string
+	outside                  *bool
 	limit                    int
 	follow                   bool
 }
@@ -52,8 +53,18 @@ func (q *eventsQuery) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&q.containers, "container", nil, "of these containers, a `list`: "+model.SelectionHelp+"; may be repeated")
 	flags.StringArrayVar(&q.ports, "port", nil, "of these ports and ranges, a `list` such as 80,8000-8100/tcp,53/udp; may be repeated")
 	flags.StringSliceVar(&q.types, "type", nil, "of these types: opened, closed, changed, burst, gap; may be repeated")
+	outsideFlag(flags, &q.outside)
 	flags.IntVar(&q.limit, "limit", 0, "the last so many; 0 is all")
 	flags.BoolVarP(&q.follow, "follow", "f", false, fmt.Sprintf("continue with what happens; begins with the last %d unless --since or --limit is given", followed))
+}
+
+// outsideFlag adds the flag that selects by Listener.Outside.
+func outsideFlag(flags *pflag.FlagSet, value **bool) {
+	flags.BoolFunc("outside", "only what another machine can reach, as far as addresses and networks show; --outside=false: only what none can", func(text string) error {
+		outside, err := strconv.ParseBool(text)
+		*value = &outside
+		return err
+	})
 }
 
 func events(ctx context.Context, s *config.Settings, q *eventsQuery) error {
@@ -107,6 +118,7 @@ func flagError(name, value string, format string, arguments ...any) error {
 
 func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
 	query := journal.Query{Limit: q.limit}
+	query.Outside = q.outside
 	containers := strings.Join(q.containers, ",")
 	var err error
 	if query.Containers, err = model.ParseSelection(containers); err != nil {

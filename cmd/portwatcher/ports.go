@@ -17,21 +17,23 @@ import (
 
 func portsCommand() *cobra.Command {
 	var at string
+	var outside *bool
 	cmd := settingsCommand("ports", "Print what is open now, and exit", []string{
 		config.MonitorContainers, config.WatchPorts, config.Source, config.UDPClients, config.ProcessArguments, config.Format, config.State,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
 	}, func(ctx context.Context, s *config.Settings) error {
 		if at != "" {
-			return portsAt(ctx, s, at)
+			return portsAt(ctx, s, at, outside)
 		}
-		return ports(ctx, s)
+		return ports(ctx, s, outside)
 	})
 	cmd.Flags().StringVar(&at, "at", "", "what was open then, from the journal: a duration back from now (1h, 7d) or a time")
+	outsideFlag(cmd.Flags(), &outside)
 	return cmd
 }
 
 // portsAt prints what was open at a time, as the journal has it.
-func portsAt(ctx context.Context, s *config.Settings, text string) error {
+func portsAt(ctx context.Context, s *config.Settings, text string, outside *bool) error {
 	log := newLogger(s)
 	at, err := moment("at", text, time.Now())
 	if err != nil {
@@ -46,14 +48,7 @@ func portsAt(ctx context.Context, s *config.Settings, text string) error {
 			log.Warnf("portwatcher was not running at %s: this is the state at the end of its last run before (%s).",
 				at.UTC().Format(time.RFC3339), watching.Stopped.UTC().Format(time.RFC3339))
 		}
-		var selected []model.Open
-		filter := model.Filter{Containers: s.Containers, Ports: s.WatchPorts}
-		matcher := filter.Matcher(model.NamesIn(open))
-		for _, o := range open {
-			if matcher.Listener(&o.Listener) {
-				selected = append(selected, o)
-			}
-		}
+		selected := choose(open, model.Filter{Containers: s.Containers, Ports: s.WatchPorts, Outside: outside})
 		if len(selected) == 0 {
 			log.Infof("No port to report was open at %s.", at.UTC().Format(time.RFC3339))
 		}
@@ -61,7 +56,18 @@ func portsAt(ctx context.Context, s *config.Settings, text string) error {
 	})
 }
 
-func ports(ctx context.Context, s *config.Settings) (err error) {
+// choose returns what a filter selects.
+func choose(open []model.Open, filter model.Filter) (selected []model.Open) {
+	matcher := filter.Matcher(model.NamesIn(open))
+	for _, o := range open {
+		if matcher.Listener(&o.Listener) {
+			selected = append(selected, o)
+		}
+	}
+	return selected
+}
+
+func ports(ctx context.Context, s *config.Settings, outside *bool) (err error) {
 	log, docker, err := prepareList(s)
 	if err != nil {
 		return err
@@ -72,6 +78,7 @@ func ports(ctx context.Context, s *config.Settings) (err error) {
 	if open == nil && failed != nil {
 		return failed
 	}
+	open = choose(open, model.Filter{Outside: outside})
 	if len(open) == 0 && failed == nil {
 		log.Info(nothingOpen(c.Containers()))
 	}

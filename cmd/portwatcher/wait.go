@@ -56,7 +56,7 @@ The exit status is 0 when all were open, 1 at the timeout, 2 for wrong usage.`
   portwatcher wait web:80 --timeout 0 --quiet && echo "it is up"`
 	own := cmd.Flags()
 	own.DurationVar(&flags.timeout, "timeout", 30*time.Second, "how long to wait at most, 0 to 24h; 0 checks once")
-	own.StringSliceVar(&flags.exposure, "exposure", nil, "count only ports that can be reached so: loopback, network, published, host; may be repeated")
+	own.StringSliceVar(&flags.exposure, "exposure", nil, "count only ports that can be reached so: loopback, network, lan, published, host; may be repeated")
 	own.StringVar(&flags.count, "count", "1", "in how many containers each port has to be open: a number, or all for each that runs and matches")
 	own.BoolVarP(&flags.quiet, "quiet", "q", false, "print nothing when a port is open")
 	flags.instance.register(cmd)

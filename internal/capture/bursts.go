@@ -206,6 +206,9 @@ func (c *Capture) fold(change *tracker.Change, reach exposure.Reach) {
 	}
 	if held, ok := b.held[e]; ok && held.Type != change.Type {
 		delete(b.held, e)
+		if held.Type == model.Closed && !held.reach.Equal(reach) { // the events have it open as before
+			c.emitReach(change, held.reach, reach, change.Time, change.Source)
+		}
 		return
 	}
 	if b.held == nil {

@@ -80,7 +80,8 @@ type Capture struct {
 	namespaces map[model.Namespace]*namespace
 	byCookie   map[uint64]*namespace // by the namespace's cookie in eBPF's events
 	reaches    map[model.Endpoint]exposure.Reach
-	changes    []tracker.Change          // reused
+	changes    []tracker.Change // reused, as woken
+	woken      []tracker.Change
 	owners     map[[2]uint64]cgroupOwner // by the cgroups of facts, until the containers change
 	forms      *attribute.Forms          // in which cgroup paths name this engine's containers
 	pending    pending

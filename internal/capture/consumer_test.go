@@ -3,6 +3,7 @@ package capture
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"portwatcher/internal/model"
@@ -79,11 +80,23 @@ func line(e *model.Event) string {
 	case model.Bursts:
 		return fmt.Sprintf("burst %s +%d -%d", e.Container.Name, e.Opened, e.Closed)
 	}
+	if e.Change == model.ChangeExposure {
+		return fmt.Sprintf("changed %s %d/%s %s to %s %s", e.Container.Name, e.Port, e.Protocol, reachText(e.PreviousExposure, e.PreviousPublished),
+			reachText(e.Exposure, e.Published), e.Source)
+	}
 	text := fmt.Sprintf("%s %s %d/%s %s %s", e.Type, e.Container.Name, e.Port, e.Protocol, e.Exposure, e.Source)
 	if e.Namespace != "" {
 		text += " in " + e.Namespace
 	}
 	return text
+}
+
+// reachText names the published addresses only where they are not the usual one.
+func reachText(e model.Exposure, published []string) string {
+	if len(published) == 0 || published[0] == "0.0.0.0:8080" {
+		return string(e)
+	}
+	return string(e) + " at " + strings.Join(published, " ")
 }
 
 // sums are the openings and closings that a consumer has received.

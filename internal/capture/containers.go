@@ -63,6 +63,9 @@ func (c *Capture) add(o *source.ContainerChange) {
 		c.tracker.OpenNamespace(n.id)
 	}
 	n.host = n.host || o.Host
+	if n.source != model.SourceProc {
+		n.learn(o.Interfaces)
+	}
 	n.members[container.ID] = m
 	m.namespace = n
 	n.resumed = n.resumed || c.resumes() || len(c.resume.open[container.ID]) > 0 // the engine describes it late
@@ -76,6 +79,7 @@ func (c *Capture) add(o *source.ContainerChange) {
 		log.Info("Watching container.")
 	}
 	c.adjust(n)
+	c.computeReach(n, c.now, model.SourceEngine)
 	c.placePending(container.ID)
 }
 
@@ -179,6 +183,12 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	}
 	if len(n.members) == 0 {
 		delete(c.namespaces, n.id)
+		return
+	}
+	if n.watcher != nil && n.interfaces.List != nil {
+		n.watcher.ReadInterfaces() // the engine takes them away, if they were the container's
+	} else {
+		c.computeReach(n, at, model.SourceEngine)
 	}
 }
 
@@ -219,7 +229,10 @@ func (c *Capture) update(o *source.ContainerChange) {
 	if m.monitored && !monitored { // no eBPF event will come of its open sockets
 		m.namespace.watcher.Poke()
 	}
-	c.computeReach(m.namespace)
+	if m.namespace.source != model.SourceProc {
+		m.namespace.learn(o.Interfaces)
+	}
+	c.computeReach(m.namespace, c.now, model.SourceEngine)
 }
 
 // find returns a running container by its id, nil if there is none.
@@ -228,17 +241,4 @@ func (c *Capture) find(id string) *model.Container {
 		return m.Container
 	}
 	return nil
-}
-
-// computeReach computes again who can reach what is open in a namespace: its containers'
-// networks have changed.
-func (c *Capture) computeReach(n *namespace) {
-	members := n.containers()
-	for _, open := range c.tracker.OpenIn(n.id) {
-		c.reaches[open.Endpoint] = reachOf(&open, n, members)
-	}
-	for _, m := range n.members {
-		m.listed.made = false
-	}
-	c.changed()
 }

@@ -91,9 +91,10 @@ func TestSharedNamespace(t *testing.T) {
 	r.change(engine.Started, second, 1)
 	renamed := *first
 	renamed.Name = "renamed"
+	r.synced()
 	r.change(engine.Updated, &renamed, 0)
 	r.change(engine.Stopped, &renamed, 0)
-	r.wants("opened first 80/tcp loopback sock_diag", "closed renamed 80/tcp published engine")
+	r.wants("opened first 80/tcp loopback sock_diag", "changed first 80/tcp loopback to published engine", "closed renamed 80/tcp published engine")
 	if len(r.namespaces) != 1 || r.namespaces[model.Namespace{Inode: 1}].watcher != nil {
 		t.Error("the namespace of the one that is left is watched, or not known")
 	}

@@ -58,6 +58,7 @@ func (c *Capture) takeSynced() error {
 			return err
 		}
 		c.closeEnded()
+		c.computeReachAgain()
 	}
 	return nil
 }

@@ -39,6 +39,7 @@ func (c *Capture) publish(changes []tracker.Change) {
 	if len(changes) > 0 {
 		c.changed()
 	}
+	c.compareWoken()
 	clear(changes)
 	c.changes = changes[:0]
 }
@@ -60,32 +61,6 @@ func (c *Capture) lastOf(container *model.Container) clock.Instant {
 		return c.containers[container.ID].lastEvent
 	}
 	return 0
-}
-
-// exposureOf returns who can reach the endpoint of a change, and remembers it while the
-// endpoint is open. A closed change has the last known.
-func (c *Capture) exposureOf(change *tracker.Change) exposure.Reach {
-	r, known := c.reaches[change.Endpoint]
-	switch n := c.namespaces[change.Namespace]; {
-	case known && (n == nil || change.Type == model.Closed):
-	case n == nil:
-		r = exposure.Unseen(change.Endpoint.Address)
-	default:
-		r = reachOf(change, n, n.listed)
-	}
-	if change.Type == model.Closed {
-		delete(c.reaches, change.Endpoint)
-	} else {
-		c.reaches[change.Endpoint] = r
-	}
-	return r
-}
-
-func listening(change *tracker.Change, n *namespace) exposure.Listening {
-	return exposure.Listening{
-		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
-		IPv6Only: change.IPv6Only, Host: n != nil && n.host,
-	}
 }
 
 // socketsOf returns the sockets by which an open endpoint is recognised at the next start.
@@ -123,6 +98,9 @@ func (c *Capture) event(change *tracker.Change, r exposure.Reach) *model.Event {
 		Time: c.wall.Time(change.Time), Type: change.Type,
 		Listener: c.listener(change, r), Transient: change.Transient,
 	}
+	if change.Type == model.Changed {
+		e.Change = model.ChangeProcess
+	}
 	if change.Type == model.Closed && !change.OpenedAt.IsZero() {
 		e.OpenedAt = c.wall.Time(change.OpenedAt)
 		if change.Source != model.SourceRestart { // else only the latest moment is known
@@ -134,13 +112,15 @@ func (c *Capture) event(change *tracker.Change, r exposure.Reach) *model.Event {
 }
 
 func (c *Capture) listener(change *tracker.Change, r exposure.Reach) model.Listener {
-	return model.Listener{
+	l := model.Listener{
 		Host: c.hostName, Container: change.Container.Ref(), Namespace: change.Endpoint.Namespace,
 		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
 		// A specific IPv6 address never takes IPv4: the flag has a meaning for the wildcard only.
 		IPv6Only:  change.IPv6Only && change.Endpoint.Address == netip.IPv6Unspecified(),
-		Processes: change.Processes, Exposure: r.Exposure, Published: r.Published, Source: change.Source,
+		Processes: change.Processes, Source: change.Source,
 	}
+	l.SetReach(r.Exposure, r.Published)
+	return l
 }
 
 // gap emits that something was or may have been missed, in one container or, with nil,

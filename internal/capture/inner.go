@@ -6,10 +6,8 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/exposure"
 	"portwatcher/internal/model"
 	"portwatcher/internal/source"
-	"portwatcher/internal/tracker"
 )
 
 const (
@@ -85,7 +83,7 @@ func (c *Capture) enterInner(id model.Namespace, found *source.InnerNamespace, a
 	}
 	if n.inner.linked != found.Linked {
 		n.inner.linked = found.Linked
-		c.computeReach(n)
+		c.computeReach(n, c.now, model.SourceProc)
 	}
 	c.adjust(n)
 }
@@ -168,16 +166,4 @@ func (c *Capture) restoreIn(n *namespace, m *member) {
 	if delete(c.resume.open, m.ID); len(waiting) > 0 {
 		c.resume.open[m.ID] = waiting
 	}
-}
-
-// reachOf returns who can reach the endpoint of a change in a namespace with these
-// containers.
-func reachOf(change *tracker.Change, n *namespace, containers []*model.Container) exposure.Reach {
-	switch {
-	case n.inner == nil || n.host:
-		return exposure.Of(listening(change, n), containers)
-	case n.inner.unseen:
-		return exposure.Unseen(change.Endpoint.Address)
-	}
-	return exposure.Inner(change.Endpoint.Address, n.inner.linked)
 }

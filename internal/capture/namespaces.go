@@ -19,7 +19,9 @@ type namespace struct {
 	members map[string]*member
 	listed  []*model.Container // the members, as the directory has them
 	epoch   uint64             // rises whenever the members change
-	unbound map[uint64]unbound
+	// interfaces are those of the namespace, as they were last read.
+	interfaces source.Interfaces
+	unbound    map[uint64]unbound
 	// connecting are UDP sockets that began to connect; see settleConnects.
 	connecting map[uint64]clock.Instant
 	// netnsCookie is the namespace's in eBPF's events, 0 until it is known.

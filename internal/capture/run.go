@@ -114,6 +114,8 @@ func (c *Capture) handle(o source.Observation) error {
 		}
 	case source.SessionOpened:
 		c.sessionOpened(o)
+	case source.InterfacesRead:
+		c.takeInterfaces(o)
 	case source.SessionClosed:
 		c.sessionClosed(o)
 	case source.Failed:

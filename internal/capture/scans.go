@@ -45,6 +45,9 @@ func (c *Capture) applySnapshot(n *namespace, s tracker.Snapshot) {
 	before := c.tracker.Vanished()
 	c.publish(c.tracker.Snapshot(c.changes[:0], n.id, s))
 	n.overrun.scanned(c, n, s.Began, c.tracker.Vanished()-before)
+	if s.Resumed {
+		c.computeReach(n, s.Time, model.SourceRestart)
+	}
 	c.reportOwnerless(n)
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"portwatcher/internal/clock"
-	"portwatcher/internal/exposure"
 	"portwatcher/internal/model"
 	"portwatcher/internal/tracker"
 )
@@ -162,10 +161,7 @@ func (c *Capture) list(m *member) {
 func (c *Capture) open(change *tracker.Change) model.Open {
 	r, ok := c.reaches[change.Endpoint]
 	if !ok {
-		r = exposure.Unseen(change.Endpoint.Address)
-		if n := c.namespaces[change.Namespace]; n != nil {
-			r = reachOf(change, n, n.containers())
-		}
+		r = c.reachOf(change)
 	}
 	return model.Open{Listener: c.listener(change, r), OpenedAt: c.wall.Time(change.OpenedAt)}
 }

@@ -104,8 +104,8 @@ func (v *view) add(open model.Open) {
 	}
 }
 
-// readEvents adds what closed later, and restores the processes of what changed later
-// to those before its first change.
+// readEvents adds what closed later, and restores what changed later to what it was before
+// its first change: the processes, and who can reach it.
 func (v *view) readEvents(t transaction) error {
 	later, err := readEvents(t, "SELECT "+eventColumns+" FROM events INDEXED BY events_time WHERE time > ?1 AND opened_at <= ?1 ORDER BY id",
 		nanos(v.at))
@@ -122,14 +122,24 @@ func (v *view) readEvents(t transaction) error {
 			v.add(open)
 		}
 	}
-	changed := map[model.Endpoint]bool{}
+	type change struct {
+		model.Endpoint
+		model.Change
+	}
+	changed := map[change]bool{}
 	for _, r := range later {
 		if r.event.Type != model.Changed || r.event.Container == nil {
 			continue
 		}
-		endpoint := r.event.Endpoint()
-		if open := v.open[endpoint]; open != nil && !changed[endpoint] && nanos(open.OpenedAt) == r.opened {
-			changed[endpoint] = true
+		first := change{r.event.Endpoint(), r.event.Change}
+		open := v.open[first.Endpoint]
+		if open == nil || changed[first] || nanos(open.OpenedAt) != r.opened {
+			continue
+		}
+		changed[first] = true
+		if r.event.Change == model.ChangeExposure {
+			open.SetReach(r.event.PreviousExposure, r.event.PreviousPublished)
+		} else {
 			open.Processes = r.before
 		}
 	}

@@ -54,6 +54,10 @@ func decodeProcesses(text []byte) (processes []model.Process, err error) {
 type detail struct {
 	Namespace string   `json:"namespace,omitempty"`
 	Published []string `json:"published,omitempty"`
+	// Change is absent where it is the processes.
+	Change            model.Change   `json:"change,omitempty"`
+	PreviousExposure  model.Exposure `json:"previous_exposure,omitempty"`
+	PreviousPublished []string       `json:"previous_published,omitempty"`
 	// OpenSeconds is absent where openSeconds returns it.
 	OpenSeconds *float64     `json:"open_seconds,omitempty"`
 	Reason      string       `json:"reason,omitempty"`
@@ -67,8 +71,12 @@ func encodeDetail(e *model.Event) (text any, err error) {
 	if derived := openSeconds(e); derived != nil && seconds != nil && *derived == *seconds {
 		seconds = nil
 	}
-	return encodeJSON(&detail{e.Namespace, e.Published, seconds, e.Reason, e.Lost, e.Burst},
-		e.Namespace == "" && len(e.Published) == 0 && seconds == nil && e.Reason == "" && e.Lost == 0 && e.Burst == nil)
+	change := e.Change
+	if change == model.ChangeProcess {
+		change = ""
+	}
+	return encodeJSON(&detail{e.Namespace, e.Published, change, e.PreviousExposure, e.PreviousPublished, seconds, e.Reason, e.Lost, e.Burst},
+		e.Namespace == "" && len(e.Published) == 0 && change == "" && seconds == nil && e.Reason == "" && e.Lost == 0 && e.Burst == nil)
 }
 
 // openSeconds returns the open_seconds of an event as they follow from its times. After

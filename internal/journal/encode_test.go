@@ -37,10 +37,19 @@ func randomEvent(r *rand.Rand, id uint64) *model.Event {
 		}
 		e.Processes = append(e.Processes, p)
 	}
-	e.Exposure = pick(r, "", model.Loopback, model.Network, model.Published, model.Host, "world")
+	exposures := []model.Exposure{"", model.Loopback, model.Network, model.Lan, model.Published, model.Host, "world"}
 	e.Source = pick(r, "", model.SourceEBPF, model.SourceSockDiag, model.SourceDestroy, model.SourceProc, model.SourceEngine, model.SourceRestart, "telepathy")
-	for range r.IntN(3) {
-		e.Published = append(e.Published, pick(r, "", "0.0.0.0:8080", "[::]:8080"))
+	published := func() (all []string) {
+		for range r.IntN(3) {
+			all = append(all, pick(r, "", "0.0.0.0:8080", "[::]:8080", "127.0.0.1:81"))
+		}
+		return all
+	}
+	e.SetReach(pick(r, exposures...), published())
+	if e.Type == model.Changed {
+		if e.Change = pick(r, model.ChangeProcess, model.ChangeExposure); e.Change == model.ChangeExposure {
+			e.PreviousExposure, e.PreviousPublished = pick(r, exposures...), published()
+		}
 	}
 	if e.Type == model.Closed && r.IntN(2) == 0 {
 		e.OpenedAt = randomTime(r)

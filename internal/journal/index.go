@@ -27,7 +27,13 @@ const (
 
 // kindColumn is the kind of an event: all that a query compares except its time and port.
 // See [parseKind].
-const kindColumn = "origin || '|' || type || '|' || transient || '|' || protocol || '|' || exposure"
+const kindColumn = "origin || '|' || type || '|' || transient || '|' || protocol || '|' || exposure || '|' || " + outsideColumn
+
+// outsideColumn is Listener.Outside as 0 or 1, or nothing where that is not known; see
+// [model.Listener.SetReach]. Published addresses that are no loopback addresses are those
+// that are not like "127.…" and "[::1]:…".
+const outsideColumn = "CASE exposure WHEN '' THEN '' WHEN 'lan' THEN 1 WHEN 'host' THEN 1 WHEN 'published' THEN " +
+	"json_extract(detail, '$.published') IS NULL OR EXISTS (SELECT 1 FROM json_each(detail, '$.published') WHERE value NOT LIKE '127.%' AND value NOT LIKE '[::1]:%' AND value NOT LIKE '[::ffff:127.%') ELSE 0 END"
 
 // block is a block that is being made.
 type block struct {

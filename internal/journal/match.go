@@ -110,9 +110,9 @@ func (m *matching) decide(kind string) *portMap {
 
 // parseKind reads a value of kindColumn.
 func parseKind(kind string) (origin int64, e *model.Event, err error) {
-	fields := strings.SplitN(kind, "|", 5)
-	if len(fields) != 5 {
-		return 0, nil, fmt.Errorf("the kind %q has %d fields, want 5", kind, len(fields))
+	fields := strings.Split(kind, "|")
+	if len(fields) != 6 {
+		return 0, nil, fmt.Errorf("the kind %q has %d fields, want 6", kind, len(fields))
 	}
 	if origin, err = strconv.ParseInt(fields[0], 10, 64); err != nil {
 		return 0, nil, err
@@ -120,5 +120,8 @@ func parseKind(kind string) (origin int64, e *model.Event, err error) {
 	protocol, err := strconv.ParseUint(fields[3], 10, 8)
 	e = &model.Event{Type: model.Type(fields[1]), Transient: fields[2] == "1"}
 	e.Protocol, e.Exposure = model.Protocol(protocol), model.Exposure(fields[4])
+	if fields[5] != "" {
+		e.Outside = new(fields[5] == "1")
+	}
 	return origin, e, err
 }

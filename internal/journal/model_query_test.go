@@ -76,6 +76,10 @@ func (m *reference) query() Query {
 		q.Exposures = append(q.Exposures, model.Network)
 	}
 	if some() {
+		outside := some()
+		q.Outside = &outside
+	}
+	if some() {
 		transient := some()
 		q.Transient = &transient
 	}

@@ -37,8 +37,8 @@ type opening struct {
 }
 
 type owner struct {
-	from      time.Time
-	processes []model.Process
+	from time.Time
+	model.Listener
 }
 
 // TestModel applies random records, reopens now and then, and compares all that
@@ -153,12 +153,26 @@ func (m *reference) listener(of model.Endpoint) model.Listener {
 	l := model.Listener{
 		Host: "node1", Namespace: of.Namespace, Protocol: of.Protocol, Address: of.Address, Port: of.Port,
 		Container: &model.ContainerRef{ID: of.Container, Name: []string{"web", "db-1", "db-2"}[at], Project: []string{"", "shop", "shop"}[at], Service: []string{"", "db", "db"}[at]},
-		Exposure:  pick(m.random, model.Loopback, model.Network), Source: model.SourceEBPF,
+		Source:    model.SourceEBPF,
 	}
+	m.reach(&l)
 	for range m.random.IntN(3) {
 		l.Processes = append(l.Processes, model.Process{PID: 1 + m.random.IntN(1000), Name: "nginx"})
 	}
 	return l
+}
+
+// reach sets who can reach an endpoint, other than before.
+func (m *reference) reach(l *model.Listener) {
+	before := model.Listener{Exposure: l.Exposure, Published: l.Published}
+	for l.Exposure == before.Exposure && slices.Equal(l.Published, before.Published) {
+		switch e := pick(m.random, model.Loopback, model.Network, model.Lan, model.Host, model.Published); e {
+		case model.Published:
+			l.SetReach(e, []string{pick(m.random, "127.0.0.1:8080", "0.0.0.0:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080"), "127.0.0.1:81"})
+		default:
+			l.SetReach(e, nil)
+		}
+	}
 }
 
 func (m *reference) sockets() *model.Sockets {
@@ -170,7 +184,7 @@ func (m *reference) put(endpoint model.Endpoint) *opening {
 	m.end(endpoint)
 	now := m.clock.Now()
 	o := &opening{state: model.State{Open: model.Open{Time: now, Listener: m.listener(endpoint), OpenedAt: now}, Sockets: m.sockets()}}
-	o.owners = []owner{{now, o.state.Processes}}
+	o.owners = []owner{{now, o.state.Listener}}
 	m.open[endpoint] = o
 	m.history = append(m.history, o)
 	return o
@@ -192,9 +206,21 @@ func (m *reference) opened(endpoint model.Endpoint) Record {
 
 func (m *reference) changed(endpoint model.Endpoint) Record {
 	o := m.open[endpoint]
-	o.state.Time, o.state.Listener, o.state.Sockets = m.clock.Now(), m.listener(endpoint), m.sockets()
-	o.owners = append(o.owners, owner{m.clock.Now(), o.state.Processes})
-	return Record{Event: m.add(&model.Event{Type: model.Changed, Listener: o.state.Listener}), Sockets: o.state.Sockets}
+	e := &model.Event{Type: model.Changed, Change: pick(m.random, model.ChangeProcess, model.ChangeExposure)}
+	next := o.state.Listener
+	if e.Change == model.ChangeExposure {
+		e.PreviousExposure, e.PreviousPublished = next.Exposure, next.Published
+		m.reach(&next)
+	} else {
+		next.Processes = m.listener(endpoint).Processes
+	}
+	o.state.Time, o.state.Listener, o.state.Sockets = m.clock.Now(), next, m.sockets()
+	o.owners = append(o.owners, owner{m.clock.Now(), next})
+	e.Listener = next
+	if e.Change == model.ChangeExposure {
+		e.Source = model.SourceRTNetlink // which is not that of the endpoint
+	}
+	return Record{Event: m.add(e), Sockets: o.state.Sockets}
 }
 
 func (m *reference) closed(endpoint model.Endpoint) Record {
@@ -301,7 +327,8 @@ func (o *opening) at(at time.Time) model.Open {
 	if o.owners[len(o.owners)-1].from.After(at) {
 		for _, owner := range o.owners {
 			if !owner.from.After(at) {
-				open.Processes = owner.processes
+				open.Processes = owner.Processes
+				open.SetReach(owner.Exposure, owner.Published)
 			}
 		}
 	}

@@ -106,7 +106,12 @@ func (r *result) decode(address, processes, before, more []byte) (err error) {
 		return err
 	}
 	e.Namespace = d.Namespace
-	e.Published, e.OpenSeconds, e.Reason, e.Lost, e.Burst = d.Published, d.OpenSeconds, d.Reason, d.Lost, d.Burst
+	e.SetReach(e.Exposure, d.Published)
+	e.Change, e.PreviousExposure, e.PreviousPublished = d.Change, d.PreviousExposure, d.PreviousPublished
+	if e.Type == model.Changed && e.Change == "" {
+		e.Change = model.ChangeProcess
+	}
+	e.OpenSeconds, e.Reason, e.Lost, e.Burst = d.OpenSeconds, d.Reason, d.Lost, d.Burst
 	if e.OpenSeconds == nil {
 		e.OpenSeconds = openSeconds(e)
 	}
@@ -168,6 +173,7 @@ func readStates(t transaction, query string, args ...any) ([]storedState, error)
 			return nil, err
 		}
 		s.Host, s.Container = o.host, o.container
+		s.SetReach(s.Exposure, s.Published) // a state of before has no Outside
 	}
 	return states, nil
 }

@@ -48,10 +48,12 @@ func (f *fakeState) sources() Sources {
 var web = &model.ContainerRef{ID: strings.Repeat("a", 64), Name: "shop_web_1", Image: "nginx:1.27", Project: "shop"}
 
 func open(number uint16, exposure model.Exposure, process string) model.Open {
-	return model.Open{Listener: model.Listener{
-		Container: web, Protocol: model.TCP, Address: netip.IPv6Unspecified(), Port: number, Exposure: exposure,
+	o := model.Open{Listener: model.Listener{
+		Container: web, Protocol: model.TCP, Address: netip.IPv6Unspecified(), Port: number,
 		Processes: []model.Process{{PID: 1827, Name: process}, {PID: 1828, Name: "other"}},
 	}}
+	o.SetReach(exposure, nil)
+	return o
 }
 
 func realistic() *fakeState {

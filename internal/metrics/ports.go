@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,8 +19,8 @@ import (
 
 // The labels of each metric are in alphabetical order, as the formats have them.
 var (
-	listeningLabels = []string{"container_name", "exposure", "protocol"}
-	infoLabels      = []string{"address", "container_id", "container_name", "exposure", "image", "port", "process", "protocol"}
+	listeningLabels = []string{"container_name", "exposure", "outside", "protocol"}
+	infoLabels      = []string{"address", "container_id", "container_name", "exposure", "image", "outside", "port", "process", "protocol"}
 	publishedLabels = []string{"container_name", "port", "protocol"}
 )
 
@@ -98,19 +97,16 @@ func (p *ports) families(view *model.View) []*dto.MetricFamily {
 
 func (p *ports) listening(view *model.View) *family {
 	f := newFamily("listening_ports", "Endpoints that are open now.", p.maxSeries, listeningLabels...)
-	counts := map[[3]string]int{}
+	counts := map[[4]string]int{}
 	for i := range view.Open {
 		o := &view.Open[i]
-		counts[[3]string{containerOf(o).Name, string(o.Exposure), o.Protocol.String()}]++
+		counts[[4]string{containerOf(o).Name, string(o.Exposure), outsideOf(o), o.Protocol.String()}]++
 	}
-	for _, labels := range slices.SortedFunc(maps.Keys(counts), func(a, b [3]string) int { return slices.Compare(a[:], b[:]) }) {
+	for _, labels := range slices.SortedFunc(maps.Keys(counts), func(a, b [4]string) int { return slices.Compare(a[:], b[:]) }) {
 		f.add(counts[labels], labels[:]...)
 	}
 	return f
 }
-
-// byReach are the exposures, those with the widest reach first.
-var byReach = []model.Exposure{model.Published, model.Host, model.Network, model.Loopback}
 
 func (p *ports) info(view *model.View) *family {
 	f := newFamily("port_info", "Always 1: one endpoint that is open now.", p.maxSeries, infoLabels...)
@@ -120,7 +116,7 @@ func (p *ports) info(view *model.View) *family {
 	}
 	if len(order) > p.maxSeries { // leave out those with the narrowest reach
 		slices.SortStableFunc(order, func(a, b *model.Open) int {
-			return cmp.Compare(slices.Index(byReach, a.Exposure), slices.Index(byReach, b.Exposure))
+			return model.CompareReach(a.Exposure, b.Exposure)
 		})
 	}
 	known := map[model.Endpoint]bool{}
@@ -135,7 +131,7 @@ func (p *ports) info(view *model.View) *family {
 		if len(o.Processes) > 0 {
 			process = o.Processes[0].Name
 		}
-		f.add(1, o.Address.String(), c.ID, c.Name, string(o.Exposure), c.Image, strconv.Itoa(int(o.Port)), process, o.Protocol.String())
+		f.add(1, o.Address.String(), c.ID, c.Name, string(o.Exposure), c.Image, outsideOf(o), strconv.Itoa(int(o.Port)), process, o.Protocol.String())
 	}
 	return f
 }
@@ -154,6 +150,14 @@ func containerOf(o *model.Open) *model.ContainerRef {
 		return &model.ContainerRef{}
 	}
 	return o.Container
+}
+
+// outsideOf is the label outside: true, false, or empty where it is not known.
+func outsideOf(o *model.Open) string {
+	if o.Outside == nil {
+		return ""
+	}
+	return strconv.FormatBool(*o.Outside)
 }
 
 // family is a gauge with at most so many series.

@@ -46,6 +46,15 @@ type ExposedPort struct {
 	Port     uint16
 }
 
+// Interface is a network interface of a namespace that is up and has an address.
+type Interface struct {
+	Name string
+	// Kind is the driver's name (IFLA_INFO_KIND): veth, macvlan, …; empty for a device of the
+	// host.
+	Kind      string
+	Addresses []netip.Addr // without zones, sorted
+}
+
 // Ref returns the container's name in an event.
 func (c *Container) Ref() *ContainerRef {
 	return &ContainerRef{

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,8 @@ type Filter struct {
 	Protocols []Protocol
 	Ports     PortSet
 	Exposures []Exposure
+	// Outside compares Listener.Outside; nil selects all.
+	Outside *bool
 	// Types and Transient are about events only.
 	Types     []Type
 	Transient *bool
@@ -23,16 +26,19 @@ type Filter struct {
 
 // All reports whether every endpoint is selected.
 func (f *Filter) All() bool {
-	return f.Containers.Empty() && f.Project == "" && len(f.Protocols) == 0 && f.Ports.Empty() && len(f.Exposures) == 0
+	return f.Containers.Empty() && f.Project == "" && len(f.Protocols) == 0 && f.Ports.Empty() && len(f.Exposures) == 0 && f.Outside == nil
 }
 
 // String returns a text that is the same for equal filters only.
 func (f *Filter) String() string {
-	transient := "both"
-	if f.Transient != nil {
-		transient = fmt.Sprint(*f.Transient)
+	return fmt.Sprintf("%q %q %v %q %q %s %q %s", f.Containers, f.Project, f.Protocols, f.Ports, f.Exposures, truth(f.Outside), f.Types, truth(f.Transient))
+}
+
+func truth(value *bool) string {
+	if value == nil {
+		return "both"
 	}
-	return fmt.Sprintf("%q %q %v %q %q %q %s", f.Containers, f.Project, f.Protocols, f.Ports, f.Exposures, f.Types, transient)
+	return fmt.Sprint(*value)
 }
 
 // Matcher returns a [Matcher] of the filter, among containers of some names.
@@ -57,14 +63,18 @@ func (m *Matcher) Event(e *Event) bool {
 }
 
 func (m *Matcher) burst(l *Listener) bool {
-	return (l.Protocol == 0 || contains(m.Protocols, l.Protocol)) && contains(m.Exposures, l.Exposure) &&
+	return (l.Protocol == 0 || contains(m.Protocols, l.Protocol)) && m.reach(l) &&
 		(m.Ports.Empty() || m.Ports.mayContain(l.Protocol, l.Port)) && m.Container(l.Container)
 }
 
 // Listener reports whether an endpoint is selected.
 func (m *Matcher) Listener(l *Listener) bool {
-	return contains(m.Protocols, l.Protocol) && contains(m.Exposures, l.Exposure) &&
+	return contains(m.Protocols, l.Protocol) && m.reach(l) &&
 		(m.Ports.Empty() || m.Ports.Contains(l.Protocol, l.Port)) && m.Container(l.Container)
+}
+
+func (m *Matcher) reach(l *Listener) bool {
+	return contains(m.Exposures, l.Exposure) && (m.Outside == nil || l.Outside != nil && *m.Outside == *l.Outside)
 }
 
 // Container reports whether what a container does is selected; nil is no container.
@@ -89,8 +99,21 @@ func contains[T comparable](list []T, value T) bool {
 // Types and Exposures have every value, in the order of the documentation.
 var (
 	Types     = []Type{Opened, Closed, Changed, Bursts, Gap}
-	Exposures = []Exposure{Loopback, Network, Published, Host}
+	Exposures = []Exposure{Loopback, Network, Lan, Published, Host}
 )
+
+// byReach are the exposures, those with the widest reach first.
+var byReach = []Exposure{Published, Host, Lan, Network, Loopback}
+
+// CompareReach orders exposures: those with the widest reach first, and unknown ones last.
+func CompareReach(a, b Exposure) int { return cmp.Compare(reachOf(a), reachOf(b)) }
+
+func reachOf(e Exposure) int {
+	if at := slices.Index(byReach, e); at >= 0 {
+		return at
+	}
+	return len(byReach)
+}
 
 // ParseType reads the type of an event. The error names what is allowed.
 func ParseType(text string) (Type, error) { return oneOf(text, Types) }

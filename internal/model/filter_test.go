@@ -30,6 +30,7 @@ func TestFilterOfBursts(t *testing.T) {
 		"port and protocol": {ports(UDP), false, true, false},
 		"protocol":          {Filter{Protocols: []Protocol{UDP}}, false, true, false},
 		"container":         {Filter{Containers: db, Ports: ports(0).Ports}, false, false, false},
+		"outside":           {Filter{Outside: &inside}, false, false, false},
 		"exposure":          {Filter{Exposures: []Exposure{Host}}, false, false, false},
 	} {
 		m := test.filter.Matcher(NamesOf([]*ContainerRef{web}))
@@ -39,11 +40,38 @@ func TestFilterOfBursts(t *testing.T) {
 	}
 }
 
+// Whether another machine can reach a port follows from its exposure and the addresses of
+// the host that forward to it.
+func TestOutside(t *testing.T) {
+	for text, want := range map[string]bool{
+		"loopback": false, "network": false, "lan": true, "host": true, "published": true, "published 0.0.0.0:80": true, "published 127.0.0.1:80": false,
+		"published 127.9.9.9:80 [::1]:80": false, "published 127.0.0.1:80 [::]:80": true, "published [::ffff:127.0.0.1]:80": false, "published garbled": true,
+	} {
+		var l Listener
+		words := strings.Fields(text)
+		l.SetReach(Exposure(words[0]), words[1:])
+		if l.Outside == nil || *l.Outside != want {
+			t.Errorf("%s: outside %v, want %t", text, l.Outside, want)
+		}
+		for _, asked := range []*bool{&outside, &inside, nil} {
+			filter := Filter{Outside: asked}
+			if got := filter.Matcher(nil).Listener(&l); got != (asked == nil || *asked == want) {
+				t.Errorf("%s: selected %t by %s", text, got, filter.String())
+			}
+		}
+	}
+	var unknown Listener
+	unknown.SetReach("", nil)
+	if filter := (Filter{Outside: &inside}); unknown.Outside != nil || filter.Matcher(nil).Listener(&unknown) || filter.All() {
+		t.Errorf("an unknown exposure: %+v, or it is selected", unknown)
+	}
+}
+
 func TestParseExposure(t *testing.T) {
 	if e, err := ParseExposure("published"); err != nil || e != Published {
 		t.Errorf("%q, error %v", e, err)
 	}
-	if _, err := ParseExposure("public"); err == nil || !strings.Contains(err.Error(), "loopback, network, published, host") {
+	if _, err := ParseExposure("public"); err == nil || !strings.Contains(err.Error(), "loopback, network, lan, published, host") {
 		t.Errorf("error %v, want those that are allowed", err)
 	}
 }

@@ -103,6 +103,9 @@ func Fold(known *Open, e *Event) *Open {
 	case Changed:
 		if known != nil {
 			next.OpenedAt = known.OpenedAt
+			if e.Change == ChangeExposure { // the source is that of the change
+				next.Source = known.Source
+			}
 		}
 		return next
 	case Closed:

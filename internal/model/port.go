@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -135,6 +136,9 @@ const (
 	Loopback Exposure = "loopback"
 	// Network: everything on the container's networks.
 	Network Exposure = "network"
+	// Lan: other machines, at an address of the container's own, without a published port
+	// (macvlan, ipvlan, a device of the host that was moved into the namespace).
+	Lan Exposure = "lan"
 	// Published: a port of the host forwards to it.
 	Published Exposure = "published"
 	// Host: it listens in the host's own network namespace.
@@ -153,8 +157,11 @@ const (
 	SourceDestroy Source = "destroy"
 	// SourceProc: /proc, up to a scan interval later.
 	SourceProc Source = "proc"
-	// SourceEngine: the container died.
+	// SourceEngine: the container died, or its networks or published ports changed.
 	SourceEngine Source = "engine"
+	// SourceRTNetlink: the kernel's report that interfaces or addresses of a network namespace
+	// changed.
+	SourceRTNetlink Source = "rtnetlink"
 	// SourceRestart: the difference to the state before portwatcher stopped.
 	SourceRestart Source = "restart"
 )
@@ -167,13 +174,23 @@ const (
 	Opened Type = "opened"
 	// Closed: an endpoint has lost its last socket.
 	Closed Type = "closed"
-	// Changed: another process holds the endpoint.
+	// Changed: another process holds the endpoint, or others can reach it; see Event.Change.
 	Changed Type = "changed"
 	// Bursts: openings and closings of one container that were counted instead of
 	// reported one by one; see [Burst].
 	Bursts Type = "burst"
 	// Gap: something was, or may have been, missed; see Event.Reason and Event.Lost.
 	Gap Type = "gap"
+)
+
+// Change is what a changed event reports.
+type Change string
+
+const (
+	// ChangeProcess: another process holds the endpoint.
+	ChangeProcess Change = "process"
+	// ChangeExposure: exposure or published addresses differ; the event has the previous ones.
+	ChangeExposure Change = "exposure"
 )
 
 // ContainerRef names a container in an event.
@@ -211,11 +228,39 @@ type Listener struct {
 	Exposure  Exposure  `json:"exposure,omitempty"`
 	// Published lists the host addresses that forward here, as "address:port".
 	Published []string `json:"published,omitempty"`
-	Source    Source   `json:"source,omitempty"`
+	// Outside means that another machine can reach it, as far as addresses and networks show;
+	// nil where the exposure is not known. [Listener.SetReach] sets it.
+	Outside *bool  `json:"outside,omitempty"`
+	Source  Source `json:"source,omitempty"`
 }
 
-// Event is an endpoint that opened, closed or changed its owner, a burst, or a gap
-// in what was observed. It is immutable: the sinks share it.
+// outside and inside are the values of Listener.Outside, which nobody changes.
+var outside, inside = true, false
+
+// SetReach sets who can reach the endpoint, and Outside, which follows from that.
+func (l *Listener) SetReach(e Exposure, published []string) {
+	l.Exposure, l.Published = e, published
+	switch {
+	case e == "":
+		l.Outside = nil
+	case e == Lan, e == Host, e == Published && !OnlyLoopback(published):
+		l.Outside = &outside
+	default:
+		l.Outside = &inside
+	}
+}
+
+// OnlyLoopback reports whether all of some host addresses, as Listener.Published has them, are
+// loopback addresses of the host.
+func OnlyLoopback(published []string) bool {
+	return len(published) > 0 && !slices.ContainsFunc(published, func(text string) bool {
+		at, err := netip.ParseAddrPort(text)
+		return err != nil || !at.Addr().Unmap().IsLoopback()
+	})
+}
+
+// Event is an endpoint that opened, closed or changed, a burst, or a gap in what was
+// observed. It is immutable: the sinks share it.
 type Event struct {
 	// ID rises by one for each event.
 	ID uint64 `json:"id"`
@@ -228,6 +273,11 @@ type Event struct {
 	// OpenedAt and OpenSeconds belong to closed events.
 	OpenedAt    time.Time `json:"opened_at,omitzero"`
 	OpenSeconds *float64  `json:"open_seconds,omitempty"`
+	// Change belongs to changed events, PreviousExposure and PreviousPublished to those with
+	// ChangeExposure.
+	Change            Change   `json:"change,omitempty"`
+	PreviousExposure  Exposure `json:"previous_exposure,omitempty"`
+	PreviousPublished []string `json:"previous_published,omitempty"`
 	// Reason and Lost belong to gap events. Lost is the number of openings and
 	// closings that the gap stands for; 0 where it is not known.
 	Reason string `json:"reason,omitempty"`

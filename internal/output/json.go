@@ -29,6 +29,9 @@ func AppendJSON(dst []byte, e *model.Event) []byte {
 	if s := e.OpenSeconds; s != nil && !math.IsNaN(*s) && !math.IsInf(*s, 0) {
 		dst = appendFloat(append(dst, `,"open_seconds":`...), *s)
 	}
+	dst = appendKnown(dst, `,"change":`, string(e.Change))
+	dst = appendKnown(dst, `,"previous_exposure":`, string(e.PreviousExposure))
+	dst = appendTexts(dst, `,"previous_published":[`, e.PreviousPublished)
 	dst = appendKnown(dst, `,"reason":`, e.Reason)
 	if e.Lost != 0 {
 		dst = strconv.AppendUint(append(dst, `,"lost":`...), e.Lost, 10)
@@ -77,13 +80,23 @@ func appendListener(dst []byte, l *model.Listener) []byte {
 		dst = append(dst, ']')
 	}
 	dst = appendKnown(dst, `,"exposure":`, string(l.Exposure))
-	for i, published := range l.Published {
-		dst = appendText(dst, before(i, `,"published":[`), published)
-	}
-	if len(l.Published) > 0 {
-		dst = append(dst, ']')
+	dst = appendTexts(dst, `,"published":[`, l.Published)
+	if l.Outside != nil {
+		dst = strconv.AppendBool(append(dst, `,"outside":`...), *l.Outside)
 	}
 	return appendKnown(dst, `,"source":`, string(l.Source))
+}
+
+// appendTexts appends an array; first is what precedes its first element. It appends nothing
+// where the array is empty.
+func appendTexts(dst []byte, first string, texts []string) []byte {
+	if len(texts) == 0 {
+		return dst
+	}
+	for i, text := range texts {
+		dst = appendText(dst, before(i, first), text)
+	}
+	return append(dst, ']')
 }
 
 // before returns what precedes an element of an array.

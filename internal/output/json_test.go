@@ -52,6 +52,9 @@ func TestAppendJSON(t *testing.T) {
 		func(e *model.Event) { *e = model.Event{} },
 		func(e *model.Event) { *e = burst },
 		func(e *model.Event) { e.Burst = &model.Burst{} },
+		func(e *model.Event) { *e = reached },
+		func(e *model.Event) { e.SetReach(model.Lan, nil) },
+		func(e *model.Event) { e.Change, e.PreviousPublished = model.ChangeProcess, []string{"a\"", ""} },
 		func(e *model.Event) {
 			e.Type, e.Reason, e.Lost = model.Gap, "a\u2028<b>&\x00\x7f\x1f\b\f\n\r\t\"\\\xffé", math.MaxUint64
 		},
@@ -89,7 +92,8 @@ func FuzzAppendJSON(f *testing.F) {
 			e.Processes = []model.Process{{PID: int(number), Name: text, UID: &user}, {ContainerPID: int(portNumber), Executable: text}}
 		}
 		if has(4) {
-			e.Published, e.Exposure, e.Source = []string{text, address}, model.Exposure(text), model.Source(text)
+			e.Source, e.Change, e.PreviousExposure, e.PreviousPublished = model.Source(text), model.Change(text), model.Exposure(address), []string{address, text}
+			e.SetReach(model.Exposure(text), []string{text, address})
 		}
 		if has(5) && !math.IsNaN(duration) && !math.IsInf(duration, 0) {
 			e.OpenedAt, e.OpenSeconds = at, &duration

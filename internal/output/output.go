@@ -55,6 +55,11 @@ func eventText(e *model.Event) string {
 			b.WriteString(" after " + DurationText(*e.OpenSeconds))
 		}
 	case model.Changed:
+		if e.Change == model.ChangeExposure {
+			b.WriteString("Port changed exposure: " + place + " is now " + ReachText(e.Exposure, e.Published) +
+				", and was " + ReachText(e.PreviousExposure, e.PreviousPublished))
+			break
+		}
 		b.WriteString("Port changed owner: " + place + processesText(" (pids: ", e.Processes))
 		b.WriteString(exposureText(&e.Listener))
 	case model.Bursts:
@@ -133,10 +138,25 @@ func exposureText(l *model.Listener) string {
 		return " published at " + strings.Join(l.Published, ", ")
 	case model.Loopback:
 		return " loopback only"
+	case model.Lan:
+		return " reachable from other machines"
 	case model.Host:
 		return " on the host's network"
 	}
 	return ""
+}
+
+// ReachText names who can reach an endpoint: "network", "published at 0.0.0.0:8080",
+// "not known".
+func ReachText(e model.Exposure, published []string) string {
+	text := string(e)
+	if text == "" {
+		text = "not known"
+	}
+	if len(published) > 0 {
+		text += " at " + strings.Join(published, ", ")
+	}
+	return Printable(text)
 }
 
 // DurationText writes a duration for people: "12.3s", "4m10s", "26h3m".

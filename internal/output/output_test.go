@@ -48,6 +48,9 @@ func TestEventJSON(t *testing.T) {
 		{closed, `{"id":43,"time":"2026-11-22T18:36:28.123456789Z","type":"closed","host":"node1","container":{"id":"x","name":"db"},` +
 			`"protocol":"tcp","address":"0.0.0.0","port":80,"exposure":"loopback","source":"engine","transient":false,` +
 			`"opened_at":"2026-11-22T18:36:28.123456789Z","open_seconds":12.5}`},
+		{reached, `{"id":48,"time":"2026-11-22T18:36:28.123456789Z","type":"changed","container":{"id":"x","name":"web"},` +
+			`"protocol":"tcp","address":"0.0.0.0","port":80,"exposure":"published","published":["127.0.0.1:8080"],"outside":false,` +
+			`"source":"rtnetlink","transient":false,"change":"exposure","previous_exposure":"published","previous_published":["0.0.0.0:8080"]}`},
 		{burst, `{"id":46,"time":"2026-11-22T18:36:40.456Z","type":"burst","host":"node1","container":{"id":"x","name":"web"},` +
 			`"protocol":"tcp","address":"127.0.0.1","port":20000,"processes":[{"pid":1827,"name":"storm"}],"source":"ebpf","transient":false,` +
 			`"opened":31245,"closed":31244,"first":"2026-11-22T18:36:39.456Z","last":"2026-11-22T18:36:40.456Z","ports":[20000],"port_count":1}`},
@@ -61,6 +64,14 @@ func TestEventJSON(t *testing.T) {
 		}
 	}
 }
+
+// reached is a change of the exposure.
+var reached = func() model.Event {
+	e := model.Event{ID: 48, Time: opened.Time, Type: model.Changed, Change: model.ChangeExposure, PreviousExposure: model.Published, PreviousPublished: []string{"0.0.0.0:8080"}}
+	e.Listener = model.Listener{Container: &model.ContainerRef{ID: "x", Name: "web"}, Protocol: model.TCP, Address: netip.IPv4Unspecified(), Port: 80, Source: model.SourceRTNetlink}
+	e.SetReach(model.Published, []string{"127.0.0.1:8080"})
+	return e
+}()
 
 func TestEventText(t *testing.T) {
 	with := func(change func(e *model.Event)) *model.Event {
@@ -78,6 +89,10 @@ func TestEventText(t *testing.T) {
 			"2026-11-22T18:36:28.123Z web: Port closed: 80/tcp on 0.0.0.0 (last pids: 1827 nginx) after 12.3s"},
 		{"changed", with(func(e *model.Event) { e.Type, e.Exposure = model.Changed, model.Network }),
 			"2026-11-22T18:36:28.123Z web: Port changed owner: 80/tcp on 0.0.0.0 (pids: 1827 nginx)"},
+		{"another exposure", &reached,
+			"2026-11-22T18:36:28.123Z web: Port changed exposure: 80/tcp on 0.0.0.0 is now published at 127.0.0.1:8080, and was published at 0.0.0.0:8080"},
+		{"lan", with(func(e *model.Event) { e.Exposure, e.Processes = model.Lan, nil }),
+			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 reachable from other machines"},
 		{"IPv6 only", with(func(e *model.Event) { e.Address, e.IPv6Only, e.Exposure = netip.IPv6Unspecified(), true, model.Network }),
 			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on :: (IPv6 only) (pids: 1827 nginx)"},
 		{"dual stack", with(func(e *model.Event) { e.Address, e.Exposure = netip.IPv6Unspecified(), model.Network }),

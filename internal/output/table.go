@@ -53,8 +53,8 @@ func mergeWildcards(open []model.Open) []row {
 		}
 		first := &rows[i]
 		first.addresses += ", " + r.Address.String() // both families: "IPv6 only" would mislead
-		if first.Exposure != model.Published && r.Exposure == model.Published {
-			first.Exposure, first.Published = r.Exposure, r.Published
+		if model.CompareReach(r.Exposure, first.Exposure) < 0 {
+			first.SetReach(r.Exposure, r.Published)
 		}
 		first.Processes = model.MergeProcesses(first.Processes, r.Processes)
 	}

@@ -36,6 +36,9 @@ func TestPorts(t *testing.T) {
 		{"port=5000-6000/tcp", "db:5432"},
 		{"port=5353/tcp", ""},
 		{"exposure=loopback,published", "shop_web_1:80 shop_web_1:80 shop_web_1:9000"},
+		{"outside=true", "shop_web_1:80 shop_web_1:80"},
+		{"outside=false", "shop_web_1:9000 db:5432 db:5353"},
+		{"outside=false&exposure=network,lan", "db:5432 db:5353"},
 		{"container=&port=", "shop_web_1:80 shop_web_1:80 shop_web_1:9000 db:5432 db:5353"},
 	} {
 		answer := decode[api.Ports](t, s, "/api/v1/ports?"+test.query)
@@ -283,6 +286,7 @@ func TestBadParametersAreNamed(t *testing.T) {
 		"ports?port=90-80":                        "port",
 		"ports?port=80/sctp":                      "port",
 		"ports?protocol=TCP":                      "protocol",
+		"ports?outside=maybe":                     "outside",
 		"ports?exposure=public":                   "exposure",
 		"ports?container=a:b":                     "container",
 		"ports?container=a/b/c":                   "container",

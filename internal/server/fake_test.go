@@ -191,11 +191,13 @@ func openPort(c *model.ContainerRef, protocol model.Protocol, address string, nu
 	o := model.Open{Time: testTime.Add(time.Minute), OpenedAt: testTime, Listener: model.Listener{
 		Host: "node1", Container: c, Protocol: protocol, Address: netip.MustParseAddr(address), Port: number,
 		Processes: []model.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid}},
-		Exposure:  exposure, Source: model.SourceEBPF,
+		Source:    model.SourceEBPF,
 	}}
+	var published []string
 	if exposure == model.Published {
-		o.Published = []string{"0.0.0.0:8080", "[::]:8080"}
+		published = []string{"0.0.0.0:8080", "[::]:8080"}
 	}
+	o.SetReach(exposure, published)
 	return o
 }
 

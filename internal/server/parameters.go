@@ -232,6 +232,7 @@ func (p *parameters) filter() model.Filter {
 		Protocols:  listOf(p, "protocol", "tcp, udp", parseProtocol),
 		Ports:      p.ports(),
 		Exposures:  listOf(p, "exposure", join(model.Exposures), model.ParseExposure),
+		Outside:    p.truth("outside"),
 		Types:      listOf(p, "type", join(model.Types), model.ParseType),
 		Transient:  p.truth("transient"),
 	}

@@ -22,7 +22,7 @@ type route struct {
 
 // The parameters that routes share.
 var (
-	selecting    = []string{"container", "project", "protocol", "port", "exposure"}
+	selecting    = []string{"container", "project", "protocol", "port", "exposure", "outside"}
 	eventFilters = append([]string{"type", "transient"}, selecting...)
 )
 

@@ -200,7 +200,8 @@ func newlyOpen(before, now []model.Open) (opened []*model.Open) {
 
 // alike reports whether two states of an endpoint are the same to every [model.Filter].
 func alike(a, b *model.Listener) bool {
-	return a.Exposure == b.Exposure && (a.Container == b.Container || a.Container.Same(b.Container))
+	return a.Exposure == b.Exposure && (a.Outside == b.Outside || a.Outside != nil && b.Outside != nil && *a.Outside == *b.Outside) &&
+		(a.Container == b.Container || a.Container.Same(b.Container))
 }
 
 func (w *waiters) count() int {

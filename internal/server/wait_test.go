@@ -182,7 +182,9 @@ func TestOpened(t *testing.T) {
 			}
 			switch random.IntN(8) {
 			case 0:
-				o.Exposure = model.Published
+				o.SetReach(model.Published, []string{"0.0.0.0:8080"})
+			case 2:
+				o.SetReach(model.Published, []string{"127.0.0.1:8080"})
 			case 1:
 				renamed := *o.Container
 				renamed.Name += "-renamed"
@@ -198,7 +200,7 @@ func TestOpened(t *testing.T) {
 		var want []*model.Open
 		for i := range now {
 			if !slices.ContainsFunc(before, func(o model.Open) bool {
-				return o.Endpoint() == now[i].Endpoint() && o.Exposure == now[i].Exposure && o.Container.Name == now[i].Container.Name
+				return o.Endpoint() == now[i].Endpoint() && o.Exposure == now[i].Exposure && *o.Outside == *now[i].Outside && o.Container.Name == now[i].Container.Name
 			}) {
 				want = append(want, &now[i])
 			}

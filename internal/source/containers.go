@@ -147,8 +147,8 @@ func (c *Containers) await(ctx context.Context, id string) (late bool) {
 	return errors.Is(ctx.Err(), context.DeadlineExceeded)
 }
 
-// Inspect adds the network namespace of the container's process to a change. There is none
-// where the engine does not describe the container.
+// Inspect adds the network namespace of the container's process, and its interfaces, to a
+// change. There is none where the engine does not describe the container.
 func (c *Containers) Inspect(change engine.Change) *ContainerChange {
 	if change.Kind == engine.Failed {
 		return &ContainerChange{Change: change, Err: change.Err}
@@ -157,7 +157,9 @@ func (c *Containers) Inspect(change engine.Change) *ContainerChange {
 	if err != nil {
 		return &ContainerChange{Change: change, Err: err, Ended: errors.Is(err, netns.ErrProcessGone)}
 	}
-	return &ContainerChange{Change: change, Namespace: id, Host: c.isHost(id, change.Container)}
+	o := &ContainerChange{Change: change, Namespace: id, Host: c.isHost(id, change.Container)}
+	o.Interfaces = c.interfacesOf(o)
+	return o
 }
 
 // identify returns the network namespace of a container's first process, after a proof

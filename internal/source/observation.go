@@ -130,6 +130,8 @@ type ContainerChange struct {
 	Namespace model.Namespace
 	// Host means that it is the host's own.
 	Host bool
+	// Interfaces are those of the namespace; see [exposure.Namespace].
+	Interfaces Interfaces
 	// Ended means that the process is not there: the container is about to be stopped.
 	Ended bool
 	Err   error

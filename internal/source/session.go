@@ -23,6 +23,8 @@ type session struct {
 	notified bool // by destroy notifications
 	exact    bool // by eBPF
 	quiet    quiet
+	// interfaces is nil where changes of the interfaces are not observed.
+	interfaces *interfaceChanges
 	// netnsCookie is the namespace's in eBPF events; 0 where it is not known.
 	netnsCookie uint64
 	settings    *Settings // others begin another session
@@ -64,6 +66,7 @@ func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
 	if settings.Exact {
 		s.quiet.longest = fullScanExact
 	}
+	s.interfaces = w.listenInterfaces(handle)
 	counter := s.quiet.counter
 	conn, err := sockdiag.Dial(handle.FD(), sockdiag.Options{UDPClients: settings.UDPClients})
 	err = errors.Join(err, handle.Close())
@@ -80,6 +83,7 @@ func (w *Watcher) openNetlink(settings *Settings) (*session, error) {
 		if counter != nil {
 			errs = append(errs, counter.Close())
 		}
+		errs = append(errs, s.interfaces.close())
 		w.env.reportUnclosed(errs...)
 	})
 	if err != nil {

@@ -44,12 +44,13 @@ type Watcher struct {
 	cancel context.CancelFunc
 	runs   bool // it was started
 
-	poke     chan struct{} // scan now
-	soon     chan struct{} // scan in connectTime
-	retune   chan struct{} // the settings have changed
-	openings chan struct{} // a socket has opened: look up its processes later
-	drains   chan chan struct{}
-	ended    chan struct{} // closed at the end
+	poke       chan struct{} // scan now
+	soon       chan struct{} // scan in connectTime
+	retune     chan struct{} // the settings have changed
+	openings   chan struct{} // a socket has opened: look up its processes later
+	departures chan struct{} // a container of the namespace has ended: read the interfaces later
+	drains     chan chan struct{}
+	ended      chan struct{} // closed at the end
 
 	lastScan  atomic.Int64  // clock.Instant of the end of the last one; 0 before the first
 	started   clock.Instant // when it was made
@@ -65,8 +66,11 @@ type Watcher struct {
 	closes   Closes
 	fresh    Fresh
 
-	second, connect       *time.Timer
-	secondSet, connectSet bool
+	second, connect, interfacesTimer, departure *time.Timer
+	secondSet, connectSet, interfacesPaused     bool
+
+	interfaces []model.Interface // as they were sent
+	gained     clock.Instant     // when a new address came that was not sent; else zero
 
 	scanned   bool      // since the session began
 	quietly   bool      // the last scan found nothing to do
@@ -80,7 +84,8 @@ func NewWatcher(env *Env, id model.Namespace) *Watcher {
 		env: env, id: id, started: clock.Now(), cancel: func() {},
 		poke: make(chan struct{}, 1), soon: make(chan struct{}, 1), retune: make(chan struct{}, 1), openings: make(chan struct{}, 1),
 		drains: make(chan chan struct{}), ended: make(chan struct{}),
-		second: clock.StoppedTimer(), connect: clock.StoppedTimer(),
+		second: clock.StoppedTimer(), connect: clock.StoppedTimer(), interfacesTimer: clock.StoppedTimer(),
+		departures: make(chan struct{}, 1), departure: clock.StoppedTimer(),
 	}
 }
 
@@ -244,6 +249,7 @@ func (w *Watcher) watch(ctx context.Context) error {
 		stopClosing()
 		s.close()
 	}()
+	w.sendInterfaces(w.readInterfaces(clock.Now()))
 	return w.loop(ctx)
 }
 
@@ -296,6 +302,14 @@ func (w *Watcher) loop(ctx context.Context) error {
 			w.drain(limited)
 			cancel()
 			close(done)
+		case at := <-w.interfacesChanged():
+			err = w.takeInterfacesChanged(at)
+		case <-w.departures:
+			w.departure.Reset(departureTime)
+		case <-w.departure.C:
+			w.sendInterfaces(w.readInterfaces(0))
+		case <-w.interfacesTimer.C:
+			w.endInterfacesPause()
 		case <-w.openings:
 			w.setSecond()
 		case <-w.second.C:

@@ -3,7 +3,6 @@ package top
 import (
 	"cmp"
 	"fmt"
-	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -65,14 +64,10 @@ func facts(r *row) [][2]string {
 	if c.Project != "" {
 		name += " (" + c.Project + "/" + c.Service + ")"
 	}
-	exposure := cmp.Or(string(r.Exposure), "not known")
-	if len(r.Published) > 0 {
-		exposure += " at " + strings.Join(r.Published, ", ")
-	}
 	all := [][2]string{
 		{"container", name + " " + c.ID[:min(len(c.ID), 12)]},
 		{"image", cmp.Or(c.Image, "not known")},
-		{"exposure", exposure},
+		{"exposure", output.ReachText(r.Exposure, r.Published)},
 		{"opened", stamp(r.OpenedAt) + ", source " + cmp.Or(string(r.Source), "not known")},
 	}
 	label := "process"
@@ -139,6 +134,6 @@ func (m *screen) helpLines() []string {
 	for _, key := range keysHelp {
 		lines = append(lines, m.line(plain, fmt.Sprintf("  %-16s  %s", key[0], key[1])))
 	}
-	return append(lines, "", m.line(plain, "  + marks what has just opened. Exposure: published and host can be reached from"),
-		m.line(plain, "  outside, network from the container's networks, loopback from inside alone."))
+	return append(lines, "", m.line(plain, "  + marks what has just opened. Exposure: published, lan and host can be reached"),
+		m.line(plain, "  from outside, network from the container's networks, loopback from inside alone."))
 }

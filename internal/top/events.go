@@ -78,6 +78,9 @@ func eventText(e *model.Event, named bool) string {
 	if e.Type != model.Closed && e.Exposure != "" {
 		parts = append(parts, exposureText(&e.Listener))
 	}
+	if e.Change == model.ChangeExposure {
+		parts = append(parts, "was "+output.ReachText(e.PreviousExposure, e.PreviousPublished))
+	}
 	if len(e.Processes) > 0 {
 		parts = append(parts, "by "+processText(e.Processes))
 	}

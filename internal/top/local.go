@@ -21,7 +21,7 @@ type Capture interface {
 const (
 	// localInterval is the time between two reads of the capture's status.
 	localInterval = time.Second
-	// roundsToList is after how many of them the list is read: exposure changes without an
+	// roundsToList is after how many of them the list is read: processes change without an
 	// event.
 	roundsToList = 10
 )

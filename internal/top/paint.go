@@ -36,7 +36,7 @@ func (as style) paint(s string) string {
 // exposureStyle highlights what can be reached from outside.
 func exposureStyle(e model.Exposure) style {
 	switch e {
-	case model.Published:
+	case model.Published, model.Lan:
 		return yellow
 	case model.Host:
 		return magenta

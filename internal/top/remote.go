@@ -25,8 +25,8 @@ const (
 	historyEvents = 200
 	// statusInterval is the time between two requests of the status.
 	statusInterval = 2 * time.Second
-	// listInterval is the time between two requests of the list without a reason: exposure
-	// changes without an event. maxListPause bounds the time after requests that failed.
+	// listInterval is the time between two requests of the list without a reason: processes
+	// change without an event. maxListPause bounds the time after requests that failed.
 	listInterval = 30 * time.Second
 	maxListPause = 5 * time.Second
 )

@@ -57,22 +57,13 @@ func (r *row) compare(other *row, by column) int {
 	case columnAddress:
 		first = r.Address.Compare(other.Address)
 	case columnExposure:
-		first = cmp.Compare(reach(r.Exposure), reach(other.Exposure))
+		first = model.CompareReach(r.Exposure, other.Exposure)
 	case columnProcess:
 		first = cmp.Compare(processName(r.Processes), processName(other.Processes))
 	case columnAge:
 		first = other.OpenedAt.Compare(r.OpenedAt) // the youngest first
 	}
 	return cmp.Or(first, cmp.Compare(r.cells[columnContainer], other.cells[columnContainer]), r.key.Compare(other.key))
-}
-
-// reach orders exposures, those with the widest reach first and unknown ones last.
-func reach(e model.Exposure) int {
-	at := slices.Index([]model.Exposure{model.Published, model.Host, model.Network, model.Loopback}, e)
-	if at < 0 {
-		return len(model.Exposures)
-	}
-	return at
 }
 
 func processName(processes []model.Process) string {

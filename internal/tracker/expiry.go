@@ -47,7 +47,21 @@ func (t *Tracker) wait(e *endpoint, at clock.Instant, source model.Source) {
 func (t *Tracker) wake(e *endpoint) {
 	if e.expiry > 0 {
 		heap.Remove(&t.waiting, e.expiry-1)
+		t.woken = append(t.woken, e)
 	}
+}
+
+// Woken appends, as opened changes, the endpoints that were opened again within their close
+// grace since the last call, and are open. Their time is that of the first opening.
+func (t *Tracker) Woken(dst []Change) []Change {
+	for _, e := range t.woken {
+		if t.endpoints[e.key] == e && !e.isWaiting() {
+			dst = append(dst, e.change(model.Opened, e.openedAt, e.source))
+		}
+	}
+	clear(t.woken)
+	t.woken = t.woken[:0]
+	return dst
 }
 
 // isWaiting reports whether the close grace of the endpoint runs.

@@ -86,6 +86,7 @@ type Tracker struct {
 	endpoints  map[model.Endpoint]*endpoint
 	containers map[string]*container
 	waiting    expiries
+	woken      []*endpoint // see [Tracker.Woken]
 	dirty      []*endpoint // touched since the last settle
 	revision   uint64      // of what [Tracker.Sockets] and Open return
 	vanished   uint64      // see [Tracker.Vanished]

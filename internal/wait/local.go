@@ -45,8 +45,8 @@ func (l *Local) state() (*model.View, <-chan struct{}) {
 	return view(), changed // the channel is older than the view: no event is missed
 }
 
-// readInterval is the time between two reads without an event: exposures change, and containers
-// end, without one.
+// readInterval is the time between two reads without an event: containers end without one, and
+// while many ports open, their events are late.
 const readInterval = time.Second
 
 // Await implements Instance.

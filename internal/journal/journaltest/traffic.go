@@ -72,7 +72,8 @@ func (t *Traffic) open(e *model.Event) {
 			PID: 100_000 + t.random.IntN(1<<20), ContainerPID: 1 + t.random.IntN(5000),
 			Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid,
 		}},
-		Exposure: model.Network, Source: model.SourceEBPF,
+		Source: model.SourceEBPF,
 	}
+	e.SetReach(model.Network, nil)
 	t.Open = append(t.Open, e)
 }

@@ -47,13 +47,14 @@ var (
 	listener = model.Listener{
 		Host: "node1", Container: web.Ref(), Protocol: model.TCP, Address: netip.IPv4Unspecified(), Port: 80,
 		Processes: []model.Process{{PID: 1827, ContainerPID: 1, Name: "nginx", Executable: "/usr/sbin/nginx", UID: &uid}},
-		Exposure:  model.Published, Published: []string{"0.0.0.0:8080"}, Source: model.SourceEBPF,
+		Exposure:  model.Published, Published: []string{"0.0.0.0:8080"}, Outside: new(true), Source: model.SourceEBPF,
 	}
 )
 
 func (*capture) View() *model.View {
 	other := listener
-	other.Port, other.Exposure, other.Published = 9000, model.Network, nil
+	other.Port = 9000
+	other.SetReach(model.Network, nil)
 	return &model.View{
 		Version: 1, Time: time.Now().UTC(),
 		Open: []model.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}},
@@ -98,7 +99,8 @@ func begin(t *testing.T) (address string, state *capture) {
 	})
 	seconds := 1.5
 	for i, e := range []*model.Event{
-		{Type: model.Opened, Listener: listener}, {Type: model.Changed, Listener: listener},
+		{Type: model.Opened, Listener: listener}, {Type: model.Changed, Listener: listener, Change: model.ChangeProcess},
+		{Type: model.Changed, Listener: listener, Change: model.ChangeExposure, PreviousExposure: model.Lan, PreviousPublished: []string{"127.0.0.1:8080"}},
 		{Type: model.Closed, Listener: listener, OpenedAt: when, OpenSeconds: &seconds, Transient: true},
 		{Type: model.Bursts, Listener: listener, Burst: &model.Burst{Opened: 5, Closed: 4, First: when, Last: when, Ports: []uint16{80, 81}, PortCount: 900}},
 		{Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "an overrun", Lost: 128},
@@ -108,7 +110,7 @@ func begin(t *testing.T) (address string, state *capture) {
 			t.Fatal("the journal refuses an event")
 		}
 	}
-	kernel.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+4 })
+	kernel.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+5 })
 	return address, state
 }
 
@@ -242,16 +244,16 @@ func TestAnswers(t *testing.T) {
 	v := newValidator(t, description(t, address, true))
 	for path, status := range map[string]int{
 		api.PathStatus: 200, api.PathContainers: 200, api.PathPorts: 200, api.PathEvents: 200,
-		api.PathContainers + "?container=w*&project=shop":                                     200,
-		api.PathPorts + "?container=db,shop/web&protocol=tcp&port=80,1-9000&exposure=network": 200,
-		api.PathPorts + "?at=0s":                                           200,
-		api.PathPorts + "?port=80/tcp&wait=1s":                             200,
-		api.PathPorts + "?port=1&wait=0s":                                  408,
-		api.PathPorts + "?at=2999-01-01T00:00:00Z":                         404,
-		api.PathEvents + "?limit=2&type=opened,gap,closed&transient=false": 200,
-		api.PathEvents + "?after=1&since=2020-01-01T00:00:00Z&until=0s":    200,
-		api.PathExplain + "?target=web:80":                                 200,
-		"/healthz":                                                         200, "/readyz": 200,
+		api.PathContainers + "?container=w*&project=shop":                                                       200,
+		api.PathPorts + "?container=db,shop/web&protocol=tcp&port=80,1-9000&exposure=network,lan&outside=false": 200,
+		api.PathPorts + "?at=0s":                                                        200,
+		api.PathPorts + "?port=80/tcp&wait=1s":                                          200,
+		api.PathPorts + "?port=1&wait=0s":                                               408,
+		api.PathPorts + "?at=2999-01-01T00:00:00Z":                                      404,
+		api.PathEvents + "?limit=2&type=opened,gap,closed&transient=false&outside=true": 200,
+		api.PathEvents + "?after=1&since=2020-01-01T00:00:00Z&until=0s":                 200,
+		api.PathExplain + "?target=web:80":                                              200,
+		"/healthz":                                                                      200, "/readyz": 200,
 	} {
 		request, response, body := ask(t, address+path)
 		if response.StatusCode != status {

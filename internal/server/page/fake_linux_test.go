@@ -304,12 +304,13 @@ func (f *fake) matches(e *model.Event, query map[string][]string) bool {
 	}
 	if e.Type == model.Gap {
 		// As the journal does it; the page asks for gaps by themselves.
-		return len(query["container"])+len(query["project"])+len(query["protocol"])+len(query["exposure"])+len(query["port"]) == 0
+		return len(query["container"])+len(query["project"])+len(query["protocol"])+len(query["exposure"])+len(query["outside"])+len(query["port"]) == 0
 	}
 	number := strconv.Itoa(int(e.Port))
 	// As the journal does it: in a burst of several ports or protocols any of them may be.
 	several := e.Type == model.Bursts
 	return one("container", f.named(e)...) && one("project", e.Container.Project) && one("exposure", string(e.Exposure)) &&
+		(len(query["outside"]) == 0 || e.Outside != nil && one("outside", strconv.FormatBool(*e.Outside))) &&
 		(several && e.Protocol == 0 || one("protocol", e.Protocol.String())) &&
 		(several && e.Port == 0 || one("port", number, number+"/"+e.Protocol.String()))
 }
@@ -386,6 +387,7 @@ func event(kind model.Type, c container, address string, number int, options ...
 	for _, option := range options {
 		option(&e)
 	}
+	e.SetReach(e.Exposure, e.Published)
 	return e
 }
 

@@ -84,7 +84,7 @@ func TestFiltersAreChangedOnThePage(t *testing.T) {
 	p.waitText("#events", "7777/tcp")
 
 	for _, test := range []struct{ path, want string }{
-		{"/?exposure=everywhere", `exposure: "everywhere": allowed are outside, published, host, network, loopback`},
+		{"/?exposure=everywhere", `exposure: "everywhere": allowed are outside, published, host, lan, network, loopback`},
 		{"/?state=toString", `state: "toString": allowed are`},
 		{"/?colour=red", "colour: unknown; allowed are q, project"},
 		{"/?container=x&port=70000/tcp", `port: "70000/tcp": allowed are 1 to 65535`},

@@ -24,6 +24,32 @@ func liveWeb(t *testing.T, width, height int) (f *fake, web container, p *tab) {
 	return f, web, p
 }
 
+// Another exposure changes the row and the counter, and the event shows what it was.
+func TestExposureChangesLive(t *testing.T) {
+	f := newFake(t)
+	web := f.add(container{Name: "web"})
+	f.emit(event(model.Opened, web, "0.0.0.0", 80, by("nginx", 17), published("0.0.0.0:8080")))
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	p.waitText("[data-counter=outside] .number", "1")
+	change := func(options ...func(*model.Event)) {
+		was := func(e *model.Event) {
+			e.Change, e.PreviousExposure, e.PreviousPublished = model.ChangeExposure, model.Published, []string{"0.0.0.0:8080"}
+		}
+		f.emit(event(model.Changed, web, "0.0.0.0", 80, append(options, by("nginx", 17), was)...))
+	}
+	change()
+	p.waitText(row+" .badge.network", "network")
+	p.waitText("[data-counter=outside] .number", "0")
+	p.waitText("#events .event.changed", "was published *:8080")
+	change(published("127.0.0.1:8080"))
+	p.waitText(row+" .badge.published-local", "published")
+	p.waitText("[data-counter=outside] .number", "0")
+	change(func(e *model.Event) { e.Exposure = model.Lan })
+	p.waitText(row+" .badge.lan", "lan")
+	p.waitText("[data-counter=outside] .number", "1")
+}
+
 func TestPortsOpenAndCloseLive(t *testing.T) {
 	f := newFake(t)
 	web := f.add(container{Name: "shop_web_1", Image: "nginx:1.27", Project: "shop", Service: "web", Declared: []declared{

@@ -94,6 +94,8 @@ func (c *Case) split(r *Result, events []Event, changes map[model.Endpoint][]Fac
 		case !its:
 		case e.Type == model.Bursts:
 			r.found(Unexpected, "want an event each, and not a burst: %s", e.Line)
+		case e.Type == model.Changed && e.Change == model.ChangeExposure:
+			c.compareExposure(r, describe(e), e)
 		case e.Type == model.Changed:
 			held := func(f Fact) bool { return f.Action == Held && f.Endpoint() == at }
 			if c.Precision != Sampled && !slices.ContainsFunc(c.Facts, held) && (c.Ignore == nil || !c.Ignore(at)) {
@@ -182,13 +184,20 @@ func (c *Case) compareDetails(r *Result, p *pair) {
 		r.found(WrongTime, "%s: %v before the call: %s", &p.fact, p.fact.Time.Sub(e.Time), e.Line)
 	}
 	c.compareProcesses(r, p)
+	c.compareExposure(r, p.fact.String(), e)
+}
+
+// compareExposure compares the exposure of an event with what it must be.
+func (c *Case) compareExposure(r *Result, what string, e *Event) {
 	if c.Exposure == nil || e.IPv6Only || e.Exposure == "" {
 		return
 	}
-	if want := c.Exposure(p.fact.Endpoint()); want != "" {
+	at := e.Endpoint()
+	at.Container = ""
+	if want := c.Exposure(at); want != "" {
 		r.Exposures++
 		if e.Exposure != want {
-			r.found(WrongReach, "%s has the exposure %s, want %s", &p.fact, e.Exposure, want)
+			r.found(WrongReach, "%s has the exposure %s, want %s", what, e.Exposure, want)
 		}
 	}
 }

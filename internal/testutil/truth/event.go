@@ -61,6 +61,12 @@ func Parse(line string, now time.Time) (Event, error) {
 	// unknown. Only eBPF reports such a container's ports.
 	case event.Protocol == 0 || !event.Address.IsValid() || event.Port == 0 || event.Exposure == "" && event.Source != model.SourceEBPF:
 		return event, errors.New("no protocol, address, port or exposure")
+	case (event.Exposure == "") != (event.Outside == nil):
+		return event, errors.New("only one of exposure and outside")
+	case (event.Type == model.Changed) != (event.Change != ""):
+		return event, errors.New("a changed event without change, or change in another one")
+	case event.Change == model.ChangeExposure && event.Exposure == event.PreviousExposure && slices.Equal(event.Published, event.PreviousPublished):
+		return event, errors.New("a change of the exposure that changes nothing")
 	case age < -time.Second || age > time.Hour || event.Time.Location() != time.UTC:
 		return event, fmt.Errorf("its time is %v ago, or not UTC", age)
 	// It is unknown when a transient opened, nor how long something was open that

@@ -3,6 +3,7 @@ package truth
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"portwatcher/internal/model"
@@ -86,7 +87,7 @@ func (l *Ledger) Take(line string) Event {
 		a := l.Account(event.Container.ID)
 		a.Bursts = a.Bursts.Add(Count{event.Burst.Opened, event.Burst.Closed})
 	case model.Changed:
-		l.Open[event.Endpoint()] = event
+		l.takeChanged(&event)
 	default:
 		l.takeChange(&event)
 	}
@@ -106,6 +107,18 @@ func (l *Ledger) takeGap(gap *Event) {
 	default:
 		l.Account(gap.Container.ID).Lost += gap.Lost
 	}
+}
+
+// takeChanged enters a change of an open endpoint. What it was before a change of the exposure
+// is as the events so far have it.
+func (l *Ledger) takeChanged(event *Event) {
+	endpoint := event.Endpoint()
+	if known, open := l.Open[endpoint]; open && event.Change == model.ChangeExposure &&
+		(event.PreviousExposure != known.Exposure || !slices.Equal(event.PreviousPublished, known.Published)) {
+		l.Problems = append(l.Problems, Problem{Kind: WrongReach, Container: event.Container.ID,
+			Text: fmt.Sprintf("its exposure was %s %v by the event before: %s", known.Exposure, known.Published, event.Line)})
+	}
+	l.Open[endpoint] = *event
 }
 
 // takeChange enters an opening or a closing.

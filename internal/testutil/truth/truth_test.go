@@ -17,8 +17,11 @@ var began = time.Now().UTC().Add(-time.Minute)
 // began, as portwatcher prints it, with some of its text replaced.
 func line(id, second int, kind, container string, replacements ...string) string {
 	text := fmt.Sprintf(`{"id":%d,"time":%q,"type":%q,"host":"node1","container":{"id":%q,"name":"web"},`+
-		`"protocol":"tcp","address":"0.0.0.0","port":80,"exposure":"network","source":"sock_diag","transient":false`,
+		`"protocol":"tcp","address":"0.0.0.0","port":80,"exposure":"network","outside":false,"source":"sock_diag","transient":false`,
 		id, began.Add(time.Duration(second)*time.Second).Format(time.RFC3339Nano), kind, strings.Repeat(container, 64))
+	if kind == "changed" {
+		text += `,"change":"process"`
+	}
 	if kind == "closed" {
 		text += `,"opened_at":"2026-11-22T18:36:28.123456789Z","open_seconds":1.5`
 	}
@@ -37,35 +40,43 @@ func gap(id int, more string) string {
 func TestLedgerFindsBrokenEvents(t *testing.T) {
 	opened := func(id int, more ...string) string { return line(id, id, "opened", "a", more...) }
 	closed := func(id int, more ...string) string { return line(id, id, "closed", "a", more...) }
+	reached := func(id int, now, before string) string {
+		return line(id, id, "changed", "a", `"exposure":"network"`, now, `"change":"process"`, `"change":"exposure","previous_exposure":`+before)
+	}
 	counts := `"opened":5,"closed":4`
 	for name, test := range map[string]struct {
 		lines []string
 		want  string // "" is no problem
 	}{
-		"none":              {[]string{opened(7), line(8, 8, "changed", "a"), closed(9), opened(10)}, ""},
-		"two ports":         {[]string{opened(1), opened(2, `"port":80`, `"port":81`)}, ""},
-		"two containers":    {[]string{opened(1), line(2, 2, "opened", "b")}, ""},
-		"a gap":             {[]string{gap(1, `,"reason":"lost"`)}, ""},
-		"gap for no reason": {[]string{gap(1, ``)}, "without a reason"},
-		"opened twice":      {[]string{opened(1), opened(2)}, "open already"},
-		"closed twice":      {[]string{opened(1), closed(2), closed(3)}, "not open"},
-		"an id left out":    {[]string{opened(1), closed(3)}, "one more than 1"},
-		"an id again":       {[]string{opened(1), closed(1)}, "one more than 1"},
-		"no JSON":           {[]string{"New port opened"}, "not a JSON event"},
-		"no time":           {[]string{opened(1), opened(2, `"time":"`, `"time":"x`)}, "cannot parse"},
-		"no container":      {[]string{opened(1, "container", "other")}, "no container"},
-		"no exposure":       {[]string{opened(1, `"network"`, `""`)}, "exposure"},
-		"no source":         {[]string{opened(1, `"sock_diag"`, `""`)}, "source"},
-		"no transient":      {[]string{opened(1, `"transient"`, `"other"`)}, "transient"},
-		"unknown type":      {[]string{line(1, 1, "vanished", "a")}, "unknown type"},
-		"local time":        {[]string{opened(1, `Z",`, `+01:00",`)}, "its time"},
-		"transient":         {[]string{opened(1, `":false`, `":true`), closed(2, `":false`, `":true`, "opened_at", "at", "open_seconds", "seconds")}, ""},
-		"closed, no span":   {[]string{opened(1), closed(2, "open_seconds", "seconds")}, "open_seconds"},
-		"burst":             {[]string{burst(1, counts)}, ""},
-		"burst of nothing":  {[]string{burst(1, `"opened":0,"closed":0`)}, "counts nothing"},
-		"burst, backwards":  {[]string{strings.Replace(burst(1, counts), ":39Z", ":41Z", 1)}, "their order is wrong"},
-		"burst, ports":      {[]string{strings.Replace(burst(1, counts), `"port_count"`, `"ports":[81,80],"port_count"`, 1)}, "not in order"},
-		"burst, port_count": {[]string{strings.Replace(burst(1, counts), `"port_count":1`, `"port_count":2`, 1)}, "of one port and of several"},
+		"none":                     {[]string{opened(7), line(8, 8, "changed", "a"), closed(9), opened(10)}, ""},
+		"two ports":                {[]string{opened(1), opened(2, `"port":80`, `"port":81`)}, ""},
+		"two containers":           {[]string{opened(1), line(2, 2, "opened", "b")}, ""},
+		"a gap":                    {[]string{gap(1, `,"reason":"lost"`)}, ""},
+		"gap for no reason":        {[]string{gap(1, ``)}, "without a reason"},
+		"opened twice":             {[]string{opened(1), opened(2)}, "open already"},
+		"closed twice":             {[]string{opened(1), closed(2), closed(3)}, "not open"},
+		"an id left out":           {[]string{opened(1), closed(3)}, "one more than 1"},
+		"an id again":              {[]string{opened(1), closed(1)}, "one more than 1"},
+		"no JSON":                  {[]string{"New port opened"}, "not a JSON event"},
+		"no time":                  {[]string{opened(1), opened(2, `"time":"`, `"time":"x`)}, "cannot parse"},
+		"no container":             {[]string{opened(1, "container", "other")}, "no container"},
+		"a change of the exposure": {[]string{opened(7), reached(8, `"exposure":"loopback"`, `"network"`), closed(9)}, ""},
+		"from another exposure":    {[]string{opened(7), reached(8, `"exposure":"loopback"`, `"host"`)}, "its exposure was network"},
+		"a change of nothing":      {[]string{opened(7), reached(8, `"exposure":"network"`, `"network"`)}, "changes nothing"},
+		"what has changed?":        {[]string{opened(7), line(8, 8, "changed", "a", `,"change":"process"`, "")}, "without change"},
+		"no outside":               {[]string{opened(1, `,"outside":false`, "")}, "outside"},
+		"no exposure":              {[]string{opened(1, `"network"`, `""`)}, "exposure"},
+		"no source":                {[]string{opened(1, `"sock_diag"`, `""`)}, "source"},
+		"no transient":             {[]string{opened(1, `"transient"`, `"other"`)}, "transient"},
+		"unknown type":             {[]string{line(1, 1, "vanished", "a")}, "unknown type"},
+		"local time":               {[]string{opened(1, `Z",`, `+01:00",`)}, "its time"},
+		"transient":                {[]string{opened(1, `":false`, `":true`), closed(2, `":false`, `":true`, "opened_at", "at", "open_seconds", "seconds")}, ""},
+		"closed, no span":          {[]string{opened(1), closed(2, "open_seconds", "seconds")}, "open_seconds"},
+		"burst":                    {[]string{burst(1, counts)}, ""},
+		"burst of nothing":         {[]string{burst(1, `"opened":0,"closed":0`)}, "counts nothing"},
+		"burst, backwards":         {[]string{strings.Replace(burst(1, counts), ":39Z", ":41Z", 1)}, "their order is wrong"},
+		"burst, ports":             {[]string{strings.Replace(burst(1, counts), `"port_count"`, `"ports":[81,80],"port_count"`, 1)}, "not in order"},
+		"burst, port_count":        {[]string{strings.Replace(burst(1, counts), `"port_count":1`, `"port_count":2`, 1)}, "of one port and of several"},
 	} {
 		ledger := NewLedger()
 		for _, line := range test.lines {

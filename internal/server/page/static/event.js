@@ -1,7 +1,7 @@
 // One event as a line of a list.
 
 import { h } from './dom.js';
-import { addressText, burstText, clock, exposureKind, fromOutside, gapText, isWildcard, lasted, processesText, processText } from './format.js';
+import { addressText, burstText, clock, exposureKind, gapText, isWildcard, lasted, processesText, processText } from './format.js';
 import { badge, publishedText } from './row.js';
 
 const signs = { opened: '+', closed: '−', changed: '~', burst: '±', gap: '!' };
@@ -30,9 +30,9 @@ function link(event, href, short) {
 function detailsOf(event) {
   if (event.type === 'gap') return [gapText(event)];
   if (event.type === 'burst') return [h('span', { class: 'counted' }, burstText(event)), ...processesOf(event)];
-  const kind = exposureKind(event.exposure, event.published);
+  const kind = exposureKind(event);
   // The published address replaces a wildcard address.
-  const outer = event.type !== 'closed' && fromOutside(kind) && isWildcard(event.address) && event.published;
+  const outer = event.type !== 'closed' && event.outside && isWildcard(event.address) && event.published;
   const parts = outer ? [] : [h('span', { class: 'at' }, addressText(event))];
   parts.push(...processesOf(event));
   if (event.type === 'closed') {
@@ -41,9 +41,14 @@ function detailsOf(event) {
     parts.push(badge(kind));
     if (event.published?.length) parts.push(h('span', { class: 'at-host', title: event.published.join(', ') }, publishedText(event.published)));
   }
+  if (event.change === 'exposure') parts.push(h('span', { class: 'lasted' }, `was ${wasText(event)}`));
   if (event.transient) parts.push(h('span', { class: 'mark', title: 'It opened and closed between two scans.' }, 'transient'));
   if (event.source === 'restart') parts.push(h('span', { class: 'mark', title: 'Found at the start: it happened while portwatcher did not run.' }, 'while away'));
   return parts;
+}
+
+function wasText({ previous_exposure: exposure = 'not known', previous_published: published = [] }) {
+  return published.length ? `${exposure} ${publishedText(published)}` : exposure;
 }
 
 function processesOf({ processes = [] }) {

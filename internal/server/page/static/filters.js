@@ -1,12 +1,12 @@
 // The filters and their life in the URL: /?q=web&project=shop&exposure=outside.
 
-import { addressText, exposureKind, fromOutside } from './format.js';
+import { addressText, exposureKind } from './format.js';
 
 // choices are the allowed values; the first is the default, which is left out
 // of the URL. project may have any value.
 export const choices = {
   protocol: { '': 'Any protocol', tcp: 'TCP', udp: 'UDP' },
-  exposure: { '': 'Any exposure', outside: 'From outside', published: 'Published', host: 'Host', network: 'Network', loopback: 'Loopback' },
+  exposure: { '': 'Any exposure', outside: 'From outside', published: 'Published', host: 'Host', lan: 'Lan', network: 'Network', loopback: 'Loopback' },
   state: { '': 'Any state', listening: 'Listening', silent: 'Published, nobody listens', undeclared: 'Listening, not declared', unwatched: 'Not watched' },
   type: { '': 'All events', opened: 'Opened', closed: 'Closed', changed: 'Changed', burst: 'Bursts', gap: 'Gaps', transient: 'Transient' },
   view: { ports: 'Ports', events: 'Events' },
@@ -77,13 +77,13 @@ export function found(text, terms) {
 
 const inProject = (filter, project) => !filter.project || filter.project === (project || noProject);
 
-const exposed = (filter, kind) => !filter.exposure || (filter.exposure === 'outside' ? fromOutside(kind) : kind.startsWith(filter.exposure));
+const exposed = (filter, kind, outside) => !filter.exposure || (filter.exposure === 'outside' ? outside : kind.startsWith(filter.exposure));
 
 // matchRow reports whether a row of a container matches.
 export function matchRow(row, entry, filter, terms) {
   if (!inProject(filter, entry.info.project)) return false;
   if (filter.protocol && row.protocol !== filter.protocol) return false;
-  if (filter.exposure && (row.exposed || !exposed(filter, row.kind))) return false;
+  if (filter.exposure && (row.exposed || !exposed(filter, row.kind, row.outside))) return false;
   if (filter.state === 'listening' && row.state === 'declared') return false;
   if (filter.state === 'silent' && !row.silent) return false;
   if (filter.state === 'undeclared' && !row.undeclared) return false;
@@ -106,7 +106,7 @@ export function matchEvent(event, filter, terms) {
   if (!inProject(filter, container?.project)) return false;
   if (event.type !== 'gap') {
     if (filter.protocol && event.protocol !== filter.protocol && !(event.type === 'burst' && !event.protocol)) return false;
-    if (filter.exposure && !exposed(filter, exposureKind(event.exposure, event.published))) return false;
+    if (filter.exposure && !exposed(filter, exposureKind(event), event.outside)) return false;
   }
   return found(eventText(event), terms);
 }
@@ -136,10 +136,10 @@ export function mayBeOf(event, port) {
 
 // query returns the part of the filter that the server applies on /events.
 export function query(filter) {
-  const exposure = filter.exposure === 'outside' ? 'published,host' : filter.exposure;
+  const outside = filter.exposure === 'outside';
   return {
     project: filter.project === noProject ? '' : filter.project,
-    protocol: filter.protocol, exposure,
+    protocol: filter.protocol, exposure: outside ? '' : filter.exposure, outside: outside ? 'true' : '',
     type: filter.type === 'transient' ? '' : filter.type,
     transient: filter.type === 'transient' ? 'true' : '',
   };

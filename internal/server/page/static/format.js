@@ -58,7 +58,8 @@ const maxName = 15; // bytes of a process's name, which the kernel cuts
 // programOf is the file name of the executable, "" where the name shows it already.
 function programOf({ name = '', executable = '' }) {
   const program = executable.slice(executable.lastIndexOf('/') + 1);
-  return program.slice(0, maxName) === name ? '' : program;
+  const cut = program.startsWith(name) && new TextEncoder().encode(name).length > maxName - 4; // in the middle of a character
+  return program === name || cut ? '' : program;
 }
 
 const namesShown = 2; // the title and the details have all of them
@@ -116,6 +117,7 @@ function portsText({ port, protocol, ports = [], port_count: number = 0 }) {
 const exposures = {
   published: { sign: '↗', text: 'published', title: 'A port of the host forwards here: it can be reached from outside.' },
   'published-local': { sign: '⌂', text: 'published', title: 'A port of the host forwards here, from the host itself only.' },
+  lan: { sign: '↗', text: 'lan', title: 'Other machines reach it at an address of its own, without a published port.' },
   host: { sign: '↗', text: 'host', title: "It listens in the host's own network: it can be reached from outside." },
   network: { sign: '⇄', text: 'network', title: "Everything on the container's networks can reach it." },
   loopback: { sign: '○', text: 'loopback', title: 'Only processes in the same network namespace can reach it.' },
@@ -123,12 +125,9 @@ const exposures = {
 
 // exposureKind splits published ports by whether anything but the host reaches
 // them.
-export function exposureKind(exposure, published) {
-  if (exposure === 'published' && published?.length && published.every(isLoopback)) return 'published-local';
-  return exposure ?? '';
+export function exposureKind({ exposure, outside }) {
+  return exposure === 'published' && outside === false ? 'published-local' : exposure ?? '';
 }
-
-export const fromOutside = (kind) => kind === 'published' || kind === 'host';
 
 // ofExposure shows a kind that is missing in exposures as it is.
 export const ofExposure = (kind) => exposures[kind] ?? { sign: '', text: kind, title: '' };

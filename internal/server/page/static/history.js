@@ -1,7 +1,7 @@
 // Pages of events. For a project, a container or a port, the server leaves out gaps without a
 // container. The page shows them everywhere, because anything may have been missed.
 
-const narrowing = ['container', 'project', 'port', 'protocol', 'exposure'];
+const narrowing = ['container', 'project', 'port', 'protocol', 'exposure', 'outside'];
 
 // historyOf returns the function that loads a page: (params of /events, signal)
 // -> {events, next}, with rising ids; next is absent at the end.

@@ -28,7 +28,8 @@ function fold(known, event) {
     case 'opened':
       return known && after(known.opened_at, event.time) ? known : { ...event, opened_at: event.time };
     case 'changed':
-      return { ...event, opened_at: known?.opened_at ?? event.time };
+      // The source of a change of the exposure is not that of the endpoint.
+      return { ...event, source: event.change === 'exposure' && known ? known.source : event.source, opened_at: known?.opened_at ?? event.time };
     case 'closed':
       return known && after(known.opened_at, event.time) && after(known.opened_at, event.opened_at ?? '') ? known : null;
   }

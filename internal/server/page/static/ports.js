@@ -149,7 +149,7 @@ class Section {
     place(this.element, [this.head, rows.length ? this.table : this.none]);
     this.element.style.containIntrinsicBlockSize = `auto ${sectionHeight + Math.max(1, rows.length) * rowHeight}px`;
     this.open = rows.filter((row) => row.state === 'open').length;
-    this.outside = rows.filter((row) => row.outside).length;
+    this.outside = rows.filter((row) => row.state === 'open' && row.outside).length;
     return moved;
   }
 

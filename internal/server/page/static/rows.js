@@ -1,8 +1,8 @@
 // The rows of one container: what listens, joined with what is declared.
 
-import { addressText, exposureKind, fromOutside, isLoopback, isWildcard } from './format.js';
+import { addressText, exposureKind, isLoopback, isWildcard } from './format.js';
 
-const rank = { loopback: 0, network: 1, 'published-local': 2, published: 3, host: 4 };
+const rank = { loopback: 0, network: 1, 'published-local': 2, lan: 3, published: 4, host: 5 };
 
 // rowsOf returns the container's rows by port, protocol and address:
 // {key, protocol, port, addresses, processes, kind, published, opened, state,
@@ -34,11 +34,12 @@ function join(rows, open, state) {
   const place = isWildcard(open.address) ? '*' : open.address;
   const namespace = open.namespace ?? ''; // empty in the container's own
   const key = `${open.protocol} ${open.port} ${place} ${namespace}`;
-  const kind = exposureKind(open.exposure, open.published);
+  const kind = exposureKind(open);
+  const outside = Boolean(open.outside);
   const row = rows.get(key);
   if (!row) {
     rows.set(key, {
-      key, state, kind, namespace, protocol: open.protocol, port: open.port, addresses: [open.address],
+      key, state, kind, outside, namespace, protocol: open.protocol, port: open.port, addresses: [open.address],
       ipv6Only: Boolean(open.ipv6_only),
       processes: open.processes ?? [], published: open.published ?? [], opened: open.opened_at, fresh: open.fresh,
       closed: open.closed_at,
@@ -51,6 +52,7 @@ function join(rows, open, state) {
   row.processes = [...new Map([...row.processes, ...(open.processes ?? [])].map((p) => [p.pid, p])).values()];
   row.published = [...new Set([...row.published, ...(open.published ?? [])])];
   if (rank[kind] > rank[row.kind]) row.kind = kind;
+  row.outside ||= outside;
   if (open.opened_at < row.opened) row.opened = open.opened_at;
 }
 
@@ -58,9 +60,10 @@ function join(rows, open, state) {
 function silence(rows, d) {
   const key = `${d.protocol} ${d.port} * `; // as join has it
   const published = d.published ?? [];
+  const outside = !published.every(isLoopback);
   const row = {
     key, state: 'declared', protocol: d.protocol, port: d.port, addresses: [], processes: [], published,
-    kind: published.length ? exposureKind('published', published) : '',
+    kind: published.length ? exposureKind({ exposure: 'published', outside }) : '', outside,
     exposed: published.length === 0, silent: published.length > 0,
   };
   // Only a row of a port that has just closed can be here: see heard.
@@ -72,7 +75,6 @@ function byPort(a, b) {
 }
 
 function finish(row, { info }) {
-  row.outside = row.state === 'open' && fromOutside(row.kind);
   row.at = addressText({ address: row.addresses.join(', '), ipv6_only: row.ipv6Only, namespace: row.namespace });
   row.text = [
     info.name, info.image, info.project, info.service, `${row.port}/${row.protocol}`, row.at, ...row.published,
