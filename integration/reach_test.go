@@ -57,11 +57,17 @@ func reaches(t *testing.T, at string) bool {
 
 // The owner of a shared namespace dies and starts again, as a VPN container does: the engine
 // takes its interface away, and those that used it are left with loopback.
-func TestReachAfterTheDeathOfTheOwner(t *testing.T) {
-	harness.Require(t)
-	t.Parallel()
-	state := filepath.Join(t.TempDir(), "portwatcher.db")
-	watch := harness.StartWatch(t, harness.WatchSpec{State: state})
+func TestReachAfterTheDeathOfTheOwner(t *testing.T) { eachSource(t, deathOfTheOwner) }
+
+// watchInto starts portwatcher with a source, and a journal in a file of its own.
+func watchInto(t *testing.T, source string) (state string, watch *harness.Watch) {
+	t.Helper()
+	state = filepath.Join(t.TempDir(), "portwatcher.db")
+	return state, harness.StartWatch(t, harness.WatchSpec{State: state, Arguments: []string{"--source", source}})
+}
+
+func deathOfTheOwner(t *testing.T, source string) {
+	state, watch := watchInto(t, source)
 	vpn := idle(t, "vpn", "--publish", "80")
 	app := start(t, "app", 1, []string{"--network", "container:" + vpn.Name}, "--tcp", "0.0.0.0:80")
 	published := harness.Publish(t, vpn, listening(t, app, 1))
@@ -95,11 +101,10 @@ func TestReachAfterTheDeathOfTheOwner(t *testing.T) {
 
 // A network is disconnected and connected again: an event each, and the journal is right at
 // each moment.
-func TestReachOfADisconnectedNetwork(t *testing.T) {
-	harness.Require(t)
-	t.Parallel()
-	state := filepath.Join(t.TempDir(), "portwatcher.db")
-	watch := harness.StartWatch(t, harness.WatchSpec{State: state})
+func TestReachOfADisconnectedNetwork(t *testing.T) { eachSource(t, disconnectedNetwork) }
+
+func disconnectedNetwork(t *testing.T, source string) {
+	state, watch := watchInto(t, source)
 	web := start(t, "web", 1, []string{"--publish", "80"}, "--tcp", "0.0.0.0:80")
 	open := listening(t, web, 1)
 	watch.WaitOpen(t, open)
@@ -139,6 +144,10 @@ func TestReachByAnInterfaceOfUnknownOrigin(t *testing.T) {
 		t.Errorf("want that the host at %s reaches it, and other machines do not: %s", host, e.Line)
 	}
 	watch.WaitOpen(t, listening(t, web, 1))
+	list := harness.Run(t, []string{"MONITOR_CONTAINERS=" + harness.Pattern(t)}, "ports")
+	if !strings.Contains(list.Stdout, " network ") {
+		t.Errorf("want that ports lists it as reached by the network: %s%s", list.Stdout, list.Stderr)
+	}
 	ip(t, nil, "link del "+device)
 	waitReach(t, watch, e.ID, web, 80, model.Network, model.Loopback)
 	watch.Expect(t, 2, harness.Match{Type: model.Changed})
@@ -212,8 +221,7 @@ func TestReachOnMacvlan(t *testing.T) {
 func TestOutside(t *testing.T) {
 	harness.Require(t)
 	t.Parallel()
-	state := filepath.Join(t.TempDir(), "portwatcher.db")
-	watch := harness.StartWatch(t, harness.WatchSpec{State: state})
+	state, watch := watchInto(t, "auto")
 	web := start(t, "web", 4, []string{"--publish", "127.0.0.1::80", "--publish", "81"}, "--tcp", "0.0.0.0:80,0.0.0.0:81,0.0.0.0:82,127.0.0.1:83")
 	open := listening(t, web, 4)
 	watch.WaitOpen(t, open)

@@ -1,7 +1,6 @@
 package model
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -101,19 +100,6 @@ var (
 	Types     = []Type{Opened, Closed, Changed, Bursts, Gap}
 	Exposures = []Exposure{Loopback, Network, Lan, Published, Host}
 )
-
-// byReach are the exposures, those with the widest reach first.
-var byReach = []Exposure{Published, Host, Lan, Network, Loopback}
-
-// CompareReach orders exposures: those with the widest reach first, and unknown ones last.
-func CompareReach(a, b Exposure) int { return cmp.Compare(reachOf(a), reachOf(b)) }
-
-func reachOf(e Exposure) int {
-	if at := slices.Index(byReach, e); at >= 0 {
-		return at
-	}
-	return len(byReach)
-}
 
 // ParseType reads the type of an event. The error names what is allowed.
 func ParseType(text string) (Type, error) { return oneOf(text, Types) }

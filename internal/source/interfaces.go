@@ -173,7 +173,7 @@ func (e *Env) readInterfacesIn(handle *netns.Handle) ([]model.Interface, error) 
 // reportInterfaces logs, one time, that interfaces cannot be read.
 func (e *Env) reportInterfaces(err error) {
 	if e.Notices.First("interfaces") {
-		e.Logger.WithError(err).Warn("The network interfaces of a container cannot be read: who can reach its ports is computed from the engine's description alone.")
+		e.Logger.WithError(err).Warn("The network interfaces of a container cannot be read, which needs the capability SYS_ADMIN: who can reach its ports is computed from the engine's description alone.")
 	}
 }
 
