@@ -1,5 +1,7 @@
 // Words and numbers as people read them.
 
+import { bare, isolated } from './marks.js';
+
 const two = (n) => String(n).padStart(2, '0');
 
 // clock is the time of day in the browser's zone, to the millisecond; where it
@@ -56,10 +58,11 @@ export function processText(process) {
 const maxName = 15; // bytes of a process's name, which the kernel cuts
 
 // programOf is the file name of the executable, "" where the name shows it already.
-function programOf({ name = '', executable = '' }) {
-  const program = executable.slice(executable.lastIndexOf('/') + 1);
+function programOf(process) {
+  const [name, executable] = [bare(process.name ?? ''), process.executable ?? ''];
+  const program = bare(executable.slice(executable.lastIndexOf('/') + 1));
   const cut = program.startsWith(name) && new TextEncoder().encode(name).length > maxName - 4; // in the middle of a character
-  return program === name || cut ? '' : program;
+  return program === name || cut ? '' : isolated(program);
 }
 
 const namesShown = 2; // the title and the details have all of them

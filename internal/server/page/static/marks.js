@@ -9,11 +9,15 @@ const [isolate, endIsolate] = ['\u2068', '\u2069'];
 const escaped = (mark) => [...Array(mark.length).keys()].map((i) => `\\u${mark.charCodeAt(i).toString(16).padStart(4, '0')}`).join('');
 
 // visible writes direction marks and control characters as \u202e, and isolates text of scripts
-// that are written from right to left, as <bdi> does.
+// that are written from right to left, as <bdi> does. See isolated.
 export function visible(text) {
-  const shown = text.replace(marks, escaped);
-  return rightToLeft.test(shown) ? isolate + shown + endIsolate : shown;
+  return isolated(text.replace(marks, escaped));
 }
+
+// isolated isolates visible text of scripts that are written from right to left, and bare
+// undoes that.
+export const isolated = (text) => (rightToLeft.test(text) ? isolate + text + endIsolate : text);
+export const bare = (text) => text.replaceAll(isolate, '').replaceAll(endIsolate, '');
 
 // parseJSON makes each text of an answer visible.
 export function parseJSON(text) {
