@@ -6,12 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-
-	kernel "github.com/prometheus/procfs"
 
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/engine"
@@ -348,7 +344,7 @@ func (g *gathering) connect(ctx context.Context) error {
 		return err
 	}
 	if failed(g.Own) != nil {
-		g.Queued, err = queued(g.sources.ProcRoot, g.Subject.Container.PID, g.Inside)
+		g.Queued, err = procfs.Queued(g.sources.ProcRoot, g.Subject.Container.PID, g.Inside)
 		return err
 	}
 	if g.Other != nil {
@@ -374,26 +370,3 @@ func (g *gathering) connect(ctx context.Context) error {
 	g.Published, err = try(ctx, g.host, published)
 	return err
 }
-
-// queued returns how many connections wait in the accept queues of a port.
-func queued(procRoot string, pid int, port uint16) (sum uint64, err error) {
-	fs, err := kernel.NewFS(filepath.Join(procRoot, strconv.Itoa(pid)))
-	if err != nil {
-		return 0, err
-	}
-	for _, read := range []func() (kernel.NetTCP, error){fs.NetTCP, fs.NetTCP6} {
-		lines, err := read()
-		if err != nil {
-			continue // without IPv6 there is no such file
-		}
-		for _, line := range lines {
-			if line.St == tcpListen && line.LocalPort == uint64(port) {
-				sum += line.RxQueue
-			}
-		}
-	}
-	return sum, nil
-}
-
-// tcpListen is TCP_LISTEN of include/net/tcp_states.h.
-const tcpListen = 10
