@@ -236,7 +236,7 @@ func names(grammar kind, selected []model.Listener) string {
 
 // chosen returns what a filter selects from the world.
 func chosen(filter model.Filter) []model.Listener {
-	matcher := filter.Matcher(model.NamesIn(world))
+	matcher := filter.Matcher(namesIn(world))
 	var selected []model.Listener
 	for _, o := range world {
 		if matcher.Listener(&o.Listener) {
@@ -496,4 +496,13 @@ func serveWorld(t *testing.T) (address string) {
 	}
 	kernel.Eventually(t, "the events are recorded", func() bool { return record.LastID() == first+uint64(len(world))-1 })
 	return "http://" + web.Addr().String()
+}
+
+// namesIn returns the names of the containers of listeners.
+func namesIn(open []model.Open) model.Names {
+	var refs []*model.ContainerRef
+	for _, o := range open {
+		refs = append(refs, o.Container)
+	}
+	return model.NamesOf(refs)
 }

@@ -38,7 +38,7 @@ func portsAt(ctx context.Context, s *config.Settings, text string) error {
 		return err
 	}
 	return readJournal(s, func(reader *journal.Reader) error {
-		open, watching, err := reader.At(ctx, at)
+		open, watching, err := reader.At(ctx, at, model.Filter{Containers: s.Containers, Ports: s.WatchPorts})
 		if err != nil {
 			return err
 		}
@@ -46,18 +46,10 @@ func portsAt(ctx context.Context, s *config.Settings, text string) error {
 			log.Warnf("portwatcher was not running at %s: this is the state at the end of its last run before (%s).",
 				at.UTC().Format(time.RFC3339), watching.Stopped.UTC().Format(time.RFC3339))
 		}
-		var selected []model.Open
-		filter := model.Filter{Containers: s.Containers, Ports: s.WatchPorts}
-		matcher := filter.Matcher(model.NamesIn(open))
-		for _, o := range open {
-			if matcher.Listener(&o.Listener) {
-				selected = append(selected, o)
-			}
-		}
-		if len(selected) == 0 {
+		if len(open) == 0 {
 			log.Infof("No port to report was open at %s.", at.UTC().Format(time.RFC3339))
 		}
-		return output.WriteOpen(os.Stdout, output.Format(s.Format), selected)
+		return output.WriteOpen(os.Stdout, output.Format(s.Format), open)
 	})
 }
 

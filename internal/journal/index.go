@@ -206,14 +206,14 @@ func (s *search) found(id int64) error {
 
 // block finds the events of a block from first to last.
 func (s *search) block(at, first, last int64, kinds, entries []byte, descending bool) error {
-	any := false
+	matches := false
 	s.kinds = append(s.kinds[:0], nil) // there is no kind 0
 	for kind := range bytes.SplitSeq(kinds, []byte{'\n'}) {
 		ports := s.ports(kind)
-		any = any || ports != nil
+		matches = matches || ports != nil
 		s.kinds = append(s.kinds, ports)
 	}
-	if !any {
+	if !matches {
 		return nil
 	}
 	low, high := max(first-at, 0), min(last-at, int64(len(entries)/entryBytes)-1)
