@@ -106,12 +106,14 @@ func usedOrigins(t transaction) (used []int64, complete bool, err error) {
 			set[string(origin)] = true
 		}
 	}
-	err = eachBlock(t, 0, end, "ASC", func(_ int64, kinds, _ []byte) error {
+	var kinds sql.RawBytes
+	err = t.each(func(scan func(...any) error) error {
+		err := scan(&kinds)
 		for kind := range bytes.SplitSeq(kinds, []byte{'\n'}) {
 			add(kind)
 		}
-		return nil
-	})
+		return err
+	}, "SELECT kinds FROM filter_blocks")
 	if err == nil {
 		err = eachKind(t, end+1, maxID, "ASC", func(_, _ int64, kind []byte) error { add(kind); return nil })
 	}
