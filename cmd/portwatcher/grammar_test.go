@@ -241,7 +241,7 @@ func names(grammar kind, selected []model.Listener) string {
 
 // chosen returns what a filter selects from the world.
 func chosen(filter model.Filter) []model.Listener {
-	matcher := filter.Matcher(model.NamesIn(world))
+	matcher := filter.Matcher(namesIn(world))
 	var selected []model.Listener
 	for _, o := range world {
 		if matcher.Listener(&o.Listener) {
@@ -497,8 +497,11 @@ func explainWorld(_ context.Context, target, from string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	matcher := (&model.Filter{Containers: selection}).Matcher(model.NamesIn(world))
-	return map[string]any{"ports": slices.DeleteFunc(slices.Clone(world), func(o model.Open) bool { return !matcher.Listener(&o.Listener) })}, nil
+	answer := map[string][]map[string]any{"ports": {}}
+	for _, l := range chosen(model.Filter{Containers: selection}) {
+		answer["ports"] = append(answer["ports"], map[string]any{"container": l.Container, "protocol": l.Protocol, "port": l.Port})
+	}
+	return answer, nil
 }
 
 // serveWorld serves the API with the world as what is open and as what has opened.
@@ -537,4 +540,13 @@ func serveWorld(t *testing.T) (address string) {
 	}
 	kernel.Eventually(t, "the events are recorded", func() bool { return record.LastID() == first+uint64(len(world))-1 })
 	return "http://" + web.Addr().String()
+}
+
+// namesIn returns the names of the containers of listeners.
+func namesIn(open []model.Open) model.Names {
+	var refs []*model.ContainerRef
+	for _, o := range open {
+		refs = append(refs, o.Container)
+	}
+	return model.NamesOf(refs)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +41,7 @@ func portsAt(ctx context.Context, s *config.Settings, text string, outside *bool
 		return err
 	}
 	return readJournal(s, func(reader *journal.Reader) error {
-		open, watching, err := reader.At(ctx, at)
+		open, watching, err := reader.At(ctx, at, model.Filter{Containers: s.Containers, Ports: s.WatchPorts, Outside: outside})
 		if err != nil {
 			return err
 		}
@@ -48,23 +49,11 @@ func portsAt(ctx context.Context, s *config.Settings, text string, outside *bool
 			log.Warnf("portwatcher was not running at %s: this is the state at the end of its last run before (%s).",
 				at.UTC().Format(time.RFC3339), watching.Stopped.UTC().Format(time.RFC3339))
 		}
-		selected := choose(open, model.Filter{Containers: s.Containers, Ports: s.WatchPorts, Outside: outside})
-		if len(selected) == 0 {
+		if len(open) == 0 {
 			log.Infof("No port to report was open at %s.", at.UTC().Format(time.RFC3339))
 		}
-		return output.WriteOpen(os.Stdout, output.Format(s.Format), selected)
+		return output.WriteOpen(os.Stdout, output.Format(s.Format), open)
 	})
-}
-
-// choose returns what a filter selects.
-func choose(open []model.Open, filter model.Filter) (selected []model.Open) {
-	matcher := filter.Matcher(model.NamesIn(open))
-	for _, o := range open {
-		if matcher.Listener(&o.Listener) {
-			selected = append(selected, o)
-		}
-	}
-	return selected
 }
 
 func ports(ctx context.Context, s *config.Settings, outside *bool) (err error) {
@@ -78,7 +67,8 @@ func ports(ctx context.Context, s *config.Settings, outside *bool) (err error) {
 	if open == nil && failed != nil {
 		return failed
 	}
-	open = choose(open, model.Filter{Outside: outside})
+	matcher := (&model.Filter{Outside: outside}).Matcher(nil)
+	open = slices.DeleteFunc(open, func(o model.Open) bool { return !matcher.Listener(&o.Listener) })
 	if len(open) == 0 && failed == nil {
 		log.Info(nothingOpen(c.Containers()))
 	}

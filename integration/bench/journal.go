@@ -255,7 +255,7 @@ func askAt(ctx context.Context, path string, at time.Time) (took time.Duration, 
 	if err != nil {
 		return 0, 0, err
 	}
-	open, _, err := r.At(ctx, at)
+	open, _, err := r.At(ctx, at, model.Filter{})
 	took = time.Since(start)
 	return took, len(open), errors.Join(err, r.Close())
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,15 +19,15 @@ type Watching struct {
 	Stopped time.Time
 }
 
-// At returns what was open at t, ordered by container name and port, and whether
-// portwatcher watched then. The processes are those of that time, as far as they were
+// At returns what was open at t that f selects, ordered by container name and port, and
+// whether portwatcher watched then. The processes are those of that time, as far as they were
 // recorded; the labels of containers are their newest. The source of what has closed
 // since is left out. The error is an [*UnknownTimeError] where t is before the record
 // begins or in the future.
-func (r *queries) At(ctx context.Context, t time.Time) ([]model.Open, Watching, error) {
-	v := view{at: t, now: r.now(), open: map[model.Endpoint]*model.Open{}}
+func (r *queries) At(ctx context.Context, t time.Time, f model.Filter) ([]model.Open, Watching, error) {
+	v := view{at: t, now: r.now(), filter: &f, open: map[model.Endpoint]*model.Open{}}
 	err := r.transact(ctx, func(t transaction) error {
-		for _, step := range []func(transaction) error{v.readRuns, v.readStates, v.readEvents} {
+		for _, step := range []func(transaction) error{v.readRuns, v.readStates, v.readEvents, v.choose} {
 			if err := step(t); err != nil {
 				return err
 			}
@@ -52,6 +53,7 @@ func (r *queries) At(ctx context.Context, t time.Time) ([]model.Open, Watching, 
 // view is what was open at one time, as it is gathered.
 type view struct {
 	at, now  time.Time
+	filter   *model.Filter
 	open     map[model.Endpoint]*model.Open
 	watching Watching
 }
@@ -144,4 +146,15 @@ func (v *view) readEvents(t transaction) error {
 		}
 	}
 	return nil
+}
+
+// choose removes what the filter does not select.
+func (v *view) choose(t transaction) error {
+	chosen, _, err := selectContainers(t, v.filter)
+	rest := withoutContainers(v.filter)
+	matcher := rest.Matcher(nil)
+	maps.DeleteFunc(v.open, func(endpoint model.Endpoint, o *model.Open) bool {
+		return chosen != nil && !chosen[endpoint.Container] || !matcher.Listener(&o.Listener)
+	})
+	return err
 }

@@ -13,7 +13,7 @@ func TestAtAnUnknownTime(t *testing.T) {
 	j := standing(t, Options{Path: temporary(t), Now: c.Now})
 	begin := c.Now()
 	ask := func(at time.Time) error {
-		_, _, err := j.At(t.Context(), at)
+		_, _, err := j.At(t.Context(), at, model.Filter{})
 		return err
 	}
 	want := "the journal does not cover 2026-11-22T18:00:00Z: it has no record yet"

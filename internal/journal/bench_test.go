@@ -123,7 +123,7 @@ func BenchmarkAt(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if open, _, err = r.At(context.Background(), time.Now().Add(-month/2)); err != nil {
+		if open, _, err = r.At(context.Background(), time.Now().Add(-month/2), model.Filter{}); err != nil {
 			b.Fatal(err)
 		}
 		if err := r.Close(); err != nil {

@@ -112,12 +112,14 @@ func usedOrigins(t transaction) (used []int64, complete bool, err error) {
 			set[string(origin)] = true
 		}
 	}
-	err = eachBlock(t, 0, end, "ASC", func(_ int64, kinds, _ []byte) error {
+	var kinds sql.RawBytes
+	err = t.each(func(scan func(...any) error) error {
+		err := scan(&kinds)
 		for kind := range bytes.SplitSeq(kinds, []byte{'\n'}) {
 			add(kind)
 		}
-		return nil
-	})
+		return err
+	}, "SELECT kinds FROM filter_blocks")
 	if err == nil {
 		err = eachKind(t, end+1, maxID, "ASC", func(_, _ int64, kind []byte) error { add(kind); return nil })
 	}
@@ -212,14 +214,14 @@ func (s *search) found(id int64) error {
 
 // block finds the events of a block from first to last.
 func (s *search) block(at, first, last int64, kinds, entries []byte, descending bool) error {
-	any := false
+	matches := false
 	s.kinds = append(s.kinds[:0], nil) // there is no kind 0
 	for kind := range bytes.SplitSeq(kinds, []byte{'\n'}) {
 		ports := s.ports(kind)
-		any = any || ports != nil
+		matches = matches || ports != nil
 		s.kinds = append(s.kinds, ports)
 	}
-	if !any {
+	if !matches {
 		return nil
 	}
 	low, high := max(first-at, 0), min(last-at, int64(len(entries)/entryBytes)-1)

@@ -167,8 +167,15 @@ func TestRenamedContainer(t *testing.T) {
 	wantEvents(t, "by the new name, without an event under it", events(t, j, Query{Filter: containers(t, "shop-web-1")}), []*model.Event{first})
 	third := gap(second.ID+1, after)
 	j.write(third)
+	fourth := &model.Event{ID: third.ID + 1, Time: time.Now().UTC(), Type: model.Opened, Listener: model.Listener{Container: before, Protocol: model.TCP, Port: 80}}
+	j.write(fourth)
+	for name, want := range map[string]int{"shop-web-1": 1, "249662c60a09_shop-web-1": 1, "!shop-web-1": 0, "other": 0} {
+		if open, _, err := j.At(t.Context(), time.Now(), containers(t, name)); err != nil || len(open) != want {
+			t.Errorf("open in %s: %d, error %v, want %d", name, len(open), err, want)
+		}
+	}
 	for _, name := range []string{"shop-web-1", "249662c60a09_shop-web-1", "shop-web-*", "!other"} {
-		wantEvents(t, name, events(t, j, Query{Filter: containers(t, name)}), []*model.Event{first, third})
+		wantEvents(t, name, events(t, j, Query{Filter: containers(t, name)}), []*model.Event{first, third, fourth})
 	}
 	for _, name := range []string{"!shop-web-1", "!249662c60a09_shop-web-1", "other"} {
 		wantEvents(t, name, events(t, j, Query{Filter: containers(t, name)}), []*model.Event{second})

@@ -34,7 +34,7 @@ func TestLabels(t *testing.T) {
 		} {
 			wantEvents(t, what+": "+selection, events(t, s, Query{Filter: containers(t, selection)}), want)
 		}
-		open, _, err := s.At(t.Context(), time.Now())
+		open, _, err := s.At(t.Context(), time.Now(), model.Filter{})
 		if err != nil || len(open) != 4 {
 			t.Fatalf("%s: %s (%v), want 4 open", what, asJSON(t, open), err)
 		}

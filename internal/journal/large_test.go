@@ -133,7 +133,7 @@ func BenchmarkFilters(b *testing.B) {
 	}
 	b.Run("at", func(b *testing.B) {
 		for b.Loop() {
-			if _, _, err := r.At(b.Context(), time.Now().Add(-month/2)); err != nil {
+			if _, _, err := r.At(b.Context(), time.Now().Add(-month/2), model.Filter{}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -36,20 +36,32 @@ func newMatching(t transaction, f *model.Filter) (*matching, error) {
 		return nil, nil
 	}
 	m := &matching{known: map[string]*portMap{}, maps: map[portKind]*portMap{}, set: f.Ports}
-	rest := *f
-	rest.Containers, rest.Project, rest.Ports = model.Selection{}, "", model.PortSet{}
+	rest := withoutContainers(f)
+	rest.Ports = model.PortSet{}
 	m.matcher = rest.Matcher(nil)
-	if f.Containers.Empty() && f.Project == "" {
-		return m, nil
+	chosen, origins, err := selectContainers(t, f)
+	if err != nil || chosen == nil {
+		return m, err
 	}
-	origins, err := readOrigins(t, "container IS NOT NULL")
-	m.origins = selectOrigins(f, origins)
-	return m, err
+	m.origins = map[int64]bool{}
+	for row, o := range origins {
+		if chosen[o.container.ID] {
+			m.origins[row] = true
+		}
+	}
+	return m, nil
 }
 
-// selectOrigins returns the rows whose events a filter selects: those of each container
-// that it selects by one of its names. A container has several where it was renamed.
-func selectOrigins(f *model.Filter, origins map[int64]*origin) map[int64]bool {
+// selectContainers returns the ids of the containers that a filter selects by one of their
+// names, and all origins of containers; nil where it selects all. A container has several names
+// where it was renamed.
+func selectContainers(t transaction, f *model.Filter) (chosen map[string]bool, origins map[int64]*origin, err error) {
+	if f.Containers.Empty() && f.Project == "" {
+		return nil, nil, nil
+	}
+	if origins, err = readOrigins(t, "container IS NOT NULL"); err != nil {
+		return nil, nil, err
+	}
 	containers := map[string][]*model.ContainerRef{}
 	for _, o := range origins {
 		containers[o.container.ID] = append(containers[o.container.ID], o.container)
@@ -59,18 +71,19 @@ func selectOrigins(f *model.Filter, origins map[int64]*origin) map[int64]bool {
 		all = append(all, refs...)
 	}
 	names := model.NamesOf(all)
-	chosen := map[string]bool{}
+	chosen = map[string]bool{}
 	for id, refs := range containers {
 		inProject := func(c *model.ContainerRef) bool { return f.Project == "" || f.Project == c.Project }
 		chosen[id] = slices.ContainsFunc(refs, inProject) && f.Containers.MatchesAny(refs, names)
 	}
-	selected := map[int64]bool{}
-	for row, o := range origins {
-		if chosen[o.container.ID] {
-			selected[row] = true
-		}
-	}
-	return selected
+	return chosen, origins, nil
+}
+
+// withoutContainers returns what a filter compares beside containers.
+func withoutContainers(f *model.Filter) model.Filter {
+	rest := *f
+	rest.Containers, rest.Project = model.Selection{}, ""
+	return rest
 }
 
 // none reports that no event matches.

@@ -62,7 +62,7 @@ func TestMigrateFromSchema1(t *testing.T) {
 		Open     []model.Open
 		Watching Watching
 	}](t, "testdata/schema-1.at.jsonl") {
-		open, watching, err := j.At(t.Context(), moment.At)
+		open, watching, err := j.At(t.Context(), moment.At, model.Filter{})
 		if err != nil || asJSON(t, open) != asJSON(t, moment.Open) || watching != moment.Watching {
 			t.Errorf("at %v: %v\n%s, want\n%s; %+v, want %+v", moment.At, err, asJSON(t, open), asJSON(t, moment.Open), watching, moment.Watching)
 		}

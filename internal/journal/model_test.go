@@ -290,7 +290,7 @@ func (m *reference) moment() time.Time {
 func (m *reference) checkAt(r source) {
 	m.t.Helper()
 	at := m.moment()
-	got, watching, err := r.At(context.Background(), at)
+	got, watching, err := r.At(context.Background(), at, model.Filter{})
 	if at.Before(m.runs[0].from) {
 		if unknown, ok := errors.AsType[*UnknownTimeError](err); !ok || !unknown.From.Equal(m.runs[0].from) {
 			m.t.Fatalf("at %v, before the first run at %v: %v", at, m.runs[0].from, err)

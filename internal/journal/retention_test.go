@@ -120,11 +120,11 @@ func TestRetentionByAge(t *testing.T) {
 			t.Errorf("%s: %d rows are left, want %d", table, n, want)
 		}
 	}
-	_, _, err := j.At(t.Context(), all[len(all)-1003].Time)
+	_, _, err := j.At(t.Context(), all[len(all)-1003].Time, model.Filter{})
 	if unknown, ok := errors.AsType[*UnknownTimeError](err); !ok || !unknown.From.Equal(all[len(all)-1002].Time) {
 		t.Errorf("before the record begins: %v", err)
 	}
-	if _, _, err := j.At(t.Context(), all[len(all)-1002].Time); err != nil {
+	if _, _, err := j.At(t.Context(), all[len(all)-1002].Time, model.Filter{}); err != nil {
 		t.Errorf("where the record begins: %v", err)
 	}
 	writeNow(t, j, Record{Event: recent.Next()}) // the row of its container was deleted
@@ -243,7 +243,7 @@ func TestOnlyForgottenContainers(t *testing.T) {
 	if size, err := sizeNow(j); err != nil || size > 1<<20 {
 		t.Errorf("%d bytes are left (%v), want at most %d", size, err, 1<<20)
 	}
-	if open, _, err := j.At(t.Context(), c.Now()); err != nil || len(open) < 100 {
+	if open, _, err := j.At(t.Context(), c.Now(), model.Filter{}); err != nil || len(open) < 100 {
 		t.Errorf("%d are open (%v): what is open must stay", len(open), err)
 	}
 }

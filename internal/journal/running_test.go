@@ -113,7 +113,7 @@ func temporary(t testing.TB) string { return filepath.Join(t.TempDir(), "journal
 type source interface {
 	Events(ctx context.Context, q Query) iter.Seq2[*model.Event, error]
 	Follow(ctx context.Context, q Query) iter.Seq2[*model.Event, error]
-	At(ctx context.Context, t time.Time) ([]model.Open, Watching, error)
+	At(ctx context.Context, t time.Time, f model.Filter) ([]model.Open, Watching, error)
 }
 
 // events reads all that a query selects.

@@ -215,13 +215,6 @@ func NamesOf(containers []*ContainerRef) Names {
 	return func(name string) bool { return names[name] }
 }
 
-// NamesIn returns the names of the containers that have something open.
-func NamesIn(open []Open) Names {
-	return func(name string) bool {
-		return slices.ContainsFunc(open, func(o Open) bool { return o.Container != nil && o.Container.Name == name })
-	}
-}
-
 // Matches reports whether a container is selected, among containers of some names.
 func (s Selection) Matches(c *ContainerRef, names Names) bool {
 	selects := func(e entry) bool { return e.selects(c, names) }

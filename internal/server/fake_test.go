@@ -138,11 +138,16 @@ func (f *fakeHistory) Events(ctx context.Context, q journal.Query) iter.Seq2[*mo
 	}
 }
 
-func (f *fakeHistory) At(_ context.Context, t time.Time) ([]model.Open, bool, error) {
+func (f *fakeHistory) At(_ context.Context, t time.Time, filter model.Filter) ([]model.Open, bool, error) {
 	if t.After(time.Now()) {
 		return nil, false, newProblem(http.StatusNotFound, "the future")
 	}
-	return slices.Clone(f.past), f.watching, nil
+	var refs []*model.ContainerRef
+	for _, o := range f.past {
+		refs = append(refs, o.Container)
+	}
+	matcher := filter.Matcher(model.NamesOf(refs))
+	return slices.DeleteFunc(slices.Clone(f.past), func(o model.Open) bool { return !matcher.Listener(&o.Listener) }), f.watching, nil
 }
 
 func (f *fakeHistory) FirstID(context.Context) (uint64, error) {

@@ -15,9 +15,9 @@ import (
 type History interface {
 	// Events returns the events that match, by rising id.
 	Events(ctx context.Context, q journal.Query) iter.Seq2[*model.Event, error]
-	// At returns what was open at a time, and whether portwatcher ran then. The error is an
+	// At returns what was open at a time that a filter selects, and whether portwatcher ran then. The error is an
 	// [*api.Problem] where the time is outside the record.
-	At(ctx context.Context, t time.Time) (open []model.Open, watching bool, err error)
+	At(ctx context.Context, t time.Time, f model.Filter) (open []model.Open, watching bool, err error)
 	// FirstID is the lowest id that is kept; 0 where there is none.
 	FirstID(ctx context.Context) (uint64, error)
 	// LastID is the id of the last event that is recorded, and Committed a channel

@@ -17,8 +17,8 @@ func FromJournal(j *journal.Journal) History { return recorded{j} }
 type recorded struct{ *journal.Journal }
 
 // At implements [History].
-func (h recorded) At(ctx context.Context, t time.Time) ([]model.Open, bool, error) {
-	open, watching, err := h.Journal.At(ctx, t)
+func (h recorded) At(ctx context.Context, t time.Time, f model.Filter) ([]model.Open, bool, error) {
+	open, watching, err := h.Journal.At(ctx, t, f)
 	if unknown, ok := errors.AsType[*journal.UnknownTimeError](err); ok {
 		p := newProblem(http.StatusNotFound, unknown.Error())
 		p.Parameter, p.Value = "at", t.Format(time.RFC3339Nano)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -62,9 +61,7 @@ func (s *Server) getPorts(w http.ResponseWriter, r *http.Request, p *parameters)
 
 func (s *Server) openAt(ctx context.Context, filter *model.Filter, at time.Time) (answer api.Ports, err error) {
 	err = s.query(ctx, func(ctx context.Context) error {
-		open, watching, err := s.history.At(ctx, at)
-		matcher := filter.Matcher(model.NamesIn(open))
-		open = slices.DeleteFunc(open, func(o model.Open) bool { return !matcher.Listener(&o.Listener) })
+		open, watching, err := s.history.At(ctx, at, *filter)
 		answer = api.Ports{Time: at, Ports: append([]model.Open{}, open...), Watching: &watching}
 		return err
 	})

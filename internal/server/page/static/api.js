@@ -3,7 +3,8 @@
 
 import { parseJSON } from './marks.js';
 
-const storageKey = 'portwatcher.token';
+// Several instances may be under paths of one origin.
+const storageKey = `portwatcher.token ${location.pathname}`;
 
 // Problem is an answer that is no success, with what RFC 9457 carries.
 export class Problem extends Error {
