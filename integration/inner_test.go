@@ -151,3 +151,20 @@ func TestInnerNamespaceInStorm(t *testing.T) {
 	})
 	noLoss(t, watch)
 }
+
+// With the rights that a user gives it, portwatcher finds the same: the processes are
+// another user's.
+func TestInnerNamespaceWithRights(t *testing.T) {
+	harness.Require(t)
+	t.Parallel()
+	watch := harness.StartWatch(t, harness.WatchSpec{InContainer: true, Arguments: []string{"--source", netlink}})
+	container := watched(t, watch, "maker", mayUnshare...)
+	container.Exec(t, "own-namespace", "listen", "--tcp", "0.0.0.0:80", "--uid", "1234", "--handover")
+	inner := watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 80))
+	if inner.Namespace == "" || len(inner.Processes) != 1 || inner.Processes[0].Executable != truth.WorkloadPath {
+		t.Errorf("want the namespace and the process: %s", inner.Line)
+	}
+	container.Exec(t, "listen", "--tcp", "0.0.0.0:81", "--exit-main-thread")
+	mainless := watch.WaitEvent(t, 0, harness.Opened(container.Name, "tcp", "0.0.0.0", 81))
+	heldBy(t, mainless.Processes, 0)
+}

@@ -168,3 +168,22 @@ func TestInnerNamespaceOfAnEarlierLife(t *testing.T) {
 		t.Errorf("namespace %+v, want that of one container", n)
 	}
 }
+
+// A namespace that only eBPF had reported is found after all.
+func TestUnseenNamespaceIsFound(t *testing.T) {
+	r := newRig(t, nil)
+	web := r.run("web", 1)
+	opened, _ := r.openedAndClosed(2, 80)
+	r.facts(r.of(web, opened))
+	r.now = r.now.Add(2 * openTime)
+	r.search(web, false)
+	r.search(web, false, 2)
+	r.open(2)
+	r.scan(2, r.find(web.ID), opened.Socket)
+	r.wants("opened web 80/tcp  ebpf in net:[cookie 1002]", "closed web 80/tcp  proc in net:[cookie 1002]",
+		"opened web 80/tcp loopback sock_diag in net:[2]")
+	if n := r.byCookie[netnsCookie(2)]; n == nil || n.inner.unseen || len(r.namespaces) != 2 {
+		t.Errorf("namespace %+v, want the one that was found", n)
+	}
+	r.balance()
+}

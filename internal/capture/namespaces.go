@@ -181,7 +181,7 @@ func (c *Capture) sessionOpened(o source.SessionOpened) {
 	if o.NetnsCookie == 0 {
 		return
 	}
-	if before := c.byCookie[o.NetnsCookie]; before != nil && before != n {
+	if before := c.byCookie[o.NetnsCookie]; before != nil && before.inner != nil && before.inner.unseen {
 		c.dropInner(before) // only eBPF had reported it
 	}
 	c.byCookie[o.NetnsCookie] = n

@@ -181,6 +181,19 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 }
 
+// No label has the namespace in which a container listens: there is no series twice.
+func TestSeriesOfInnerNamespaces(t *testing.T) {
+	own, inner := open(80, model.Loopback, "nginx"), open(80, model.Loopback, "nginx")
+	inner.Namespace = "net:[4026532281]"
+	linked := inner
+	linked.Exposure = model.Network
+	m, _ := filled(t, 100, &fakeState{view: model.View{Open: []model.Open{own, inner, linked}}})
+	text := scrape(t, m)
+	if count := strings.Count(text, "\nportwatcher_port_info{"); count != 2 {
+		t.Errorf("%d series, want one of each exposure:\n%s", count, text)
+	}
+}
+
 func TestHistograms(t *testing.T) {
 	m, _ := filled(t, 5000, realistic())
 	families, err := m.registry.Gather()

@@ -119,18 +119,23 @@ func (p *ports) info(view *model.View) *family {
 			return model.CompareReach(a.Exposure, b.Exposure)
 		})
 	}
-	known := map[model.Endpoint]bool{}
+	type series struct {
+		model.Endpoint
+		model.Exposure
+		outside, process string
+	}
+	known := map[series]bool{}
 	for _, o := range order {
-		endpoint := o.Endpoint()
-		endpoint.Namespace = "" // no label has it: a container's namespaces have one series together
-		if known[endpoint] {
-			continue
-		}
-		known[endpoint] = true
 		c, process := containerOf(o), ""
 		if len(o.Processes) > 0 {
 			process = o.Processes[0].Name
 		}
+		s := series{o.Endpoint(), o.Exposure, outsideOf(o), process}
+		s.Namespace = "" // no label has it: endpoints that differ in it alone are one series
+		if known[s] {
+			continue
+		}
+		known[s] = true
 		f.add(1, o.Address.String(), c.ID, c.Name, string(o.Exposure), c.Image, outsideOf(o), strconv.Itoa(int(o.Port)), process, o.Protocol.String())
 	}
 	return f

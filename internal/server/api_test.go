@@ -169,6 +169,18 @@ func TestContainers(t *testing.T) {
 	}
 }
 
+// The engine forwards nothing to a namespace that a container made itself.
+func TestDeclaredPortInAnotherNamespace(t *testing.T) {
+	capture := realisticCapture()
+	inner := openPort(web, model.TCP, "0.0.0.0", 443, model.Network)
+	inner.Namespace = "net:[4026532281]"
+	for _, d := range inventory(capture.containers, append(capture.open, inner))[1].Declared {
+		if d.Port == 443 && d.Listening {
+			t.Errorf("443 is reported as served: %+v", d)
+		}
+	}
+}
+
 func TestWhatOneContainerPublishesAnotherMayServe(t *testing.T) {
 	capture := realisticCapture()
 	// web publishes 443, and db, which shares its network namespace, listens there.
