@@ -164,7 +164,7 @@ func TestTruncated(t *testing.T) {
 }
 
 // TestCorruptWhileReading overwrites pages of events, which nothing reads at the
-// start: the damage shows later.
+// start: the damage is found later, by a reader or by the writer.
 func TestCorruptWhileReading(t *testing.T) {
 	path, last := filled(t)
 	damaged(t, path, func(b []byte) []byte { return overwrite(b, len(b)/4, len(b)/2) })
@@ -187,8 +187,9 @@ func TestCorruptWhileReading(t *testing.T) {
 	for _, err := range j.Events(t.Context(), Query{}) {
 		failure = err
 	}
-	if !isCorrupt(failure) {
-		t.Fatalf("reading all: %v, want that it is corrupt", failure)
+	// The writer finds it as well, as it indexes the events, and may be first.
+	if failure != nil && !isCorrupt(failure) && !errors.Is(failure, errClosed) {
+		t.Fatalf("reading all: %v, want that it is corrupt, or was moved aside", failure)
 	}
 	asides = append(asides, <-reported)
 	e := &model.Event{ID: last + 1, Time: time.Now().UTC(), Type: model.Gap}
