@@ -59,6 +59,9 @@ func TestSocketMadeAnew(t *testing.T) {
 	if count := waitRecorded(t, folder, `"closed"`, stays.Name, `"port":1000`); count != 1+2*2+2 {
 		t.Errorf("%d events, want 7: %s", count, strings.Join(harness.JournalLines(t, filepath.Join(folder, "portwatcher.db")), "\n"))
 	}
+	if open := engine.MustDocker(t, "exec", self.ID, "/portwatcher", "ports", "--format", "json"); !strings.Contains(open, stays.Name) {
+		t.Errorf("ports, run beside it: %s", open)
+	}
 	if logs := self.Logs(t); strings.Count(logs, "made its socket anew") != 1 {
 		t.Errorf("the log does not report, one time, which socket is used: %s", logs)
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -153,12 +154,12 @@ func (f *follower) listed(ctx context.Context, l listing) {
 	f.complete(ctx)
 }
 
-// listFailed has a failed list repeated. One failure alone is no reason to report that the
-// containers are not known.
+// listFailed has a failed list repeated. One error alone, unless the engine hangs, is no
+// reason to report that the containers are not known.
 func (f *follower) listFailed(ctx context.Context, err error) {
 	f.listFailures++
 	f.listDue.Reset(f.listPause.NextBackOff())
-	if f.listFailures > 1 || !f.connected {
+	if f.listFailures > 1 || !f.connected || errors.Is(err, context.DeadlineExceeded) {
 		f.lost(ctx, err)
 	}
 }
