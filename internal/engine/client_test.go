@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
 	"portwatcher/internal/testutil/cert"
 )
 
@@ -234,6 +236,53 @@ func TestUnixSocket(t *testing.T) {
 	}
 	_, err = e.List(t.Context())
 	checkConnectError(t, err, path, syscall.ECONNREFUSED, "start the engine")
+}
+
+// A socket of which only the removed file is mounted is found elsewhere, or Follow ends.
+func TestReplacedSocket(t *testing.T) {
+	folder := t.TempDir()
+	old, made := filepath.Join(folder, "old.sock"), filepath.Join(folder, "new.sock")
+	listener, err := net.Listen("unix", old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	found, problem := "", error(nil)
+	logger, lines := logtest.NewNullLogger()
+	e, err := New(Options{Host: "unix://" + old, Logger: logger, Replaced: func(path string) (string, error) {
+		if path != old {
+			t.Errorf("asked for %s", path)
+		}
+		return found, problem
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = e.Info(t.Context()) // the engine is away
+	checkConnectError(t, err, old, syscall.ECONNREFUSED, "start the engine")
+	found = made // it makes its socket in a moment
+	_, err = e.Info(t.Context())
+	checkConnectError(t, err, old, syscall.ENOENT, "mount the socket")
+	if listener, err = net.Listen("unix", made); err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: newRecorder(t)}}
+	server.Start()
+	for range 2 {
+		if _, err := e.Info(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if all := lines.AllEntries(); len(all) != 1 || !strings.Contains(all[0].Message, made) {
+		t.Errorf("want one line with the new path, got %v", all)
+	}
+	server.Close()
+	found, problem = "", syscall.EACCES
+	err = e.Follow(t.Context(), make(chan Change, 10))
+	checkConnectError(t, err, old, syscall.EACCES, "restart policy")
 }
 
 func checkConnectError(t *testing.T, err error, host string, cause error, remedy string) {

@@ -28,6 +28,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/model"
@@ -127,7 +128,10 @@ func (e *Engine) Info(ctx context.Context) (Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
 	got, err := a.Info(ctx)
-	if err != nil {
+	switch {
+	case client.IsErrConnectionFailed(err):
+		return Info{}, newConnectError(e.host, err)
+	case err != nil:
 		return Info{}, fmt.Errorf("info of the Docker Engine at %s: %w", e.host, err)
 	}
 	return Info{

@@ -109,6 +109,12 @@ func (f *fakeEngine) run(id string, pid int) {
 	})
 }
 
+// inspected returns the number of inspections so far.
+func (f *fakeEngine) inspected() (count int) {
+	f.change(func() { count = f.inspections })
+	return count
+}
+
 // kill ends a container without an event.
 func (f *fakeEngine) kill(id string) { f.change(func() { delete(f.containers, id) }) }
 

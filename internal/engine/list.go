@@ -3,8 +3,10 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,4 +91,122 @@ func (i *inspected) sortKey() string {
 		return i.id
 	}
 	return i.container.Name
+}
+
+// listing is the answer to a list.
+type listing struct {
+	number    int
+	summaries []container.Summary
+	err       error
+}
+
+// list requests a list, in place of the one under way: that may be older than what has to
+// be found.
+func (f *follower) list(ctx context.Context) {
+	f.cancelList()
+	ctx, f.cancelList = context.WithCancel(ctx)
+	f.listNumber++
+	f.listTime, f.unsettled = time.Now(), nil
+	f.listDue.Reset(listInterval)
+	number, a := f.listNumber, f.api
+	f.requests.Go(func() {
+		summaries, err := list(ctx, a)
+		select {
+		case f.lists <- listing{number, summaries, err}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// listed reconciles the known containers with the engine's list.
+func (f *follower) listed(ctx context.Context, l listing) {
+	if l.number != f.listNumber {
+		return
+	}
+	if l.err != nil {
+		f.listFailed(ctx, l.err)
+		return
+	}
+	f.listFailures = 0
+	f.listPause.Reset()
+	f.listDue.Reset(listInterval)
+	f.drain(ctx) // the time of a die event is more exact than that of the list
+	if l.number != f.listNumber {
+		return
+	}
+	f.unsettled = map[string]struct{}{}
+	running := make(map[string]struct{}, len(l.summaries))
+	for i := range l.summaries {
+		running[l.summaries[i].ID] = struct{}{}
+		f.reconcile(ctx, &l.summaries[i])
+	}
+	for id, t := range f.containers {
+		_, runs := running[id]
+		switch {
+		case runs, t.seen >= f.listNumber: // the latter may not be in the list
+		case t.busy: // the answer may be older than the list
+			t.recheck = true
+			f.unsettled[id] = struct{}{}
+		default:
+			f.stopped(ctx, t, f.listTime)
+		}
+	}
+	f.complete(ctx)
+}
+
+// listFailed has a failed list repeated. One error alone, unless the engine hangs, is no
+// reason to report that the containers are not known.
+func (f *follower) listFailed(ctx context.Context, err error) {
+	f.listFailures++
+	f.listDue.Reset(f.listPause.NextBackOff())
+	if f.listFailures > 1 || !f.connected || errors.Is(err, context.DeadlineExceeded) {
+		f.lost(ctx, err)
+	}
+}
+
+// reconcile inspects a listed container if it is new or has changed.
+func (f *follower) reconcile(ctx context.Context, s *container.Summary) {
+	t := f.containers[s.ID]
+	switch {
+	case t == nil:
+		t = f.track(&model.Container{ID: s.ID, Name: listedName(s), Image: s.Image, Labels: s.Labels})
+		t.cause, t.at = byList, f.listTime
+		f.inspect(ctx, t)
+	case t.busy:
+	case t.failing():
+		if t.reported {
+			return
+		}
+	case f.unchanged(t, s):
+		return
+	default:
+		t.cause, t.at = byList, f.listTime
+		f.inspect(ctx, t)
+	}
+	f.unsettled[t.id] = struct{}{}
+}
+
+// complete reports the latest list when all its containers are known.
+func (f *follower) complete(ctx context.Context) {
+	if f.unsettled == nil || len(f.unsettled) > 0 || !f.subscribed {
+		return
+	}
+	f.unsettled = nil
+	f.connected = true
+	if f.absent {
+		f.absent = false
+		f.down = reminder{}
+		f.engine.log.Infof("Connected to the Docker Engine at %s, which runs %d containers", f.engine.host, len(f.containers))
+	}
+	f.send(ctx, Change{Kind: Synced, Time: f.listTime})
+}
+
+// listedName returns the name of a listed container among the aliases that links give it.
+func listedName(s *container.Summary) string {
+	for _, name := range s.Names {
+		if name = strings.TrimPrefix(name, "/"); !strings.Contains(name, "/") {
+			return name
+		}
+	}
+	return s.ID
 }

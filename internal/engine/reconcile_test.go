@@ -44,16 +44,16 @@ func TestFollowUnchanged(t *testing.T) {
 		f.run("c", 30)
 		w := follow(t, f)
 		w.want("started a", "started b", "started c", "synced")
-		before := f.inspections
+		before := f.inspected()
 		w.want("synced")
-		if f.inspections != before {
-			t.Errorf("%d inspections of unchanged containers", f.inspections-before)
+		if f.inspected() != before {
+			t.Errorf("%d inspections of unchanged containers", f.inspected()-before)
 		}
 		f.run("a", 11) // restarted, renamed and paused, without events
 		dead[10] = true
 		f.change(func() { f.containers["b"].name = "other"; f.containers["c"].paused = true })
 		w.want("stopped a", "started a", "updated c", "updated b", "synced")
-		if n := f.inspections - before; n != 3 {
+		if n := f.inspected() - before; n != 3 {
 			t.Errorf("%d inspections, want 3", n)
 		}
 	})
@@ -92,9 +92,9 @@ func TestFollowFailedInspect(t *testing.T) {
 				if since := time.Since(began); since > 0 {
 					t.Errorf("another container started after %v", since)
 				}
-				before := f.inspections
+				before := f.inspected()
 				w.while(Synced, 10*time.Minute)
-				if n := f.inspections - before; n < 8 || n > 40 {
+				if n := f.inspected() - before; n < 8 || n > 40 {
 					t.Errorf("%d inspections in ten minutes", n)
 				}
 				lines := w.log.AllEntries()

@@ -89,10 +89,11 @@ func (s *stream) run(ctx context.Context) error {
 	pause := newBackOff(maxPause)
 	for {
 		refused, lasted, err := s.subscribe(ctx)
+		_, absent := errors.AsType[*ConnectError](err)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, errSocketReplaced):
+		case absent && errors.Is(err, errSocketReplaced):
 			return err
 		case lasted >= steadyTime:
 			s.engine.log.WithError(err).Debug("The subscription to the engine's events has ended, and is made again.")

@@ -48,7 +48,7 @@ func TestCutSubscription(t *testing.T) {
 			f.emit(events.ActionDie, "c")
 		})
 		w.wantAll("passed c", "synced")
-		inspections := f.inspections
+		inspections := f.inspected()
 		f.run("d", 40)
 		f.emit(events.ActionStart, "d")
 		w.want("started d")
@@ -58,7 +58,7 @@ func TestCutSubscription(t *testing.T) {
 			w.want("synced")
 		}
 		w.quiet()
-		if n := f.inspections - inspections; n != 1 {
+		if n := f.inspected() - inspections; n != 1 {
 			t.Errorf("%d inspections, want 1 of the new container", n)
 		}
 		if lines := w.log.AllEntries(); len(lines) != 0 {

@@ -37,15 +37,15 @@ func Replaced(procRoot, path string) (string, error) {
 	if !removed {
 		return "", nil
 	}
-	var failures []error
-	for _, pid := range []int{1, os.Getppid()} {
+	var failures [2]error
+	for i, pid := range []int{1, os.Getppid()} {
 		found, err := pathOf(filepath.Join(procRoot, strconv.Itoa(pid)), mounted.device, file)
 		if err == nil {
 			return found, nil
 		}
-		failures = append(failures, err)
+		failures[i] = err
 	}
-	return "", fmt.Errorf("find the new file %s: %w", file, errors.Join(failures...))
+	return "", fmt.Errorf("find the new file %s: %w; %w", file, failures[0], failures[1])
 }
 
 // removedMark is what the kernel adds to the source of a mount that was removed.

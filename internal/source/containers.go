@@ -230,7 +230,7 @@ func (c *Containers) awaitInfo(ctx context.Context) {
 		}
 		// A lost connection is reported for all.
 		if _, absent := errors.AsType[*engine.ConnectError](err); ctx.Err() == nil && !absent && notices.First("info") {
-			c.Env.Logger.WithError(err).Warn("The engine does not answer with its host's name; events are without it until it does, or until --host-name is set.")
+			c.Env.Logger.WithError(err).Warn("The engine does not answer with its host's name. Until it does, events have the name that --host-name sets, or none.")
 		}
 		select {
 		case <-time.After(infoRetry):

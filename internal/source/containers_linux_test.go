@@ -2,10 +2,14 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"portwatcher/internal/engine"
 	"portwatcher/internal/model"
@@ -65,6 +69,44 @@ func TestInspectEnded(t *testing.T) {
 	if !change.Ended || change.Err == nil {
 		t.Errorf("%+v, want that its process has ended", change)
 	}
+}
+
+// A container that the engine does not describe has no namespace, and no process is read.
+func TestInspectFailed(t *testing.T) {
+	r, _ := newRig(t, nil)
+	c := &Containers{Env: r.Env, Prove: func(string, *model.Container) error { t.Error("a process was read"); return nil }}
+	refused := errors.New("403 Forbidden")
+	change := c.Inspect(engine.Change{Kind: engine.Failed, Container: &model.Container{ID: "x"}, Err: refused})
+	if change.Ended || change.Err != refused {
+		t.Errorf("%+v, want the engine's error", change)
+	}
+}
+
+// A container's changes are reported although the engine refuses its information, and the
+// log has that one time.
+func TestInfoRefused(t *testing.T) {
+	r, _ := newRig(t, nil)
+	logger, lines := logtest.NewNullLogger()
+	r.Logger = logger
+	ctx, cancel := context.WithCancel(t.Context())
+	c := &Containers{Env: r.Env, Engine: &refusingEngine{}, informed: make(chan struct{}), askInfo: make(chan struct{})}
+	ended := make(chan struct{})
+	go func() { defer close(ended); c.awaitInfo(ctx) }()
+	for range 3 {
+		c.askInfo <- struct{}{}
+	}
+	cancel()
+	<-ended
+	if all := lines.AllEntries(); len(all) != 1 || all[0].Level != logrus.WarnLevel {
+		t.Errorf("want one warning, got %v", all)
+	}
+}
+
+// refusingEngine refuses its information.
+type refusingEngine struct{ scriptedEngine }
+
+func (*refusingEngine) Info(context.Context) (engine.Info, error) {
+	return engine.Info{}, errors.New("403 Forbidden")
 }
 
 // scriptedEngine reports changes and ends with an error.

@@ -85,7 +85,29 @@ var Rights = []string{
 	"--cap-add=SYS_PTRACE", "--cap-add=SYS_ADMIN", "--cap-add=DAC_READ_SEARCH", "--cap-add=NET_ADMIN",
 	"--security-opt=no-new-privileges", "--security-opt=apparmor=unconfined",
 	"--volume=/sys/fs/cgroup:/sys/fs/cgroup:ro",
-	"--volume=/var/run/docker.sock:/var/run/docker.sock:ro",
+	SocketMount("/var/run/docker.sock"),
+}
+
+// SocketMount is the option that mounts an engine's socket where portwatcher's container
+// has it.
+func SocketMount(path string) string { return "--volume=" + path + ":/var/run/docker.sock:ro" }
+
+// StartSelf starts portwatcher in a container that runs beside the engine's others, in the
+// background, with this socket and the journal in the folder state. More options are those
+// of docker run.
+func (e *Engine) StartSelf(t testing.TB, socket, state string, options ...string) *Container {
+	t.Helper()
+	image := testImage("self")
+	err := e.Import(t.Context(), image, []string{Portwatcher(t)}, imageChanges(`ENTRYPOINT ["/portwatcher"]`, `ENV PATH=/`)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.Start(t, Spec{
+		Name: SelfName(t), Image: image, Command: []string{"run", "--format", "json"},
+		Options: slices.Concat(Rights[:len(Rights)-1], []string{
+			SocketMount(socket), "--volume=" + state + ":/var/lib/portwatcher", "--env=MONITOR_CONTAINERS=" + Pattern(t),
+		}, options),
+	})
 }
 
 // inContainer is the command that runs portwatcher in a container with these
