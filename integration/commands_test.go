@@ -71,7 +71,7 @@ func TestEventFields(t *testing.T) {
 	container.Do(t, "kill")
 	opened := watch.WaitEvent(t, 0, harness.Match{Type: "opened"})
 	closed := watch.WaitEvent(t, 0, harness.Match{Type: "closed"})
-	both := []string{"address", "container", "exposure", "host", "id", "port", "processes", "protocol",
+	both := []string{"address", "container", "exposure", "host", "id", "outside", "port", "processes", "protocol",
 		"published", "source", "time", "transient", "type"}
 	expectKeys(t, opened.Line, both...)
 	expectKeys(t, closed.Line, append(both, "opened_at", "open_seconds")...)

@@ -49,7 +49,7 @@ func TestWebMetrics(t *testing.T) {
 	agrees(t, i, listening(t, db, 2))
 	all, text := i.scrape(t)
 	for metric, samples := range all {
-		allowed := []string{"source", "type", "stage", "what", "state", "queue", "metric", "le", "container_name", "protocol", "exposure", "version", "commit", "go_version"}
+		allowed := []string{"source", "type", "stage", "what", "state", "queue", "metric", "le", "container_name", "protocol", "exposure", "outside", "version", "commit", "go_version"}
 		switch {
 		case metric == "portwatcher_port_info":
 			allowed = append(allowed, "container_id", "image", "address", "port", "process")

@@ -28,7 +28,8 @@ func twoPorts() (facts []truth.Fact, events []*model.Event) {
 		e.Host, e.Container = "node1", &model.ContainerRef{ID: strings.Repeat("d", 64), Name: "demo"}
 		e.Protocol, e.Address, e.Port = f.Protocol, f.Address, f.Port
 		e.Processes = []model.Process{{PID: 4007, ContainerPID: 7, Name: "workload"}}
-		e.Exposure, e.Source = model.Network, model.SourceEBPF
+		e.Source = model.SourceEBPF
+		e.SetReach(model.Network, nil)
 		if action == truth.Closed {
 			e.OpenedAt, e.OpenSeconds = begin, new(1.0)
 		}

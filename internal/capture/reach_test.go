@@ -1,6 +1,8 @@
 package capture
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -290,5 +292,87 @@ func TestReachInABurst(t *testing.T) {
 				t.Errorf("%v is %s by the events, and %s", endpoint, folded.Exposure, o.Exposure)
 			}
 		}
+	}
+}
+
+// Whatever happens, the events fold to what is open, with those who can reach it.
+func TestReachOfRandomHistories(t *testing.T) {
+	for run := range uint64(40) {
+		seed := uint64(time.Now().UnixNano()) + run
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 0))
+			r := newRig(t, func(o *Options) {
+				o.Tuning.BurstLimit = int(run%3) * 5
+				o.Tuning.CloseGrace = time.Duration(run%2) * 20 * time.Millisecond
+			})
+			r.synced()
+			inode, open := map[string]uint64{}, map[string][]model.Socket{}
+			flush := func() { // flushBursts sets the clock
+				for id := range r.bursts {
+					r.flushBurst(id)
+				}
+			}
+			describe := func(name string) *model.Container {
+				c := container(name)
+				if random.IntN(3) > 0 {
+					c = networked(name)
+					c.Ports[0].Host = netip.MustParseAddrPort([]string{"0.0.0.0:8080", "127.0.0.1:8080"}[random.IntN(2)])
+				}
+				return c
+			}
+			devices := func() []string {
+				return [][]string{nil, {"veth 172.17.0.2"}, {"macvlan 192.0.2.9"}, {"veth 172.17.0.2", "veth 10.9.9.9"}}[random.IntN(4)]
+			}
+			for range 600 {
+				name := fmt.Sprint("box", random.IntN(3))
+				at, runs := inode[name]
+				switch what := random.IntN(14); {
+				case !runs:
+					inode[name] = uint64(1 + random.IntN(2)) // two share one
+					r.inspected(engine.Started, describe(name), inode[name], devices()...)
+					r.open(inode[name])
+				case what == 0:
+					r.change(engine.Stopped, container(name), 0)
+					delete(inode, name)
+					delete(open, name)
+				case what < 3:
+					r.inspected(engine.Updated, describe(name), 0, devices()...)
+				case what < 5:
+					r.interfaces(at, devices()...)
+				case what == 5:
+					flush()
+				case what == 6:
+					r.publish(r.tracker.Expire(r.changes[:0], r.now))
+				case what < 10 && len(open[name]) > 0:
+					i := random.IntN(len(open[name]))
+					r.facts(r.of(container(name), r.fact(probe.Closed, at, open[name][i])))
+					open[name] = slices.Delete(open[name], i, i+1)
+				default:
+					s := r.socket(uint16(80 + random.IntN(3)))
+					r.facts(r.of(container(name), r.fact(probe.Opened, at, s)))
+					open[name] = append(open[name], s)
+				}
+			}
+			r.now = r.now.Add(time.Second)
+			r.publish(r.tracker.Expire(r.changes[:0], r.now))
+			flush()
+			var set model.OpenSet
+			for _, e := range r.out.events() {
+				set.Apply(e)
+			}
+			folded := map[model.Endpoint]string{}
+			for endpoint, o := range set.All() {
+				folded[endpoint] = reachText(o.Exposure, o.Published)
+			}
+			for _, o := range r.states() {
+				if got, want := folded[o.Endpoint()], reachText(o.Exposure, o.Published); got != want {
+					t.Errorf("%v is %q by the events, want %q", o.Endpoint(), got, want)
+				}
+				delete(folded, o.Endpoint())
+			}
+			if len(folded) > 0 {
+				t.Errorf("%v are open by the events alone", folded)
+			}
+		})
 	}
 }
