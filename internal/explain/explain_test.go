@@ -58,7 +58,7 @@ func TestExplain(t *testing.T) {
 		"a firewall":         {web(result(NoAnswer)), Filtered, "no answer"},
 		"a firewall rejects": {web(result(Refused)), Filtered, "refused"},
 		"macvlan": {web(unpublished, func(f *Facts) {
-			f.Subject.Requested, f.Subject.Networks[0].Driver = nil, "macvlan"
+			f.Subject.Requested, f.Open[0].Exposure = nil, model.Lan
 		}), Reachable, "macvlan"},
 		"shared namespace": {web(func(f *Facts) {
 			f.Owner, f.Open[0].Container = "vpn", &model.ContainerRef{ID: "b", Name: "vpn"}

@@ -44,8 +44,8 @@ func (c *chain) published() bool {
 		return c.broken(InternalNetwork, "Add a network that is not internal, and publish the port there.",
 			"it is not published, and all its networks are internal: %s", names(s.Networks))
 	}
-	if lan := slices.IndexFunc(s.Networks, func(n engineNetwork) bool { return n.Driver == "macvlan" || n.Driver == "ipvlan" }); lan >= 0 {
-		c.ok("network %s is a %s: other machines reach the container's own address", s.Networks[lan].Name, s.Networks[lan].Driver)
+	if slices.ContainsFunc(c.here(), func(o model.Open) bool { return o.Exposure == model.Lan }) {
+		c.ok("the container is on a network of the host's own (macvlan, ipvlan or a device of its own): other machines reach its own address")
 		return c.reached()
 	}
 	if other := s.Container.Ports; len(other) > 0 {
