@@ -233,6 +233,7 @@ func TestProxyRenameUnseen(t *testing.T) {
 	proxy.CutEvents()
 	harness.WaitHealth(t, watch.HealthSocket, 1)
 	harness.Default.MustDocker(t, "rename", web.Name, harness.Name(t, "after"))
+	t.Cleanup(func() { web.Do(t, "rm", "--force") })
 	paused.Do(t, "pause")
 	web.Refresh(t)
 	proxy.Answer(nil)

@@ -91,7 +91,7 @@ type Capture struct {
 
 	hostName string
 	link     link
-	// engineBack is when the engine was last reached again.
+	// engineBack is when the engine was last reached after it could not be.
 	engineBack clock.Instant
 	// engineMissed is when events of the engine were last known to be missed.
 	engineMissed clock.Instant
