@@ -25,6 +25,7 @@ func TestEngineRestartContainersLive(t *testing.T) {
 	t.Parallel()
 	engine := harness.StartPrivateEngine(t, true)
 	watch := harness.StartWatch(t, harness.WatchSpec{DockerHost: engine.Host})
+	netlink := harness.StartWatch(t, harness.WatchSpec{DockerHost: engine.Host, Arguments: []string{"--source", "netlink"}})
 	stays := engineContainer(t, engine, "stays", "listen", "--tcp", "0.0.0.0:80")
 	watch.WaitOpen(t, harness.Listening(t, stays))
 	busy := engineContainer(t, engine, "busy", burstFlags...)
@@ -47,6 +48,8 @@ func TestEngineRestartContainersLive(t *testing.T) {
 	watch.Marker(t, stays, 1000)
 	watch.Expect(t, burstSize+2+1, harness.Match{Type: "opened"})
 	watch.Expect(t, burstSize+1, harness.Match{Type: "closed"})
+	// Without eBPF nothing shows containers that lived while there was no engine.
+	netlink.WaitEvent(t, 0, harness.Match{Type: "gap"})
 }
 
 // The engine crashes and ends its containers when it comes back: their ports

@@ -92,23 +92,24 @@ type Capture struct {
 
 	hostName string
 	link     link
-	// engineBack is when the engine was last reached again.
+	// engineBack is when the engine was last reached after it could not be.
 	engineBack clock.Instant
 	// engineMissed is when events of the engine were last known to be missed.
 	engineMissed clock.Instant
-	synced       bool
-	single       bool // List was called: no watcher is started
-	watched      bool // a watcher was started
-	reader       *source.Reader
-	lossAt       clock.Instant // when eBPF last lost something
-	hostCookie   uint64        // of the host's namespace in eBPF's events; 0 where it is not known
-	unnamed      unnamed
-	lastID       uint64
-	startedAt    time.Time
-	now          clock.Instant // when the handling of the present observation began
-	counts       counts
-	running      map[*source.Watcher]struct{}
-	buffers      int // namespaces for which the receive buffers were computed
+
+	synced     bool
+	single     bool // List was called: no watcher is started
+	watched    bool // a watcher was started
+	reader     *source.Reader
+	lossAt     clock.Instant // when eBPF last lost something
+	hostCookie uint64        // of the host's namespace in eBPF's events; 0 where it is not known
+	unnamed    unnamed
+	lastID     uint64
+	startedAt  time.Time
+	now        clock.Instant // when the handling of the present observation began
+	counts     counts
+	running    map[*source.Watcher]struct{}
+	buffers    int // namespaces for which the receive buffers were computed
 
 	stuckAfter time.Duration
 	timers     timers

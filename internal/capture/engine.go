@@ -44,7 +44,7 @@ func (c *Capture) takeMissed() {
 }
 
 func (c *Capture) takeSynced() error {
-	if c.link.lost != nil && c.link.connected {
+	if c.link.lost != nil {
 		c.engineBack = c.now
 	}
 	c.link.connect()

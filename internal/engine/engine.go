@@ -49,7 +49,7 @@ type Options struct {
 	// that is empty too, the default socket.
 	Host string
 	// Alive reports, without the engine, whether a container's first process exists.
-	// With it, the periodic list inspects only containers that seem to have changed.
+	// With it, a list has only those containers inspected that seem to have changed.
 	// Nil inspects all.
 	Alive func(*model.Container) bool
 	// Replaced returns another path of a socket whose mounted file was removed, so that
