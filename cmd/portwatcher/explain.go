@@ -90,14 +90,14 @@ func explained(ctx context.Context, q explain.Question, sources explain.Sources)
 	return explain.Explain(facts), nil
 }
 
-// explainSources returns what an explanation asks: one scan of all containers, whatever is
-// monitored, and the events of a journal.
+// explainSources returns what an explanation asks: one scan of the containers concerned,
+// whatever is monitored, and the events of a journal.
 func explainSources(s *config.Settings, log logrus.FieldLogger, docker *engine.Engine, events func(context.Context, journal.Query) iter.Seq2[*model.Event, error]) explain.Sources {
 	return explain.Sources{
 		Engine: docker, ProcRoot: s.ProcRoot,
-		Open: func(ctx context.Context) ([]model.Open, []model.ContainerState, error) {
+		Open: func(ctx context.Context, relevant func(*model.Container) bool) ([]model.Open, []model.ContainerState, error) {
 			c := newCapture(s, log, docker, func(o *capture.Options) {
-				o.Tuning.Selection, o.Tuning.Enabled, o.Tuning.Reported = model.Selection{}, nil, nil
+				o.Tuning.Selection, o.Tuning.Enabled, o.Tuning.Reported = model.Selection{}, relevant, nil
 			})
 			open, err := c.List(ctx)
 			return open, c.Containers(), err

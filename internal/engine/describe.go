@@ -20,6 +20,8 @@ type Listed struct {
 	// State is the engine's word: created, running, paused, restarting, removing, exited or
 	// dead. Status is its sentence, such as "Exited (137) 3 minutes ago".
 	State, Status string
+	// Ports are the published ports.
+	Ports []model.PublishedPort
 }
 
 // Description is what the engine knows of one container beyond [model.Container].
@@ -61,10 +63,24 @@ func (e *Engine) All(ctx context.Context) ([]Listed, error) {
 		if len(s.Names) > 0 {
 			c.Name = strings.TrimPrefix(s.Names[0], "/")
 		}
-		all = append(all, Listed{ContainerRef: *c.Ref(), State: string(s.State), Status: s.Status})
+		all = append(all, Listed{ContainerRef: *c.Ref(), State: string(s.State), Status: s.Status, Ports: listedPorts(s.Ports)})
 	}
 	slices.SortFunc(all, func(a, b Listed) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
+}
+
+// listedPorts returns the TCP and UDP ports of a list that host ports forward to. What cannot
+// be parsed is left out: an inspection reports it.
+func listedPorts(ports []container.Port) (published []model.PublishedPort) {
+	for _, p := range ports {
+		one := model.PublishedPort{Port: p.PrivatePort}
+		address, err := netip.ParseAddr(p.IP)
+		if err == nil && p.PublicPort != 0 && one.Protocol.UnmarshalText([]byte(p.Type)) == nil {
+			one.Host = netip.AddrPortFrom(address, p.PublicPort)
+			published = append(published, one)
+		}
+	}
+	return published
 }
 
 // Describe inspects a container and its networks. Parts that cannot be read are

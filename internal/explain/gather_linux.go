@@ -24,8 +24,9 @@ const maxNear = 10
 type Sources struct {
 	Engine   *engine.Engine
 	ProcRoot string
-	// Open returns what is open in all running containers, and these.
-	Open func(context.Context) ([]model.Open, []model.ContainerState, error)
+	// Open returns what is open in the running containers for which relevant returns true, and
+	// all running containers.
+	Open func(ctx context.Context, relevant func(*model.Container) bool) ([]model.Open, []model.ContainerState, error)
 	// Last returns the latest opening or closing of a port of a container; nil where none is
 	// known.
 	Last func(context.Context, *model.ContainerRef, model.Protocol, uint16) (*model.Event, error)
@@ -59,18 +60,18 @@ func Gather(ctx context.Context, q Question, s Sources) (f *Facts, err error) {
 	if g.all, err = s.Engine.All(ctx); err != nil {
 		return nil, err
 	}
-	open, containers, err := s.Open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	g.containers = containers
 	if g.host, err = netns.Open(s.ProcRoot, procfs.FirstProcess(s.ProcRoot)); err != nil {
 		return nil, fmt.Errorf("open the host's network namespace: %w", err)
 	}
 	defer func() { err = errors.Join(err, g.host.Close()) }()
-	if err := g.find(ctx, open); err != nil {
+	if err := g.find(ctx); err != nil {
 		return nil, err
 	}
+	open, containers, err := s.Open(ctx, g.sharesNamespace)
+	if err != nil {
+		return nil, err
+	}
+	g.containers = containers
 	if err := g.askHost(ctx); err != nil {
 		return nil, err
 	}
@@ -88,10 +89,10 @@ func Gather(ctx context.Context, q Question, s Sources) (f *Facts, err error) {
 }
 
 // find finds the container of the question, and the one that asks.
-func (g *gathering) find(ctx context.Context, open []model.Open) error {
+func (g *gathering) find(ctx context.Context) error {
 	subject, err := g.byName(g.Question.Container)
 	if g.Question.Container == "" {
-		subject = g.byHostPort(open)
+		subject, err = g.byHostPort(ctx)
 	}
 	if err != nil {
 		return err
@@ -198,28 +199,42 @@ func (g *gathering) byName(text string) (*engine.Listed, error) {
 }
 
 // byHostPort finds the container that a port of the host belongs to, and sets Inside.
-func (g *gathering) byHostPort(open []model.Open) *engine.Listed {
-	listed := func(id string) *engine.Listed {
-		i := slices.IndexFunc(g.all, func(l engine.Listed) bool { return l.ID == id })
-		if i < 0 {
-			return nil
-		}
-		return &g.all[i]
-	}
-	for _, c := range g.containers {
-		for _, p := range c.Ports {
+func (g *gathering) byHostPort(ctx context.Context) (*engine.Listed, error) {
+	for i := range g.all {
+		for _, p := range g.all[i].Ports {
 			if p.Protocol == g.Protocol && p.Host.Port() == g.Port {
 				g.Inside = p.Port
-				return listed(c.ID)
+				return &g.all[i], nil
 			}
 		}
 	}
+	open, _, err := g.sources.Open(ctx, onHost)
 	for _, o := range open {
-		if o.Exposure == model.Host && o.Protocol == g.Protocol && o.Port == g.Port && o.Container != nil {
-			return listed(o.Container.ID)
+		if o.Protocol != g.Protocol || o.Port != g.Port || o.Container == nil {
+			continue
+		}
+		i := slices.IndexFunc(g.all, func(l engine.Listed) bool { return l.ID == o.Container.ID })
+		if i >= 0 {
+			return &g.all[i], nil
 		}
 	}
-	return nil
+	return nil, err
+}
+
+func onHost(c *model.Container) bool { return c.NetworkMode == "host" }
+
+// sharesNamespace reports whether a container has the network namespace of the subject.
+func (g *gathering) sharesNamespace(c *model.Container) bool {
+	if g.Subject == nil || g.Subject.Container == nil {
+		return false
+	}
+	owner := func(c *model.Container) string {
+		if id, shares := strings.CutPrefix(c.NetworkMode, "container:"); shares {
+			return id
+		}
+		return c.ID
+	}
+	return owner(c) == owner(g.Subject.Container)
 }
 
 // keepOpen keeps what is open in the namespace of the subject.

@@ -99,6 +99,11 @@ func Listening(t testing.TB, container *Container) []Listener {
 	for _, listener := range byEndpoint {
 		listeners = append(listeners, *listener)
 	}
+	for i := range listeners {
+		if onlyIPv6(listeners[i], listeners) && !hasIPv6(t, container) {
+			listeners[i].Exposure = "loopback"
+		}
+	}
 	return listeners
 }
 
@@ -143,6 +148,22 @@ func hasNetwork(t testing.TB, container *Container) bool {
 		t.Fatalf("read the routes of %s: %v\nlog of the container:\n%s", container.Name, err, container.Logs(t))
 	}
 	return strings.Count(string(routes), "\n") > 1 // the first line is a heading
+}
+
+// hasIPv6 reports whether an interface of a container's namespace, other than lo, has an IPv6
+// address.
+func hasIPv6(t testing.TB, container *Container) bool {
+	t.Helper()
+	addresses, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/if_inet6", container.PID))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatalf("read the addresses of %s: %v", container.Name, err)
+	}
+	for line := range strings.Lines(string(addresses)) {
+		if !strings.HasSuffix(strings.TrimSpace(line), " lo") {
+			return true
+		}
+	}
+	return false
 }
 
 // holders returns, by socket inode, the processes of a container that have the socket open.
