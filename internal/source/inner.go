@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// innerInterval is the time between two searches for inner namespaces.
-	innerInterval = holderInterval
+	// innerInterval is the time between two searches for inner namespaces, and
+	// innerIntervalExact that with eBPF, whose reports of such a namespace request one.
+	innerInterval, innerIntervalExact = holderInterval, time.Minute
 	// innerPause times the duration of a search is the least pause until the next.
 	innerPause = 20
 )
@@ -48,7 +49,11 @@ func (e *Env) SearchInner() { signal(e.Search) }
 // RunInner searches for inner namespaces from time to time, and on request, until ctx ends.
 func (e *Env) RunInner(ctx context.Context) {
 	for {
-		due := time.NewTimer(clock.Rest(innerInterval))
+		interval := innerInterval
+		if e.Settings.Load().Exact {
+			interval = innerIntervalExact
+		}
+		due := time.NewTimer(clock.Rest(interval))
 		select {
 		case <-due.C:
 		case <-e.Search:
