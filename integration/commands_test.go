@@ -176,9 +176,7 @@ func TestHealthcheck(t *testing.T) {
 	watch := harness.StartWatch(t, harness.WatchSpec{})
 	watch.WaitOpen(t, listening(t, container, 1))
 	environment := []string{"PORTWATCHER_HEALTH_SOCKET=" + watch.HealthSocket}
-	harness.Eventually(t, "it is healthy", func() string { // when all containers are known
-		return harness.Run(t, environment, "healthcheck").Stderr
-	})
+	harness.WaitHealth(t, watch.HealthSocket, 0) // all containers are known
 	if result := harness.Run(t, environment, "healthcheck"); result.Status != 0 {
 		t.Errorf("while it watches: exit status %d, want 0: %s", result.Status, result.Stderr)
 	}
