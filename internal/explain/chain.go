@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"portwatcher/internal/engine"
 	"portwatcher/internal/model"
 )
 
@@ -87,15 +88,13 @@ func (c *chain) hostPort() bool {
 }
 
 func (c *chain) listeners() string {
-	var all []string
-	for _, l := range c.HostListeners {
+	return joined(c.HostListeners, func(l HostListener) string {
 		who := "an unknown process"
 		if len(l.Processes) > 0 {
 			who = processText(&l.Processes[0])
 		}
-		all = append(all, fmt.Sprintf("%s on %s", who, l.Address))
-	}
-	return strings.Join(all, ", ")
+		return fmt.Sprintf("%s on %s", who, l.Address)
+	})
 }
 
 // holder names who holds a port of the host.
@@ -252,16 +251,17 @@ func (c *chain) onNetwork() bool {
 	}
 	for _, n := range c.Subject.Networks {
 		if len(n.Addresses) > 0 {
-			c.ok("it is on network %s (%s), at %s", n.Name, n.Driver, joined(n.Addresses))
+			c.ok("it is on network %s (%s), at %s", n.Name, n.Driver, joined(n.Addresses, netip.Addr.String))
 		}
 	}
 	return true
 }
 
-func joined(addresses []netip.Addr) string {
-	var all []string
-	for _, a := range addresses {
-		all = append(all, a.String())
+// joined lists items in a sentence.
+func joined[T any](items []T, text func(T) string) string {
+	all := make([]string, len(items))
+	for i, item := range items {
+		all[i] = text(item)
 	}
 	return strings.Join(all, ", ")
 }
@@ -283,9 +283,9 @@ func (c *chain) fromOther() bool {
 }
 
 // common returns the networks that both containers are on.
-func (f *Facts) common() []engineNetwork {
-	return slices.DeleteFunc(slices.Clone(f.Subject.Networks), func(n engineNetwork) bool {
-		return len(n.Addresses) == 0 || !slices.ContainsFunc(f.Other.Networks, func(o engineNetwork) bool { return o.Name == n.Name })
+func (f *Facts) common() []engine.Network {
+	return slices.DeleteFunc(slices.Clone(f.Subject.Networks), func(n engine.Network) bool {
+		return len(n.Addresses) == 0 || !slices.ContainsFunc(f.Other.Networks, func(o engine.Network) bool { return o.Name == n.Name })
 	})
 }
 
@@ -319,11 +319,7 @@ func (c *chain) v6Only() bool {
 }
 
 func (c *chain) addresses() string {
-	var all []string
-	for _, o := range c.here() {
-		all = append(all, addressText(&o))
-	}
-	return strings.Join(all, ", ")
+	return joined(c.here(), func(o model.Open) string { return addressText(&o) })
 }
 
 func accepted(t Try) bool { return t.Result == Accepted }

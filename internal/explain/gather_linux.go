@@ -171,10 +171,11 @@ func (g *gathering) byName(text string) (*engine.Listed, error) {
 	for i := range g.all {
 		refs[i] = &g.all[i].ContainerRef
 	}
+	among := model.NamesOf(refs)
 	var found, running []*engine.Listed
 	for i := range g.all {
 		one := &g.all[i]
-		if !selection.Matches(&one.ContainerRef, model.NamesOf(refs)) {
+		if !selection.Matches(&one.ContainerRef, among) {
 			continue
 		}
 		found = append(found, one)

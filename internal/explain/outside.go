@@ -4,13 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"portwatcher/internal/engine"
 	"portwatcher/internal/model"
 )
-
-type engineNetwork = engine.Network
 
 // ports are the publications of the port, by which another machine may reach it.
 func (f *Facts) ports(all []model.PublishedPort) (found []model.PublishedPort) {
@@ -39,7 +36,7 @@ func (c *chain) published() bool {
 		return c.broken(NotBound, fmt.Sprintf("docker restart %s, or start it anew; the engine's log has the reason.", s.Name), "%s", text)
 	}
 	compose := fmt.Sprintf("Publish it: -p %d:%d with docker run, or ports: [\"%d:%d\"] in Compose; containers on the same network reach it without that (--from shows it).", c.Inside, c.Inside, c.Inside, c.Inside)
-	internal := len(s.Networks) > 0 && !slices.ContainsFunc(s.Networks, func(n engineNetwork) bool { return !n.Internal })
+	internal := len(s.Networks) > 0 && !slices.ContainsFunc(s.Networks, func(n engine.Network) bool { return !n.Internal })
 	if internal {
 		return c.broken(InternalNetwork, "Add a network that is not internal, and publish the port there.",
 			"it is not published, and all its networks are internal: %s", names(s.Networks))
@@ -97,27 +94,15 @@ func (c *chain) forwards() bool {
 }
 
 func hosts(ports []model.PublishedPort) string {
-	var all []string
-	for _, p := range ports {
-		all = append(all, p.Host.String())
-	}
-	return strings.Join(all, ", ")
+	return joined(ports, func(p model.PublishedPort) string { return p.Host.String() })
 }
 
 func mappings(ports []model.PublishedPort) string {
-	var all []string
-	for _, p := range ports {
-		all = append(all, fmt.Sprintf("%s for %d/%s", p.Host, p.Port, p.Protocol))
-	}
-	return strings.Join(all, ", ")
+	return joined(ports, func(p model.PublishedPort) string { return fmt.Sprintf("%s for %d/%s", p.Host, p.Port, p.Protocol) })
 }
 
-func names(networks []engineNetwork) string {
-	var all []string
-	for _, n := range networks {
-		all = append(all, n.Name)
-	}
-	return strings.Join(all, ", ")
+func names(networks []engine.Network) string {
+	return joined(networks, func(n engine.Network) string { return n.Name })
 }
 
 // wildcard is the address that a try from the host uses for a published wildcard.
