@@ -150,7 +150,7 @@ func printExplanation(e *explain.Explanation, s *config.Settings) error {
 		if err != nil {
 			return err
 		}
-		text = string(line) + "\n"
+		text = string(output.EscapeMarks(line)) + "\n"
 	}
 	if _, err := os.Stdout.WriteString(text); err != nil {
 		return fmt.Errorf("write the explanation: %w", err)

@@ -12,6 +12,7 @@ import (
 
 	"portwatcher/internal/engine"
 	"portwatcher/internal/model"
+	"portwatcher/internal/output"
 )
 
 // Question is the port to explain. Without Container it is a port of the host.
@@ -145,23 +146,24 @@ type Link struct {
 	Text string `json:"text"`
 }
 
-// String returns the explanation for people: a line for each link, and the remedy.
+// String returns the explanation for people: a line for each link, and the remedy. A process
+// chooses its own name: what could steer a terminal is replaced.
 func (e *Explanation) String() string {
 	var b strings.Builder
 	from := "from other machines"
 	if e.From != "" {
 		from = "from " + e.From
 	}
-	fmt.Fprintf(&b, "%s, %s\n", e.Target, from)
+	fmt.Fprintf(&b, "%s, %s\n", output.Printable(e.Target), output.Printable(from))
 	for _, link := range e.Links {
 		mark := "✗"
 		if link.OK {
 			mark = "✓"
 		}
-		fmt.Fprintf(&b, "  %s %s\n", mark, link.Text)
+		fmt.Fprintf(&b, "  %s %s\n", mark, output.Printable(link.Text))
 	}
 	if e.Remedy != "" {
-		fmt.Fprintf(&b, "  → %s\n", e.Remedy)
+		fmt.Fprintf(&b, "  → %s\n", output.Printable(e.Remedy))
 	}
 	return b.String()
 }

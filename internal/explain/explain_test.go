@@ -83,3 +83,11 @@ func TestExplain(t *testing.T) {
 		})
 	}
 }
+
+// TestTerminal has a process that chose a name with the start of an escape sequence.
+func TestTerminal(t *testing.T) {
+	e := Explain(web(func(f *Facts) { f.Open[0].Processes[0].Name = "ng\x1b[2J\u202einx" }))
+	if text := e.String(); strings.ContainsAny(text, "\x1b\u202e") || !strings.Contains(text, "by ng?[2J?inx (pid 7)") {
+		t.Errorf("the text is %q", text)
+	}
+}
