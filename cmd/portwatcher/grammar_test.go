@@ -60,6 +60,7 @@ var kinds = map[string]kind{
 	"/api/v1/explain ?target":                             oneTarget,
 	"/api/v1/explain ?from":                               containerList,
 	"--explain":                                           neither,
+	"--host":                                              neither,
 	"--burst-limit":                                       neither,
 	"--close-grace":                                       neither,
 	"--listen":                                            neither,
@@ -111,11 +112,14 @@ var accepted = map[kind]map[string]string{
 		"label:team":       "shop-db-1 web",
 		"label:team=core*": "web",
 		"!label:team":      "web-2",
-		"!web":             "shop-db-1 web-2",
 		"web* !web-2":      "web",
 		"web,db":           "shop-db-1 web",
 		" web ,\tfront":    "web web-2",
 		"aaaaaaaaaaaa":     "web",
+		"!web":             "shop-db-1 web-2",
+		"(host)":           "", // no container
+		"(host) web":       "web",
+		"!(host)":          "shop-db-1 web web-2",
 	},
 	portList: {
 		"":                      "53/udp 80/tcp 80/udp 8001/tcp",

@@ -103,7 +103,7 @@ func Fold(known *Open, e *Event) *Open {
 	case Changed:
 		if known != nil {
 			next.OpenedAt = known.OpenedAt
-			if e.Change == ChangeExposure { // the source is that of the change
+			if e.Change != ChangeProcess { // the source is that of the change
 				next.Source = known.Source
 			}
 		}
@@ -117,6 +117,14 @@ func Fold(known *Open, e *Event) *Open {
 		return nil
 	}
 	return known
+}
+
+// ContainerName returns the name of the container, [HostName] where there is none.
+func (l *Listener) ContainerName() string {
+	if l.Container == nil {
+		return HostName
+	}
+	return l.Container.Name
 }
 
 // Endpoint returns the identity of the endpoint. Container is empty where there is none.
