@@ -57,6 +57,7 @@ var kinds = map[string]kind{
 	"wait CONTAINER:PORT[/PROTOCOL] ...":                  oneTarget,
 	"explain CONTAINER:PORT[/PROTOCOL] | PORT[/PROTOCOL]": oneTarget,
 	"explain --from":                                      containerList,
+	"explain --probe-udp":                                 neither,
 	"/api/v1/explain ?target":                             oneTarget,
 	"/api/v1/explain ?from":                               containerList,
 	"--explain":                                           neither,
