@@ -12,6 +12,7 @@ import (
 
 	"portwatcher/integration/internal/harness"
 	"portwatcher/internal/explain"
+	"portwatcher/internal/model"
 )
 
 // askExplain returns the explanation of a port, and its exit status.
@@ -223,6 +224,10 @@ func TestExplain(t *testing.T) {
 			owner.Do(t, "kill")
 			return []string{c.Name + ":80"}
 		}, explain.NoNetwork, "anew"},
+		"right: both families": {func(t *testing.T) []string {
+			return []string{server(t, publish("80"), "--tcp", "[::]:80").Name + ":80"}
+		}, explain.Reachable, ""},
+		"right: (host)": {func(t *testing.T) []string { return []string{model.HostName + ":" + hostServer(t, "0.0.0.0:0")} }, explain.Reachable, ""},
 		"right: UDP": {func(t *testing.T) []string {
 			return []string{server(t, publish("53/udp"), "--udp", "0.0.0.0:53").Name + ":53/udp"}
 		}, explain.Reachable, ""},

@@ -185,7 +185,7 @@ func parseQuestion(text, from string) (q explain.Question, err error) {
 		return q, flagError("from", from, "%w", err)
 	}
 	q = explain.Question{Container: target.Container, Port: target.Port, Protocol: target.Protocol, From: from}
-	if ofHost {
+	if ofHost || q.Container == model.HostName {
 		q.Container = ""
 	}
 	if q.Protocol == 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -494,7 +495,7 @@ func explainWorld(_ context.Context, target, from string) (any, error) {
 	if err != nil {
 		return nil, &server.InputError{Parameter: "target", Value: target, Err: err}
 	}
-	containers := q.Container
+	containers := cmp.Or(q.Container, model.HostName)
 	if target == "asked:1" {
 		containers = from
 	}

@@ -349,7 +349,11 @@ func (g *gathering) connect(ctx context.Context) error {
 	defer own.Close()
 	var inside, outside, published []netip.AddrPort
 	for _, o := range g.here() {
-		inside = append(inside, netip.AddrPortFrom(wildcard(o.Address, nil), g.Inside))
+		at := o.Address
+		if at.IsUnspecified() && !o.IPv6Only { // a namespace may have no IPv6 address, not even ::1
+			at = netip.IPv4Unspecified()
+		}
+		inside = append(inside, netip.AddrPortFrom(wildcard(at, nil), g.Inside))
 	}
 	for _, a := range g.Subject.Container.Addresses {
 		outside = append(outside, netip.AddrPortFrom(a, g.Inside))

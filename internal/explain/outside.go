@@ -118,7 +118,7 @@ func names(networks []engine.Network) string {
 	return joined(networks, func(n engine.Network) string { return n.Name })
 }
 
-// wildcard is the address that a try from the host uses for a published wildcard.
+// wildcard is the address that a try uses for a wildcard, one of the host's where there is one.
 func wildcard(a netip.Addr, host []netip.Addr) netip.Addr {
 	if !a.IsUnspecified() {
 		return a

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,7 +57,15 @@ func (g *gathering) try(ctx context.Context, from *netns.Handle, to []netip.Addr
 		}
 		tries = append(tries, one)
 	}
+	// Where another address has a route, this namespace does not use that family.
+	if noRoute := func(t Try) bool { return t.Result == NoRoute }; !all(tries, noRoute) {
+		tries = slices.DeleteFunc(tries, noRoute)
+	}
 	return tries, nil
+}
+
+func all[T any](items []T, is func(T) bool) bool {
+	return !slices.ContainsFunc(items, func(item T) bool { return !is(item) })
 }
 
 // compare sets the rules that were applied since the places were read.

@@ -132,6 +132,9 @@ func explain(ctx context.Context, instance Instance, t Target, o Options, failed
 	if len(containers) > 0 {
 		return &timeoutError{fmt.Sprintf("%s %s: %s", t, what, instead(containers))}
 	}
+	if t.Host() { // no list of containers helps
+		return &timeoutError{fmt.Sprintf("%s %s", t, what)}
+	}
 	running, err := instance.Running(ctx)
 	if err != nil {
 		return fmt.Errorf("%s %s; the running containers cannot be read: %w", t, what, err)

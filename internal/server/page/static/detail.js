@@ -5,6 +5,7 @@ import { mayBeOf } from './filters.js';
 import { clock, count, isLoopback } from './format.js';
 import { eventRow } from './event.js';
 import { explainer } from './explain.js';
+import { hostName } from './model.js';
 import { intervalsOf, intervalTable, processesOf, processTable, strip } from './intervals.js';
 import { rowTable, RowView } from './row.js';
 
@@ -112,7 +113,7 @@ export class Detail {
 
   #merge(events) {
     for (const { container } of events) {
-      if (container?.name === this.#subject.container) this.#ids.add(container.id);
+      if (container && container.name === this.#subject.container) this.#ids.add(container.id);
     }
     const have = new Set(this.#events.map((event) => event.id));
     const own = events.filter((event) => !have.has(event.id) && this.#concerns(event));
@@ -128,7 +129,7 @@ export class Detail {
     const { type, container } = event;
     if (type === 'gap' && !container) return true;
     // A container that was renamed has events under its earlier name.
-    if (container?.name !== this.#subject.container && !this.#ids.has(container?.id)) return false;
+    if ((container?.name ?? hostName) !== this.#subject.container && !this.#ids.has(container?.id)) return false;
     return type === 'gap' || !this.#subject.port || mayBeOf(event, this.#subject.port);
   }
 

@@ -15,7 +15,7 @@ const ghostLimit = 100;
 export const ghostTime = 4000; // milliseconds
 
 // hostKey stands for the host itself, whose sockets belong to no container.
-const hostKey = '';
+export const hostKey = '';
 export const hostName = '(host)'; // as everywhere that takes the name of a container
 
 // after compares two times of the API, which are in UTC and to the nanosecond.
@@ -179,7 +179,9 @@ export class Model {
   totals() {
     const sum = { containers: 0, unwatched: 0, open: 0, outside: 0, silent: 0, undeclared: 0 };
     for (const entry of this.entries.values()) {
-      if (entry.info.monitored) sum.containers++;
+      if (entry.id === hostKey) {
+        // It is no container, and its ports count.
+      } else if (entry.info.monitored) sum.containers++;
       else sum.unwatched++;
       for (const row of entry.rows) {
         if (row.state === 'open') {

@@ -3,6 +3,7 @@
 import { h, place, roving, setAttribute, setText } from './dom.js';
 import { count } from './format.js';
 import { matchEmpty, matchRow, words } from './filters.js';
+import { hostKey } from './model.js';
 import { rowHeight, rowTable, RowView } from './row.js';
 
 const sectionHeight = 44; // a container's head and margins, pixels
@@ -103,7 +104,8 @@ class Group {
       open += section.open;
       outside += section.outside;
     }
-    const parts = [count(this.sections.length, 'container'), count(open, 'open port')];
+    const containers = this.sections.filter((section) => section.id !== hostKey).length;
+    const parts = [containers && count(containers, 'container'), count(open, 'open port')].filter(Boolean);
     if (outside) parts.push(`${outside} from outside`);
     setText(this.sums, parts.join(' · '));
   }
