@@ -36,6 +36,7 @@ type Judge struct {
 	lastOf     map[string][]target // by the text of an entry's target: where it was last seen
 	expiry     time.Time           // when the next entry stops to count
 	started    bool                // all containers are known
+	next       nextExpiry
 
 	events   []*model.Event
 	changed  []model.DriftPeriod
@@ -165,7 +166,7 @@ func (j *Judge) Scanned(id string) {
 
 // Start applies that all running containers are known. Before, no required port is missing.
 func (j *Judge) Start(now clock.Instant, wall time.Time) {
-	j.started = true
+	j.started, j.next.known = true, false
 	for _, p := range j.periods {
 		if len(p.open) == 0 {
 			p.linger = now.Add(lingerTime)
@@ -352,7 +353,8 @@ func keyOf(d model.Drift, l *model.Listener) model.DriftKey {
 
 // emit adds a drift event.
 func (j *Judge) emit(d model.Drift, ended bool, l *model.Listener, expected, reason string, at time.Time) {
-	j.events = append(j.events, &model.Event{Type: model.Drifted, Time: at, Listener: *l, Drift: d, Ended: ended, Expected: expected, Reason: reason})
+	j.events = append(j.events, &model.Event{Type: model.Drifted, Time: at.UTC(), Listener: *l, Drift: d, Ended: ended, Expected: expected, Reason: reason})
+	j.events[len(j.events)-1].Source = "" // of the opening
 }
 
 // Events returns the drift events since the last call, without id and host, in order.
@@ -368,6 +370,17 @@ func (j *Judge) Periods() []model.DriftPeriod {
 	changed := j.changed
 	j.changed = nil
 	return changed
+}
+
+// Lasting returns the periods that a record has without an end.
+func (j *Judge) Lasting() []model.DriftPeriod {
+	var all []model.DriftPeriod
+	for key, p := range j.periods {
+		if p.ended.IsZero() || key.Drift == model.DriftUncovered {
+			all = append(all, model.DriftPeriod{OpenDrift: p.describe(key)})
+		}
+	}
+	return all
 }
 
 // Overflow returns the targets that have more drifts than are kept, each one time.

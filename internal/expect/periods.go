@@ -38,6 +38,7 @@ func (j *Judge) begin(key model.DriftKey, endpoint model.Endpoint, l *model.List
 		return true
 	}
 	again := len(p.open) == 0
+	j.next.known = false
 	p.open[endpoint] = l
 	changed := again && !p.restored || p.expected != expected
 	p.ended, p.restored, p.expected = time.Time{}, false, expected
@@ -66,6 +67,7 @@ func (j *Judge) end(key model.DriftKey, endpoint model.Endpoint, now clock.Insta
 	if len(p.open) > 0 {
 		return
 	}
+	j.next.known = false
 	p.ended, p.linger = at.UTC(), now.Add(lingerTime)
 	if key.Drift != model.DriftUncovered { // its end is known when it does not run again
 		j.change(key, p)
@@ -83,6 +85,7 @@ func (j *Judge) finish(key model.DriftKey, p *period, at time.Time) {
 
 func (j *Judge) drop(key model.DriftKey) {
 	delete(j.periods, key)
+	j.next.known = false
 	if j.perTarget[key.Target] = min(j.perTarget[key.Target], maxPeriods) - 1; j.perTarget[key.Target] <= 0 {
 		delete(j.perTarget, key.Target)
 	}

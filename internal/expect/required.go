@@ -38,6 +38,7 @@ type requirement struct {
 // is that of the drifts that end because nothing is required any more.
 func (j *Judge) require(now clock.Instant, wall time.Time, reason string) {
 	found := map[requiredKey]bool{}
+	j.next.known = false
 	if j.file != nil {
 		for _, e := range j.file.Entries {
 			if !e.Required || !e.Valid(wall) {
@@ -118,6 +119,7 @@ func (j *Judge) gain(key requiredKey, l *model.Listener, at time.Time) {
 		return
 	}
 	j.opens[key]++
+	j.next.known = false
 	if r := j.required[key]; r != nil {
 		r.ref = l.Container
 		j.found(key, r, at, "it is open")
@@ -133,6 +135,7 @@ func (j *Judge) lose(key requiredKey, now clock.Instant) {
 		return
 	}
 	delete(j.opens, key)
+	j.next.known = false
 	if r := j.required[key]; r != nil {
 		r.due, r.extended = now.Add(r.entry.For), false
 	}
@@ -141,6 +144,7 @@ func (j *Judge) lose(key requiredKey, now clock.Instant) {
 // begun applies that a container has started: its required ports have their time from now.
 func (j *Judge) begun(w *watched, now clock.Instant) {
 	name := w.ref.Target()
+	j.next.known = false
 	for key, r := range j.required {
 		if key.target == name && j.opens[key] == 0 && !r.missing && !r.extended {
 			r.due, r.extended = now.Add(r.entry.For), true
@@ -163,6 +167,7 @@ func (j *Judge) found(key requiredKey, r *requirement, at time.Time, reason stri
 // Expire begins the drifts of required ports whose time has passed, and forgets what has ended
 // for good. reported reports whether the capture reports a port of a container.
 func (j *Judge) Expire(now clock.Instant, wall time.Time, reported func(id string, protocol model.Protocol, port uint16) bool) {
+	j.next.known = false
 	j.expirePeriods(now, wall)
 	if !j.started {
 		return
@@ -231,6 +236,20 @@ func (j *Judge) NextExpiry() (next clock.Instant, waits bool) {
 	if !j.started {
 		return 0, false
 	}
+	if !j.next.known { // it is asked for after each batch of observations
+		j.next.at, j.next.waits = j.findNext()
+		j.next.known = true
+	}
+	return j.next.at, j.next.waits
+}
+
+// nextExpiry is the result of NextExpiry, until something changes it.
+type nextExpiry struct {
+	known, waits bool
+	at           clock.Instant
+}
+
+func (j *Judge) findNext() (next clock.Instant, waits bool) {
 	earlier := func(at clock.Instant) {
 		if !waits || at.Before(next) {
 			next, waits = at, true

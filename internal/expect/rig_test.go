@@ -44,8 +44,10 @@ func parsed(t testing.TB, content string) *File {
 	return f
 }
 
-func (r *rig) now() clock.Instant { return clock.Instant(time.Hour) + clock.Instant(r.second)*clock.Instant(time.Second) }
-func (r *rig) wall() time.Time    { return began.Add(time.Duration(r.second) * time.Second) }
+func (r *rig) now() clock.Instant {
+	return clock.Instant(time.Hour) + clock.Instant(r.second)*clock.Instant(time.Second)
+}
+func (r *rig) wall() time.Time { return began.Add(time.Duration(r.second) * time.Second) }
 
 // take collects what the judge has found.
 func (r *rig) take() {
