@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"portwatcher/internal/clock"
 	"portwatcher/internal/config"
@@ -43,7 +44,7 @@ func expectCheckCommand() *cobra.Command {
 	cmd := settingsCommand("check", "Compare what is open with the file", []string{
 		config.Expect, config.MonitorContainers, config.WatchPorts, config.Source, config.UDPClients, config.State,
 		config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
-	}, func(ctx context.Context, s *config.Settings) error { return q.run(ctx, s) })
+	}, nil)
 	cmd.Long = `Compares what is open now with the file of expectations and the containers'
 labels, and prints each difference. With --wait it compares again until there is
 none, for a pipeline after "docker compose up". With --at or --since it compares what
@@ -60,7 +61,29 @@ and a file that is wrong.`
 	flags.StringVar(&q.since, "since", "", "what was open since then, from the journal: a duration back from now (1h, 7d) or a time")
 	flags.DurationVar(&q.wait, "wait", 0, "how long to wait at most until nothing differs, 0 to 24h")
 	cmd.MarkFlagsMutuallyExclusive("at", "since", "wait")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		settings, err := loadWithout(cmd, "format")
+		if err != nil {
+			return err
+		}
+		if err := q.run(cmd.Context(), settings); err != nil {
+			return runtimeError{err}
+		}
+		return nil
+	}
 	return cmd
+}
+
+// loadWithout loads the settings of a command that has a flag of its own with the name of a
+// setting.
+func loadWithout(cmd *cobra.Command, name string) (*config.Settings, error) {
+	flags := pflag.NewFlagSet(cmd.Name(), pflag.ContinueOnError)
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != name {
+			flags.AddFlag(f)
+		}
+	})
+	return config.NewLoader(flags, os.Environ()).Load()
 }
 
 // expectedFile reads the file of the settings. The default one need not exist where optional is
@@ -86,6 +109,9 @@ func (q *expectCheck) run(ctx context.Context, s *config.Settings) error {
 	file, err := expectedFile(s, log, true)
 	if err != nil {
 		return err
+	}
+	if file == nil {
+		log.Warn("There is no file of expectations: only labels of containers are compared.")
 	}
 	report, err := q.compare(ctx, s, log, file)
 	if err != nil {
