@@ -81,7 +81,7 @@ func TestParseErrors(t *testing.T) {
 		head + "  - {target: web, ports: 80, exposure: lan}\n":                                       "f.yaml:3: ports: no such field; allowed are target, port",
 		head + "  - {target: web, port: [80], exposure: lan}\n":                                      "f.yaml:3: port: it is a list; allowed is text",
 		head + "  - {target: web, port: 80, exposure: lan, reason: \"a\\tb\"}\n":                     "allowed is text without control characters",
-		head + "  - {target: !x web, port: 80, exposure: lan}\n":                                     "allowed is text, in quotes where it begins with * or !",
+		head + "  - {target: !x web, port: 80, exposure: lan}\n":                                     "allowed is text, and quotes around",
 		head + strings.Repeat("  - {target: web}\n", 30):                                             "and 40 more problems",
 		head + "  - {target: web, port: 80, exposure: lan}\n  - {target: web, port: x, exposure: y}": `f.yaml:4: exposure: "y"`,
 	} {
