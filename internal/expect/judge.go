@@ -84,6 +84,9 @@ func (j *Judge) Active() bool {
 	return j.file != nil || slices.ContainsFunc(slices.Collect(maps.Values(j.containers)), func(w *watched) bool { return w.ref.Labels[Label] != "" })
 }
 
+// File returns the file of expectations, nil where there is none.
+func (j *Judge) File() *File { return j.file }
+
 // SetFile replaces the file of expectations; nil is none. The owner calls [Judge.Reconcile]
 // after it.
 func (j *Judge) SetFile(f *File, wall time.Time) {
