@@ -212,11 +212,7 @@ func (j *Judge) Apply(e *model.Event, now clock.Instant) {
 		return
 	}
 	cover := j.coverOf(e.Container)
-	if !cover.judged() {
-		j.settle(e, Verdict{}, now)
-		return
-	}
-	if e.Type == model.Bursts {
+	if e.Type == model.Bursts { // it changes nothing of what is open
 		j.applyBurst(e, cover, now)
 		return
 	}
@@ -305,7 +301,7 @@ func (j *Judge) applyBurst(e *model.Event, cover *cover, now clock.Instant) {
 		j.uncover(e.Container, e.Time)
 		return
 	}
-	if e.Burst == nil {
+	if e.Burst == nil || !cover.judged() {
 		return
 	}
 	ports := e.Ports
