@@ -190,7 +190,7 @@ func compareNow(ctx context.Context, s *config.Settings, file *expect.File, wait
 		}
 		state := expect.State{Time: time.Now().UTC(), Open: open}
 		for _, one := range c.Containers() {
-			if one.Monitored {
+			if one.Monitored && !one.IsHost() {
 				state.Containers = append(state.Containers, one.Ref())
 			}
 		}
@@ -233,7 +233,7 @@ func stateAt(ctx context.Context, reader *journal.Reader, s *config.Settings, lo
 	}
 	seen := map[string]bool{}
 	for i := range open {
-		if c := open[i].Container; !seen[c.ID] {
+		if c := open[i].Container; c != nil && !seen[c.ID] {
 			seen[c.ID] = true
 			state.Containers = append(state.Containers, c)
 		}

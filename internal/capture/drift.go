@@ -55,7 +55,7 @@ func (c *Capture) needJudging(reason string) {
 }
 
 func (c *Capture) judgeRunning(m *member) {
-	if c.single {
+	if c.single || m.IsHost() { // the host's own ports are not judged
 		return
 	}
 	if c.drift.judge.Running(m.Ref(), m.monitored, c.now, c.wall.Time(c.now)) {

@@ -250,3 +250,19 @@ func (r *rig) compareDrifts() {
 		r.t.Errorf("drifts\n  got  %q\n  want %q", got, want)
 	}
 }
+
+// The host's own ports are not judged, and the host is no target.
+func TestHostIsNotJudged(t *testing.T) {
+	r := hosted(t)
+	r.replaceFile(expectations(t, "{target: '*', port: 1/tcp, exposure: loopback, required: true, for: 0}"))
+	opened, _ := r.openedAndClosed(hostInode, 22)
+	r.facts(opened)
+	r.judge()
+	r.drift.judge.Expire(r.now.Add(time.Hour), r.wall.Time(r.now), r.reportedOf)
+	r.sendDrifts()
+	for _, e := range r.out.events() {
+		if e.Drift != "" && (e.Drift != model.DriftMissing || e.Container.Name != "*") {
+			t.Errorf("%+v drifts: %s", e.Listener, e.Drift)
+		}
+	}
+}

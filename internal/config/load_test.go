@@ -42,6 +42,7 @@ var samples = map[string]struct{ file, short, long, flag string }{
 	AllowedHosts:      {"[a, b.c]", "", "d", "e.f"},
 	MetricsMaxSeries:  {"2", "", "4", "5"},
 	Explain:           {"off", "", "on", "off"},
+	Host:              {"true", "0", "true", "false"},
 }
 
 // Each setting takes its default, the file, the short variable, the long one
