@@ -69,10 +69,13 @@ over the file.`,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.SetFlagErrorFunc(flagProblem)
-	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), explainCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
+	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), explainCommand(), expectCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
 	plainSwitches(cmd)
 	for _, one := range cmd.Commands() {
 		plainSwitches(one)
+		for _, part := range one.Commands() {
+			plainSwitches(part)
+		}
 	}
 	return cmd
 }

@@ -136,8 +136,11 @@ func (c *Capture) buildView() {
 		}
 	}
 	for i := range v.Open {
-		v.Open[i].Time = v.Time
+		o := &v.Open[i]
+		o.Time = v.Time
+		o.Drift, o.DriftSince = c.drift.judge.Of(o.Endpoint())
 	}
+	v.Drifts, v.Expecting = c.openDrifts(v.Open), c.drift.judge.Active()
 	c.views.latest.Store(&made{View: v, at: began, problem: c.ready()})
 	c.views.took = clock.Since(began)
 }

@@ -17,10 +17,14 @@ type origin struct {
 	container *model.ContainerRef // nil where the events name none
 }
 
-// id returns the id of the container, "" where the events name none.
+// id returns the id of the container, "" where the events name none. A target that was not seen
+// running has none, and is what no id is.
 func (o *origin) id() string {
 	if o.container == nil {
 		return ""
+	}
+	if o.container.ID == "" {
+		return "target " + o.container.Name
 	}
 	return o.container.ID
 }
@@ -74,6 +78,8 @@ type detail struct {
 	Reason      string       `json:"reason,omitempty"`
 	Lost        uint64       `json:"lost,omitempty"`
 	Burst       *model.Burst `json:"burst,omitempty"`
+	Ended       bool         `json:"ended,omitempty"`
+	Expected    string       `json:"expected,omitempty"`
 }
 
 // encodeDetail returns the detail of an event as a JSON column.
@@ -89,6 +95,7 @@ func encodeDetail(e *model.Event) (text any, err error) {
 	d := detail{
 		Namespace: e.Namespace, Published: e.Published, Change: change, PreviousExposure: e.PreviousExposure, PreviousPublished: e.PreviousPublished,
 		Forward: e.Forward, PreviousForward: e.PreviousForward, OpenSeconds: seconds, Reason: e.Reason, Lost: e.Lost, Burst: e.Burst,
+		Ended: e.Ended, Expected: e.Expected,
 	}
 	return encodeJSON(&d, reflect.ValueOf(&d).Elem().IsZero())
 }

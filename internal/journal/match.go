@@ -126,8 +126,8 @@ func (m *matching) decide(kind string) *portMap {
 // parseKind reads a value of kindColumn.
 func parseKind(kind string) (origin int64, e *model.Event, err error) {
 	fields := strings.Split(kind, "|")
-	if len(fields) != 6 {
-		return 0, nil, fmt.Errorf("the kind %q has %d fields, want 6", kind, len(fields))
+	if len(fields) != 6 && len(fields) != 7 { // a block of schema 3 has none for the drift
+		return 0, nil, fmt.Errorf("the kind %q has %d fields, want 6 or 7", kind, len(fields))
 	}
 	if origin, err = strconv.ParseInt(fields[0], 10, 64); err != nil {
 		return 0, nil, err
@@ -137,6 +137,9 @@ func parseKind(kind string) (origin int64, e *model.Event, err error) {
 	e.Protocol, e.Exposure = model.Protocol(protocol), model.Exposure(fields[4])
 	if fields[5] != "" {
 		e.Outside = new(fields[5] == "1")
+	}
+	if len(fields) == 7 {
+		e.Drift = model.Drift(fields[6])
 	}
 	return origin, e, err
 }

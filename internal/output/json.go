@@ -33,6 +33,11 @@ func AppendJSON(dst []byte, e *model.Event) []byte {
 	dst = appendKnown(dst, `,"previous_exposure":`, string(e.PreviousExposure))
 	dst = appendTexts(dst, `,"previous_published":[`, e.PreviousPublished)
 	dst = appendForward(dst, `,"previous_forward":`, e.PreviousForward)
+	dst = appendKnown(dst, `,"drift":`, string(e.Drift))
+	if e.Ended {
+		dst = append(dst, `,"ended":true`...)
+	}
+	dst = appendKnown(dst, `,"expected":`, e.Expected)
 	dst = appendKnown(dst, `,"reason":`, e.Reason)
 	if e.Lost != 0 {
 		dst = strconv.AppendUint(append(dst, `,"lost":`...), e.Lost, 10)
@@ -48,6 +53,10 @@ func AppendOpen(dst []byte, o *model.Open) []byte {
 	dst = appendTime(append(dst, `{"time":`...), o.Time)
 	dst = appendListener(dst, &o.Listener)
 	dst = appendTime(append(dst, `,"opened_at":`...), o.OpenedAt)
+	dst = appendKnown(dst, `,"drift":`, string(o.Drift))
+	if !o.DriftSince.IsZero() {
+		dst = appendTime(append(dst, `,"drift_since":`...), o.DriftSince)
+	}
 	return append(dst, '}')
 }
 
@@ -85,8 +94,11 @@ func appendListener(dst []byte, l *model.Listener) []byte {
 }
 
 func appendContainer(dst []byte, c *model.ContainerRef) []byte {
-	dst = appendText(dst, `{"id":`, c.ID)
-	dst = appendText(dst, `,"name":`, c.Name)
+	dst = append(dst, '{')
+	if c.ID != "" {
+		dst = append(appendText(dst, `"id":`, c.ID), ',')
+	}
+	dst = appendText(dst, `"name":`, c.Name)
 	dst = appendKnown(dst, `,"image":`, c.Image)
 	dst = appendKnown(dst, `,"project":`, c.Project)
 	dst = appendKnown(dst, `,"service":`, c.Service)
