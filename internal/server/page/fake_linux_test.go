@@ -172,7 +172,7 @@ func (f *fake) apply(e *model.Event) {
 	if e.Type == model.Gap || e.Type == model.Bursts || e.Transient || e.Type == model.Drifted && !e.Address.IsValid() {
 		return
 	}
-	endpoint := model.Endpoint{Container: e.Container.ID, Protocol: e.Protocol, Address: e.Address, Port: e.Port}
+	endpoint := e.Endpoint()
 	before, was := f.open[endpoint]
 	switch e.Type {
 	case model.Closed:
@@ -305,6 +305,9 @@ func (f *fake) lastID() uint64 {
 
 // named returns the names that the container of an event has or had.
 func (f *fake) named(e *model.Event) []string {
+	if e.Container == nil {
+		return []string{model.HostName}
+	}
 	names := []string{e.Container.Name}
 	for _, c := range f.containers {
 		if c.ID == e.Container.ID {

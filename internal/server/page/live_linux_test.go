@@ -108,6 +108,33 @@ func TestPortInAnotherNamespace(t *testing.T) {
 	p.waitText(row+"[data-state=open]", "nginx (18)")
 }
 
+// The host's own ports have no container. The one that publishes a port stands beside it.
+func TestHostPorts(t *testing.T) {
+	f := newFake(t)
+	web := f.add(container{Name: "web"})
+	p := newTab(t, 1280, 900)
+	p.live(f, "/")
+	forward := func(to *model.Forward) func(*model.Event) {
+		return func(e *model.Event) { e.Container, e.Exposure, e.Forward = nil, model.Host, to }
+	}
+	to := model.Forward{Container: model.ContainerRef{ID: web.ID, Name: "web"}, Port: 80, Engine: true}
+	f.emit(event(model.Opened, web, "0.0.0.0", 8080, by("docker-proxy", 17), forward(&to)))
+	p.waitText(row, "for web:80")
+	p.waitText("#events .event.opened", "for web:80")
+	p.waitText("[data-counter=containers] .number", "1") // the host is none
+	rival := to
+	rival.Engine = false
+	f.emit(event(model.Opened, web, "0.0.0.0", 22, by("sshd", 18), forward(nil)))
+	f.emit(event(model.Changed, web, "0.0.0.0", 22, by("sshd", 18), forward(&rival), func(e *model.Event) { e.Change = model.ChangeForward }))
+	p.waitText(row+" .mark.warn", "published for web:80 too")
+	p.waitText("#events .event.changed", "was not published")
+
+	p.live(f, "/?container=(host)&port=22/tcp")
+	p.waitText("#detail h2", "22/tcp")
+	p.wait("document.querySelectorAll('#detail .events li').length === 2")
+	p.waitText("#detail .intervals", "sshd (18)")
+}
+
 // The counters are drawn although the list of ports comes last and is empty.
 func TestCountersWithoutAnyPort(t *testing.T) {
 	f := newFake(t)
