@@ -226,7 +226,7 @@ func (f *fake) servePorts(w http.ResponseWriter, r *http.Request) {
 		list = append(list, open)
 	}
 	slices.SortFunc(list, func(a, b model.Open) int {
-		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), cmp.Compare(a.Port, b.Port), a.Address.Compare(b.Address))
+		return cmp.Or(cmp.Compare(a.ContainerName(), b.ContainerName()), cmp.Compare(a.Port, b.Port), a.Address.Compare(b.Address))
 	})
 	f.answer(w, map[string]any{"time": time.Now().UTC(), "ports": list})
 }
@@ -335,7 +335,11 @@ func (f *fake) matches(e *model.Event, query map[string][]string) bool {
 	number := strconv.Itoa(int(e.Port))
 	// As the journal does it: in a burst of several ports or protocols any of them may be.
 	several := e.Type == model.Bursts
-	return one("container", f.named(e)...) && one("project", e.Container.Project) && one("exposure", string(e.Exposure)) &&
+	project := ""
+	if e.Container != nil {
+		project = e.Container.Project
+	}
+	return one("container", f.named(e)...) && one("project", project) && one("exposure", string(e.Exposure)) &&
 		(len(query["outside"]) == 0 || e.Outside != nil && one("outside", strconv.FormatBool(*e.Outside))) &&
 		(several && e.Protocol == 0 || one("protocol", e.Protocol.String())) &&
 		(several && e.Port == 0 || one("port", number, number+"/"+e.Protocol.String()))
