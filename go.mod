@@ -40,6 +40,8 @@ require (
 	modernc.org/sqlite v1.61.1
 )
 
+require github.com/expr-lang/expr v1.17.8 // indirect
+
 require (
 	github.com/Microsoft/go-winio v0.4.14 // indirect
 	github.com/bahlo/generic-list-go v0.2.0 // indirect
