@@ -261,7 +261,7 @@ func TestRemovedWhileInUse(t *testing.T) {
 
 func TestNewerSchemaAndOtherPrograms(t *testing.T) {
 	for statement, want := range map[string]string{
-		"PRAGMA user_version = 99": "the journal PATH has schema version 99, and this portwatcher reads 3 and older: run a newer portwatcher, or name another file with --state",
+		"PRAGMA user_version = 99": "the journal PATH has schema version 99, and this portwatcher reads 4 and older: run a newer portwatcher, or name another file with --state",
 		"DROP TABLE origins; DROP TABLE events; DROP TABLE states; DROP TABLE runs; PRAGMA application_id = 7": "the journal PATH is the database of another program: name another file with --state",
 	} {
 		path, _ := filled(t)

@@ -107,7 +107,7 @@ func TestAMigrationThatFailsChangesNothing(t *testing.T) {
 	if s, _, err := openStore(path, quiet()); err == nil || !strings.Contains(err.Error(), "migrate from schema version 1") {
 		t.Fatalf("%v, %v: want an error of the migration", s, err)
 	}
-	if _, err := OpenReader(path); err == nil || !strings.Contains(err.Error(), "has schema version 1, and this portwatcher reads 3: start `portwatcher run` once, which brings it up to date") {
+	if _, err := OpenReader(path); err == nil || !strings.Contains(err.Error(), "has schema version 1, and this portwatcher reads 4: start `portwatcher run` once, which brings it up to date") {
 		t.Errorf("reading: %v", err)
 	}
 	db, err := sql.Open("sqlite", path)

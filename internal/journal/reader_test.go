@@ -113,7 +113,7 @@ func TestOpenReaderErrors(t *testing.T) {
 		filepath.Join(folder, "none.db"): "there is no journal at " + folder + "/none.db: `portwatcher run` writes it; name its file with --state",
 		folder:                           "it is no file; name the database of `portwatcher run` with --state",
 		text:                             "file is not a database",
-		empty:                            "has schema version 0, and this portwatcher reads 3: start `portwatcher run` once",
+		empty:                            "has schema version 0, and this portwatcher reads 4: start `portwatcher run` once",
 	} {
 		if _, err := OpenReader(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %s", path, err, want)
