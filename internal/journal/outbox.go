@@ -65,9 +65,11 @@ type StateKey struct{ Kind, Key string }
 // AlertStep is what an evaluation of rules leaves. [Journal.WriteAlerts] writes all of it in
 // one transaction.
 type AlertStep struct {
-	// Cursor is the name of a cursor, and ID the id up to which the rules were evaluated.
+	// Cursor is the name of a cursor, and ID the id up to which the rules were evaluated. With
+	// Off there is no cursor from now on: nobody evaluates.
 	Cursor string
 	ID     uint64
+	Off    bool
 	// Put are values that are new or have changed; nil removes one.
 	Put map[StateKey]json.RawMessage
 	// Deliveries are added to the outbox.
@@ -98,7 +100,9 @@ func (j *Journal) WriteAlerts(ctx context.Context, step *AlertStep) error {
 	}
 	j.cursorMutex.Lock()
 	defer j.cursorMutex.Unlock()
-	j.cursors[step.Cursor] = step.ID
+	if j.cursors[step.Cursor] = step.ID; step.Off {
+		delete(j.cursors, step.Cursor)
+	}
 	return nil
 }
 
@@ -134,6 +138,9 @@ func (step *AlertStep) write(t transaction) error {
 		if err != nil {
 			return err
 		}
+	}
+	if step.Off {
+		return t.exec("DELETE FROM cursors WHERE name = ?", step.Cursor)
 	}
 	return writeCursor(t, step.Cursor, step.ID)
 }

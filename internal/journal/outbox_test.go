@@ -218,3 +218,34 @@ func TestOutboxOfANewDatabase(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What retention deletes before a consumer has read it is counted and reported, and nothing
+// else is.
+func TestRetentionPassesACursor(t *testing.T) {
+	now := time.Now().UTC()
+	passed := make(chan uint64, 10)
+	j := start(t, Options{Path: temporary(t), Passed: func(n uint64) { passed <- n }})
+	if err := j.WriteAlerts(t.Context(), &AlertStep{Cursor: "alert", ID: 3, Whole: true}); err != nil {
+		t.Fatal(err)
+	}
+	for id := range uint64(10) {
+		j.write(&model.Event{ID: id + 1, Time: now.Add(-20 * time.Hour), Type: model.Gap})
+	}
+	j.SetRetention(10*time.Hour, 0)
+	j.writer.trim.timer.Reset(0)
+	if got := <-passed; got != 7 || j.Stats().Passed != 7 {
+		t.Errorf("%d events were passed, %d in the status, want 7", got, j.Stats().Passed)
+	}
+	if err := j.WriteAlerts(t.Context(), &AlertStep{Cursor: "alert", ID: 20, Off: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, found, err := j.Cursor("alert"); found || err != nil {
+		t.Errorf("the cursor is there (%v), want none where nobody evaluates", err)
+	}
+	j.write(&model.Event{ID: 21, Time: now.Add(-20 * time.Hour), Type: model.Gap})
+	j.writer.trim.timer.Reset(0)
+	within(t, func() bool { first, _, err := j.Bounds(t.Context()); return err == nil && first == 0 })
+	if n := j.Stats().Passed; n != 7 {
+		t.Errorf("%d events were passed without a cursor, want 7", n)
+	}
+}
