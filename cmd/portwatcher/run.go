@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"portwatcher/internal/alert"
 	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
 	"portwatcher/internal/health"
@@ -32,6 +33,7 @@ func runCommand() *cobra.Command {
 		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.BurstScans, config.BurstDelay,
 		config.CloseGrace, config.UDPClients, config.ProcessArguments, config.BurstLimit, config.ReceiveBuffers, config.Format, config.State, config.Retain, config.RetainSize,
 		config.Listen, config.TokenFile, config.TLSCert, config.TLSKey, config.AllowedHosts, config.MetricsMaxSeries, config.Explain,
+		config.PublicURL, config.AlertWebhook, config.AlertEmail, config.SMTPURL,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.HealthSocket,
 		config.ConfigFile,
 	}, run)
@@ -51,12 +53,17 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 		settings: s, log: log, output: sink.NewWriter(os.Stdout, output.Format(s.Format)), measures: newMetrics(s, log),
 		live: sink.NewQueue[*model.Event]("live", liveCapacity, liveShare),
 	}
-	if m.record, err = openJournal(s, log, func(aside string) { m.capture.Gap(damaged(aside)) }); err != nil {
+	setup, err := prepareAlerts(s)
+	if err != nil {
 		return err
+	}
+	if m.record, err = openJournal(s, log, func(reason string) { m.capture.Gap(reason) }); err != nil {
+		return errors.Join(err, setup.Close())
 	}
 	defer closeWith(&err, m.record)
 	m.capture = newCapture(s, log, docker, m.wire)
-	if m.web, err = newServer(s, log, docker, m.capture, m.record, m.measures); err != nil {
+	m.alerts = alert.New(alert.Options{Journal: m.record, Setup: setup, View: m.capture.View, Ready: m.capture.Ready, Logger: log})
+	if m.web, err = newServer(s, log, docker, m.capture, m.record, m.measures, m.alerts); err != nil {
 		return err
 	}
 	if err = m.run(ctx, loader, hangup); err == nil {
@@ -75,6 +82,7 @@ type monitor struct {
 	live     *sink.Queue[*model.Event]
 	measures *metrics.Metrics
 	web      *server.Server // nil where --listen is empty
+	alerts   *alert.Alerts
 }
 
 // wire adds the sinks of the capture.
@@ -111,6 +119,7 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 		return nil
 	})
 	group.Go(func() error { return reload(watching, loader, m.settings, m.log, hangup, m.apply) })
+	group.Go(func() error { return m.alerts.Run(watching) })
 	if m.web != nil {
 		group.Go(func() error { return m.web.Serve(watching) })
 		group.Go(func() error {
@@ -155,11 +164,17 @@ func freeMemory(ctx context.Context, ready func() error) {
 	debug.FreeOSMemory()
 }
 
-// apply applies the settings that can change while running.
-func (m *monitor) apply(s *config.Settings) {
+// apply applies the settings that can change while running; all of them or, with an error, none.
+func (m *monitor) apply(s *config.Settings) error {
+	setup, err := prepareAlerts(s)
+	if err != nil {
+		return err
+	}
+	m.alerts.Apply(setup)
 	setLogger(m.log, s)
 	m.record.SetRetention(s.Retain, s.RetainSize)
 	m.capture.Tune(tuning(s, m.log))
+	return nil
 }
 
 // finish waits until the last events are written, and adds the errors of that.

@@ -33,7 +33,7 @@ func newMetrics(s *config.Settings, log logrus.FieldLogger) *metrics.Metrics {
 // newServer prepares the HTTP server and opens its address, so that a start with an address that
 // is in use fails at once. It returns nil where nothing is served. It also connects the metrics
 // with what they read.
-func newServer(s *config.Settings, log logrus.FieldLogger, docker *engine.Engine, c *capture.Capture, record *journal.Journal, m *metrics.Metrics) (*server.Server, error) {
+func newServer(s *config.Settings, log logrus.FieldLogger, docker *engine.Engine, c *capture.Capture, record *journal.Journal, m *metrics.Metrics, alerts *alert.Alerts) (*server.Server, error) {
 	sources := metrics.Sources{
 		View: c.View, Published: server.PublishedPorts,
 		Ready: func() error { return errors.Join(c.Ready(), record.Err()) },
