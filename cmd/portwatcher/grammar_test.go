@@ -244,7 +244,7 @@ func chosen(filter model.Filter) []model.Listener {
 	matcher := filter.Matcher(namesIn(world))
 	var selected []model.Listener
 	for _, o := range world {
-		if matcher.Listener(&o.Listener) {
+		if matcher.Open(&o) {
 			selected = append(selected, o.Listener)
 		}
 	}

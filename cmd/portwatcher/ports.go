@@ -68,7 +68,7 @@ func ports(ctx context.Context, s *config.Settings, outside *bool) (err error) {
 		return failed
 	}
 	matcher := (&model.Filter{Outside: outside}).Matcher(nil)
-	open = slices.DeleteFunc(open, func(o model.Open) bool { return !matcher.Listener(&o.Listener) })
+	open = slices.DeleteFunc(open, func(o model.Open) bool { return !matcher.Open(&o) })
 	if len(open) == 0 && failed == nil {
 		log.Info(nothingOpen(c.Containers()))
 	}

@@ -154,7 +154,7 @@ func (v *view) choose(t transaction) error {
 	rest := withoutContainers(v.filter)
 	matcher := rest.Matcher(nil)
 	maps.DeleteFunc(v.open, func(endpoint model.Endpoint, o *model.Open) bool {
-		return chosen != nil && !chosen[endpoint.Container] || !matcher.Listener(&o.Listener)
+		return chosen != nil && !chosen[endpoint.Container] || !matcher.Open(o)
 	})
 	return err
 }

@@ -17,8 +17,10 @@ type View struct {
 	Open []Open
 	// Containers are all running containers, monitored or not, ordered by name.
 	Containers []ContainerState
-	Status     CaptureStatus
-	Counters   Counters
+	// Drifts are the open drifts, ordered by target, port, protocol, kind and exposure.
+	Drifts   []OpenDrift
+	Status   CaptureStatus
+	Counters Counters
 }
 
 // Named reports whether a running container has this name; it is a [Names].

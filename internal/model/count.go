@@ -43,12 +43,12 @@ func (c Count) One() bool { return c == 0 || c == 1 }
 func (c Count) Reached(view *View, m *Matcher) bool {
 	open := map[string]bool{}
 	for i := range view.Open {
-		if l := &view.Open[i].Listener; m.Listener(l) {
+		if o := &view.Open[i]; m.Open(o) {
 			if c.One() {
 				return true
 			}
-			if l.Container != nil {
-				open[l.Container.ID] = true
+			if o.Container != nil {
+				open[o.Container.ID] = true
 			}
 		}
 	}

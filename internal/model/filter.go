@@ -18,6 +18,8 @@ type Filter struct {
 	Exposures []Exposure
 	// Outside compares Listener.Outside; nil selects all.
 	Outside *bool
+	// Drifts are about events and open endpoints ([Matcher.Open]).
+	Drifts []Drift
 	// Types and Transient are about events only.
 	Types     []Type
 	Transient *bool
@@ -25,12 +27,13 @@ type Filter struct {
 
 // All reports whether every endpoint is selected.
 func (f *Filter) All() bool {
-	return f.Containers.Empty() && f.Project == "" && len(f.Protocols) == 0 && f.Ports.Empty() && len(f.Exposures) == 0 && f.Outside == nil
+	return f.Containers.Empty() && f.Project == "" && len(f.Protocols) == 0 && f.Ports.Empty() && len(f.Exposures) == 0 && f.Outside == nil &&
+		len(f.Drifts) == 0
 }
 
 // String returns a text that is the same for equal filters only.
 func (f *Filter) String() string {
-	return fmt.Sprintf("%q %q %v %q %q %s %q %s", f.Containers, f.Project, f.Protocols, f.Ports, f.Exposures, truth(f.Outside), f.Types, truth(f.Transient))
+	return fmt.Sprintf("%q %q %v %q %q %s %q %q %s", f.Containers, f.Project, f.Protocols, f.Ports, f.Exposures, truth(f.Outside), f.Drifts, f.Types, truth(f.Transient))
 }
 
 func truth(value *bool) string {
@@ -57,7 +60,7 @@ type Matcher struct {
 // Event reports whether an event is selected. A burst of several ports or protocols is
 // selected where one that is asked for may be among them.
 func (m *Matcher) Event(e *Event) bool {
-	return contains(m.Types, e.Type) && (m.Transient == nil || *m.Transient == e.Transient) &&
+	return contains(m.Types, e.Type) && contains(m.Drifts, e.Drift) && (m.Transient == nil || *m.Transient == e.Transient) &&
 		(m.Listener(&e.Listener) || e.Type == Bursts && m.burst(&e.Listener))
 }
 
@@ -66,7 +69,16 @@ func (m *Matcher) burst(l *Listener) bool {
 		(m.Ports.Empty() || m.Ports.mayContain(l.Protocol, l.Port)) && m.Container(l.Container)
 }
 
-// Listener reports whether an endpoint is selected.
+// Open reports whether an open endpoint is selected.
+func (m *Matcher) Open(o *Open) bool { return contains(m.Drifts, o.Drift) && m.Listener(&o.Listener) }
+
+// Drift reports whether a drift is selected. One without a port (uncovered) is selected only
+// where no port is asked for.
+func (m *Matcher) Drift(d *OpenDrift) bool {
+	return contains(m.Drifts, d.Drift) && m.Listener(&d.Listener)
+}
+
+// Listener reports whether an endpoint is selected, whatever its drift.
 func (m *Matcher) Listener(l *Listener) bool {
 	return contains(m.Protocols, l.Protocol) && m.reach(l) &&
 		(m.Ports.Empty() || m.Ports.Contains(l.Protocol, l.Port)) && m.Container(l.Container)
@@ -97,7 +109,7 @@ func contains[T comparable](list []T, value T) bool {
 
 // Types and Exposures have every value, in the order of the documentation.
 var (
-	Types     = []Type{Opened, Closed, Changed, Bursts, Gap}
+	Types     = []Type{Opened, Closed, Changed, Bursts, Gap, Drifted}
 	Exposures = []Exposure{Loopback, Network, Lan, Published, Host}
 )
 

@@ -75,3 +75,34 @@ func TestParseExposure(t *testing.T) {
 		t.Errorf("error %v, want those that are allowed", err)
 	}
 }
+
+func TestFilterOfDrifts(t *testing.T) {
+	filter := Filter{Drifts: []Drift{DriftWider, DriftMissing}}
+	m := filter.Matcher(nil)
+	for drift, want := range map[Drift]bool{DriftWider: true, DriftMissing: true, DriftUnexpected: false, "": false} {
+		if e, o, d := m.Event(&Event{Drift: drift}), m.Open(&Open{Drift: drift}), m.Drift(&OpenDrift{Drift: drift}); e != want || o != want || d != want {
+			t.Errorf("%q: an event %t, an endpoint %t, a drift %t; want %t", drift, e, o, d, want)
+		}
+	}
+	if filter.All() || filter.String() == (&Filter{}).String() {
+		t.Errorf("%s selects all", filter.String())
+	}
+	if _, err := ParseDrift("gone"); err == nil || !strings.Contains(err.Error(), "unexpected, missing, wider, process, uncovered") {
+		t.Errorf("error %v, want those that are allowed", err)
+	}
+	if d, err := ParseDrift("wider"); err != nil || d != DriftWider {
+		t.Errorf("%q, error %v", d, err)
+	}
+}
+
+func TestTarget(t *testing.T) {
+	for want, c := range map[string]ContainerRef{
+		"web":      {Name: "web"},
+		"shop/web": {Name: "shop-web-1", Project: "shop", Service: "web"},
+		"shop":     {Name: "shop", Project: "shop"},
+	} {
+		if got := c.Target(); got != want {
+			t.Errorf("%+v: %q, want %q", c, got, want)
+		}
+	}
+}

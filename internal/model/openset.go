@@ -1,6 +1,9 @@
 package model
 
-import "iter"
+import (
+	"iter"
+	"time"
+)
 
 // OpenSet is the set of open endpoints, folded from events and from lists of what is open.
 //
@@ -85,15 +88,15 @@ func (s *OpenSet) All() iter.Seq2[Endpoint, *Open] {
 
 // Fold returns an endpoint as it is after an event. known is the endpoint before it, nil where
 // it was not open. The result is nil where it is not open, and known itself where the event
-// changes nothing: a gap, a burst, one half of a transient, or an event from before known
-// opened. Neither argument is changed; the result shares parts of both.
+// changes nothing: a gap, a burst, one half of a transient, a drift of no open endpoint, or an
+// event from before known opened. Neither argument is changed; the result shares parts of both.
 //
 // OpenedAt of the result is the time of a changed event where it was not known.
 func Fold(known *Open, e *Event) *Open {
 	if e.Transient {
 		return known
 	}
-	next := &Open{Time: e.Time, Listener: e.Listener, OpenedAt: e.Time}
+	next := &Open{Time: e.Time, Listener: e.Listener, OpenedAt: e.Time, Drift: e.Drift, DriftSince: driftSince(known, e)}
 	switch e.Type {
 	case Opened:
 		if known != nil && known.OpenedAt.After(e.Time) {
@@ -115,8 +118,29 @@ func Fold(known *Open, e *Event) *Open {
 			return known
 		}
 		return nil
+	case Drifted:
+		if known == nil || known.Drift == next.Drift && !e.Ended || known.OpenedAt.After(e.Time) {
+			return known
+		}
+		drifted := *known
+		drifted.Drift, drifted.DriftSince = e.Drift, next.DriftSince
+		if e.Ended {
+			drifted.Drift = ""
+		}
+		return &drifted
 	}
 	return known
+}
+
+// driftSince returns when the drift after an event began; zero where there is none.
+func driftSince(known *Open, e *Event) time.Time {
+	switch {
+	case e.Drift == "" || e.Ended:
+		return time.Time{}
+	case known != nil && known.Drift == e.Drift && known.Exposure == e.Exposure:
+		return known.DriftSince
+	}
+	return e.Time
 }
 
 // Endpoint returns the identity of the endpoint. Container is empty where there is none.

@@ -81,3 +81,39 @@ func TestOpenSetRefusesAListAfterTooManyEvents(t *testing.T) {
 		t.Errorf("the next list is refused, %d are open; want it accepted, and 0", set.Len())
 	}
 }
+
+// TestFoldDrift: events carry an endpoint's drift into what is open, with its beginning.
+func TestFoldDrift(t *testing.T) {
+	at := func(second int64) time.Time { return time.Unix(second, 0).UTC() }
+	e := func(second int64, kind model.Type, d model.Drift, x model.Exposure) *model.Event {
+		return &model.Event{Time: at(second), Type: kind, Drift: d, Listener: model.Listener{Protocol: model.TCP, Port: 80, Exposure: x}}
+	}
+	ended := e(60, model.Drifted, model.DriftUnexpected, model.Published)
+	ended.Ended = true
+	for _, test := range []struct {
+		name   string
+		events []*model.Event
+		drift  model.Drift
+		since  time.Time
+	}{
+		{"none", []*model.Event{e(10, model.Opened, "", model.Network)}, "", time.Time{}},
+		{"opened", []*model.Event{e(10, model.Opened, model.DriftUnexpected, model.Network)}, model.DriftUnexpected, at(10)},
+		{"another process", []*model.Event{e(10, model.Opened, model.DriftUnexpected, model.Network), e(20, model.Changed, model.DriftUnexpected, model.Network)}, model.DriftUnexpected, at(10)},
+		{"another exposure", []*model.Event{e(10, model.Opened, model.DriftUnexpected, model.Network), e(20, model.Changed, model.DriftUnexpected, model.Published)}, model.DriftUnexpected, at(20)},
+		{"another kind", []*model.Event{e(10, model.Opened, model.DriftUnexpected, model.Network), e(20, model.Drifted, model.DriftWider, model.Network)}, model.DriftWider, at(20)},
+		{"repeated", []*model.Event{e(10, model.Opened, model.DriftWider, model.Network), e(20, model.Drifted, model.DriftWider, model.Network)}, model.DriftWider, at(10)},
+		{"ended by a change", []*model.Event{e(10, model.Opened, model.DriftWider, model.Published), e(20, model.Changed, "", model.Network)}, "", time.Time{}},
+		{"ended by a reload", []*model.Event{e(10, model.Opened, model.DriftUnexpected, model.Published), ended}, "", time.Time{}},
+	} {
+		var o *model.Open
+		for _, event := range test.events {
+			o = model.Fold(o, event)
+		}
+		if o == nil || o.Drift != test.drift || !o.DriftSince.Equal(test.since) || !o.OpenedAt.Equal(at(10)) {
+			t.Errorf("%s: %+v; want drift %q since %s", test.name, o, test.drift, test.since)
+		}
+	}
+	if o := model.Fold(nil, ended); o != nil {
+		t.Errorf("a drift of an endpoint that is not open makes %+v", o)
+	}
+}

@@ -163,6 +163,9 @@ const (
 	Bursts Type = "burst"
 	// Gap: something was, or may have been, missed; see Event.Reason and Event.Lost.
 	Gap Type = "gap"
+	// Drifted: a drift began or ended without an opening, closing or change of its endpoint;
+	// see Event.Drift and Event.Ended.
+	Drifted Type = "drift"
 )
 
 // Change is what a changed event reports.
@@ -216,8 +219,8 @@ type Listener struct {
 	Source  Source `json:"source,omitempty"`
 }
 
-// Event is an endpoint that opened, closed or changed, a burst, or a gap in what was
-// observed. It is immutable: the sinks share it.
+// Event is an endpoint that opened, closed or changed, a burst, a gap in what was
+// observed, or a drift. It is immutable: the sinks share it.
 type Event struct {
 	// ID rises by one for each event.
 	ID uint64 `json:"id"`
@@ -235,8 +238,16 @@ type Event struct {
 	Change            Change   `json:"change,omitempty"`
 	PreviousExposure  Exposure `json:"previous_exposure,omitempty"`
 	PreviousPublished []string `json:"previous_published,omitempty"`
-	// Reason and Lost belong to gap events. Lost is the number of openings and
-	// closings that the gap stands for; 0 where it is not known.
+	// Drift is the drift of the endpoint after an opened or changed event, and the one that
+	// ends with a closed event; empty where there is none. A drift event always has it: the
+	// drift that begins, or ends, with the event.
+	Drift Drift `json:"drift,omitempty"`
+	// Ended means that the drift of a drift event ends. Such an event has the endpoint if it
+	// is open; else (missing, uncovered) what the drift is about.
+	Ended bool `json:"ended,omitempty"`
+	// Reason belongs to gap events and to drift events (why it begins or ends now), Lost to
+	// gap events: the number of openings and closings that the gap stands for; 0 where it is
+	// not known.
 	Reason string `json:"reason,omitempty"`
 	Lost   uint64 `json:"lost,omitempty"`
 	// Burst belongs to burst events, and is nil in others. The JSON form has its fields
@@ -274,4 +285,8 @@ type Open struct {
 	Listener
 	// OpenedAt is when it opened, or was first seen, in UTC.
 	OpenedAt time.Time `json:"opened_at"`
+	// Drift is how it differs from what is expected; empty where it does not. DriftSince is
+	// when that drift began, in UTC; it may be earlier than OpenedAt ([DriftKey]).
+	Drift      Drift     `json:"drift,omitempty"`
+	DriftSince time.Time `json:"drift_since,omitzero"`
 }

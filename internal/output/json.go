@@ -32,6 +32,10 @@ func AppendJSON(dst []byte, e *model.Event) []byte {
 	dst = appendKnown(dst, `,"change":`, string(e.Change))
 	dst = appendKnown(dst, `,"previous_exposure":`, string(e.PreviousExposure))
 	dst = appendTexts(dst, `,"previous_published":[`, e.PreviousPublished)
+	dst = appendKnown(dst, `,"drift":`, string(e.Drift))
+	if e.Ended {
+		dst = append(dst, `,"ended":true`...)
+	}
 	dst = appendKnown(dst, `,"reason":`, e.Reason)
 	if e.Lost != 0 {
 		dst = strconv.AppendUint(append(dst, `,"lost":`...), e.Lost, 10)
@@ -47,6 +51,10 @@ func AppendOpen(dst []byte, o *model.Open) []byte {
 	dst = appendTime(append(dst, `{"time":`...), o.Time)
 	dst = appendListener(dst, &o.Listener)
 	dst = appendTime(append(dst, `,"opened_at":`...), o.OpenedAt)
+	dst = appendKnown(dst, `,"drift":`, string(o.Drift))
+	if !o.DriftSince.IsZero() {
+		dst = appendTime(append(dst, `,"drift_since":`...), o.DriftSince)
+	}
 	return append(dst, '}')
 }
 

@@ -67,6 +67,10 @@ func TestAppendJSON(t *testing.T) {
 		func(e *model.Event) { e.Address = netip.MustParseAddr("fe80::1%a\"b") },
 		func(e *model.Event) { e.Address = netip.MustParseAddr("::ffff:1.2.3.4") },
 		func(e *model.Event) { e.Protocol, e.Container, e.IPv6Only, e.Transient = 99, nil, true, true },
+		func(e *model.Event) { e.Drift = model.DriftWider },
+		func(e *model.Event) {
+			e.Type, e.Drift, e.Ended, e.Reason = model.Drifted, model.DriftMissing, true, "a"
+		},
 		func(e *model.Event) { e.Time = e.Time.In(time.FixedZone("", -3600)) },
 	} {
 		e := opened
@@ -81,7 +85,7 @@ func FuzzAppendJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, address string, number uint64, nanoseconds int64, duration float64, portNumber uint16, protocol, set uint8) {
 		has := func(bit int) bool { return set>>bit&1 != 0 }
 		at := time.Unix(0, nanoseconds).UTC()
-		e := model.Event{ID: number, Time: at, Type: model.Type(text), Transient: has(0), Reason: text, Lost: number >> 60}
+		e := model.Event{ID: number, Time: at, Type: model.Type(text), Transient: has(0), Ended: has(7), Reason: text, Lost: number >> 60}
 		e.Host, e.Port, e.Protocol, e.IPv6Only = text, portNumber, model.Protocol(protocol), has(1)
 		e.Address, _ = netip.ParseAddr(address) // an invalid one is left out
 		if has(2) {
@@ -94,6 +98,9 @@ func FuzzAppendJSON(f *testing.F) {
 		if has(4) {
 			e.Source, e.Change, e.PreviousExposure, e.PreviousPublished = model.Source(text), model.Change(text), model.Exposure(address), []string{address, text}
 			e.SetReach(model.Exposure(text), []string{text, address})
+		}
+		if has(7) {
+			e.Drift = model.Drift(text)
 		}
 		if has(5) && !math.IsNaN(duration) && !math.IsInf(duration, 0) {
 			e.OpenedAt, e.OpenSeconds = at, &duration

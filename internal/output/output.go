@@ -66,11 +66,16 @@ func eventText(e *model.Event) string {
 		b.WriteString("Burst: " + BurstText(e) + processesText(" (pids: ", e.Processes))
 	case model.Gap:
 		b.WriteString("Gap: " + GapText(e))
+	case model.Drifted:
+		b.WriteString(driftText(e))
 	default:
 		b.WriteString(string(e.Type) + ": " + place)
 	}
 	if e.Transient {
 		b.WriteString(" [transient]")
+	}
+	if e.Drift != "" && e.Type != model.Drifted {
+		b.WriteString(" [drift: " + Printable(string(e.Drift)) + "]")
 	}
 	return b.String()
 }

@@ -97,6 +97,21 @@ func TestEventText(t *testing.T) {
 			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on :: (IPv6 only) (pids: 1827 nginx)"},
 		{"dual stack", with(func(e *model.Event) { e.Address, e.Exposure = netip.IPv6Unspecified(), model.Network }),
 			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on :: (pids: 1827 nginx)"},
+		{"unexpected", with(func(e *model.Event) { e.Drift, e.Exposure, e.Processes = model.DriftUnexpected, model.Loopback, nil }),
+			"2026-11-22T18:36:28.123Z web: New port opened: 80/tcp on 0.0.0.0 loopback only [drift: unexpected]"},
+		{"unexpected since the reload", with(func(e *model.Event) {
+			e.Type, e.Drift, e.Reason = model.Drifted, model.DriftUnexpected, "the expectations changed"
+		}), "2026-11-22T18:36:28.123Z web: Drift began: 80/tcp on 0.0.0.0 is not expected, and is open with exposure published at 0.0.0.0:8080, [::]:8080 (the expectations changed)"},
+		{"missing", with(func(e *model.Event) {
+			e.Type, e.Drift, e.Listener = model.Drifted, model.DriftMissing, model.Listener{Container: e.Container, Protocol: model.TCP, Port: 5432}
+		}), "2026-11-22T18:36:28.123Z web: Drift began: 5432/tcp is required, and is not open"},
+		{"wider ended", with(func(e *model.Event) { e.Type, e.Drift, e.Ended = model.Drifted, model.DriftWider, true }),
+			"2026-11-22T18:36:28.123Z web: Drift ended: 80/tcp on 0.0.0.0 can be reached from further than expected: published at 0.0.0.0:8080, [::]:8080"},
+		{"another program", with(func(e *model.Event) { e.Type, e.Drift = model.Drifted, model.DriftProcess }),
+			"2026-11-22T18:36:28.123Z web: Drift began: 80/tcp on 0.0.0.0 is held by another program than expected (pids: 1827 nginx)"},
+		{"uncovered", with(func(e *model.Event) {
+			e.Type, e.Drift, e.Listener = model.Drifted, model.DriftUncovered, model.Listener{Container: e.Container}
+		}), "2026-11-22T18:36:28.123Z web: Drift began: no expectation covers the container"},
 		{"gap", with(func(e *model.Event) { e.Type, e.Container, e.Reason = model.Gap, nil, "overrun" }),
 			"2026-11-22T18:36:28.123Z Gap: overrun"},
 		{"gap with a number", with(func(e *model.Event) { e.Type, e.Reason, e.Lost = model.Gap, "overrun", 128 }),

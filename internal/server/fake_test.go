@@ -147,7 +147,7 @@ func (f *fakeHistory) At(_ context.Context, t time.Time, filter model.Filter) ([
 		refs = append(refs, o.Container)
 	}
 	matcher := filter.Matcher(model.NamesOf(refs))
-	return slices.DeleteFunc(slices.Clone(f.past), func(o model.Open) bool { return !matcher.Listener(&o.Listener) }), f.watching, nil
+	return slices.DeleteFunc(slices.Clone(f.past), func(o model.Open) bool { return !matcher.Open(&o) }), f.watching, nil
 }
 
 func (f *fakeHistory) FirstID(context.Context) (uint64, error) {

@@ -106,7 +106,7 @@ func appendPorts(dst []byte, view *model.View, matcher *model.Matcher) []byte {
 	first := true
 	for i := range view.Open {
 		o := &view.Open[i]
-		if !matcher.Listener(&o.Listener) {
+		if !matcher.Open(o) {
 			continue
 		}
 		if !first {

@@ -153,7 +153,7 @@ func (w *waiters) compare() {
 	opened := newlyOpen(last.Open, view.Open)
 	for _, one := range waiting {
 		matcher := one.filter.Matcher(view.Named)
-		more := slices.ContainsFunc(opened, func(o *model.Open) bool { return matcher.Listener(&o.Listener) })
+		more := slices.ContainsFunc(opened, func(o *model.Open) bool { return matcher.Open(o) })
 		if more && (one.count.One() || w.reached(one, view)) {
 			w.find(one, view)
 		}

@@ -154,7 +154,7 @@ func TestTheAnswerHasWhatWasFound(t *testing.T) {
 	s.Event(event(model.Opened, o))
 	kernel.Eventually(t, "it is found", func() bool { return s.waiters.count() == 0 })
 	s.capture.set(func(c *fakeCapture) { c.open = nil })
-	if view := <-views; !slices.ContainsFunc(view.Open, func(o model.Open) bool { return filter.Matcher(view.Named).Listener(&o.Listener) }) {
+	if view := <-views; !slices.ContainsFunc(view.Open, func(o model.Open) bool { return filter.Matcher(view.Named).Open(&o) }) {
 		t.Errorf("%d ports are open", len(view.Open))
 	}
 }

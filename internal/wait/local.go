@@ -61,7 +61,7 @@ func (l *Local) Await(ctx context.Context, t Target, o Options) ([]model.Open, e
 		matcher := filter.Matcher(view.Named)
 		// Which containers are all is known as soon as all are watched.
 		if o.Count.Reached(view, matcher) && (o.Count != model.EveryContainer || l.ready() == nil) {
-			return slices.DeleteFunc(slices.Clone(view.Open), func(o model.Open) bool { return !matcher.Listener(&o.Listener) }), nil
+			return slices.DeleteFunc(slices.Clone(view.Open), func(o model.Open) bool { return !matcher.Open(&o) }), nil
 		}
 		if o.Timeout <= 0 {
 			return nil, ErrTimeout
