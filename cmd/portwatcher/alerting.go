@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 
+	"github.com/sirupsen/logrus"
+
 	"portwatcher/internal/alert"
 	"portwatcher/internal/alert/notify"
 	"portwatcher/internal/config"
@@ -29,9 +31,9 @@ func parseAlerts(s *config.Settings) (*alert.Config, error) {
 }
 
 // newReceiver returns a function that makes the receiver of an entry.
-func newReceiver(s *config.Settings) func(notify.ReceiverConfig) (notify.Receiver, error) {
+func newReceiver(s *config.Settings, log logrus.FieldLogger) func(notify.ReceiverConfig) (notify.Receiver, error) {
 	return func(c notify.ReceiverConfig) (notify.Receiver, error) {
-		return notify.New(c, notify.Options{Version: version.Version, Getenv: func(name string) string {
+		return notify.New(c, notify.Options{Version: version.Version, Log: func(text string) { log.Info(text) }, Getenv: func(name string) string {
 			if name == smtpVariable {
 				return s.SMTPURL
 			}
@@ -41,12 +43,12 @@ func newReceiver(s *config.Settings) func(notify.ReceiverConfig) (notify.Receive
 }
 
 // prepareAlerts makes the receivers of the settings. Who takes the setup closes it.
-func prepareAlerts(s *config.Settings) (*alert.Setup, error) {
+func prepareAlerts(s *config.Settings, log logrus.FieldLogger) (*alert.Setup, error) {
 	c, err := parseAlerts(s)
 	if err != nil {
 		return nil, err
 	}
-	setup, err := alert.Prepare(c, newReceiver(s))
+	setup, err := alert.Prepare(c, newReceiver(s, log))
 	if err != nil {
 		return nil, usageError{err}
 	}

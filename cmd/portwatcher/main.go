@@ -69,10 +69,13 @@ over the file.`,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.SetFlagErrorFunc(flagProblem)
-	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), explainCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
+	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), explainCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), alertsCommand(), versionCommand())
 	plainSwitches(cmd)
 	for _, one := range cmd.Commands() {
 		plainSwitches(one)
+		for _, sub := range one.Commands() {
+			plainSwitches(sub)
+		}
 	}
 	return cmd
 }

@@ -53,7 +53,7 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 		settings: s, log: log, output: sink.NewWriter(os.Stdout, output.Format(s.Format)), measures: newMetrics(s, log),
 		live: sink.NewQueue[*model.Event]("live", liveCapacity, liveShare),
 	}
-	setup, err := prepareAlerts(s)
+	setup, err := prepareAlerts(s, log)
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func freeMemory(ctx context.Context, ready func() error) {
 
 // apply applies the settings that can change while running; all of them or, with an error, none.
 func (m *monitor) apply(s *config.Settings) error {
-	setup, err := prepareAlerts(s)
+	setup, err := prepareAlerts(s, m.log)
 	if err != nil {
 		return err
 	}

@@ -412,27 +412,28 @@ func (a *Alerts) report(err error) {
 	a.log.Errorf("Alerts: %s", text)
 }
 
-// running returns a function that reports whether a container runs, by the view of the capture;
-// nil where there is none.
-func (a *Alerts) running() func(id string) (running, known bool) {
+// running returns the function of that name of surroundings, by the view of the capture; nil
+// where there is none.
+func (a *Alerts) running() func(id string, since time.Time) (running, known bool) {
 	if a.options.View == nil {
 		return nil
 	}
 	var of *model.View
-	running := map[string]bool{}
-	return func(id string) (bool, bool) {
+	started := map[string]time.Time{}
+	return func(id string, since time.Time) (bool, bool) {
 		view := a.options.View()
 		if view == nil || !a.ready || !view.Status.Engine.Connected {
 			return false, false
 		}
 		if of == nil || of.Version != view.Version {
-			clear(running)
+			clear(started)
 			for i := range view.Containers {
-				running[view.Containers[i].ID] = true
+				started[view.Containers[i].ID] = view.Containers[i].StartedAt
 			}
 			of = view
 		}
-		return running[id], true
+		at, running := started[id]
+		return running && !at.After(since), true
 	}
 }
 
@@ -507,8 +508,8 @@ func (a *Alerts) abandon(ctx context.Context, now time.Time) {
 	}
 }
 
-// decodeNotification reads the notification of a delivery.
-func decodeNotification(d *journal.Delivery) (*notify.Notification, error) {
+// Decode reads the notification of a delivery.
+func Decode(d *journal.Delivery) (*notify.Notification, error) {
 	n := &notify.Notification{}
 	if err := json.Unmarshal(d.Notification, n); err != nil {
 		return nil, fmt.Errorf("the notification %s in the journal is damaged: %w", d.ID, err)

@@ -48,8 +48,9 @@ type core struct {
 type surroundings struct {
 	// before returns what the journal has of the same port of the same target before an event.
 	before func(*model.Event) (*previous, error)
-	// running reports whether a container runs; known is false where that is not known now.
-	running func(id string) (running, known bool)
+	// running reports whether a container has run since a time; known is false where that is
+	// not known now.
+	running func(id string, since time.Time) (running, known bool)
 	// entry returns the line to add to the file of expectations for the drift of an event.
 	entry func(*model.Event) string
 	// report receives failures: of rules and of questions.
@@ -207,7 +208,7 @@ func (c *core) begin(e *model.Event) {
 	c.facts.ContainerAge = c.age(e)
 	c.facts.Running = true
 	if c.ask.running != nil {
-		if running, known := c.ask.running(e.Container.ID); known {
+		if running, known := c.ask.running(e.Container.ID, e.Time); known {
 			c.facts.Running = running
 		}
 	}
@@ -343,7 +344,9 @@ func (c *core) ends(k *condition, e *model.Event) bool {
 // leave ends a condition for the endpoint of an event, and as a whole with its last endpoint.
 func (c *core) leave(k *condition, e *model.Event) {
 	endpoint := endpointOf(e)
-	if whole := endpoint == "" || len(k.Endpoints) == 0 || k.Event.Type == model.Closed; !whole {
+	whole := endpoint == "" || len(k.Endpoints) == 0 || k.Event.Type == model.Closed ||
+		k.Event.Drift == model.DriftMissing || k.Event.Drift == model.DriftUncovered
+	if !whole {
 		if !k.Endpoints[endpoint] {
 			return
 		}
@@ -419,7 +422,7 @@ func (c *core) duly(k *condition) {
 		return
 	}
 	if c.rule(k.Rule).ofRunning && k.Event.Container != nil && c.ask.running != nil {
-		if _, known := c.ask.running(k.Event.Container.ID); !known {
+		if _, known := c.ask.running(k.Event.Container.ID, k.Event.Time); !known {
 			k.Due = c.now.Add(postponed)
 			c.schedule.set(k, k.Due)
 			return

@@ -107,7 +107,7 @@ func (c *courier) try(ctx context.Context, d *journal.Delivery) bool {
 	a := c.alerts
 	outcome := notify.Outcome{Gone: true}
 	var n *notify.Notification
-	if n, outcome.Err = decodeNotification(d); outcome.Err == nil {
+	if n, outcome.Err = Decode(d); outcome.Err == nil {
 		bounded, cancel := context.WithTimeout(ctx, notify.Timeout+time.Second)
 		outcome = c.target.Send(bounded, n)
 		cancel()

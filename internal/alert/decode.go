@@ -247,7 +247,11 @@ func nearest(name string, words []string) string {
 		return ""
 	}
 	near := slices.MinFunc(words, func(a, b string) int { return cmp.Compare(distance(a), distance(b)) })
-	if distance(near) > len(name)/3 {
+	allowed := max(len(name)/3, 2)
+	if len(name) < 4 {
+		allowed = 1
+	}
+	if distance(near) > allowed {
 		return ""
 	}
 	return near

@@ -41,7 +41,9 @@ func (c *core) alert(r *Rule, a notify.Alert) {
 // ends before it is sent is one alert, its end.
 func (c *core) join(entries []*entry, e *entry) []*entry {
 	entries = slices.DeleteFunc(entries, func(before *entry) bool {
-		same := before != e && before.Alert.Key == e.Alert.Key && before.Alert.Since.Equal(e.Alert.Since)
+		a, b := &before.Alert, &e.Alert
+		same := before != e && a.Key == b.Key && a.Since.Equal(b.Since) &&
+			(a.Event.ID == b.Event.ID || a.Status == notify.Resolved || b.Status == notify.Resolved)
 		if same {
 			c.put(entryKey(before), nil)
 		}
@@ -112,6 +114,7 @@ func (c *core) release(name string, o *outbound) {
 		}
 		return free
 	})
+	slices.SortFunc(now, func(a, b *entry) int { return cmp.Compare(a.number, b.number) })
 	c.message(name, o, now, true)
 }
 

@@ -2,6 +2,7 @@ package alert
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"portwatcher/internal/alert/notify"
@@ -33,14 +34,11 @@ func (c *condition) pending() bool { return !c.Due.IsZero() }
 // keyOf returns the identity of a condition: what of an event neither a restart nor another
 // container of the same target changes.
 func keyOf(r *Rule, e *model.Event) string {
-	key := r.Name + "|" + spotOf(e)
-	if e.Exposure != "" {
-		key += "|" + string(e.Exposure)
+	identity := notify.Identity{Rule: r.Name, Protocol: e.Protocol, Port: e.Port, Exposure: e.Exposure}
+	if e.Container != nil {
+		identity.Target = e.Container.Target()
 	}
-	if r.ofDrift && e.Drift != "" {
-		key += "|" + string(e.Drift)
-	}
-	return key
+	return identity.Key()
 }
 
 // spotOf returns the target, protocol and port of an event, as far as it has them.
@@ -103,6 +101,9 @@ func (e *entry) group() group {
 	g := group{host: e.Alert.Event.Host}
 	if c := e.Alert.Event.Container; c != nil {
 		g.project = c.Project
+		if project, _, found := strings.Cut(c.Name, "/"); found && c.ID == "" {
+			g.project = project // a target that was not seen running
+		}
 	}
 	return g
 }

@@ -23,7 +23,7 @@ type facts struct {
 	Target           string         `expr:"target" about:"project/service of a container that has both, else its name"`
 	Container        containerFacts `expr:"container" about:"the container: container.name, container.image, container.project, container.service, container.id and container.labels, as in container.labels[\"team\"]"`
 	ContainerAge     float64        `expr:"container_age" about:"seconds from the start of the container to the event, counted from when alerts were first switched on where it started before; -1 where it is not known"`
-	Running          bool           `expr:"running" about:"whether the container runs; compared when the rule first holds and again after its for"`
+	Running          bool           `expr:"running" about:"whether the container has run without a stop since the event; compared when the rule first holds and again after its for"`
 	Protocol         string         `expr:"protocol" of:"protocols" about:"the protocol"`
 	Address          string         `expr:"address" about:"the local address"`
 	Port             int            `expr:"port" about:"the port; 0 where the event has none"`
