@@ -272,6 +272,7 @@ func (a *Alerts) evaluate(ctx context.Context, wake func(receiver string)) *Setu
 // round evaluates a page of events, and what is due when there are no more.
 func (a *Alerts) round(ctx context.Context) (more bool) {
 	count := 0
+	a.core.waits = !a.complete(a.options.Now())
 	for e, err := range a.options.Journal.Events(ctx, journal.Query{AfterID: a.cursor, FromStart: true, Limit: pageLength}) {
 		damaged, isDamaged := errors.AsType[*journal.DamagedError](err)
 		switch {

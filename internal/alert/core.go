@@ -25,7 +25,9 @@ type core struct {
 	config *Config
 	ask    surroundings
 
-	now        time.Time
+	now time.Time
+	// waits means that events do what is due no more: those that follow may change it.
+	waits      bool
 	counters   counters
 	conditions map[string]*condition
 	spots      map[string]map[*condition]bool // by spotOf their events
@@ -178,7 +180,9 @@ func (c *core) rule(name string) *Rule {
 
 // event handles an event. What is due before it is done first.
 func (c *core) event(e *model.Event) {
-	c.advance(e.Time)
+	if !c.waits {
+		c.advance(e.Time)
+	}
 	c.begin(e)
 	spot := spotOf(e)
 	if here := c.spots[spot]; len(here) > 0 {
