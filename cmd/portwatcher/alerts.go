@@ -332,11 +332,11 @@ func alertsListCommand() *cobra.Command {
 		return listAlerts(ctx, s, since, receiver, state, limit)
 	})
 	cmd.Example = `  portwatcher alerts list --since 1d
-  portwatcher alerts list --state dead --format json`
+  portwatcher alerts list --status dead --format json`
 	flags := cmd.Flags()
 	flags.StringVar(&since, "since", "", "made from this time on: a duration back from now (1h, 7d) or a time; empty is all")
 	flags.StringVar(&receiver, "receiver", "", "to this receiver alone")
-	flags.StringVar(&state, "state", "", "in this state alone: "+states())
+	flags.StringVar(&state, "status", "", "in this state alone: "+states())
 	flags.IntVar(&limit, "limit", 50, "the last so many; 0 is all")
 	return cmd
 }
@@ -384,7 +384,7 @@ func newListed(d *journal.Delivery) listed {
 func listAlerts(ctx context.Context, s *config.Settings, since, receiver, state string, limit int) error {
 	q := journal.DeliveryQuery{Receiver: receiver, State: journal.DeliveryState(state), Limit: limit}
 	if state != "" && !slices.Contains(journal.DeliveryStates, q.State) {
-		return flagError("state", state, "allowed are %s", states())
+		return flagError("status", state, "allowed are %s", states())
 	}
 	if limit < 0 {
 		return flagError("limit", fmt.Sprint(limit), "allowed are 0 (all) and more")

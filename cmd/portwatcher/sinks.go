@@ -45,7 +45,7 @@ func journalSink(j *journal.Journal) capture.Sink {
 	return capture.Sink{
 		Name: "journal", State: true,
 		Offer: func(_ string, r capture.Record, force bool) bool {
-			record := journal.Record{Event: r.Event, Sockets: r.Sockets, State: r.State, Full: r.Full, Forget: r.Forget, Named: r.Named}
+			record := journal.Record{Event: r.Event, Sockets: r.Sockets, State: r.State, Full: r.Full, Forget: r.Forget, Named: r.Named, Drifts: r.Drifts}
 			if force {
 				return j.Force(record)
 			}

@@ -462,7 +462,7 @@ rules: [{name: drift, when: 'drift != ""', to: [ops]}]
 receivers: [{name: ops, webhook: {url: "http://localhost"}}]
 `
 		ops := &taker{name: "ops", answer: func(try int, _ *notify.Notification) notify.Outcome {
-			if try == 0 {
+			if try < 2 {
 				return refuse("down")
 			}
 			return notify.Outcome{Delivered: true}

@@ -30,6 +30,7 @@ import (
 
 	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
+	"portwatcher/internal/expect"
 	"portwatcher/internal/exposure"
 	"portwatcher/internal/model"
 	"portwatcher/internal/source"
@@ -48,6 +49,8 @@ type Options struct {
 	// Sinks consume the events, each behind a queue of its own.
 	Sinks  []Sink
 	Resume Resume
+	// Expect is the file of expectations; nil is none.
+	Expect *expect.File
 	// HostName is the host in events; empty means the engine's.
 	HostName string
 	// EngineAddress is for the status and for log messages.
@@ -66,7 +69,7 @@ type Options struct {
 }
 
 // Capture watches the namespaces of containers. View, Open, Containers, Status, Ready,
-// Tune and Gap are safe for concurrent use. One of Run and List is called, one time.
+// Tune, Expect and Gap are safe for concurrent use. One of Run and List is called, one time.
 type Capture struct {
 	options Options
 	tuning  Tuning
@@ -89,6 +92,7 @@ type Capture struct {
 	sinks      []*outlet
 	resume     memory
 	storm      storm
+	drift      drift
 
 	hostName string
 	link     link
@@ -118,6 +122,7 @@ type Capture struct {
 
 	tunings chan Tuning // of capacity 1: the newest counts
 	gaps    chan string
+	files   chan *expect.File // of capacity 1: the newest counts
 	views   views
 	version atomic.Uint64
 	over    chan struct{} // closed when Run or List has ended
@@ -128,8 +133,8 @@ type Capture struct {
 // timers wake Run beside observations. Each is set only while it is needed: only the
 // round wakes an idle capture.
 type timers struct {
-	expiry, burst, storm, view *time.Timer
-	burstSet, viewSet          bool
+	expiry, burst, storm, view, drift *time.Timer
+	burstSet, viewSet                 bool
 }
 
 // New returns a capture that has not started.
@@ -156,9 +161,11 @@ func New(o Options) *Capture {
 		running:    map[*source.Watcher]struct{}{},
 		stuckAfter: stuckAfter,
 		begin:      source.Start,
-		timers:     timers{expiry: clock.StoppedTimer(), burst: clock.StoppedTimer(), storm: clock.StoppedTimer(), view: clock.StoppedTimer()},
+		timers:     timers{expiry: clock.StoppedTimer(), burst: clock.StoppedTimer(), storm: clock.StoppedTimer(), view: clock.StoppedTimer(), drift: clock.StoppedTimer()},
 		tunings:    make(chan Tuning, 1),
 		gaps:       make(chan string, 16),
+		files:      make(chan *expect.File, 1),
+		drift:      drift{judge: expect.NewJudge(o.Resume.Drifts)},
 		views:      newViews(),
 		over:       make(chan struct{}),
 	}
@@ -168,6 +175,7 @@ func New(o Options) *Capture {
 	c.engine = &source.Containers{Env: c.env, Engine: o.Engine, Address: o.EngineAddress, Prove: o.Prove}
 	c.applySettings()
 	c.publishDirectory()
+	c.drift.judge.SetFile(o.Expect, time.Now())
 	c.recall()
 	c.buildView()
 	return c

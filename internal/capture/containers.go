@@ -37,10 +37,12 @@ func (c *Capture) add(o *source.ContainerChange) {
 	c.owners = nil
 	c.changed()
 	if o.Kind == engine.Failed { // the engine's package has reported it
+		c.judgeRunning(m)
 		c.publishDirectory()
 		return
 	}
 	if o.Err != nil {
+		c.judgeRunning(m)
 		m.unreachable = o.Err
 		switch {
 		case o.Ended || errors.Is(o.Err, netns.ErrProcessGone):
@@ -70,6 +72,7 @@ func (c *Capture) add(o *source.ContainerChange) {
 	m.namespace = n
 	n.resumed = n.resumed || c.resumes() || len(c.resume.open[container.ID]) > 0 // the engine describes it late
 	m.monitored = c.selected(container)
+	c.judgeRunning(m)
 	c.reconsider(n)
 	if m.monitored && c.resumes() {
 		c.recordName(container) // it may have been renamed since
@@ -92,6 +95,7 @@ func (c *Capture) choose(m *member, known *model.Container) {
 	}
 	c.reportDoubt(m.namespace)
 	m.monitored = monitored
+	c.judgeRunning(m)
 	c.changed()
 	log := c.log.WithField("container", m.Name)
 	if monitored {
@@ -147,6 +151,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	c.seeUnseen(m, m.livedAt) // what came later may be of its next life
 	delete(c.containers, id)
 	defer c.chooseAgain(m.Name)
+	defer c.judgeEnded(id, at) // after what closes with it
 	c.owners = nil
 	c.changed()
 	if c.selected(m.Container) {
@@ -222,6 +227,7 @@ func (c *Capture) update(o *source.ContainerChange) {
 	c.changed()
 	c.tracker.UpdateContainer(container)
 	c.choose(m, known)
+	c.judgeRunning(m)
 	c.publishDirectory()
 	if m.namespace == nil {
 		return

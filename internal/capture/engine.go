@@ -59,6 +59,7 @@ func (c *Capture) takeSynced() error {
 		}
 		c.closeEnded()
 		c.computeReachAgain()
+		c.startJudging()
 	}
 	return nil
 }

@@ -18,6 +18,8 @@ type Resume struct {
 	// SameBoot means that the host was not started again since: sockets may be the same.
 	SameBoot bool
 	Open     []model.State
+	// Drifts are those that lasted at its end.
+	Drifts []model.DriftPeriod
 	// Gap is the reason of a gap for the time since; empty for none.
 	Gap string
 }
@@ -91,6 +93,7 @@ func (c *Capture) restoreState(n *namespace, m *member, s *model.State) bool {
 		return false
 	}
 	c.reaches[s.Endpoint()] = exposure.Reach{Exposure: s.Exposure, Published: s.Published}
+	c.drift.judge.Restored(&s.Open, c.wall.Time(c.now))
 	return true
 }
 
@@ -147,7 +150,7 @@ func (c *Capture) keepState() {
 	if !c.keepsState() || c.resume.kept == revision || !c.synced || len(c.bursts) > 0 {
 		return
 	}
-	if c.offerState("", Record{State: c.states(), Full: true}) {
+	if c.offerState("", Record{State: c.states(), Full: true, Drifts: c.drift.judge.Lasting()}) {
 		c.resume.kept = revision
 	}
 }
@@ -159,6 +162,7 @@ func (c *Capture) states() []model.State {
 	for _, change := range c.tracker.Open() {
 		s := model.State{Open: c.open(&change), Sockets: c.tracker.Sockets(change.Endpoint)}
 		s.Time = now
+		s.Drift, s.DriftSince = c.drift.judge.Of(change.Endpoint)
 		all = append(all, s)
 	}
 	for _, states := range c.resume.open {

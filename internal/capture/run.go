@@ -44,6 +44,9 @@ func (c *Capture) Run(ctx context.Context) error {
 			c.abandon(end)
 		case t := <-c.tunings:
 			c.tune(t)
+		case f := <-c.files:
+			c.replaceFile(f)
+		case <-c.timers.drift.C:
 		case reason := <-c.gaps:
 			c.gap(nil, reason, 0)
 		case <-c.timers.expiry.C:
@@ -142,6 +145,7 @@ func (c *Capture) handle(o source.Observation) error {
 // afterEach does what may be due after each wake-up.
 func (c *Capture) afterEach() {
 	c.expire()
+	c.judge()
 	c.setBurstTimer()
 	c.serveViews()
 }
@@ -155,6 +159,7 @@ func (c *Capture) round() {
 	c.reportOverruns()
 	c.reportUnnamed()
 	c.tracker.Prune(c.now)
+	c.judgeAgain()
 	c.keepState()
 }
 

@@ -44,6 +44,7 @@ func (c *Capture) applySnapshot(n *namespace, s tracker.Snapshot) {
 	}
 	before := c.tracker.Vanished()
 	c.publish(c.tracker.Snapshot(c.changes[:0], n.id, s))
+	c.judgeScanned(n)
 	n.overrun.scanned(c, n, s.Began, c.tracker.Vanished()-before)
 	if s.Resumed {
 		c.computeReach(n, s.Time, model.SourceRestart)

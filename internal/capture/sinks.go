@@ -18,6 +18,8 @@ type Record struct {
 	Full  bool
 	// Forget is the id of a container that is not monitored any more.
 	Forget string
+	// Drifts are periods of drifts that begin or end with the record; with Full, all that last.
+	Drifts []model.DriftPeriod
 	// Named has the host and the container of a container that may have been renamed.
 	Named *model.Listener
 }
@@ -75,13 +77,20 @@ func newOutlet(s Sink) *outlet {
 // that has opened or changed.
 func (c *Capture) send(e *model.Event, sockets *model.Sockets, container string, force bool) {
 	c.reportLost()
+	c.drift.judge.Apply(e, c.now)
+	c.number(e)
+	c.deliver(Record{Event: e, Sockets: sockets, Drifts: c.drift.judge.Periods()}, container, force, nil)
+	c.sendDrifts()
+}
+
+func (c *Capture) number(e *model.Event) {
 	c.lastID++
 	e.ID = c.lastID
-	c.deliver(e, sockets, container, force, nil)
 }
 
 // deliver offers a numbered event to all sinks but one.
-func (c *Capture) deliver(e *model.Event, sockets *model.Sockets, container string, force bool, but *outlet) {
+func (c *Capture) deliver(r Record, container string, force bool, but *outlet) {
+	e := r.Event
 	c.counts.events[model.EventKind{Type: e.Type, Source: e.Source}]++
 	weight := weightOf(e)
 	for _, o := range c.sinks {
@@ -89,7 +98,7 @@ func (c *Capture) deliver(e *model.Event, sockets *model.Sockets, container stri
 			continue
 		}
 		o.offered += weight
-		if !o.Offer(container, Record{Event: e, Sockets: sockets}, force) {
+		if !o.Offer(container, r, force) {
 			o.events++
 			o.changes += weight
 			if o.Lossy {
@@ -131,7 +140,7 @@ func (c *Capture) reportLost() {
 			c.counts.gaps++
 			others := *gap // the other sinks have taken what this one lost: no number for them
 			others.Lost = 0
-			c.deliver(&others, nil, id, true, o)
+			c.deliver(Record{Event: &others}, id, true, o)
 			if o.State {
 				c.resume.kept = stateUnknown
 			}

@@ -68,6 +68,7 @@ func (c *Capture) tune(t Tuning) {
 	}
 	c.reportUnmatched()
 	c.changed()
+	c.needJudging("")
 	c.keepState()
 }
 

@@ -134,8 +134,11 @@ func (c *Capture) buildView() {
 		v.Containers = append(v.Containers, c.containerState(m))
 	}
 	for i := range v.Open {
-		v.Open[i].Time = v.Time
+		o := &v.Open[i]
+		o.Time = v.Time
+		o.Drift, o.DriftSince = c.drift.judge.Of(o.Endpoint())
 	}
+	v.Drifts = c.openDrifts(v.Open)
 	c.views.latest.Store(&made{View: v, at: began, problem: c.ready()})
 	c.views.took = clock.Since(began)
 }

@@ -27,7 +27,7 @@ type Watching struct {
 func (r *queries) At(ctx context.Context, t time.Time, f model.Filter) ([]model.Open, Watching, error) {
 	v := view{at: t, now: r.now(), filter: &f, open: map[model.Endpoint]*model.Open{}}
 	err := r.transact(ctx, func(t transaction) error {
-		for _, step := range []func(transaction) error{v.readRuns, v.readStates, v.readEvents, v.choose} {
+		for _, step := range []func(transaction) error{v.readRuns, v.readStates, v.readEvents, v.readDrifts, v.choose} {
 			if err := step(t); err != nil {
 				return err
 			}
@@ -143,6 +143,29 @@ func (v *view) readEvents(t transaction) error {
 			open.SetReach(r.event.PreviousExposure, r.event.PreviousPublished)
 		} else {
 			open.Processes = r.before
+		}
+	}
+	return nil
+}
+
+// readDrifts sets how what was open differed from what was expected then.
+func (v *view) readDrifts(t transaction) error {
+	periods, err := readDrifts(t, "began <= ?1 AND (ended IS NULL OR ended > ?1)", nanos(v.at))
+	if err != nil {
+		return err
+	}
+	found := map[model.DriftKey]*model.DriftPeriod{}
+	for i := range periods {
+		if key := periods[i].Key(); key.Drift != model.DriftMissing && key.Drift != model.DriftUncovered {
+			key.Drift = "" // an endpoint has one
+			found[key] = &periods[i]
+		}
+	}
+	for _, o := range v.open {
+		o.Drift, o.DriftSince = "", time.Time{}
+		key := model.DriftKey{Target: o.Container.Target(), Protocol: o.Protocol, Port: o.Port, Exposure: o.Exposure}
+		if p := found[key]; p != nil {
+			o.Drift, o.DriftSince = p.Drift, p.Since
 		}
 	}
 	return nil

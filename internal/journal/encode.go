@@ -63,6 +63,8 @@ type detail struct {
 	Reason      string       `json:"reason,omitempty"`
 	Lost        uint64       `json:"lost,omitempty"`
 	Burst       *model.Burst `json:"burst,omitempty"`
+	Ended       bool         `json:"ended,omitempty"`
+	Expected    string       `json:"expected,omitempty"`
 }
 
 // encodeDetail returns the detail of an event as a JSON column.
@@ -75,8 +77,8 @@ func encodeDetail(e *model.Event) (text any, err error) {
 	if change == model.ChangeProcess {
 		change = ""
 	}
-	return encodeJSON(&detail{e.Namespace, e.Published, change, e.PreviousExposure, e.PreviousPublished, seconds, e.Reason, e.Lost, e.Burst},
-		e.Namespace == "" && len(e.Published) == 0 && change == "" && seconds == nil && e.Reason == "" && e.Lost == 0 && e.Burst == nil)
+	return encodeJSON(&detail{e.Namespace, e.Published, change, e.PreviousExposure, e.PreviousPublished, seconds, e.Reason, e.Lost, e.Burst, e.Ended, e.Expected},
+		e.Namespace == "" && len(e.Published) == 0 && change == "" && seconds == nil && e.Reason == "" && e.Lost == 0 && e.Burst == nil && !e.Ended && e.Expected == "")
 }
 
 // openSeconds returns the open_seconds of an event as they follow from its times. After

@@ -209,6 +209,8 @@ type Previous struct {
 	Corrupt string
 	// Open is what was open then, ordered by endpoint.
 	Open []model.State
+	// Drifts are the drifts that lasted then.
+	Drifts []model.DriftPeriod
 }
 
 // Previous returns what the last run left; nil for the first run, and in

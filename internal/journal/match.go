@@ -45,7 +45,7 @@ func newMatching(t transaction, f *model.Filter) (*matching, error) {
 	}
 	m.origins = map[int64]bool{}
 	for row, o := range origins {
-		if chosen[o.container.ID] {
+		if chosen[idOf(o.container)] {
 			m.origins[row] = true
 		}
 	}
@@ -64,7 +64,7 @@ func selectContainers(t transaction, f *model.Filter) (chosen map[string]bool, o
 	}
 	containers := map[string][]*model.ContainerRef{}
 	for _, o := range origins {
-		containers[o.container.ID] = append(containers[o.container.ID], o.container)
+		containers[idOf(o.container)] = append(containers[idOf(o.container)], o.container)
 	}
 	var all []*model.ContainerRef
 	for _, refs := range containers {
@@ -77,6 +77,14 @@ func selectContainers(t transaction, f *model.Filter) (chosen map[string]bool, o
 		chosen[id] = slices.ContainsFunc(refs, inProject) && f.Containers.MatchesAny(refs, names)
 	}
 	return chosen, origins, nil
+}
+
+// idOf returns the id of a container, or, for a target that was not seen running, what no id is.
+func idOf(c *model.ContainerRef) string {
+	if c.ID == "" {
+		return "target " + c.Name
+	}
+	return c.ID
 }
 
 // withoutContainers returns what a filter compares beside containers.
@@ -124,8 +132,8 @@ func (m *matching) decide(kind string) *portMap {
 // parseKind reads a value of kindColumn.
 func parseKind(kind string) (origin int64, e *model.Event, err error) {
 	fields := strings.Split(kind, "|")
-	if len(fields) != 6 {
-		return 0, nil, fmt.Errorf("the kind %q has %d fields, want 6", kind, len(fields))
+	if len(fields) != 6 && len(fields) != 7 { // a block of schema 3 has none for the drift
+		return 0, nil, fmt.Errorf("the kind %q has %d fields, want 6 or 7", kind, len(fields))
 	}
 	if origin, err = strconv.ParseInt(fields[0], 10, 64); err != nil {
 		return 0, nil, err
@@ -135,6 +143,9 @@ func parseKind(kind string) (origin int64, e *model.Event, err error) {
 	e.Protocol, e.Exposure = model.Protocol(protocol), model.Exposure(fields[4])
 	if fields[5] != "" {
 		e.Outside = new(fields[5] == "1")
+	}
+	if len(fields) == 7 {
+		e.Drift = model.Drift(fields[6])
 	}
 	return origin, e, err
 }

@@ -25,6 +25,9 @@ type Record struct {
 	// Named has the host and the container of a container that may have been renamed:
 	// its earlier events are found by this name too. Immutable.
 	Named *model.Listener
+	// Drifts are periods of drifts that begin, end or begin again with the record. With Full
+	// they are all that last: what else lasts by the journal ends now. Immutable.
+	Drifts []model.DriftPeriod
 }
 
 // key is the id of the container that the record is of; empty for none.

@@ -54,6 +54,7 @@ func (w *writer) abandon() {
 	w.rebased = true
 	w.run, w.reserved = 0, 0
 	w.states.rebase()
+	w.drifts.rebase()
 	w.recorder.forget()
 }
 

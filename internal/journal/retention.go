@@ -220,6 +220,9 @@ func (s *trimming) delete(t transaction, tooLarge bool) error {
 			return err
 		}
 		s.more = states == int64(s.rows)
+		if err := t.exec("DELETE FROM drifts WHERE ended < ?", before); err != nil {
+			return err
+		}
 	}
 	if s.deleted = events+states > 0; !s.deleted {
 		return nil

@@ -39,7 +39,7 @@ DROP TABLE events1; DROP TABLE states1; DROP TABLE blocks;
 
 // migrateFrom1 converts a database of schema 1 to the newest schema.
 func migrateFrom1(t transaction) error {
-	if err := t.exec(fromSchema1 + schemaTables + schemaFilter); err != nil {
+	if err := t.exec(fromSchema1 + schemaTables + schemaFilter + schemaDrift); err != nil {
 		return err
 	}
 	r := &recorder{latest: math.MinInt64}
@@ -77,7 +77,7 @@ func copyEvents1(t transaction, r *recorder) error {
 		e, err := event1(kind, protocol, port, exposure, at, detail)
 		o := origins[row]
 		if err != nil || o == nil {
-			_, err := insert.ExecContext(t.ctx, id, at, row, "", 0, 0, "", 0, 0, "", "", nil, nil, nil, nil)
+			_, err := insert.ExecContext(t.ctx, id, at, row, "", 0, 0, "", 0, 0, "", "", nil, nil, nil, nil, nil)
 			return err
 		}
 		e.ID, e.Transient, e.Host, e.Container = uint64(id), transient, o.host, o.container

@@ -185,6 +185,7 @@ type saved struct {
 	latest, backward int64 // see the table meta
 	open             map[model.Endpoint]*model.State
 	cursors          map[string]uint64
+	drifts           []model.DriftPeriod // those that last
 }
 
 func (s *store) load(ctx context.Context) (*saved, error) {
@@ -212,6 +213,9 @@ func (m *saved) read(t transaction) error {
 	for i := range states {
 		m.open[states[i].Endpoint()] = &states[i].State
 	}
+	if m.drifts, err = readDrifts(t, "ended IS NULL"); err != nil {
+		return err
+	}
 	if err := m.readRun(t); err != nil {
 		return err
 	}
@@ -231,7 +235,7 @@ func (m *saved) readRun(t transaction) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
-	m.previous = &Previous{LastAlive: timeOf(lastAlive), Clean: stopped.Valid, Open: []model.State{}}
+	m.previous = &Previous{LastAlive: timeOf(lastAlive), Clean: stopped.Valid, Open: []model.State{}, Drifts: m.drifts}
 	for _, endpoint := range slices.SortedFunc(maps.Keys(m.open), model.Endpoint.Compare) {
 		m.previous.Open = append(m.previous.Open, *m.open[endpoint])
 	}

@@ -25,6 +25,7 @@ const (
 type writer struct {
 	j        *Journal
 	states   states
+	drifts   drifts
 	recorder recorder
 	trim     trimmer
 	indexing indexing
@@ -44,7 +45,7 @@ type writer struct {
 func newWriter(j *Journal, m *saved, last uint64) *writer {
 	return &writer{
 		j: j, check: make(chan struct{}), lastID: last, reserved: last, started: j.options.Now(),
-		states: newStates(m.open), recorder: recorder{latest: m.latest, backward: m.backward},
+		states: newStates(m.open), drifts: newDrifts(m.drifts), recorder: recorder{latest: m.latest, backward: m.backward},
 		trim: trimmer{timer: time.NewTimer(0)}, indexing: newIndexing(j.options.block),
 	}
 }
@@ -124,6 +125,7 @@ func (w *writer) next() bool {
 			w.lastID = q.Event.ID
 		}
 		q.before = w.states.apply(&q.Record, q.arrived)
+		w.drifts.apply(&q.Record, q.arrived)
 		w.batch = append(w.batch, q)
 	}
 	return true
@@ -181,6 +183,7 @@ func (w *writer) succeeded() {
 	clear(w.batch)
 	w.batch = w.batch[:0]
 	w.states.committed()
+	clear(w.drifts.changed)
 	w.rebased = false
 	w.trim.written += events
 	w.indexing.written += int64(events)
@@ -218,7 +221,7 @@ func (w *writer) transact(f func(transaction) error) error {
 
 // writeBatch writes the batch, the differences of the state, and that this run is alive.
 func (w *writer) writeBatch(t transaction) error {
-	for _, step := range []func(transaction) error{w.writeRun, w.writeReserve, w.writeRebased, w.writeEvents, w.writeStates} {
+	for _, step := range []func(transaction) error{w.writeRun, w.writeReserve, w.writeRebased, w.writeEvents, w.writeStates, w.drifts.write} {
 		if err := step(t); err != nil {
 			return err
 		}

@@ -40,9 +40,7 @@ type DriftKey struct {
 
 // OpenDrift is a drift that lasts. It is immutable.
 type OpenDrift struct {
-	// Time is when it was last known to last, in UTC.
-	Time  time.Time `json:"time"`
-	Drift Drift     `json:"drift"`
+	Drift Drift `json:"drift"`
 	// Since is when the drift began, in UTC.
 	Since time.Time `json:"since"`
 	// Target is [ContainerRef.Target].
@@ -59,6 +57,14 @@ type OpenDrift struct {
 	// Entry has the lines of YAML to add to the file of expectations, so that it is no drift
 	// any more. It is empty for a missing drift, whose entry is there.
 	Entry string `json:"entry,omitempty"`
+}
+
+// DriftPeriod is a drift from its beginning to its end. A period is identified by its key and
+// its beginning (Since): one that ends and begins again within a minute is the same.
+type DriftPeriod struct {
+	OpenDrift
+	// Ended is when it ended, in UTC; zero while it lasts.
+	Ended time.Time `json:"ended,omitzero"`
 }
 
 // Key returns the identity of the drift.

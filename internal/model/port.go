@@ -180,7 +180,9 @@ const (
 
 // ContainerRef names a container in an event.
 type ContainerRef struct {
-	ID    string `json:"id"`
+	// ID is empty where a drift event is about a target that was not seen running; Name is
+	// then the target.
+	ID    string `json:"id,omitempty"`
 	Name  string `json:"name"`
 	Image string `json:"image,omitempty"`
 	// Project and Service come from the Compose labels.
@@ -248,6 +250,9 @@ type Event struct {
 	// Ended means that the drift of a drift event ends. Such an event has the endpoint if it
 	// is open; else (missing, uncovered) what the drift is about.
 	Ended bool `json:"ended,omitempty"`
+	// Expected is what the expectation allows, for people, as in [OpenDrift]; empty where
+	// there is no drift, or nothing is expected.
+	Expected string `json:"expected,omitempty"`
 	// Reason belongs to gap events and to drift events (why it begins or ends now), Lost to
 	// gap events: the number of openings and closings that the gap stands for; 0 where it is
 	// not known.

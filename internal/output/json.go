@@ -36,6 +36,7 @@ func AppendJSON(dst []byte, e *model.Event) []byte {
 	if e.Ended {
 		dst = append(dst, `,"ended":true`...)
 	}
+	dst = appendKnown(dst, `,"expected":`, e.Expected)
 	dst = appendKnown(dst, `,"reason":`, e.Reason)
 	if e.Lost != 0 {
 		dst = strconv.AppendUint(append(dst, `,"lost":`...), e.Lost, 10)
@@ -61,8 +62,11 @@ func AppendOpen(dst []byte, o *model.Open) []byte {
 func appendListener(dst []byte, l *model.Listener) []byte {
 	dst = appendKnown(dst, `,"host":`, l.Host)
 	if c := l.Container; c != nil {
-		dst = appendText(dst, `,"container":{"id":`, c.ID)
-		dst = appendText(dst, `,"name":`, c.Name)
+		dst = append(dst, `,"container":{`...)
+		if c.ID != "" {
+			dst = append(appendText(dst, `"id":`, c.ID), ',')
+		}
+		dst = appendText(dst, `"name":`, c.Name)
 		dst = appendKnown(dst, `,"image":`, c.Image)
 		dst = appendKnown(dst, `,"project":`, c.Project)
 		dst = appendKnown(dst, `,"service":`, c.Service)

@@ -68,6 +68,8 @@ func TestAppendJSON(t *testing.T) {
 		func(e *model.Event) { e.Address = netip.MustParseAddr("::ffff:1.2.3.4") },
 		func(e *model.Event) { e.Protocol, e.Container, e.IPv6Only, e.Transient = 99, nil, true, true },
 		func(e *model.Event) { e.Drift = model.DriftWider },
+		func(e *model.Event) { e.Container = &model.ContainerRef{Name: "web"} },
+		func(e *model.Event) { e.Container = &model.ContainerRef{} },
 		func(e *model.Event) {
 			e.Type, e.Drift, e.Ended, e.Reason = model.Drifted, model.DriftMissing, true, "a"
 		},
@@ -100,7 +102,7 @@ func FuzzAppendJSON(f *testing.F) {
 			e.SetReach(model.Exposure(text), []string{text, address})
 		}
 		if has(7) {
-			e.Drift = model.Drift(text)
+			e.Drift, e.Expected = model.Drift(text), text
 		}
 		if has(5) && !math.IsNaN(duration) && !math.IsInf(duration, 0) {
 			e.OpenedAt, e.OpenSeconds = at, &duration
