@@ -53,6 +53,11 @@ type Options struct {
 	Now func() time.Time
 	// Jitter returns a number from 0 to 1 by which a retry is delayed; nil is at random.
 	Jitter func() float64
+	// Delays are the times between the tries of a delivery, of which the last one repeats; nil
+	// means 5 s, 1 min, 5 min, 30 min, 2 h.
+	Delays []time.Duration
+	// GiveUp is how old a delivery is when it is not tried again; 0 means 3 days.
+	GiveUp time.Duration
 }
 
 // Setup are settings with the receivers that they describe.
@@ -123,6 +128,12 @@ func New(o Options) *Alerts {
 	clock := time.Now
 	if o.Now != nil {
 		clock = o.Now
+	}
+	if o.Delays == nil {
+		o.Delays = standardDelays
+	}
+	if o.GiveUp == 0 {
+		o.GiveUp = standardGiveUp
 	}
 	o.Now = func() time.Time { return clock().UTC() }
 	a := &Alerts{options: o, log: o.Logger, setup: o.Setup, apply: make(chan *Setup, 1), reported: map[string]time.Time{}}
@@ -495,7 +506,7 @@ func (a *Alerts) abandon(ctx context.Context, now time.Time) {
 		}
 		for {
 			d, err := a.options.Journal.NextDelivery(ctx, receiver)
-			if err != nil || d == nil || now.Sub(d.Made) < giveUp {
+			if err != nil || d == nil || now.Sub(d.Made) < a.options.GiveUp {
 				break
 			}
 			d.State, d.Finished = journal.DeliveryDead, now

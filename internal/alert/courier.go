@@ -10,8 +10,7 @@ import (
 )
 
 const (
-	// giveUp is how old a delivery is when it is not tried again.
-	giveUp = 72 * time.Hour
+	standardGiveUp = 72 * time.Hour
 	// maxAsked bounds how long a receiver can ask to wait.
 	maxAsked = 24 * time.Hour
 	// jitter is the part of a delay by which it is longer at most.
@@ -22,11 +21,11 @@ const (
 	resendTime = time.Minute
 )
 
-// delays are the times between the tries of a delivery; the last one repeats.
-var delays = []time.Duration{5 * time.Second, time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour}
+// standardDelays are Options.Delays where there are none.
+var standardDelays = []time.Duration{5 * time.Second, time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour}
 
 // delayAfter returns the time until the next try after so many.
-func delayAfter(tried int, asked time.Duration, random float64) time.Duration {
+func delayAfter(delays []time.Duration, tried int, asked time.Duration, random float64) time.Duration {
 	delay := delays[min(max(tried, 1), len(delays))-1]
 	delay += time.Duration(float64(delay) * jitter * random)
 	return max(delay, min(asked, maxAsked))
@@ -125,7 +124,7 @@ func (c *courier) try(ctx context.Context, d *journal.Delivery) bool {
 	switch {
 	case outcome.Delivered:
 		d.State, d.Finished = journal.DeliveryDelivered, now
-	case outcome.Gone, now.Sub(d.Made) >= giveUp:
+	case outcome.Gone, now.Sub(d.Made) >= a.options.GiveUp:
 		d.State, d.Finished = journal.DeliveryDead, now
 	default:
 		d.Due = now.Add(c.delay(d.Tried, outcome.RetryAfter))
@@ -142,7 +141,7 @@ func (c *courier) delay(tried int, asked time.Duration) time.Duration {
 	if c.alerts.options.Jitter != nil {
 		random = c.alerts.options.Jitter
 	}
-	delay := delayAfter(tried, asked, random())
+	delay := delayAfter(c.alerts.options.Delays, tried, asked, random())
 	if c.target.Kind() == notify.KindAlertmanager {
 		delay = min(delay, resendTime)
 	}

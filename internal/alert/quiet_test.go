@@ -59,11 +59,11 @@ func TestDelays(t *testing.T) {
 		{1, 0, 5 * time.Second}, {2, 0, time.Minute}, {3, 0, 5 * time.Minute}, {4, 0, 30 * time.Minute}, {5, 0, 2 * time.Hour}, {50, 0, 2 * time.Hour},
 		{1, time.Hour, time.Hour}, {4, time.Minute, 30 * time.Minute}, {1, 100 * time.Hour, maxAsked},
 	} {
-		if got := delayAfter(test.tried, test.asked, 0); got != test.want {
+		if got := delayAfter(standardDelays, test.tried, test.asked, 0); got != test.want {
 			t.Errorf("after %d tries, asked for %s: %s, want %s", test.tried, test.asked, got, test.want)
 		}
 	}
-	if got := delayAfter(2, 0, 1); got != 66*time.Second {
+	if got := delayAfter(standardDelays, 2, 0, 1); got != 66*time.Second {
 		t.Errorf("with all of the jitter %s, want 66s", got)
 	}
 }
