@@ -41,9 +41,10 @@ func newServer(s *config.Settings, log logrus.FieldLogger, docker *engine.Engine
 		Journal: func() metrics.Journal {
 			stats := record.Stats()
 			return metrics.Journal{
-				Writable: record.Err() == nil, LagSeconds: stats.Lag.Seconds(), SizeBytes: stats.Size, Written: stats.Written,
+				Writable: record.Err() == nil, LagSeconds: stats.Lag.Seconds(), SizeBytes: stats.Size, Written: stats.Written, Passed: stats.Passed,
 			}
 		},
+		Alerts: alerts.Status,
 	}
 	if s.Listen == "" {
 		m.Watch(sources)
@@ -53,7 +54,7 @@ func newServer(s *config.Settings, log logrus.FieldLogger, docker *engine.Engine
 		Listen: s.Listen, TokenFile: s.TokenFile, TLSCert: s.TLSCert, TLSKey: s.TLSKey, AllowedHosts: s.AllowedHosts,
 		Namespace: ownNamespace(s.ProcRoot, log),
 		Capture:   c, History: server.FromJournal(record), Metrics: m, Page: page.Handler(), Logger: log, Version: version.Version,
-		Explain: explanations(s, log, docker, record),
+		Explain: explanations(s, log, docker, record), Alerts: server.FromAlerts(alerts, record),
 	})
 	if err != nil {
 		return nil, usageError{err}

@@ -74,3 +74,11 @@ func (c *Config) quietly(t time.Time, s notify.Severity) bool {
 	}
 	return false
 }
+
+// FromText and ToText are the hours as in the settings, "22:00".
+func (q *Quiet) FromText() string { return clockText(q.From) }
+
+// ToText is the end; see [Quiet.FromText].
+func (q *Quiet) ToText() string { return clockText(q.To) }
+
+func clockText(minutes int) string { return fmt.Sprintf("%02d:%02d", minutes/60, minutes%60) }

@@ -41,6 +41,7 @@ func (s *Server) apiRoutes() []route {
 		{api.PathPorts, append([]string{"at", "wait", "count"}, selecting...), s.getPorts},
 		{api.PathEvents, append([]string{"since", "until", "after", "before", "limit"}, eventFilters...), s.getEvents},
 		{api.PathExplain, []string{"target", "from"}, s.getExplain},
+		{api.PathAlerts, []string{"limit", "receiver", "state"}, s.getAlerts},
 		{PathOpenAPI, nil, s.getOpenAPI},
 	}
 }
