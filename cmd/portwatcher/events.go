@@ -26,6 +26,7 @@ const followed = 10
 type eventsQuery struct {
 	since, until             string
 	containers, ports, types []string
+	drifts                   []string
 	outside                  *bool
 	limit                    int
 	follow                   bool
@@ -52,7 +53,8 @@ func (q *eventsQuery) register(flags *pflag.FlagSet) {
 	flags.StringVar(&q.until, "until", "", "up to this time, and not including it")
 	flags.StringArrayVar(&q.containers, "container", nil, "of these containers, a `list`: "+model.SelectionHelp+"; may be repeated")
 	flags.StringArrayVar(&q.ports, "port", nil, "of these ports and ranges, a `list` such as 80,8000-8100/tcp,53/udp; may be repeated")
-	flags.StringSliceVar(&q.types, "type", nil, "of these types: opened, closed, changed, burst, gap; may be repeated")
+	flags.StringSliceVar(&q.types, "type", nil, "of these types: opened, closed, changed, burst, gap, drift; may be repeated")
+	flags.StringSliceVar(&q.drifts, "drift", nil, "with drift of these kinds: "+model.Join(model.Drifts, ", ")+"; may be repeated")
 	outsideFlag(flags, &q.outside)
 	flags.IntVar(&q.limit, "limit", 0, "the last so many; 0 is all")
 	flags.BoolVarP(&q.follow, "follow", "f", false, fmt.Sprintf("continue with what happens; begins with the last %d unless --since or --limit is given", followed))
@@ -146,6 +148,13 @@ func (q *eventsQuery) parse(now time.Time) (journal.Query, error) {
 			return query, flagError("type", text, "%w", err)
 		}
 		query.Types = append(query.Types, kind)
+	}
+	for _, text := range q.drifts {
+		drift, err := model.ParseDrift(text)
+		if err != nil {
+			return query, flagError("drift", text, "%w", err)
+		}
+		query.Drifts = append(query.Drifts, drift)
 	}
 	if q.follow && q.since == "" && q.limit == 0 {
 		query.Limit = followed

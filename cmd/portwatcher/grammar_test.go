@@ -53,6 +53,8 @@ var kinds = map[string]kind{
 	"--watch-ports":                                       portList,
 	"events --port":                                       portList,
 	"/api/v1/ports ?port":                                 portList,
+	"/api/v1/drift ?container":                            containerList,
+	"/api/v1/drift ?port":                                 portList,
 	"/api/v1/events ?port":                                portList,
 	"wait CONTAINER:PORT[/PROTOCOL] ...":                  oneTarget,
 	"explain CONTAINER:PORT[/PROTOCOL] | PORT[/PROTOCOL]": oneTarget,
@@ -60,6 +62,7 @@ var kinds = map[string]kind{
 	"/api/v1/explain ?target":                             oneTarget,
 	"/api/v1/explain ?from":                               containerList,
 	"--explain":                                           neither,
+	"--expect":                                            neither,
 	"--burst-limit":                                       neither,
 	"--close-grace":                                       neither,
 	"--listen":                                            neither,
@@ -395,7 +398,11 @@ func (everywhere) Containers() []model.ContainerState {
 func (everywhere) Ready() error { return nil }
 
 func (e everywhere) View() *model.View {
-	return &model.View{Time: time.Now().UTC(), Open: world, Containers: e.Containers()}
+	view := &model.View{Time: time.Now().UTC(), Open: world, Containers: e.Containers()}
+	for _, o := range world { // each drifts
+		view.Drifts = append(view.Drifts, model.OpenDrift{Drift: model.DriftUnexpected, Target: o.Container.Target(), Listener: o.Listener})
+	}
+	return view
 }
 
 // parameters returns every parameter of the API, served by a server of the world.
@@ -462,6 +469,7 @@ func get(t *testing.T, address string) ([]model.Listener, error) {
 		Ports      []model.Open
 		Events     []*model.Event
 		Containers []struct{ Name string }
+		Drifts     []model.OpenDrift
 	}
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
 		return nil, err
@@ -475,6 +483,9 @@ func get(t *testing.T, address string) ([]model.Listener, error) {
 	}
 	for _, e := range answer.Events {
 		selected = append(selected, e.Listener)
+	}
+	for _, d := range answer.Drifts {
+		selected = append(selected, d.Listener)
 	}
 	for _, c := range answer.Containers {
 		selected = append(selected, model.Listener{Container: &model.ContainerRef{Name: c.Name}})

@@ -56,7 +56,7 @@ func resume(j *journal.Journal, now time.Time) capture.Resume {
 	case before.Corrupt != "":
 		r.Gap = damaged(before.Corrupt)
 	default:
-		r.Again, r.SameBoot, r.Open = true, before.SameBoot, before.Open
+		r.Again, r.SameBoot, r.Open, r.Drifts = true, before.SameBoot, before.Open, before.Drifts
 		r.Gap = away(before, now)
 	}
 	return r

@@ -69,12 +69,12 @@ over the file.`,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.SetFlagErrorFunc(flagProblem)
-	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), explainCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), alertsCommand(), versionCommand())
+	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), explainCommand(), expectCommand(), alertsCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
 	plainSwitches(cmd)
 	for _, one := range cmd.Commands() {
 		plainSwitches(one)
-		for _, sub := range one.Commands() {
-			plainSwitches(sub)
+		for _, part := range one.Commands() {
+			plainSwitches(part)
 		}
 	}
 	return cmd

@@ -18,6 +18,7 @@ import (
 	"portwatcher/internal/alert"
 	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
+	"portwatcher/internal/expect"
 	"portwatcher/internal/health"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/metrics"
@@ -31,7 +32,7 @@ import (
 func runCommand() *cobra.Command {
 	return loaderCommand("run", "Watch until stopped, print events and record them", []string{
 		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.BurstScans, config.BurstDelay,
-		config.CloseGrace, config.UDPClients, config.ProcessArguments, config.BurstLimit, config.ReceiveBuffers, config.Format, config.State, config.Retain, config.RetainSize,
+		config.CloseGrace, config.UDPClients, config.ProcessArguments, config.BurstLimit, config.ReceiveBuffers, config.Format, config.Expect, config.State, config.Retain, config.RetainSize,
 		config.Listen, config.TokenFile, config.TLSCert, config.TLSKey, config.AllowedHosts, config.MetricsMaxSeries, config.Explain,
 		config.PublicURL, config.AlertWebhook, config.AlertEmail, config.SMTPURL,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.HealthSocket,
@@ -53,6 +54,11 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 		settings: s, log: log, output: sink.NewWriter(os.Stdout, output.Format(s.Format)), measures: newMetrics(s, log),
 		live: sink.NewQueue[*model.Event]("live", liveCapacity, liveShare),
 	}
+	m.expectations = newExpectations(s, log)
+	if m.expected, err = m.expectations.load(); err != nil {
+		return err
+	}
+	m.expectations.report(m.expected, "read")
 	setup, err := prepareAlerts(s, log)
 	if err != nil {
 		return err
@@ -83,11 +89,14 @@ type monitor struct {
 	measures *metrics.Metrics
 	web      *server.Server // nil where --listen is empty
 	alerts   *alert.Alerts
+
+	expectations *expectations
+	expected     *expect.File // at the start; nil where there is no file
 }
 
 // wire adds the sinks of the capture.
 func (m *monitor) wire(o *capture.Options) {
-	o.Observer, o.Resume = m.measures, resume(m.record, time.Now())
+	o.Observer, o.Resume, o.Expect = m.measures, resume(m.record, time.Now()), m.expected
 	o.Sinks = []capture.Sink{outputSink(m.output), journalSink(m.record)}
 	if m.settings.Listen != "" {
 		o.Sinks = append(o.Sinks, liveSink(m.live))
@@ -120,6 +129,7 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 	})
 	group.Go(func() error { return reload(watching, loader, m.settings, m.log, hangup, m.apply) })
 	group.Go(func() error { return m.alerts.Run(watching) })
+	group.Go(func() error { return m.expectations.run(watching, m.expected, m.capture.Expect) })
 	if m.web != nil {
 		group.Go(func() error { return m.web.Serve(watching) })
 		group.Go(func() error {
@@ -174,6 +184,7 @@ func (m *monitor) apply(s *config.Settings) error {
 	setLogger(m.log, s)
 	m.record.SetRetention(s.Retain, s.RetainSize)
 	m.capture.Tune(tuning(s, m.log))
+	m.expectations.reload()
 	return nil
 }
 

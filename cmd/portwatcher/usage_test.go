@@ -23,7 +23,7 @@ func execute(t *testing.T, arguments ...string) (string, error) {
 // A usage error names the mistake and what is allowed.
 func TestUsageErrors(t *testing.T) {
 	for line, want := range map[string][]string{
-		"runn":                   {`"runn"`, "check, config, events, explain, healthcheck, ports, run, top, version, wait", "did you mean run?"},
+		"runn":                   {`"runn"`, "check, config, events, expect, explain, healthcheck, ports, run, top, version, wait", "did you mean run?"},
 		"ports web":              {`"web"`, "portwatcher ports --monitor-containers web"},
 		"events web":             {`"web"`, "portwatcher events --container web"},
 		"version now":            {`"now"`, "takes no arguments", "portwatcher version --help"},

@@ -138,7 +138,7 @@ func labelProblems(c *model.Container) []string {
 	var problems []string
 	_, enabled := config.Enabled(c)
 	_, ignored := config.Ignored(c)
-	for _, err := range []error{enabled, ignored} {
+	for _, err := range []error{enabled, ignored, config.Expected(c)} {
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("The container's label is invalid, and is ignored: %v", err))
 		}

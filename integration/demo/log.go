@@ -34,7 +34,7 @@ func lineOf(e *model.Event) logLine {
 // ofOneEndpoint reports whether an event is of one endpoint of a container: a gap and a
 // burst are not.
 func ofOneEndpoint(e *model.Event, container string) bool {
-	return e.Container != nil && e.Container.Name == container && e.Type != model.Gap && e.Type != model.Bursts
+	return e.Container != nil && e.Container.Name == container && e.Type != model.Gap && e.Type != model.Bursts && e.Type != model.Drifted
 }
 
 // textEvent is an event as `portwatcher run --format text` prints it.

@@ -138,7 +138,7 @@ func (c *Capture) buildView() {
 		o.Time = v.Time
 		o.Drift, o.DriftSince = c.drift.judge.Of(o.Endpoint())
 	}
-	v.Drifts = c.openDrifts(v.Open)
+	v.Drifts, v.Expecting = c.openDrifts(v.Open), c.drift.judge.Active()
 	c.views.latest.Store(&made{View: v, at: began, problem: c.ready()})
 	c.views.took = clock.Since(began)
 }

@@ -19,7 +19,7 @@ import (
 // checks are the checks of the settings whose value is a text, by name. Each returns
 // the value to use. The error states what is allowed.
 var checks = map[string]func(string) (string, error){
-	ConfigFile: checkFile, TokenFile: checkFile, TLSCert: checkFile, TLSKey: checkFile,
+	ConfigFile: checkFile, Expect: checkFile, TokenFile: checkFile, TLSCert: checkFile, TLSKey: checkFile,
 	ProcRoot: checkFolder, CgroupRoot: checkFolder,
 	DockerHost: checkEngine, HostName: checkHostName, HealthSocket: checkSocket, State: checkState, Listen: checkListen,
 	PublicURL: checkWeb, AlertWebhook: checkWeb, AlertEmail: checkEmail, SMTPURL: checkSMTP,

@@ -69,6 +69,9 @@ type Settings struct {
 	CgroupRoot string `koanf:"cgroup_root" kind:"folder" default:"/sys/fs/cgroup"`
 	// HealthSocket is a path, "@name" for a Linux abstract socket, or empty for none.
 	HealthSocket string `koanf:"health_socket" kind:"socket" default:"@portwatcher" is:"emptiable"`
+	// Expect is the path of the file of expectations, or empty for none. The default is read if
+	// it exists; see [Settings.Given].
+	Expect string `koanf:"expect" default:"/etc/portwatcher/expected.yaml" is:"emptiable"`
 	// State is the path of the journal's database, or [StateMemory].
 	State string `koanf:"state" default:"/var/lib/portwatcher/portwatcher.db" short:"SNAPSHOT_PATH" unit:"the same form, NAME.json meaning NAME.db"`
 	// Retain is how long events are kept, or 0 for ever.
@@ -115,6 +118,11 @@ type Section struct {
 
 // AlertsSection is the key of Settings.Alerts in the file.
 const AlertsSection = "alerts"
+
+// Given reports whether a flag, a variable or the file sets a setting of a name.
+func (s *Settings) Given(name string) bool {
+	return s.origins[name] != "" && s.origins[name] != "default"
+}
 
 // Restart returns the names of the settings that differ from old and cannot change
 // without a restart, in the order of [Names].

@@ -51,7 +51,7 @@ func defaults() *Settings {
 	return &Settings{
 		Source: "auto", BurstScans: 1, BurstDelay: 10 * time.Millisecond, ScanInterval: 500 * time.Millisecond, Format: "text", LogFormat: "text", LogLevel: logrus.InfoLevel,
 		ProcRoot: "/proc", CgroupRoot: "/sys/fs/cgroup", HealthSocket: "@portwatcher",
-		State: "/var/lib/portwatcher/portwatcher.db", Retain: 30 * 24 * time.Hour, RetainSize: 1e9,
+		Expect: "/etc/portwatcher/expected.yaml", State: "/var/lib/portwatcher/portwatcher.db", Retain: 30 * 24 * time.Hour, RetainSize: 1e9,
 		Listen: "127.0.0.1:9888", MetricsMaxSeries: 5000, Explain: "on", ReceiveBuffers: 256 << 20,
 	}
 }
@@ -73,14 +73,14 @@ func TestLoad(t *testing.T) {
 		{"empty variables", nil, []string{"PORTWATCHER_SCAN_INTERVAL=", "SCAN_INTERVAL=", "CLOSE_GRACE_MS=", "DOCKER_HOST=", "MONITOR_CONTAINERS="}, func(*Settings) {}},
 		{"flags", []string{
 			"--scan-interval", "10ms", "--close-grace=1h", "--udp-clients", "--format", "json", "--log-format=json", "--log-level=trace",
-			"--docker-host", "tcp://h:1", "--host-name", "node1", "--proc-root", "/host/proc/", "--cgroup-root", "/host/cgroup", "--health-socket=/run/health",
+			"--docker-host", "tcp://h:1", "--host-name", "node1", "--proc-root", "/host/proc/", "--cgroup-root", "/host/cgroup", "--health-socket=/run/health", "--expect=/e",
 			"--state=memory", "--retain=1w2d12h", "--retain-size", "1.5 gib",
 			"--listen=:80", "--token-file=/t", "--tls-cert=/c", "--tls-key=/k", "--allowed-hosts=A.b", "--allowed-hosts=c", "--metrics-max-series=7", "--explain=off", "--burst-limit=100", "--receive-buffers=4mib", "--process-arguments",
 		}, nil, func(s *Settings) {
 			*s = Settings{
 				Source: "auto", BurstScans: 1, BurstDelay: 10 * time.Millisecond,
 				ScanInterval: 10 * time.Millisecond, CloseGrace: time.Hour, UDPClients: true, Format: "json", LogFormat: "json",
-				LogLevel: logrus.TraceLevel, DockerHost: "tcp://h:1", HostName: "node1", ProcRoot: "/host/proc", CgroupRoot: "/host/cgroup", HealthSocket: "/run/health",
+				LogLevel: logrus.TraceLevel, DockerHost: "tcp://h:1", HostName: "node1", ProcRoot: "/host/proc", CgroupRoot: "/host/cgroup", HealthSocket: "/run/health", Expect: "/e",
 				State: "memory", Retain: (9*24 + 12) * time.Hour, RetainSize: 3 << 29,
 				Listen: ":80", TokenFile: "/t", TLSCert: "/c", TLSKey: "/k", AllowedHosts: []string{"a.b", "c"}, MetricsMaxSeries: 7, Explain: "off", BurstLimit: 100, ReceiveBuffers: 4 << 20, ProcessArguments: true,
 			}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"portwatcher/internal/expect"
 	"portwatcher/internal/model"
 )
 
@@ -16,6 +17,9 @@ const (
 	// LabelIgnore names ports that are not reported, in the form of [model.ParsePorts].
 	LabelIgnore = labelPrefix + "ignore"
 )
+
+// LabelExpect has the expectations of one container, in the form of [expect.ParseLabel].
+const LabelExpect = expect.Label
 
 // Enabled reports whether a container's label [labelEnable] enables it; without the
 // label it is enabled. An invalid value returns true and an [*Error] that names the
@@ -42,6 +46,15 @@ func Ignored(c *model.Container) (model.PortSet, error) {
 	return ports, nil
 }
 
+// Expected checks a container's label [LabelExpect]. An invalid value is an [*Error] that names the
+// container; the label counts for nothing then.
+func Expected(c *model.Container) error {
+	if _, err := expect.ParseLabel(c.Labels[LabelExpect]); err != nil {
+		return labelError(c, LabelExpect, err)
+	}
+	return nil
+}
+
 func labelError(c *model.Container, label string, err error) *Error {
 	return &Error{Setting: "container " + c.Name + ": label " + label, Value: c.Labels[label], Err: err}
 }
@@ -52,10 +65,10 @@ func UnknownLabels(c *model.Container) []string {
 	var unknown []string
 	for label := range c.Labels {
 		name, found := strings.CutPrefix(label, labelPrefix)
-		if !found || label == labelEnable || label == LabelIgnore {
+		if !found || label == labelEnable || label == LabelIgnore || label == LabelExpect {
 			continue
 		}
-		if near := Nearest(name, []string{"enable", "ignore"}); near != "" {
+		if near := Nearest(name, []string{"enable", "expect", "ignore"}); near != "" {
 			label += " (did you mean " + labelPrefix + near + "?)"
 		}
 		unknown = append(unknown, label)

@@ -30,7 +30,8 @@ var samples = map[string]struct{ file, short, long, flag string }{
 	HostName:          {"n2", "", "n4", "n5"},
 	ProcRoot:          {"/p2", "", "/p4", "/p5"},
 	CgroupRoot:        {"/c2", "", "/c4", "/c5"},
-	HealthSocket:      {"'@h2'", "", "", "@h5"}, // an empty variable counts
+	HealthSocket:      {"'@h2'", "", "", "@h5"},         // an empty variable counts
+	Expect:            {"/e2.yaml", "", "", "/e5.yaml"}, // an empty variable counts
 	State:             {"memory", "/s3.json", "/s4.db", "/s5.db"},
 	Retain:            {"2d", "", "4d", "5d"},
 	RetainSize:        {"2GB", "", "4GB", "5GB"},

@@ -34,6 +34,7 @@ const (
 	ProcRoot          = "proc-root"
 	CgroupRoot        = "cgroup-root"
 	HealthSocket      = "health-socket"
+	Expect            = "expect"
 	State             = "state"
 	Retain            = "retain"
 	RetainSize        = "retain-size"
@@ -66,14 +67,16 @@ var usages = map[string]string{
 		"not one by one, 0 to 1000000; 0 means only when a queue is full",
 	ReceiveBuffers: "most memory that the kernel may use for the destroy notifications of all network namespaces together, " +
 		"4MiB to 64GiB, in bytes, kB to TB or KiB to TiB",
-	Format:           "form of the output",
-	LogFormat:        "form of the log",
-	LogLevel:         "what to log: error, warn, info, debug or trace, each with those before it",
-	DockerHost:       "address of the Docker Engine; empty means unix:///var/run/docker.sock",
-	HostName:         "name of this host in events; empty means the name that the engine reports",
-	ProcRoot:         "where the host's /proc is mounted",
-	CgroupRoot:       "where the host's cgroup file system is mounted",
-	HealthSocket:     "socket for health checks, a path or @name for an abstract one; empty switches it off",
+	Format:       "form of the output",
+	LogFormat:    "form of the log",
+	LogLevel:     "what to log: error, warn, info, debug or trace, each with those before it",
+	DockerHost:   "address of the Docker Engine; empty means unix:///var/run/docker.sock",
+	HostName:     "name of this host in events; empty means the name that the engine reports",
+	ProcRoot:     "where the host's /proc is mounted",
+	CgroupRoot:   "where the host's cgroup file system is mounted",
+	HealthSocket: "socket for health checks, a path or @name for an abstract one; empty switches it off",
+	Expect: "YAML file of the ports that are expected, whose differences from what is open are reported as drift; read if it exists, " +
+		"and again when it changes; a file that is named must exist; empty means none",
 	State:            "the journal's database, or memory to keep none on disk; a folder means portwatcher.db in it",
 	Retain:           "how long events are kept, 1h to 3650d, with the units of durations, d and w; 0 means for ever",
 	RetainSize:       "how large the journal may grow, 1MB to 1000TB, in bytes, kB to TB or KiB to TiB; 0 means unlimited",

@@ -66,6 +66,14 @@ type portOf struct {
 // Valid reports whether the entry counts at a time.
 func (e *Entry) Valid(at time.Time) bool { return e.Until.IsZero() || at.Before(e.Until) }
 
+// LastDay is the last day on which the entry counts, as the file has it; empty for ever.
+func (e *Entry) LastDay() string {
+	if e.Until.IsZero() {
+		return ""
+	}
+	return e.Until.AddDate(0, 0, -1).Format(untilLayout)
+}
+
 // Expiring returns the entries that stop to count within a time from now, in the order of
 // the file.
 func (f *File) Expiring(now time.Time, within time.Duration) []*Entry {

@@ -159,7 +159,8 @@ func (j *Judge) found(key requiredKey, r *requirement, at time.Time, reason stri
 	}
 	r.missing = false
 	if p := j.periods[missingKey(key)]; p != nil {
-		j.emit(model.DriftMissing, true, p.open[model.Endpoint{}], p.expected, reason, at)
+		l := &model.Listener{Container: r.ref, Protocol: key.protocol, Port: key.port}
+		j.emit(model.DriftMissing, true, l, p.expected, reason, at)
 		j.finish(missingKey(key), p, at)
 	}
 }

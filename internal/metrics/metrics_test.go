@@ -76,6 +76,12 @@ func realistic() *fakeState {
 		view: model.View{
 			Version: 1,
 			Open:    []model.Open{host, open(80, model.Published, "nginx"), open(443, model.Published, "nginx"), open(81, model.Network, "we\xffird \"name\"\\\n\u202e\u009b"), nameless},
+			Drifts: []model.OpenDrift{
+				{Drift: model.DriftUncovered, Target: "other", Listener: model.Listener{Container: &model.ContainerRef{Name: "other"}}},
+				{Drift: model.DriftUnexpected, Target: "shop/web", Listener: open(81, model.Network, "").Listener, Endpoints: 2},
+				{Drift: model.DriftUnexpected, Target: "shop/web", Listener: open(81, model.Loopback, "").Listener, Endpoints: 1},
+				{Drift: model.DriftMissing, Target: "shop/db", Listener: model.Listener{Protocol: model.TCP, Port: 5432}},
+			},
 			Containers: []model.ContainerState{
 				{Container: &model.Container{Name: "shop_web_1"}, Monitored: true}, {Container: &model.Container{Name: "other"}},
 			},

@@ -19,6 +19,7 @@ import (
 
 // The labels of each metric are in alphabetical order, as the formats have them.
 var (
+	driftLabels     = []string{"container_name", "kind", "port", "protocol"}
 	listeningLabels = []string{"container_name", "exposure", "outside", "protocol"}
 	infoLabels      = []string{"address", "container_id", "container_name", "exposure", "image", "outside", "port", "process", "protocol"}
 	publishedLabels = []string{"container_name", "port", "protocol"}
@@ -72,6 +73,7 @@ func (p *ports) encoded(format expfmt.Format) ([]encoded, error) {
 // families returns the metrics that have a series, in the order of their names.
 func (p *ports) families(view *model.View) []*dto.MetricFamily {
 	all := []*family{
+		p.drift(view),
 		p.listening(view),
 		p.info(view),
 		p.published(view),
@@ -93,6 +95,33 @@ func (p *ports) families(view *model.View) []*dto.MetricFamily {
 		}
 	}
 	return families
+}
+
+func (p *ports) drift(view *model.View) *family {
+	f := newFamily("drift", "Endpoints that differ from what is expected; 1 for a port that is missing and a container that no expectation covers.", p.maxSeries, driftLabels...)
+	counts := map[[4]string]int{}
+	var order [][4]string
+	for i := range view.Drifts {
+		d := &view.Drifts[i]
+		labels := [4]string{d.Target, string(d.Drift)}
+		if d.Container != nil {
+			labels[0] = d.Container.Name
+		}
+		if d.Port != 0 {
+			labels[2] = strconv.Itoa(int(d.Port))
+		}
+		if d.Protocol != 0 {
+			labels[3] = d.Protocol.String()
+		}
+		if counts[labels] == 0 {
+			order = append(order, labels)
+		}
+		counts[labels] += max(d.Endpoints, 1) // endpoints of several exposures are one series
+	}
+	for _, labels := range order {
+		f.add(counts[labels], labels[:]...)
+	}
+	return f
 }
 
 func (p *ports) listening(view *model.View) *family {

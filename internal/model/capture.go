@@ -18,9 +18,12 @@ type View struct {
 	// Containers are all running containers, monitored or not, ordered by name.
 	Containers []ContainerState
 	// Drifts are the open drifts, ordered by target, port, protocol, kind and exposure.
-	Drifts   []OpenDrift
-	Status   CaptureStatus
-	Counters Counters
+	// Expecting means that there is a file of expectations, or a label of a container: else
+	// nothing is judged.
+	Drifts    []OpenDrift
+	Expecting bool
+	Status    CaptureStatus
+	Counters  Counters
 }
 
 // Named reports whether a running container has this name; it is a [Names].

@@ -74,6 +74,9 @@ func (s *OpenSet) Replace(list []Open) bool {
 // Len returns the number of open endpoints.
 func (s *OpenSet) Len() int { return len(s.open) }
 
+// Get returns an open endpoint, nil where it is not open. It is immutable, as those of All.
+func (s *OpenSet) Get(endpoint Endpoint) *Open { return s.open[endpoint] }
+
 // All returns the open endpoints, in no order. They are immutable: an event that changes one
 // replaces it.
 func (s *OpenSet) All() iter.Seq2[Endpoint, *Open] {

@@ -32,6 +32,7 @@ type fakeCapture struct {
 	status     model.CaptureStatus
 	counters   model.Counters
 	notReady   error
+	drifts     []model.OpenDrift
 
 	version uint64
 	view    *model.View // nil after a change
@@ -45,7 +46,7 @@ func (f *fakeCapture) View() *model.View {
 		f.version++
 		f.view = &model.View{
 			Version: f.version, Time: time.Now().UTC(), Open: slices.Clone(f.open), Containers: f.containers,
-			Status: f.status, Counters: f.counters,
+			Status: f.status, Counters: f.counters, Drifts: f.drifts, Expecting: len(f.drifts) > 0,
 		}
 	}
 	return f.view
@@ -74,6 +75,7 @@ type fakeHistory struct {
 	queries   int
 	past      []model.Open
 	watching  bool
+	drifts    []model.DriftPeriod
 }
 
 func newFakeHistory() *fakeHistory { return &fakeHistory{committed: make(chan struct{})} }
@@ -148,6 +150,19 @@ func (f *fakeHistory) At(_ context.Context, t time.Time, filter model.Filter) ([
 	}
 	matcher := filter.Matcher(model.NamesOf(refs))
 	return slices.DeleteFunc(slices.Clone(f.past), func(o model.Open) bool { return !matcher.Open(&o) }), f.watching, nil
+}
+
+func (f *fakeHistory) Drifts(_ context.Context, q journal.DriftQuery) ([]model.DriftPeriod, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	matcher := q.Filter.Matcher(func(string) bool { return false })
+	all := []model.DriftPeriod{}
+	for i := range f.drifts {
+		if p := &f.drifts[i]; matcher.Drift(&p.OpenDrift) && (p.Ended.IsZero() || !p.Ended.Before(q.Since)) && (q.Limit == 0 || len(all) < q.Limit) {
+			all = append(all, *p)
+		}
+	}
+	return all, f.failure
 }
 
 func (f *fakeHistory) FirstID(context.Context) (uint64, error) {

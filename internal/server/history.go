@@ -18,6 +18,8 @@ type History interface {
 	// At returns what was open at a time that a filter selects, and whether portwatcher ran then. The error is an
 	// [*api.Problem] where the time is outside the record.
 	At(ctx context.Context, t time.Time, f model.Filter) (open []model.Open, watching bool, err error)
+	// Drifts returns the periods of drifts that match, those that began last first.
+	Drifts(ctx context.Context, q journal.DriftQuery) ([]model.DriftPeriod, error)
 	// FirstID is the lowest id that is kept; 0 where there is none.
 	FirstID(ctx context.Context) (uint64, error)
 	// LastID is the id of the last event that is recorded, and Committed a channel

@@ -233,6 +233,7 @@ func (p *parameters) filter() model.Filter {
 		Ports:      p.ports(),
 		Exposures:  listOf(p, "exposure", join(model.Exposures), model.ParseExposure),
 		Outside:    p.truth("outside"),
+		Drifts:     listOf(p, "drift", join(model.Drifts), model.ParseDrift),
 		Types:      listOf(p, "type", join(model.Types), model.ParseType),
 		Transient:  p.truth("transient"),
 	}

@@ -22,7 +22,7 @@ type route struct {
 
 // The parameters that routes share.
 var (
-	selecting    = []string{"container", "project", "protocol", "port", "exposure", "outside"}
+	selecting    = []string{"container", "project", "protocol", "port", "exposure", "outside", "drift"}
 	eventFilters = append([]string{"type", "transient"}, selecting...)
 )
 
@@ -40,6 +40,7 @@ func (s *Server) apiRoutes() []route {
 		{api.PathContainers, []string{"container", "name", "project"}, s.getContainers},
 		{api.PathPorts, append([]string{"at", "wait", "count"}, selecting...), s.getPorts},
 		{api.PathEvents, append([]string{"since", "until", "after", "before", "limit"}, eventFilters...), s.getEvents},
+		{api.PathDrift, append([]string{"since", "until", "limit"}, selecting...), s.getDrift},
 		{api.PathExplain, []string{"target", "from"}, s.getExplain},
 		{api.PathAlerts, []string{"limit", "receiver", "state"}, s.getAlerts},
 		{PathOpenAPI, nil, s.getOpenAPI},

@@ -19,6 +19,7 @@ const (
 	PathPorts      = "/api/v1/ports"
 	PathEvents     = "/api/v1/events"
 	PathExplain    = "/api/v1/explain"
+	PathDrift      = "/api/v1/drift"
 )
 
 // Status is the answer of [PathStatus].
@@ -187,6 +188,20 @@ type Ports struct {
 	// Watching belongs to a list of the past: false means that portwatcher did not run then, so
 	// that the list may be wrong.
 	Watching *bool `json:"watching,omitempty"`
+}
+
+// Drifts is the answer of [PathDrift].
+type Drifts struct {
+	// Time is the moment of the list.
+	Time time.Time `json:"time"`
+	// Expecting means that there is a file of expectations, or a label of a container: else
+	// nothing is judged, and there is no drift.
+	Expecting bool `json:"expecting"`
+	// Drifts are those that last, ordered by target and port.
+	Drifts []model.OpenDrift `json:"drifts"`
+	// History belongs to a request with since= or until=: what lasted at some time between them,
+	// those that began last first.
+	History []model.DriftPeriod `json:"history,omitempty"`
 }
 
 // Events is one page of [PathEvents].

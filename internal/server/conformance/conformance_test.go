@@ -53,13 +53,20 @@ var (
 	}
 )
 
+var drift = model.OpenDrift{
+	Drift: model.DriftWider, Since: when, Target: "shop/web", Listener: listener, Endpoints: 1, Expected: "at most network", Entry: "  - target: shop/web\n",
+}
+
 func (*capture) View() *model.View {
 	other := listener
 	other.Port = 9000
 	other.SetReach(model.Network, nil)
 	return &model.View{
 		Version: 1, Time: time.Now().UTC(),
-		Open: []model.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}},
+		Open:      []model.Open{{Time: time.Now().UTC(), Listener: listener, OpenedAt: when, Drift: model.DriftWider, DriftSince: when}, {Time: time.Now().UTC(), Listener: other, OpenedAt: when}},
+		Expecting: true, Drifts: []model.OpenDrift{drift, {Drift: model.DriftMissing, Since: when, Target: "shop/db", Listener: model.Listener{
+			Container: &model.ContainerRef{Name: "shop/db"}, Protocol: model.TCP, Port: 5432,
+		}}},
 		Containers: []model.ContainerState{
 			{Container: web, Monitored: true, Namespace: model.Namespace{Device: 4, Inode: 4026532201}, Source: model.SourceEBPF, LastScan: when},
 		},
@@ -132,13 +139,14 @@ func begin(t *testing.T) (address string, state *capture) {
 		{Type: model.Closed, Listener: listener, OpenedAt: when, OpenSeconds: &seconds, Transient: true},
 		{Type: model.Bursts, Listener: listener, Burst: &model.Burst{Opened: 5, Closed: 4, First: when, Last: when, Ports: []uint16{80, 81}, PortCount: 900}},
 		{Type: model.Gap, Listener: model.Listener{Host: "node1"}, Reason: "an overrun", Lost: 128},
+		{Type: model.Drifted, Listener: listener, Drift: model.DriftWider, Ended: true, Expected: "at most network", Reason: "the expectations have changed"},
 	} {
 		e.ID, e.Time = record.NextID()+uint64(i), time.Now().UTC()
-		if !record.Offer(journal.Record{Event: e}) {
+		if !record.Offer(journal.Record{Event: e, Drifts: []model.DriftPeriod{{OpenDrift: drift, Ended: when.Add(time.Second)}}}) {
 			t.Fatal("the journal refuses an event")
 		}
 	}
-	kernel.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+5 })
+	kernel.Eventually(t, "the events are recorded", func() bool { return record.LastID() == record.NextID()+6 })
 	return address, state
 }
 
@@ -274,14 +282,15 @@ func TestAnswers(t *testing.T) {
 		api.PathStatus: 200, api.PathContainers: 200, api.PathPorts: 200, api.PathEvents: 200,
 		api.PathContainers + "?container=w*&project=shop":                                                       200,
 		api.PathPorts + "?container=db,shop/web&protocol=tcp&port=80,1-9000&exposure=network,lan&outside=false": 200,
-		api.PathPorts + "?at=0s":                                                        200,
-		api.PathPorts + "?port=80/tcp&wait=1s":                                          200,
-		api.PathPorts + "?port=1&wait=0s":                                               408,
-		api.PathPorts + "?at=2999-01-01T00:00:00Z":                                      404,
-		api.PathEvents + "?limit=2&type=opened,gap,closed&transient=false&outside=true": 200,
-		api.PathEvents + "?after=1&since=2020-01-01T00:00:00Z&until=0s":                 200,
-		api.PathExplain + "?target=web:80":                                              200,
-		api.PathAlerts:                                                                  200, api.PathAlerts + "?limit=3&receiver=ops&state=dead": 200,
+		api.PathPorts + "?at=0s":                   200,
+		api.PathPorts + "?port=80/tcp&wait=1s":     200,
+		api.PathPorts + "?port=1&wait=0s":          408,
+		api.PathPorts + "?at=2999-01-01T00:00:00Z": 404,
+		api.PathEvents + "?limit=2&type=opened,gap,closed,drift&drift=wider&transient=false&outside=true": 200,
+		api.PathEvents + "?after=1&since=2020-01-01T00:00:00Z&until=0s":                                   200,
+		api.PathExplain + "?target=web:80":                                                                200,
+		api.PathDrift:                                                                                     200, api.PathDrift + "?since=1h&drift=wider,missing&port=80": 200,
+		api.PathAlerts: 200, api.PathAlerts + "?limit=3&receiver=ops&state=dead": 200,
 		"/healthz": 200, "/readyz": 200,
 	} {
 		request, response, body := ask(t, address+path)

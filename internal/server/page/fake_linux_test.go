@@ -61,8 +61,10 @@ type fake struct {
 	token      string
 	notReady   string
 	version    string
-	resumed    []string      // Last-Event-ID of each stream
-	asked      []string      // every request's path and query
+	resumed    []string // Last-Event-ID of each stream
+	asked      []string // every request's path and query
+	drifts     []model.DriftPeriod
+	expecting  bool
 	portsAfter chan struct{} // the list of ports comes when this is closed; nil: at once
 }
 
@@ -88,6 +90,7 @@ func (f *fake) start(address string) {
 	mux.HandleFunc("/api/v1/ports", f.servePorts)
 	mux.HandleFunc("/api/v1/events", f.serveEvents)
 	mux.HandleFunc("/api/v1/explain", f.serveExplain)
+	mux.HandleFunc("/api/v1/drift", f.serveDrift)
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", policy)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -166,7 +169,7 @@ func (f *fake) emit(events ...model.Event) {
 }
 
 func (f *fake) apply(e *model.Event) {
-	if e.Type == model.Gap || e.Type == model.Bursts || e.Transient {
+	if e.Type == model.Gap || e.Type == model.Bursts || e.Transient || e.Type == model.Drifted && !e.Address.IsValid() {
 		return
 	}
 	endpoint := model.Endpoint{Container: e.Container.ID, Protocol: e.Protocol, Address: e.Address, Port: e.Port}
@@ -179,9 +182,11 @@ func (f *fake) apply(e *model.Event) {
 		}
 		delete(f.open, endpoint)
 	case model.Opened:
-		f.open[endpoint] = model.Open{Time: e.Time, Listener: e.Listener, OpenedAt: e.Time}
+		f.open[endpoint] = model.Open{Time: e.Time, Listener: e.Listener, OpenedAt: e.Time, Drift: e.Drift}
 	case model.Changed:
-		f.open[endpoint] = model.Open{Time: e.Time, Listener: e.Listener, OpenedAt: before.OpenedAt}
+		f.open[endpoint] = model.Open{Time: e.Time, Listener: e.Listener, OpenedAt: before.OpenedAt, Drift: e.Drift}
+	case model.Drifted:
+		f.open[endpoint] = *model.Fold(&before, e)
 	}
 }
 
@@ -224,6 +229,24 @@ func (f *fake) servePorts(w http.ResponseWriter, r *http.Request) {
 		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), cmp.Compare(a.Port, b.Port), a.Address.Compare(b.Address))
 	})
 	f.answer(w, map[string]any{"time": time.Now().UTC(), "ports": list})
+}
+
+// serveDrift lists the drifts without an end, and with since= all.
+func (f *fake) serveDrift(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	open, past := []model.OpenDrift{}, []model.DriftPeriod{}
+	for _, d := range f.drifts {
+		if d.Ended.IsZero() {
+			open = append(open, d.OpenDrift)
+		}
+		past = append(past, d)
+	}
+	body := map[string]any{"time": time.Now().UTC(), "expecting": f.expecting, "drifts": open}
+	if r.URL.Query().Has("since") {
+		body["history"] = past
+	}
+	f.answer(w, body)
 }
 
 // serveExplain knows one container.

@@ -83,7 +83,7 @@ func (c *Case) split(r *Result, events []Event, changes map[model.Endpoint][]Fac
 	mine, foreign = map[model.Endpoint][]*Event{}, map[model.Endpoint][]*Event{}
 	for i := range events {
 		e := &events[i]
-		if e.Container == nil || e.Type == model.Gap {
+		if e.Container == nil || e.Type == model.Gap || e.Type == model.Drifted {
 			continue
 		}
 		at := e.Endpoint()

@@ -24,9 +24,10 @@ func (e *Event) Endpoint() model.Endpoint {
 	return e.Event.Endpoint()
 }
 
-// ofOneEndpoint reports whether the event is of one endpoint: a gap and a burst are not.
+// ofOneEndpoint reports whether the event is what happened to one endpoint: a gap, a burst and a
+// drift are not.
 func (e *Event) ofOneEndpoint() bool {
-	return e.Container != nil && e.Type != model.Gap && e.Type != model.Bursts
+	return e.Container != nil && e.Type != model.Gap && e.Type != model.Bursts && e.Type != model.Drifted
 }
 
 // OfOtherConsumer reports whether the event is a gap of the journal and not of standard
@@ -49,6 +50,10 @@ func Parse(line string, now time.Time) (Event, error) {
 			return event, errors.New("a gap without a reason")
 		}
 		return event, nil
+	case event.Type == model.Drifted:
+		return event, event.checkDrift()
+	case event.Ended || event.Drift == model.DriftMissing || event.Drift == model.DriftUncovered:
+		return event, errors.New("ended, or a drift that no endpoint has")
 	case event.Container == nil || len(event.Container.ID) != 64 || event.Container.Name == "":
 		return event, errors.New("no container, or an incomplete one")
 	case event.Host == "" || event.Source == "" || !strings.Contains(line, `"transient":`):
@@ -77,6 +82,20 @@ func Parse(line string, now time.Time) (Event, error) {
 	return event, nil
 }
 
+// checkDrift checks a drift event: a target that was not seen running has no id.
+func (e *Event) checkDrift() error {
+	ofEndpoint := e.Drift != model.DriftMissing && e.Drift != model.DriftUncovered
+	switch {
+	case !slices.Contains(model.Drifts, e.Drift) || e.Container == nil || e.Container.Name == "" || e.Host == "":
+		return errors.New("a drift without a kind, a container or a host")
+	case ofEndpoint != e.Address.IsValid() || ofEndpoint && (e.Port == 0 || len(e.Container.ID) != 64):
+		return errors.New("a drift of an endpoint without the endpoint, or another with one")
+	case (e.Port == 0) != (e.Drift == model.DriftUncovered):
+		return errors.New("a drift without a port, or an uncovered container with one")
+	}
+	return nil
+}
+
 func (e *Event) checkBurst() error {
 	b := e.Burst
 	switch {
@@ -101,6 +120,9 @@ type Reader struct{ decoded map[string]Event }
 // Read is [Parse] of the next line.
 func (r *Reader) Read(line string) (Event, error) {
 	line = strings.TrimSuffix(line, "\n")
+	if strings.Contains(line, `"drift":`) {
+		return Parse(line, time.Now())
+	}
 	head, rest, _ := strings.Cut(line, `,"type":`)
 	shape, _, _ := strings.Cut(rest, `,"opened_at":`)
 	event, found := r.decoded[shape]

@@ -86,6 +86,7 @@ func (l *Ledger) Take(line string) Event {
 	case model.Bursts:
 		a := l.Account(event.Container.ID)
 		a.Bursts = a.Bursts.Add(Count{event.Burst.Opened, event.Burst.Closed})
+	case model.Drifted: // changes nothing of what is open
 	case model.Changed:
 		l.takeChanged(&event)
 	default:

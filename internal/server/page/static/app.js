@@ -2,6 +2,7 @@
 
 import { API, Problem, Unreachable } from './api.js';
 import { Detail } from './detail.js';
+import { Drift } from './drift.js';
 import { enter, Frames, setAttribute, setText } from './dom.js';
 import { format, parse } from './filters.js';
 import { Header } from './header.js';
@@ -55,6 +56,9 @@ class App {
       list: $('events'), scroll: document.querySelector('#timeline .scroll'), older: $('older'), reach: $('reach'), pause: $('pause'), rate: $('rate'),
     }, { load, changed, href: hrefs.event });
     this.detail = new Detail($('detail'), { load, explain: (params) => this.api.get('explain', params), changed, hrefs, closed: () => this.#closeDetail() });
+    this.drift = new Drift({
+      none: $('drift-none'), list: $('drifts'), pastList: $('drifts-past'), past: $('drift-past'), count: $('drift-count'),
+    }, { load: (params) => this.api.get('drift', params), changed, href: hrefs.event });
     this.login = new Login($('login'), (token) => this.#useToken(token));
     this.stream = new Stream(this.api, {
       prepare: async (signal) => (await this.api.get('events', { limit: 1 }, { signal })).last_id,
@@ -182,6 +186,7 @@ class App {
       this.#asked.ports = -Infinity;
       this.timeline.reload();
       this.detail.reload();
+      this.drift.reload();
     }
     this.#resync = false;
     this.#askAsDue();
@@ -197,6 +202,7 @@ class App {
     this.#arrived += events.length;
     this.timeline.add(events);
     this.detail.add(events);
+    this.drift.add(events);
     this.frames.request();
     if (this.model.unknown) this.#askAsDue();
   }
@@ -205,6 +211,7 @@ class App {
   #askAsDue() {
     if (!this.#live) return;
     const now = performance.now();
+    this.drift.askAsDue(now);
     const due = (name, time = every[name]) => now - this.#asked[name] >= time;
     if (due('containers', this.model.unknown ? unknownEvery : undefined)) this.#ask('containers', (answer) => this.model.setContainers(answer));
     if (due('ports')) this.#ask('ports', (answer) => this.model.setPorts(answer));
@@ -281,6 +288,7 @@ class App {
       this.ports.tick(this.model.now());
     }
     this.#drawEmpty();
+    this.drift.draw(this.filter, this.model.now());
     this.timeline.draw();
     this.detail.draw(this.model);
     this.detail.tick(this.model.now());
@@ -299,6 +307,7 @@ class App {
   #tick() {
     this.header.tick();
     this.timeline.tick();
+    this.drift.tick(this.model.now());
     this.model.sweep();
     this.ports.tick(this.model.now());
     this.detail.tick(this.model.now());

@@ -2,9 +2,9 @@
 
 import { h } from './dom.js';
 import { addressText, burstText, clock, exposureKind, gapText, isWildcard, lasted, processesText, processText } from './format.js';
-import { badge, publishedText } from './row.js';
+import { badge, driftMark, publishedText } from './row.js';
 
-const signs = { opened: '+', closed: '−', changed: '~', burst: '±', gap: '!' };
+const signs = { opened: '+', closed: '−', changed: '~', burst: '±', gap: '!', drift: '≠' };
 
 // eventRow makes the item. href(container, port) gives the details' URL; where
 // short, the container is not named (its own history).
@@ -29,7 +29,8 @@ function link(event, href, short) {
 
 function detailsOf(event) {
   if (event.type === 'gap') return [gapText(event)];
-  if (event.type === 'burst') return [h('span', { class: 'counted' }, burstText(event)), ...processesOf(event)];
+  if (event.type === 'burst') return [h('span', { class: 'counted' }, burstText(event)), ...processesOf(event), ...driftOf(event)];
+  if (event.type === 'drift') return driftParts(event);
   const kind = exposureKind(event);
   // The published address replaces a wildcard address.
   const outer = event.type !== 'closed' && event.outside && isWildcard(event.address) && event.published;
@@ -44,6 +45,18 @@ function detailsOf(event) {
   if (event.change === 'exposure') parts.push(h('span', { class: 'lasted' }, `was ${wasText(event)}`));
   if (event.transient) parts.push(h('span', { class: 'mark', title: 'It opened and closed between two scans.' }, 'transient'));
   if (event.source === 'restart') parts.push(h('span', { class: 'mark', title: 'Found at the start: it happened while portwatcher did not run.' }, 'while away'));
+  return [...parts, ...driftOf(event)];
+}
+
+const driftOf = ({ drift }) => (drift ? [driftMark(drift)] : []);
+
+// driftParts are those of a drift that began or ended by itself.
+function driftParts(event) {
+  const parts = [h('span', { class: 'state' }, event.ended ? 'ended' : 'began'), ...driftOf(event)];
+  if (event.address) parts.push(h('span', { class: 'at' }, addressText(event)));
+  if (event.exposure) parts.push(badge(exposureKind(event)));
+  if (event.expected) parts.push(h('span', { class: 'lasted' }, `expected: ${event.expected}`));
+  if (event.reason) parts.push(h('span', { class: 'lasted' }, event.reason));
   return parts;
 }
 

@@ -7,9 +7,9 @@ import { addressText, exposureKind } from './format.js';
 export const choices = {
   protocol: { '': 'Any protocol', tcp: 'TCP', udp: 'UDP' },
   exposure: { '': 'Any exposure', outside: 'From outside', published: 'Published', host: 'Host', lan: 'Lan', network: 'Network', loopback: 'Loopback' },
-  state: { '': 'Any state', listening: 'Listening', silent: 'Published, nobody listens', undeclared: 'Listening, not declared', unwatched: 'Not watched' },
-  type: { '': 'All events', opened: 'Opened', closed: 'Closed', changed: 'Changed', burst: 'Bursts', gap: 'Gaps', transient: 'Transient' },
-  view: { ports: 'Ports', events: 'Events' },
+  state: { '': 'Any state', listening: 'Listening', silent: 'Published, nobody listens', undeclared: 'Listening, not declared', drifting: 'Not as expected', unwatched: 'Not watched' },
+  type: { '': 'All events', opened: 'Opened', closed: 'Closed', changed: 'Changed', burst: 'Bursts', gap: 'Gaps', drift: 'Drift', transient: 'Transient' },
+  view: { ports: 'Ports', events: 'Events', drift: 'Drift' },
 };
 
 const names = ['q', 'project', 'protocol', 'exposure', 'state', 'type', 'view', 'container', 'port'];
@@ -87,6 +87,7 @@ export function matchRow(row, entry, filter, terms) {
   if (filter.state === 'listening' && row.state === 'declared') return false;
   if (filter.state === 'silent' && !row.silent) return false;
   if (filter.state === 'undeclared' && !row.undeclared) return false;
+  if (filter.state === 'drifting' && !row.drift) return false;
   return found(row.text, terms);
 }
 
@@ -115,7 +116,7 @@ function eventText(event) {
   const { name, image, project, service } = event.container ?? {};
   return [
     name, image, project, service, ...portsOf(event), addressText(event), ...(event.published ?? []),
-    ...(event.processes ?? []).flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), event.exposure, event.reason,
+    ...(event.processes ?? []).flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), event.exposure, event.drift, event.reason,
   ].filter(Boolean).join('\n').toLowerCase();
 }
 
@@ -132,6 +133,14 @@ export function mayBeOf(event, port) {
   if (portsOf(event).includes(port)) return true;
   const complete = event.type !== 'burst' || event.port || event.port_count <= (event.ports?.length ?? 0);
   return !complete && (!event.protocol || port.endsWith(`/${event.protocol}`));
+}
+
+// matchDrift reports whether a drift of the list matches.
+export function matchDrift(drift, filter, terms) {
+  if (!inProject(filter, drift.container?.project)) return false;
+  if (filter.protocol && drift.protocol !== filter.protocol) return false;
+  if (filter.exposure && !exposed(filter, exposureKind(drift), drift.outside)) return false;
+  return found(`${drift.target}\n${drift.expected ?? ''}\n${eventText(drift)}`.toLowerCase(), terms);
 }
 
 // query returns the part of the filter that the server applies on /events.

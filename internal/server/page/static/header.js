@@ -13,6 +13,7 @@ const counters = [
   { name: 'outside', text: () => 'reachable from outside', filter: { exposure: 'outside' }, sign: '↗' },
   { name: 'silent', text: () => 'published, nobody listens', filter: { state: 'silent' }, warn: true },
   { name: 'undeclared', text: () => 'not declared', filter: { state: 'undeclared' } },
+  { name: 'drifting', text: () => 'not as expected', filter: { state: 'drifting' }, optional: true, warn: true },
   { name: 'unwatched', text: () => 'not watched', filter: { state: 'unwatched' }, optional: true },
 ];
 
@@ -51,7 +52,8 @@ export class Header {
       button.hidden = Boolean(counter.optional);
       button.addEventListener('click', () => {
         const pressed = button.getAttribute('aria-pressed') === 'true';
-        this.change({ state: '', exposure: '', ...(pressed ? {} : counter.filter) });
+        const view = document.body.dataset.view === 'drift' ? { view: 'ports' } : {}; // what is counted is there
+        this.change({ state: '', exposure: '', ...(pressed ? {} : counter.filter), ...view });
       });
       this.#counters.set(counter.name, { ...counter, button, number, words });
     }

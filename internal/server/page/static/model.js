@@ -26,14 +26,24 @@ function fold(known, event) {
   if (event.transient) return known;
   switch (event.type) {
     case 'opened':
-      return known && after(known.opened_at, event.time) ? known : { ...event, opened_at: event.time };
+      return known && after(known.opened_at, event.time) ? known : { ...event, opened_at: event.time, drift_since: driftSince(known, event) };
     case 'changed':
       // The source of a change of the exposure is not that of the endpoint.
-      return { ...event, source: event.change === 'exposure' && known ? known.source : event.source, opened_at: known?.opened_at ?? event.time };
+      return {
+        ...event, source: event.change === 'exposure' && known ? known.source : event.source,
+        opened_at: known?.opened_at ?? event.time, drift_since: driftSince(known, event),
+      };
     case 'closed':
       return known && after(known.opened_at, event.time) && after(known.opened_at, event.opened_at ?? '') ? known : null;
   }
-  return known;
+  if (event.type !== 'drift' || !known || (known.drift === event.drift && !event.ended) || after(known.opened_at, event.time)) return known;
+  return { ...known, drift: event.ended ? undefined : event.drift, drift_since: driftSince(known, event), expected: event.expected };
+}
+
+// driftSince is when the drift after an event began, or undefined where there is none.
+function driftSince(known, event) {
+  if (!event.drift || event.ended) return undefined;
+  return known?.drift === event.drift && known.exposure === event.exposure ? known.drift_since : event.time;
 }
 
 const keyOf = ({ protocol, port, address, namespace = '' }) => `${protocol} ${port} ${address} ${namespace}`;
@@ -53,6 +63,7 @@ export class Model {
   apply(event) {
     this.#since?.push(event);
     if (event.type === 'gap' || event.type === 'burst') return; // neither changes what is open
+    if (event.type === 'drift' && !event.address) return; // nor does a port that is missing
     const entry = this.#entryOf(event.container);
     const key = keyOf(event);
     const known = entry.endpoints.get(key);
@@ -176,7 +187,7 @@ export class Model {
 
   // totals returns the counters of the header.
   totals() {
-    const sum = { containers: 0, unwatched: 0, open: 0, outside: 0, silent: 0, undeclared: 0 };
+    const sum = { containers: 0, unwatched: 0, open: 0, outside: 0, silent: 0, undeclared: 0, drifting: 0 };
     for (const entry of this.entries.values()) {
       if (entry.info.monitored) sum.containers++;
       else sum.unwatched++;
@@ -185,6 +196,7 @@ export class Model {
           sum.open++;
           if (row.outside) sum.outside++;
           if (row.undeclared) sum.undeclared++;
+          if (row.drift) sum.drifting++;
         } else if (row.silent) {
           sum.silent++;
         }

@@ -31,7 +31,7 @@ export class RowView {
   }
 
   draw(row, href) {
-    const signature = JSON.stringify([row.state, row.kind, row.at, row.processes, row.published, row.opened, row.silent, row.undeclared]);
+    const signature = JSON.stringify([row.state, row.kind, row.at, row.processes, row.published, row.opened, row.silent, row.undeclared, row.drift]);
     if (signature === this.#signature) return;
     this.#signature = signature;
     setText(this.link, `${row.port}/${row.protocol}`);
@@ -72,7 +72,18 @@ export function reachOf(row) {
   if (row.undeclared) {
     nodes.push(h('span', { class: 'mark', title: 'It listens, and neither EXPOSE nor a published port declares it.' }, 'not declared'));
   }
+  if (row.drift) nodes.push(driftMark(row.drift));
   return nodes;
+}
+
+const drifts = {
+  unexpected: 'It is open, and not expected.', missing: 'It is required, and not open.',
+  wider: 'It can be reached from further than expected.', process: 'Another program than expected holds it.',
+  uncovered: 'No expectation covers the container.',
+};
+
+export function driftMark(kind) {
+  return h('span', { class: 'mark warn drift', title: drifts[kind] ?? null }, kind);
 }
 
 export function badge(kind) {

@@ -6,7 +6,7 @@ const rank = { loopback: 0, network: 1, 'published-local': 2, lan: 3, published:
 
 // rowsOf returns the container's rows by port, protocol and address:
 // {key, protocol, port, addresses, processes, kind, published, opened, state,
-//  outside, declared, undeclared, silent, exposed, fresh, closed, at, text}.
+//  outside, declared, undeclared, silent, exposed, fresh, closed, drift, at, text}.
 // at is addresses as it is shown.
 // state is "open", "closed" (a moment ago) or "declared" (nobody listens).
 export function rowsOf(entry) {
@@ -42,7 +42,7 @@ function join(rows, open, state) {
       key, state, kind, outside, namespace, protocol: open.protocol, port: open.port, addresses: [open.address],
       ipv6Only: Boolean(open.ipv6_only),
       processes: open.processes ?? [], published: open.published ?? [], opened: open.opened_at, fresh: open.fresh,
-      closed: open.closed_at,
+      closed: open.closed_at, drift: state === 'open' ? open.drift : undefined, expected: open.expected,
     });
     return;
   }
@@ -53,6 +53,7 @@ function join(rows, open, state) {
   row.published = [...new Set([...row.published, ...(open.published ?? [])])];
   if (rank[kind] > rank[row.kind]) row.kind = kind;
   row.outside ||= outside;
+  row.drift ??= open.drift;
   if (open.opened_at < row.opened) row.opened = open.opened_at;
 }
 
@@ -78,6 +79,6 @@ function finish(row, { info }) {
   row.at = addressText({ address: row.addresses.join(', '), ipv6_only: row.ipv6Only, namespace: row.namespace });
   row.text = [
     info.name, info.image, info.project, info.service, `${row.port}/${row.protocol}`, row.at, ...row.published,
-    ...row.processes.flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), row.exposed ? 'exposed' : row.kind,
+    ...row.processes.flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), row.exposed ? 'exposed' : row.kind, row.drift,
   ].filter(Boolean).join('\n').toLowerCase();
 }
