@@ -29,7 +29,7 @@ endif
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 LDFLAGS := -s -w -X portwatcher/internal/version.Version=$(VERSION) -X portwatcher/internal/version.Commit=$(COMMIT)
 IMAGE_ARGS := --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT)
-TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates prometheus chromium fonts-dejavu-core
+TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates prometheus chromium fonts-dejavu-core prometheus-alertmanager postfix dovecot-core
 BENCH_PACKAGES := iproute2 lsof libbpf-tools bpftrace chromium fonts-dejavu-core
 
 ##@ Use

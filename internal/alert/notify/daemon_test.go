@@ -73,6 +73,7 @@ func daemon(t testing.TB, name string, arguments ...string) (log *writings, stop
 	log = &writings{}
 	c := exec.Command(name, arguments...)
 	c.Stdout, c.Stderr, c.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
+	c.WaitDelay = deadline / 3 // for what its children hold open
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
