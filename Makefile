@@ -145,8 +145,9 @@ bench: go ## Go benchmarks, then portwatcher beside other tools (BENCH_ARGS="--m
 	cd integration/bench && $(GO) run . $(BENCH_ARGS)
 
 .PHONY: docs
-docs: go ## Write the tables of docs/ from the program
+docs: go ## Write the tables and examples of docs/ from the program
 	$(GO) test ./docs -run '^TestTables$$' -update
+	$(GO) test ./internal/alert/notify -run '^TestMessagesPage$$' -update
 
 .PHONY: screenshot
 screenshot: go ## Take the picture of the page, docs/page.png, with example data
