@@ -29,7 +29,7 @@ endif
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 LDFLAGS := -s -w -X portwatcher/internal/version.Version=$(VERSION) -X portwatcher/internal/version.Commit=$(COMMIT)
 IMAGE_ARGS := --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT)
-TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates prometheus chromium fonts-dejavu-core
+TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates prometheus chromium fonts-dejavu-core prometheus-alertmanager postfix dovecot-core
 BENCH_PACKAGES := iproute2 lsof libbpf-tools bpftrace chromium fonts-dejavu-core
 
 ##@ Use
@@ -145,8 +145,9 @@ bench: go ## Go benchmarks, then portwatcher beside other tools (BENCH_ARGS="--m
 	cd integration/bench && $(GO) run . $(BENCH_ARGS)
 
 .PHONY: docs
-docs: go ## Write the tables of docs/ from the program
+docs: go ## Write the tables and examples of docs/ from the program
 	$(GO) test ./docs -run '^TestTables$$' -update
+	$(GO) test ./internal/alert/notify -run '^TestMessagesPage$$' -update
 
 .PHONY: screenshot
 screenshot: go ## Take the picture of the page, docs/page.png, with example data

@@ -8,7 +8,7 @@ import (
 	"log"
 	"net/http"
 	"net/url"
-	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -182,16 +182,25 @@ func deliver(s *service, log types.StdLogger, n *Notification) (err error) {
 	return s.Send(text, &params)
 }
 
-// chatMessage is the text for a service, and the title beside it where the service has one.
+// titled are the services that show a title beside the text. Some others have the setting, and
+// drop it.
+var titled = []string{
+	"bark", "discord", "gotify", "join", "lark", "ntfy", "opsgenie", "pushbullet", "pushover", "slack", "teams", "telegram",
+}
+
+// chatMessage is the text for a service, and the title beside it where the service shows one.
 func chatMessage(s *service, n *Notification) (string, types.Params) {
 	m := compose(n)
 	title, text := unmentioned(m.title), unmentioned(m.body())
 	params := types.Params{}
 	switch {
+	case slices.Contains(titled, s.scheme):
+		params.SetTitle(title)
 	case s.scheme == "smtp":
 		params["subject"] = title
-	case s.scheme != "mattermost" && hasTitle(s.Service):
+	case s.scheme == "generic": // its templates may have a title
 		params.SetTitle(title)
+		text = title + "\n" + text
 	default:
 		text = title + "\n" + text
 	}
@@ -200,26 +209,6 @@ func chatMessage(s *service, n *Notification) (string, types.Params) {
 		most = chatText
 	}
 	return cut(strings.TrimSpace(text), most), params
-}
-
-// hasTitle reports whether the settings of a service have a title. It reads the tags by which
-// the library finds them (and Mattermost's, which it ignores).
-func hasTitle(s types.Service) bool {
-	config := reflect.Indirect(reflect.ValueOf(s)).FieldByName("Config")
-	if config.IsValid() && config.Kind() == reflect.Pointer {
-		config = config.Elem()
-	}
-	if !config.IsValid() || config.Kind() != reflect.Struct {
-		return false
-	}
-	for i := range config.NumField() {
-		for name := range strings.SplitSeq(config.Type().Field(i).Tag.Get("key"), ",") {
-			if name == types.TitleKey {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // chatOutcome is the outcome of an error, with the status and the answer where the library has

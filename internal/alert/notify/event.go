@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"portwatcher/internal/model"
@@ -110,7 +111,7 @@ func eventSubject(e *model.Event) string {
 func encodeEvent(n *Notification) ([]byte, error) {
 	m := compose(n)
 	event := cloudEvent{
-		SpecVersion: "1.0", ID: webhookID(n.ID), Source: url.PathEscape(n.Host), Time: n.Time.UTC(),
+		SpecVersion: "1.0", ID: webhookID(n.ID), Source: strings.ReplaceAll(url.QueryEscape(n.Host), "+", "%20"), Time: n.Time.UTC(),
 		ContentType: "application/json", Severity: n.Severity,
 		Data: eventData{
 			Status: n.NotificationStatus(), Severity: n.Severity, Host: n.Host, Project: n.Project, Digest: n.Digest, Test: n.Test,

@@ -186,7 +186,7 @@ func ntfy(n *Notification) (content, error) {
 	header.Set("Priority", strconv.Itoa(priorities[tone(n)].ntfy))
 	header.Set("Tags", ntfyTags[tone(n)])
 	if url := m.items[0].url; url != "" {
-		header.Set("Click", clean(url))
+		header.Set("Click", url)
 	}
 	return content{mediaType: "text/plain; charset=utf-8", header: header, body: []byte(cut(strings.TrimSpace(m.body()), ntfyText))}, nil
 }

@@ -293,8 +293,22 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// linkText is an address without the characters that end it in Markdown and Slack's syntax.
-var linkText = strings.NewReplacer("<", "%3C", ">", "%3E", "|", "%7C", " ", "%20", "\n", "%0A", "\r", "%0D").Replace
+// linkText is an address in which all that ends it, in whatever text it stands, is escaped: it
+// may contain a name from outside. What is no address of a page is left out.
+func linkText(url string) string {
+	if !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") {
+		return ""
+	}
+	var b strings.Builder
+	for i := range len(url) {
+		if c := url[i]; c <= ' ' || c >= 0x7f || strings.IndexByte("<>\"`{}|\\^@", c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
 
 // clean makes a text that comes from outside printable: one line without control characters and
 // direction marks.

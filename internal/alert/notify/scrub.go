@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"portwatcher/internal/output"
 )
@@ -17,6 +18,9 @@ type scrubber struct{ forms []string }
 // minSecret is the length from which a part of a URL is taken for a secret. Shorter ones occur
 // in every text.
 const minSecret = 4
+
+// minWord is the length from which a word of a URL is taken for one.
+const minWord = 8
 
 // add adds secrets, each in the forms that libraries and servers give it.
 func (s *scrubber) add(secrets ...string) {
@@ -41,6 +45,13 @@ func (s *scrubber) add(secrets ...string) {
 // fragment. A text that is no URL is added as it is.
 func (s *scrubber) addURL(text string) {
 	s.add(text)
+	// Services make other URLs of the words of theirs: a token of Slack becomes three elements of
+	// a path. A word that is short occurs in every text.
+	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' }) {
+		if len(word) >= minWord {
+			s.add(word)
+		}
+	}
 	u, err := url.Parse(text)
 	if err != nil {
 		s.add(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(":/?#@&=", r) })...)

@@ -1,19 +1,40 @@
 package notify
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"io"
+)
 
 // Secret is a text that is never printed, encoded or logged: every form of it is "(secret)". The
 // zero value is no secret.
-type Secret struct{ text string }
+type Secret struct {
+	// text is behind a pointer because fmt does not call the methods of a value in an unexported
+	// field, but prints what it finds.
+	text *string
+}
 
-// NewSecret makes a text a secret.
-func NewSecret(text string) Secret { return Secret{text} }
+// NewSecret makes a text a secret; an empty one is none.
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{&text}
+}
 
 // hidden is every form of a secret.
 const hidden = "(secret)"
 
 // Empty reports whether there is no secret.
-func (s Secret) Empty() bool { return s.text == "" }
+func (s Secret) Empty() bool { return s.text == nil }
+
+// reveal returns the text.
+func (s Secret) reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // String implements [fmt.Stringer].
 func (s Secret) String() string {
@@ -26,6 +47,9 @@ func (s Secret) String() string {
 // GoString implements [fmt.GoStringer].
 func (s Secret) GoString() string { return s.String() }
 
+// Format implements [fmt.Formatter], so that no verb prints the text.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
 // MarshalText implements [encoding.TextMarshaler], which JSON and YAML use.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
@@ -37,6 +61,6 @@ func (s *Secret) UnmarshalText(text []byte) error {
 	if string(text) == hidden {
 		return errors.New("it is what is shown instead of a secret; allowed is the secret itself")
 	}
-	s.text = string(text)
+	*s = NewSecret(string(text))
 	return nil
 }

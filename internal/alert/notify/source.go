@@ -43,7 +43,7 @@ func (s *source) set() bool { return !s.given.Empty() || s.file != "" || s.varia
 // read returns the secret, without the end of its last line. The error names the file or the
 // variable.
 func (s *source) read() (string, error) {
-	text, from := s.given.text, "the secret"
+	text, from := s.given.reveal(), "the secret"
 	switch {
 	case s.file != "":
 		content, err := filewatch.Read(s.file, maxSecret)

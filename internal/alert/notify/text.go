@@ -143,7 +143,7 @@ func (m *message) markdownBody(escape func(string) string) string {
 		if len(it.lines) > 0 {
 			b.WriteString(expectHeading + ":\n```yaml\n")
 			for _, line := range it.lines {
-				b.WriteString(strings.ReplaceAll(line, "`", "'") + "\n")
+				b.WriteString(strings.ReplaceAll(unmentioned(line), "`", "'") + "\n")
 			}
 			b.WriteString("```\n")
 		}
