@@ -177,6 +177,9 @@ func (a *Alerts) Run(ctx context.Context) error {
 
 // with runs with one setup, and returns the one that replaces it; nil when ctx ends.
 func (a *Alerts) with(ctx context.Context) (next *Setup) {
+	if a.setup.Enabled() {
+		a.log.Infof("Alerts: %s.", a.setup.Summary())
+	}
 	for _, warning := range a.setup.Warnings {
 		a.log.Warn(warning)
 	}
