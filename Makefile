@@ -19,7 +19,7 @@ export COMPOSE_PROJECT_NAME ?= portwatcher
 
 # Settings of the demo targets; deploy/demo.sh and integration/demo have the defaults and
 # check them.
-export PORT BURST_COUNT BASE_PORT HOLD_MS INTERVAL_S FOLLOW DEMO_PORT WATCHER_PORT PROMETHEUS_PORT GRAFANA_PORT
+export PORT BURST_COUNT BASE_PORT HOLD_MS INTERVAL_S FOLLOW DEMO_PORT WATCHER_PORT PROMETHEUS_PORT GRAFANA_PORT ALERTMANAGER_PORT
 
 # In CI a test whose surroundings are missing fails instead of being skipped.
 ifeq ($(CI),true)
@@ -57,6 +57,10 @@ $(RUN_VARIANTS): run
 .PHONY: monitoring
 monitoring: engine images ## portwatcher with Prometheus and Grafana, which are fetched (PROMETHEUS_PORT=9090 GRAFANA_PORT=3000)
 	@deploy/demo.sh monitoring
+
+.PHONY: alerts
+alerts: engine images ## portwatcher with Alertmanager, which is fetched (ALERTMANAGER_PORT=9093)
+	@deploy/demo.sh alerts
 
 .PHONY: logs
 logs: ## Follow portwatcher's events (FOLLOW=0: print and return)

@@ -2,6 +2,7 @@ package alert
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -171,15 +172,19 @@ func (c *courier) report(d *journal.Delivery, try *journal.Try) {
 	a, name := c.alerts, c.target.Name()
 	a.tally.tried(name, d, try)
 	log := a.log.WithFields(map[string]any{"receiver": name, "id": d.ID})
+	message := "A message with one alert"
+	if d.Alerts != 1 {
+		message = fmt.Sprintf("A message with %d alerts", d.Alerts)
+	}
 	switch {
 	case d.State == journal.DeliveryDelivered:
-		log.Infof("A message with %d alerts was delivered.", d.Alerts)
+		log.Info(message + " was delivered.")
 	case d.State == journal.DeliveryDead:
-		log.Errorf("A message with %d alerts is given up after %d tries: %s", d.Alerts, d.Tried, try.Error)
+		log.Errorf("%s is given up after %d tries: %s", message, d.Tried, try.Error)
 	case d.Tried == 1:
-		log.Warnf("A message with %d alerts was not delivered: %s. It is tried again for up to 3 days.", d.Alerts, try.Error)
+		log.Warnf("%s was not delivered: %s. It is tried again for up to 3 days.", message, try.Error)
 	default:
-		log.Debugf("A message with %d alerts was not delivered by try %d: %s", d.Alerts, d.Tried, try.Error)
+		log.Debugf("%s was not delivered by try %d: %s", message, d.Tried, try.Error)
 	}
 }
 
