@@ -251,3 +251,21 @@ func TestAlertmanagerWithTLSAndPassword(t *testing.T) {
 		t.Errorf("with the system's certificates: %+v", o)
 	}
 }
+
+// A token is sent to each Alertmanager, and is read again.
+func TestAlertmanagerToken(t *testing.T) {
+	url, requests := recorder(t)
+	file := secretFile(t, "the first token")
+	r := receiver(t, ReceiverConfig{Alertmanager: &AlertmanagerConfig{URL: url, TokenFile: file}})
+	if got := deliverTo(t, r, one(), requests); got.header.Get("Authorization") != "Bearer the first token" {
+		t.Errorf("the header is %v", got.header)
+	}
+	writeFile(t, file, "the second token\n")
+	if got := deliverTo(t, r, one(), requests); got.header.Get("Authorization") != "Bearer the second token" {
+		t.Errorf("after the rotation the header is %v", got.header)
+	}
+	writeFile(t, file, "\n")
+	if o := r.Send(t.Context(), one()); o.Delivered || o.Err == nil || !strings.Contains(o.Err.Error(), file) {
+		t.Errorf("with an empty file: %+v, want an error that names it", o)
+	}
+}

@@ -38,7 +38,7 @@ func TestMail(t *testing.T) {
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			if way.users {
-				s.withUsers()
+				s.withUsers(t)
 			}
 			way.To = to
 			r, err := New(ReceiverConfig{Name: "mail", Email: &way.EmailConfig}, way.Options)
@@ -116,7 +116,7 @@ func TestMailTLSIsVerified(t *testing.T) {
 // A wrong password is an error to be tried again, and is in no error; the file is read again.
 func TestMailPassword(t *testing.T) {
 	s := newMailServer(t)
-	s.withUsers()
+	s.withUsers(t)
 	file := secretFile(t, "the wrong password")
 	r := receiver(t, ReceiverConfig{Email: &EmailConfig{To: []string{mailUser}, SMTP: s.startTLS, CAFile: s.ca, Username: mailUser, PasswordFile: file}})
 	o := r.Send(t.Context(), one())

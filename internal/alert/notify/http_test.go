@@ -94,11 +94,11 @@ func TestMisbehavingReceiver(t *testing.T) {
 		"reset in the text": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			reset(t, w, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nnot all")
 		}, status: 200, delivered: true},
-		"no HTTP":            {answer: func(w http.ResponseWriter, _ *http.Request) { reset(t, w, "SSH-2.0-OpenSSH_9.2\r\n") }, err: "malformed HTTP"},
-		"an answer of 10 MB": {answer: flood(200), status: 200, delivered: true},
-		"a refusal of 10 MB": {answer: flood(500), status: 500, err: "500"},
-		"a header of 10 MB":  {answer: status(200, "X-Large", strings.Repeat("x", 10<<20)), err: "header"},
-		"control characters": {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); fmt.Fprint(w, "\x1b[31mred\u202e") }, status: 500, err: "500"},
+		"no HTTP":             {answer: func(w http.ResponseWriter, _ *http.Request) { reset(t, w, "SSH-2.0-OpenSSH_9.2\r\n") }, err: "malformed HTTP"},
+		"an answer of 256 MB": {answer: flood(t, 200), status: 200, delivered: true},
+		"a refusal of 256 MB": {answer: flood(t, 500), status: 500, err: "500"},
+		"a header of 10 MB":   {answer: status(200, "X-Large", strings.Repeat("x", 10<<20)), err: "header"},
+		"control characters":  {answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); fmt.Fprint(w, "\x1b[31mred\u202e") }, status: 500, err: "500"},
 		"the secret in base64s": {answer: func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(401)
 			fmt.Fprint(w, strings.ToLower(r.URL.String()))
@@ -126,16 +126,18 @@ func TestMisbehavingReceiver(t *testing.T) {
 	}
 }
 
-// flood answers with 10 MB, as far as the client takes them.
-func flood(code int) http.HandlerFunc {
+// flood answers without end, until the client takes no more. It fails the test where the client
+// takes 256 MB, which no buffer on the way holds.
+func flood(t *testing.T, code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(code)
 		line := strings.Repeat("x", 1<<20)
-		for range 10 {
+		for range 256 {
 			if _, err := io.WriteString(w, line); err != nil {
 				return
 			}
 		}
+		t.Error("the client took 256 MB")
 	}
 }
 

@@ -198,9 +198,10 @@ service auth {
 }
 
 // withUsers skips a test where there is no list of users.
-func (s *mailServer) withUsers() {
+func (s *mailServer) withUsers(t *testing.T) {
+	t.Helper()
 	if !s.hasUsers {
-		kernel.Skip(s.t, "it needs dovecot, which is Debian's package dovecot-core")
+		kernel.Skip(t, "it needs dovecot, which is Debian's package dovecot-core")
 	}
 }
 

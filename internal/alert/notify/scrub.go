@@ -59,7 +59,7 @@ func (s *scrubber) addURL(text string) {
 	}
 	s.add(u.Host, u.Hostname(), u.Opaque, u.Path, u.RawQuery, u.Fragment, u.User.Username(), u.RequestURI())
 	if password, found := u.User.Password(); found {
-		s.add(password)
+		s.add(password, u.User.Username()+":"+password) // the latter in base64 is basic authentication
 	}
 	s.add(strings.Split(u.Path, "/")...)
 	s.add(strings.Split(u.EscapedPath(), "/")...)

@@ -1,10 +1,6 @@
 package notify
 
-import (
-	"errors"
-	"fmt"
-	"io"
-)
+import "errors"
 
 // Secret is a text that is never printed, encoded or logged: every form of it is "(secret)". The
 // zero value is no secret.
@@ -46,9 +42,6 @@ func (s Secret) String() string {
 
 // GoString implements [fmt.GoStringer].
 func (s Secret) GoString() string { return s.String() }
-
-// Format implements [fmt.Formatter], so that no verb prints the text.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // MarshalText implements [encoding.TextMarshaler], which JSON and YAML use.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

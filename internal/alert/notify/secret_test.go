@@ -103,13 +103,14 @@ func TestScrub(t *testing.T) {
 		`Post "` + raw + `": dial tcp: lookup hooks.example.org: no such host`: "no such host",
 		"the path /services/T0KEN was refused":                                 "was refused",
 		"token=s3cret, and p@ssword, p%40ssword":                               "token=",
+		"Authorization: Basic dXNlcjpwQHNzd29yZA== was refused":                "was refused",
 		"user a/bcde a%2Fbcde":                                                 "",
 		"base64 aHVudGVyMiE= of it":                                            "of it",
 		"base64 " + "aHVudGVyMiE":                                              "base64",
 		"in lines\nhunt\u202eer2!\x00hunter2!":                                 "in lines hunt?er2!?",
 	} {
 		got := s.text(text)
-		for _, secret := range []string{"hooks.example", "T0KEN", "S3CRET", "p@ssword", "p%40", "hunter2!", "aHVudGVyMiE", "a/bcde", "a%2Fbcde", "\n", "\x00", "\u202e"} {
+		for _, secret := range []string{"hooks.example", "T0KEN", "S3CRET", "p@ssword", "p%40", "hunter2!", "aHVudGVyMiE", "dXNlcjpwQHNzd29yZA", "a/bcde", "a%2Fbcde", "\n", "\x00", "\u202e"} {
 			if strings.Contains(got, secret) {
 				t.Errorf("%q is in %q", secret, got)
 			}
