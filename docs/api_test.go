@@ -47,7 +47,7 @@ func TestAPI(t *testing.T) {
 	for name := range api.Components.Schemas["Event"].Properties {
 		names = append(names, name)
 	}
-	for _, list := range []string{"Protocol", "Type", "Source", "Exposure"} {
+	for _, list := range []string{"Protocol", "Type", "Source", "Exposure", "Drift"} {
 		names = append(names, api.Components.Schemas[list].Enum...)
 	}
 	if len(names) < 40 {

@@ -174,6 +174,9 @@ func TestNames(t *testing.T) {
 	for _, name := range commands(t) {
 		known += help(t, name)
 	}
+	for _, name := range []string{"check", "learn", "diff", "approve"} {
+		known += help(t, "expect", name)
+	}
 	known += read(t, metricsFile)
 	// A histogram's series have their own names; portwatcher_ alone is a prefix.
 	names := regexp.MustCompile(`--[a-z][a-z-]+|\bPORTWATCHER_[A-Z_]*[A-Z]|\bportwatcher_[a-z_]*[a-z]`)

@@ -45,10 +45,11 @@ func (c *Capture) replaceFile(f *expect.File) {
 	c.needJudging(filesChanged)
 }
 
-// needJudging has all open endpoints judged again. The first reason counts.
+// needJudging has all open endpoints judged again. Of several reasons a change of the file
+// counts, else the last.
 func (c *Capture) needJudging(reason string) {
 	c.drift.needed = true
-	if c.drift.reason == "" {
+	if reason != "" && c.drift.reason != filesChanged {
 		c.drift.reason = reason
 	}
 }

@@ -166,16 +166,14 @@ func (j *Judge) Scanned(id string) {
 
 // Start applies that all running containers are known. Before, no required port is missing.
 func (j *Judge) Start(now clock.Instant, wall time.Time) {
-	j.started, j.next.known = true, false
+	j.started = true
 	for _, p := range j.periods {
 		if len(p.open) == 0 {
-			p.linger = now.Add(lingerTime)
+			p.linger = lingerUntil(now)
 		}
 	}
-	for _, r := range j.required {
-		r.due = now.Add(r.entry.For)
-	}
 	j.require(now, wall, "the expectations have changed")
+	j.next = j.findNext()
 }
 
 // named reports whether a container of a name runs; it is a [model.Names].
@@ -346,8 +344,11 @@ func uncoveredKey(ref *model.ContainerRef) model.DriftKey {
 	return model.DriftKey{Drift: model.DriftUncovered, Target: ref.Target()}
 }
 
-// keyOf returns the key of a drift of an endpoint.
+// keyOf returns the key of a drift of an endpoint; of none the zero value.
 func keyOf(d model.Drift, l *model.Listener) model.DriftKey {
+	if d == "" {
+		return model.DriftKey{}
+	}
 	return model.DriftKey{Drift: d, Target: l.Container.Target(), Protocol: l.Protocol, Port: l.Port, Exposure: l.Exposure}
 }
 

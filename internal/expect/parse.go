@@ -310,7 +310,7 @@ func parseSwitch(text string) (bool, error) {
 // scalar returns the text of a value, as it is written.
 func scalar(node *yaml.Node) (string, error) {
 	if node.Kind != yaml.ScalarNode || !slices.Contains([]string{"!!str", "!!int", "!!float", "!!timestamp", "!!bool"}, node.Tag) {
-		return "", fmt.Errorf("it is %s; allowed is text, in quotes where it begins with * or !", described(node))
+		return "", fmt.Errorf("it is %s; allowed is text, and quotes around text that begins with ! are needed", described(node))
 	}
 	if !utf8.ValidString(node.Value) || strings.ContainsFunc(node.Value, func(r rune) bool { return unicode.IsControl(r) && r != '\n' }) {
 		return "", fmt.Errorf("%s: allowed is text without control characters", model.Quoted(node.Value))

@@ -38,7 +38,6 @@ func (j *Judge) begin(key model.DriftKey, endpoint model.Endpoint, l *model.List
 		return true
 	}
 	again := len(p.open) == 0
-	j.next.known = false
 	p.open[endpoint] = l
 	changed := again && !p.restored || p.expected != expected
 	p.ended, p.restored, p.expected = time.Time{}, false, expected
@@ -67,11 +66,18 @@ func (j *Judge) end(key model.DriftKey, endpoint model.Endpoint, now clock.Insta
 	if len(p.open) > 0 {
 		return
 	}
-	j.next.known = false
-	p.ended, p.linger = at.UTC(), now.Add(lingerTime)
+	p.ended, p.linger = at.UTC(), lingerUntil(now)
+	j.next.earlier(p.linger)
 	if key.Drift != model.DriftUncovered { // its end is known when it does not run again
 		j.change(key, p)
 	}
+}
+
+// lingerUntil returns until when a period that ends now may begin again: at a full second, so that
+// many periods are forgotten together.
+func lingerUntil(now clock.Instant) clock.Instant {
+	const second = clock.Instant(time.Second)
+	return (now.Add(lingerTime) + second - 1) / second * second
 }
 
 // finish ends a period for good, at a time.
@@ -85,7 +91,6 @@ func (j *Judge) finish(key model.DriftKey, p *period, at time.Time) {
 
 func (j *Judge) drop(key model.DriftKey) {
 	delete(j.periods, key)
-	j.next.known = false
 	if j.perTarget[key.Target] = min(j.perTarget[key.Target], maxPeriods) - 1; j.perTarget[key.Target] <= 0 {
 		delete(j.perTarget, key.Target)
 	}
@@ -100,7 +105,7 @@ func (j *Judge) change(key model.DriftKey, p *period) {
 // container is not uncovered any more is an event then.
 func (j *Judge) expirePeriods(now clock.Instant, wall time.Time) {
 	for key, p := range j.periods {
-		if len(p.open) > 0 || !j.started || now.Before(p.linger) {
+		if len(p.open) > 0 || now.Before(p.linger) {
 			continue
 		}
 		if key.Drift == model.DriftUncovered {

@@ -11,9 +11,10 @@ import (
 )
 
 // Reconcile judges all open endpoints again: the file, a label or what is known of an endpoint
-// has changed. What differs from the state is a drift event with the reason. endpoints has what
-// is open; each is kept.
+// has changed. What differs from the state is a drift event with the reason, in the order of the
+// endpoints. It sorts open, which is all that is open, and keeps its elements.
 func (j *Judge) Reconcile(open []model.Open, reason string, now clock.Instant, wall time.Time) {
+	slices.SortFunc(open, func(a, b model.Open) int { return a.Endpoint().Compare(b.Endpoint()) })
 	present := make(map[model.Endpoint]bool, len(open))
 	for i := range open {
 		o := &open[i]

@@ -29,7 +29,6 @@ type requirement struct {
 	// extended means that a container of the target has started since the port was last open:
 	// a container that starts again and again does not put off the drift for ever.
 	extended bool
-	closed   time.Time // when it was last open; zero where it was not
 	missing  bool
 }
 
@@ -37,8 +36,10 @@ type requirement struct {
 // entry; where none runs, of those that ran last; where none ran, of the entry's text. reason
 // is that of the drifts that end because nothing is required any more.
 func (j *Judge) require(now clock.Instant, wall time.Time, reason string) {
+	if !j.started {
+		return // Start does it, when all containers are known
+	}
 	found := map[requiredKey]bool{}
-	j.next.known = false
 	if j.file != nil {
 		for _, e := range j.file.Entries {
 			if !e.Required || !e.Valid(wall) {
@@ -61,7 +62,7 @@ func (j *Judge) require(now clock.Instant, wall time.Time, reason string) {
 	}
 	for key, p := range j.periods { // of an earlier run
 		required := requiredKey{key.Target, portOf{key.Protocol, key.Port}}
-		if j.started && key.Drift == model.DriftMissing && !found[required] {
+		if key.Drift == model.DriftMissing && !found[required] {
 			j.emit(key.Drift, true, p.open[model.Endpoint{}], p.expected, reason, wall)
 			j.finish(key, p, wall)
 		}
@@ -75,6 +76,7 @@ func (j *Judge) requireOf(key requiredKey, e *Entry, ref *model.ContainerRef, no
 		missing := j.periods[missingKey(key)]
 		r.missing = missing != nil && len(missing.open) > 0 // of an earlier run
 		j.required[key] = r
+		j.next.earlier(r.due)
 	}
 	r.entry, r.ref = e, ref
 }
@@ -119,7 +121,6 @@ func (j *Judge) gain(key requiredKey, l *model.Listener, at time.Time) {
 		return
 	}
 	j.opens[key]++
-	j.next.known = false
 	if r := j.required[key]; r != nil {
 		r.ref = l.Container
 		j.found(key, r, at, "it is open")
@@ -135,16 +136,15 @@ func (j *Judge) lose(key requiredKey, now clock.Instant) {
 		return
 	}
 	delete(j.opens, key)
-	j.next.known = false
 	if r := j.required[key]; r != nil {
 		r.due, r.extended = now.Add(r.entry.For), false
+		j.next.earlier(r.due)
 	}
 }
 
 // begun applies that a container has started: its required ports have their time from now.
 func (j *Judge) begun(w *watched, now clock.Instant) {
 	name := w.ref.Target()
-	j.next.known = false
 	for key, r := range j.required {
 		if key.target == name && j.opens[key] == 0 && !r.missing && !r.extended {
 			r.due, r.extended = now.Add(r.entry.For), true
@@ -168,11 +168,11 @@ func (j *Judge) found(key requiredKey, r *requirement, at time.Time, reason stri
 // Expire begins the drifts of required ports whose time has passed, and forgets what has ended
 // for good. reported reports whether the capture reports a port of a container.
 func (j *Judge) Expire(now clock.Instant, wall time.Time, reported func(id string, protocol model.Protocol, port uint16) bool) {
-	j.next.known = false
-	j.expirePeriods(now, wall)
 	if !j.started {
 		return
 	}
+	j.expirePeriods(now, wall)
+	defer func() { j.next = j.findNext() }()
 	for key, r := range j.required {
 		if r.missing || j.opens[key] > 0 || now.Before(r.due) {
 			continue
@@ -232,39 +232,34 @@ func (j *Judge) observed(key requiredKey, reported func(string, model.Protocol, 
 	return result
 }
 
-// NextExpiry returns when [Judge.Expire] has something to do next; false where nothing waits.
+// NextExpiry returns when [Judge.Expire] may have something to do next; false where nothing
+// waits. It is cheap.
 func (j *Judge) NextExpiry() (next clock.Instant, waits bool) {
-	if !j.started {
-		return 0, false
-	}
-	if !j.next.known { // it is asked for after each batch of observations
-		j.next.at, j.next.waits = j.findNext()
-		j.next.known = true
-	}
-	return j.next.at, j.next.waits
+	return j.next.at, j.next.waits && j.started
 }
 
-// nextExpiry is the result of NextExpiry, until something changes it.
+// nextExpiry is when something may be due; it may be too early.
 type nextExpiry struct {
-	known, waits bool
-	at           clock.Instant
+	waits bool
+	at    clock.Instant
 }
 
-func (j *Judge) findNext() (next clock.Instant, waits bool) {
-	earlier := func(at clock.Instant) {
-		if !waits || at.Before(next) {
-			next, waits = at, true
-		}
+func (n *nextExpiry) earlier(at clock.Instant) {
+	if !n.waits || at.Before(n.at) {
+		n.at, n.waits = at, true
 	}
+}
+
+func (j *Judge) findNext() (next nextExpiry) {
 	for _, p := range j.periods {
 		if len(p.open) == 0 {
-			earlier(p.linger)
+			next.earlier(p.linger)
 		}
 	}
 	for key, r := range j.required {
 		if !r.missing && j.opens[key] == 0 {
-			earlier(r.due)
+			next.earlier(r.due)
 		}
 	}
-	return next, waits
+	return next
 }

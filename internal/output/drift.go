@@ -6,8 +6,9 @@ import (
 	"portwatcher/internal/model"
 )
 
-// driftText is the sentence of a drift event, without its container.
-func driftText(e *model.Event) string {
+// DriftEventText is the sentence of a drift event, without its container: "Drift began:
+// 5432/tcp is required, and is not open (not open for 30s)".
+func DriftEventText(e *model.Event) string {
 	text := "Drift began: "
 	if e.Ended {
 		text = "Drift ended: "

@@ -67,7 +67,7 @@ func eventText(e *model.Event) string {
 	case model.Gap:
 		b.WriteString("Gap: " + GapText(e))
 	case model.Drifted:
-		b.WriteString(driftText(e))
+		b.WriteString(DriftEventText(e))
 	default:
 		b.WriteString(string(e.Type) + ": " + place)
 	}

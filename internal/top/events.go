@@ -46,7 +46,9 @@ func eventStyle(e *model.Event) style {
 		return green
 	case e.Type == model.Gap:
 		return red
-	case e.Type == model.Changed:
+	case e.Type == model.Drifted && e.Ended:
+		return plain
+	case e.Type == model.Changed, e.Type == model.Drifted:
 		return yellow
 	case e.Type == model.Bursts:
 		return magenta
@@ -65,6 +67,8 @@ func eventText(e *model.Event, named bool) string {
 		parts = append(parts, output.Printable(e.Container.Name))
 	}
 	switch e.Type {
+	case model.Drifted:
+		return strings.Join(append(parts, output.DriftEventText(e)), " ")
 	case model.Gap:
 		return strings.Join(append(parts, output.GapText(e)), " ")
 	case model.Bursts:
@@ -83,6 +87,9 @@ func eventText(e *model.Event, named bool) string {
 	}
 	if len(e.Processes) > 0 {
 		parts = append(parts, "by "+processText(e.Processes))
+	}
+	if e.Drift != "" {
+		parts = append(parts, "["+output.Printable(string(e.Drift))+"]")
 	}
 	return strings.Join(parts, " ")
 }

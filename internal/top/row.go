@@ -34,6 +34,9 @@ func newRow(o *model.Open, appeared time.Time) *row {
 	r.cells[columnPort] = fmt.Sprintf("%d/%s", o.Port, o.Protocol)
 	r.cells[columnAddress] = addressText(&o.Listener)
 	r.cells[columnExposure] = exposureText(&o.Listener)
+	if o.Drift != "" {
+		r.cells[columnExposure] += " [" + output.Printable(string(o.Drift)) + "]"
+	}
 	r.cells[columnProcess] = processText(o.Processes)
 	for i, cell := range r.cells {
 		r.widths[i] = width(cell)
@@ -44,7 +47,7 @@ func newRow(o *model.Open, appeared time.Time) *row {
 
 // sameLife reports whether two states of one endpoint have the same opening and owner.
 func sameLife(a, b *model.Open) bool {
-	return a.OpenedAt.Equal(b.OpenedAt) &&
+	return a.OpenedAt.Equal(b.OpenedAt) && a.Drift == b.Drift &&
 		slices.EqualFunc(a.Processes, b.Processes, func(x, y model.Process) bool { return x.PID == y.PID })
 }
 
