@@ -151,6 +151,7 @@ bench: go ## Go benchmarks, then portwatcher beside other tools (BENCH_ARGS="--m
 .PHONY: docs
 docs: go ## Write the tables and examples of docs/ from the program
 	$(GO) test ./docs -run '^TestTables$$' -update
+	$(GO) test ./internal/alert -run '^TestManual$$' -update
 	$(GO) test ./internal/alert/notify -run '^TestMessagesPage$$' -update
 
 .PHONY: screenshot
