@@ -360,7 +360,7 @@ type listed struct {
 	Tried    int                   `json:"tried"`
 	Tries    []journal.Try         `json:"tries"`
 	Title    string                `json:"title"`
-	Severity notify.Severity       `json:"severity"`
+	Severity string                `json:"severity"`
 	Digest   bool                  `json:"digest,omitempty"`
 	Alerts   int                   `json:"alerts"`
 }
@@ -368,15 +368,10 @@ type listed struct {
 func newListed(d *journal.Delivery) listed {
 	l := listed{
 		ID: d.ID, Receiver: d.Receiver, State: d.State, Made: d.Made, Due: d.Due, Finished: d.Finished,
-		Tried: d.Tried, Tries: append([]journal.Try{}, d.Tries...), Alerts: d.Alerts,
+		Tried: d.Tried, Tries: append([]journal.Try{}, d.Tries...), Alerts: d.Alerts, Title: d.Title, Severity: d.Severity, Digest: d.Digest,
 	}
 	if d.State != journal.DeliveryPending {
 		l.Due = time.Time{}
-	}
-	if n, err := alert.Decode(d); err == nil {
-		l.Title, l.Severity, l.Digest = notify.Render(n).Title, n.Severity, n.Digest
-	} else {
-		l.Title = err.Error()
 	}
 	return l
 }

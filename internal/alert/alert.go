@@ -105,11 +105,14 @@ type Alerts struct {
 	cursor uint64
 	writes writes
 
+	rounds   uint64
 	ready    bool // the capture was complete once
 	began    time.Time
 	suspects map[string]bool // see core.reconcile
 	janitor  time.Time       // when old deliveries are deleted next
-	reported map[string]time.Time
+
+	reportMutex sync.Mutex
+	reported    map[string]time.Time // when a failure was logged
 
 	published atomic.Pointer[snapshot]
 	tally     tally
@@ -210,10 +213,9 @@ func (a *Alerts) begin(ctx context.Context) bool {
 		a.publish()
 		return true
 	}
-	core := newCore(a.setup.Config, surroundings{
-		before:  func(e *model.Event) (*previous, error) { return before(a.options.Journal, e) },
-		running: a.running(), entry: a.entry, report: a.report,
-	})
+	ask := a.questions()
+	ask.running, ask.drifting = a.running(), a.drifting
+	core := newCore(a.setup.Config, ask)
 	state, err := a.options.Journal.AlertState(ctx)
 	for err != nil {
 		a.report(fmt.Errorf("what the rules of alerts have found before cannot be read: %w", err))
@@ -238,6 +240,14 @@ func (a *Alerts) begin(ctx context.Context) bool {
 	a.core.now = a.options.Now()
 	a.publish()
 	return state == nil && !a.setup.Enabled() || a.writes.known || a.commit(ctx)
+}
+
+// questions returns what messages need of the surroundings; any goroutine may ask.
+func (a *Alerts) questions() surroundings {
+	return surroundings{
+		before: func(e *model.Event) (*previous, error) { return before(a.options.Journal, e) },
+		entry:  a.entry, report: a.report,
+	}
 }
 
 // pageLength is how many events are evaluated at a time, and one transaction at most.
@@ -286,6 +296,7 @@ func (a *Alerts) evaluate(ctx context.Context, wake func(receiver string)) *Setu
 // round evaluates a page of events, and what is due when there are no more.
 func (a *Alerts) round(ctx context.Context) (more bool) {
 	count := 0
+	a.rounds++
 	a.core.waits = !a.complete(a.options.Now())
 	for e, err := range a.options.Journal.Events(ctx, journal.Query{AfterID: a.cursor, FromStart: true, Limit: pageLength}) {
 		damaged, isDamaged := errors.AsType[*journal.DamagedError](err)
@@ -416,15 +427,24 @@ const reportTime = time.Hour
 
 // report logs a failure, unless the same was logged not long ago.
 func (a *Alerts) report(err error) {
-	text, now := err.Error(), a.options.Now()
+	if text := err.Error(); a.fresh(text) {
+		a.log.Errorf("Alerts: %s", text)
+	}
+}
+
+// fresh reports whether a failure was not logged for a while, and notes that it is now.
+func (a *Alerts) fresh(text string) bool {
+	now := a.options.Now()
+	a.reportMutex.Lock()
+	defer a.reportMutex.Unlock()
 	if now.Sub(a.reported[text]) < reportTime {
-		return
+		return false
 	}
 	if len(a.reported) > 1000 {
 		clear(a.reported)
 	}
 	a.reported[text] = now
-	a.log.Errorf("Alerts: %s", text)
+	return true
 }
 
 // running returns the function of that name of surroundings, by the view of the capture; nil
@@ -434,18 +454,21 @@ func (a *Alerts) running() func(id string, since time.Time) (running, known bool
 		return nil
 	}
 	var of *model.View
+	round := uint64(0)
 	started := map[string]time.Time{}
 	return func(id string, since time.Time) (bool, bool) {
-		view := a.options.View()
-		if view == nil || !a.ready || !view.Status.Engine.Connected {
-			return false, false
-		}
-		if of == nil || of.Version != view.Version {
-			clear(started)
-			for i := range view.Containers {
-				started[view.Containers[i].ID] = view.Containers[i].StartedAt
+		if round != a.rounds || of == nil { // a view for each event would cost more than the rules
+			view := a.options.View()
+			if view == nil || !a.ready || !view.Status.Engine.Connected {
+				return false, false
 			}
-			of = view
+			if of == nil || of.Version != view.Version {
+				clear(started)
+				for i := range view.Containers {
+					started[view.Containers[i].ID] = view.Containers[i].StartedAt
+				}
+			}
+			of, round = view, a.rounds
 		}
 		at, running := started[id]
 		return running && !at.After(since), true
@@ -454,19 +477,30 @@ func (a *Alerts) running() func(id string, since time.Time) (running, known bool
 
 // entry returns the lines to add to the file of expectations for the drift of an event.
 func (a *Alerts) entry(e *model.Event) string {
+	if d := a.openDrift(e); d != nil {
+		return d.Entry
+	}
+	return ""
+}
+
+func (a *Alerts) drifting(e *model.Event) bool { return a.openDrift(e) != nil }
+
+// openDrift returns the drift of an event while it lasts; nil where it does not, or that is not
+// known.
+func (a *Alerts) openDrift(e *model.Event) *model.OpenDrift {
 	if a.options.View == nil || e.Container == nil {
-		return ""
+		return nil
 	}
 	view, key := a.options.View(), driftKey(e)
 	if view == nil {
-		return ""
+		return nil
 	}
 	for i := range view.Drifts {
-		if view.Drifts[i].Key() == key {
-			return view.Drifts[i].Entry
+		if d := &view.Drifts[i]; d.Key() == key {
+			return d
 		}
 	}
-	return ""
+	return nil
 }
 
 const (
@@ -523,8 +557,8 @@ func (a *Alerts) abandon(ctx context.Context, now time.Time) {
 	}
 }
 
-// Decode reads the notification of a delivery.
-func Decode(d *journal.Delivery) (*notify.Notification, error) {
+// decode reads the notification of a delivery.
+func decode(d *journal.Delivery) (*notify.Notification, error) {
 	n := &notify.Notification{}
 	if err := json.Unmarshal(d.Notification, n); err != nil {
 		return nil, fmt.Errorf("the notification %s in the journal is damaged: %w", d.ID, err)

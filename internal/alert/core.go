@@ -53,6 +53,8 @@ type surroundings struct {
 	// running reports whether a container has run since a time; known is false where that is
 	// not known now.
 	running func(id string, since time.Time) (running, known bool)
+	// drifting reports whether the drift of an event lasts by the view of the capture.
+	drifting func(*model.Event) bool
 	// entry returns the line to add to the file of expectations for the drift of an event.
 	entry func(*model.Event) string
 	// report receives failures: of rules and of questions.
@@ -312,6 +314,10 @@ func (c *core) found(r *Rule, e *model.Event) {
 		known.Due = c.now.Add(r.For)
 		c.add(known)
 	}
+	if !known.Ends.IsZero() { // a restart continues it
+		known.Ends, known.Closed = time.Time{}, nil
+		c.save(known)
+	}
 	if endpoint := endpointOf(e); endpoint != "" && !known.Endpoints[endpoint] {
 		known.Endpoints[endpoint] = true
 		c.save(known)
@@ -326,6 +332,8 @@ func (c *core) ends(k *condition, e *model.Event) bool {
 	r := c.rule(k.Rule)
 	if r.ofDrift && k.Event.Drift != "" {
 		switch {
+		case e.Transient || e.Type == model.Bursts:
+			return false
 		case e.Type == model.Drifted && e.Ended:
 			return e.Drift == k.Event.Drift
 		case k.Event.Drift == model.DriftMissing:
@@ -360,8 +368,17 @@ func (c *core) leave(k *condition, e *model.Event) {
 			return
 		}
 	}
+	if e.Type == model.Closed && !k.pending() {
+		k.Ends, k.Closed = c.now.Add(lingerTime), e
+		c.save(k)
+		return
+	}
 	c.end(k, e, e.Time)
 }
+
+// lingerTime is how long what has closed may begin again as the same condition: a container that
+// is restarted or recreated ends none. Expectations allow as much.
+const lingerTime = time.Minute
 
 // end ends a condition, and notifies that if its beginning was notified.
 func (c *core) end(k *condition, e *model.Event, at time.Time) {
@@ -390,6 +407,8 @@ func (c *core) nextOf(k *condition) time.Time {
 	switch {
 	case k.pending():
 		return k.Due
+	case !k.Ends.IsZero():
+		return k.Ends
 	case c.config.Repeat > 0:
 		return k.Last.Add(c.config.Repeat)
 	}
@@ -421,7 +440,11 @@ const postponed = 5 * time.Second
 
 // duly does what is due of a condition: the end of its for, or a repetition.
 func (c *core) duly(k *condition) {
-	if !k.pending() {
+	switch {
+	case !k.pending() && !k.Ends.IsZero():
+		c.close(k)
+		return
+	case !k.pending():
 		c.fire(k)
 		return
 	}
@@ -440,6 +463,17 @@ func (c *core) duly(k *condition) {
 	c.fire(k)
 }
 
+// close ends a condition whose last endpoint has closed a while ago. Where the drift lasts all the
+// same, it does so at endpoints of which no event was read: drift events name one of several.
+func (c *core) close(k *condition) {
+	if k.Event.Drift != "" && c.ask.drifting != nil && c.ask.drifting(k.Event) {
+		k.Ends, k.Closed = time.Time{}, nil
+		c.save(k)
+		return
+	}
+	c.end(k, k.Closed, k.Closed.Time)
+}
+
 // next returns when something is due; zero for never.
 func (c *core) next() time.Time {
 	_, at := c.schedule.first()
@@ -454,7 +488,7 @@ func (c *core) next() time.Time {
 func (c *core) reconcile(lasting map[model.DriftKey]bool, ended map[string]bool) (suspects map[string]bool) {
 	suspects = map[string]bool{}
 	for key, k := range c.conditions {
-		if k.Event.Drift == "" || k.Event.Container == nil || !c.rule(k.Rule).ofDrift || lasting[driftKey(k.Event)] {
+		if k.Event.Drift == "" || !k.Ends.IsZero() || k.Event.Container == nil || !c.rule(k.Rule).ofDrift || lasting[driftKey(k.Event)] {
 			continue
 		}
 		if !ended[key] {

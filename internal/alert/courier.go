@@ -107,7 +107,7 @@ func (c *courier) try(ctx context.Context, d *journal.Delivery) bool {
 	a := c.alerts
 	outcome := notify.Outcome{Gone: true}
 	var n *notify.Notification
-	if n, outcome.Err = Decode(d); outcome.Err == nil {
+	if n, outcome.Err = decode(d); outcome.Err == nil {
 		bounded, cancel := context.WithTimeout(ctx, notify.Timeout+time.Second)
 		outcome = c.target.Send(bounded, n)
 		cancel()
@@ -192,7 +192,11 @@ func (c *courier) report(d *journal.Delivery, try *journal.Try) {
 // counted; the next time repeats it.
 func (c *courier) resend(ctx context.Context) {
 	a := c.alerts
-	for _, n := range a.published.Load().lasting(c.target.Name(), a.options.Now()) {
+	ask, known := a.questions(), a.published.Load()
+	for _, n := range known.lasting(c.target.Name(), a.options.Now()) {
+		for i := range n.Alerts {
+			ask.enrich(known.config, &n.Alerts[i], i < maxEnriched)
+		}
 		bounded, cancel := context.WithTimeout(ctx, notify.Timeout+time.Second)
 		outcome := c.target.Send(bounded, n)
 		cancel()

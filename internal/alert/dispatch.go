@@ -84,14 +84,19 @@ func (c *core) send(name string, o *outbound, entries []*entry) {
 	full := c.full(o)
 	for _, e := range entries {
 		if o.kind != notify.KindAlertmanager && (full || c.config.quietly(c.now, e.Alert.Severity)) {
-			e.Held = true
-			o.held = c.join(o.held, e)
-			c.put(entryKey(e), e)
+			c.hold(o, e)
 			continue
 		}
 		now = append(now, e)
 	}
 	c.message(name, o, now, false)
+}
+
+// hold keeps an alert until it may be sent.
+func (c *core) hold(o *outbound, e *entry) {
+	e.Held = true
+	o.held = c.join(o.held, e)
+	c.put(entryKey(e), e)
 }
 
 // full reports whether a receiver was sent all that it may be sent within an hour.
@@ -118,14 +123,18 @@ func (c *core) release(name string, o *outbound) {
 	c.message(name, o, now, true)
 }
 
-// message writes deliveries, of which each has some of the entries.
+// message writes deliveries, of which each has some of the entries. Those for which there is no
+// room in the hour are held back.
 func (c *core) message(name string, o *outbound, entries []*entry, digest bool) {
-	if len(entries) == 0 {
-		return
-	}
-	o.sent = append(o.sent, c.now)
-	c.put(journal.StateKey{Kind: kindSent, Key: name}, &sent{Times: slices.Clone(o.sent)})
 	for some := range slices.Chunk(entries, maxAlerts) {
+		if c.full(o) && o.kind != notify.KindAlertmanager {
+			for _, e := range some {
+				c.hold(o, e)
+			}
+			continue
+		}
+		o.sent = append(o.sent, c.now)
+		c.put(journal.StateKey{Kind: kindSent, Key: name}, &sent{Times: slices.Clone(o.sent)})
 		n := &notify.Notification{Time: c.now, Digest: digest, Severity: notify.Info}
 		first := some[0].group()
 		n.Host, n.Project = first.host, first.project
@@ -137,7 +146,7 @@ func (c *core) message(name string, o *outbound, entries []*entry, digest bool) 
 			if e.group().project != n.Project {
 				n.Project = ""
 			}
-			c.enrich(&e.Alert, i < maxEnriched)
+			c.ask.enrich(c.config, &e.Alert, i < maxEnriched)
 			n.Alerts = append(n.Alerts, e.Alert)
 		}
 		c.deliver(name, n)
@@ -157,6 +166,7 @@ func (c *core) deliver(name string, n *notify.Notification) {
 	}
 	c.deliveries = append(c.deliveries, journal.Delivery{
 		Seq: c.counters.Delivery, ID: n.ID, Receiver: name, State: journal.DeliveryPending, Made: c.now, Due: c.now, Alerts: len(n.Alerts), Notification: encoded,
+		Title: notify.Render(n).Title, Severity: string(n.Severity), Digest: n.Digest,
 	})
 }
 

@@ -11,7 +11,7 @@ import (
 const maxEnriched = 25
 
 // enrich adds what a person needs who is woken by an alert.
-func (c *core) enrich(a *notify.Alert, ask bool) {
+func (s *surroundings) enrich(c *Config, a *notify.Alert, ask bool) {
 	e := a.Event
 	a.URL = c.link(e)
 	if e.Container == nil {
@@ -20,13 +20,13 @@ func (c *core) enrich(a *notify.Alert, ask bool) {
 	if !e.Container.StartedAt.IsZero() {
 		a.LastChange = &notify.ContainerChange{At: e.Container.StartedAt, Image: e.Container.Image}
 	}
-	if e.Drift != "" && a.Status == notify.Firing && c.ask.entry != nil {
-		a.Expectation = c.ask.entry(e)
+	if e.Drift != "" && a.Status == notify.Firing && s.entry != nil {
+		a.Expectation = s.entry(e)
 	}
 	if !ask {
 		return
 	}
-	before := c.ask.previousOf(e)
+	before := s.previousOf(e)
 	switch {
 	case e.Type == model.Closed, e.Type == model.Changed:
 		a.LastSeen = &e.Time
@@ -39,11 +39,11 @@ func (c *core) enrich(a *notify.Alert, ask bool) {
 }
 
 // link returns the address of the page that shows an event; empty where it is not known.
-func (c *core) link(e *model.Event) string {
-	if c.config.PublicURL == "" {
+func (c *Config) link(e *model.Event) string {
+	if c.PublicURL == "" {
 		return ""
 	}
-	link := c.config.PublicURL + "/"
+	link := c.PublicURL + "/"
 	if e.Container != nil {
 		link += "?container=" + url.QueryEscape(e.Container.Name)
 		if e.Port != 0 {

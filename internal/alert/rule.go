@@ -31,12 +31,16 @@ type Rule struct {
 }
 
 // lasts reports whether what the rule finds by an event lasts, and has an end: a drift, and what
-// has stayed as it was for a time. Other events are momentary, as are those without an endpoint.
+// has stayed as it was for a time. Other events are momentary, as are those without an endpoint;
+// the drift of a burst, and of what was open for a moment, is over with it.
 func (r *Rule) lasts(e *model.Event) bool {
-	if r.ofDrift && e.Drift != "" {
+	switch {
+	case e.Type == model.Bursts || e.Transient:
+		return false
+	case r.ofDrift && e.Drift != "":
 		return true
 	}
-	return r.For > 0 && e.Container != nil && e.Port != 0 && e.Type != model.Bursts && !e.Transient
+	return r.For > 0 && e.Container != nil && e.Port != 0
 }
 
 // maxNodes bounds the size of an expression.

@@ -499,10 +499,11 @@ receivers: [{name: am, alertmanager: {url: "http://localhost"}}]
 		if n := am.count(); n != 11 {
 			t.Errorf("it was sent %d times in 10 minutes, want 11", n)
 		}
+		w.drifting()
 		w.opened(80, drifts, func(e *model.Event) { e.Type = model.Closed })
 		time.Sleep(10 * time.Minute)
 		got := am.rules()
-		if len(got) != 12 || got[0] != "drift web/80/tcp" || got[10] != "drift web/80/tcp" || got[11] != "drift web/80/tcp resolved" {
+		if len(got) != 13 || got[0] != "drift web/80/tcp" || got[11] != "drift web/80/tcp" || got[12] != "drift web/80/tcp resolved" {
 			t.Errorf("it was sent %q", got)
 		}
 	})
@@ -535,6 +536,7 @@ receivers: [{name: ops, webhook: {url: "http://localhost"}}]
 			}
 		}
 		time.Sleep(2 * time.Minute) // the journal notices
+		w.drifting()
 		w.opened(80, drifts, func(e *model.Event) { e.Type = model.Closed })
 		time.Sleep(2 * time.Minute)
 		wantList(t, "taken", ops.rules(), "drift web/80/tcp resolved")

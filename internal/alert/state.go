@@ -19,6 +19,10 @@ type condition struct {
 	Since time.Time
 	Due   time.Time
 	Last  time.Time
+	// Ends is when it ends unless it begins again before; zero while it lasts. Closed is the
+	// event by which its last endpoint has closed.
+	Ends   time.Time    `json:",omitzero"`
+	Closed *model.Event `json:",omitempty"`
 	// Event is the one by which it began.
 	Event     *model.Event
 	Container keptContainer

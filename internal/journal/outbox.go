@@ -36,13 +36,17 @@ type Delivery struct {
 	// Made is when it was written, Due when the next try is due, Finished when its last try
 	// ended; zero while it is pending.
 	Made, Due, Finished time.Time
-	// Alerts is how many alerts it has.
-	Alerts int
+	// Alerts is how many alerts it has, Title the message in one line, Severity the highest of
+	// its alerts. Digest means that it was held back.
+	Alerts          int
+	Title, Severity string
+	Digest          bool
 	// Tried is how many tries there were, and Tries are the latest of them, [MaxTries] at
 	// most, the oldest first.
 	Tried int
 	Tries []Try
-	// Notification is what has to be delivered, as JSON.
+	// Notification is what has to be delivered, as JSON. [Journal.NextDelivery] alone returns
+	// it.
 	Notification json.RawMessage
 }
 
@@ -133,8 +137,8 @@ func (step *AlertStep) write(t transaction) error {
 	}
 	for i := range step.Deliveries {
 		d := &step.Deliveries[i]
-		err := t.exec(`INSERT INTO deliveries (seq, id, receiver, state, made, due, alerts, tried, notification) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)`,
-			int64(d.Seq), d.ID, d.Receiver, string(DeliveryPending), nanos(d.Made), nanos(d.Due), d.Alerts, string(d.Notification))
+		err := t.exec(`INSERT INTO deliveries (seq, id, receiver, state, made, due, alerts, title, severity, digest, tried, notification) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`,
+			int64(d.Seq), d.ID, d.Receiver, string(DeliveryPending), nanos(d.Made), nanos(d.Due), d.Alerts, d.Title, d.Severity, d.Digest, string(d.Notification))
 		if err != nil {
 			return err
 		}
@@ -166,7 +170,7 @@ func (j *Journal) AlertState(ctx context.Context) (map[StateKey]json.RawMessage,
 	return state, err
 }
 
-const deliveryColumns = "seq, id, receiver, state, made, due, finished, alerts, tried, tries, notification"
+const deliveryColumns = "seq, id, receiver, state, made, due, finished, alerts, title, severity, digest, tried, tries"
 
 // NextDelivery returns the first pending delivery of a receiver, in the order in which they
 // were written; nil for none.
@@ -174,6 +178,12 @@ func (j *Journal) NextDelivery(ctx context.Context, receiver string) (*Delivery,
 	var found []Delivery
 	err := j.read(ctx, func(t transaction) (err error) {
 		found, err = readDeliveries(t, "WHERE state = 'pending' AND receiver = ? ORDER BY seq LIMIT 1", receiver)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		var notification string
+		err = t.get([]any{&notification}, "SELECT notification FROM deliveries WHERE seq = ?", int64(found[0].Seq))
+		found[0].Notification = json.RawMessage(notification)
 		return err
 	})
 	if err != nil || len(found) == 0 {
@@ -284,11 +294,10 @@ func readDeliveries(t transaction, where string, args ...any) ([]Delivery, error
 		var made, due int64
 		var finished sql.NullInt64
 		var tries sql.RawBytes
-		var notification string
-		if err := scan(&d.Seq, &d.ID, &d.Receiver, &d.State, &made, &due, &finished, &d.Alerts, &d.Tried, &tries, &notification); err != nil {
+		if err := scan(&d.Seq, &d.ID, &d.Receiver, &d.State, &made, &due, &finished, &d.Alerts, &d.Title, &d.Severity, &d.Digest, &d.Tried, &tries); err != nil {
 			return err
 		}
-		d.Made, d.Due, d.Notification = timeOf(made), timeOf(due), json.RawMessage(notification)
+		d.Made, d.Due = timeOf(made), timeOf(due)
 		if finished.Valid {
 			d.Finished = timeOf(finished.Int64)
 		}

@@ -23,6 +23,9 @@ CREATE TABLE deliveries (
 	due          INTEGER NOT NULL, -- of the next try
 	finished     INTEGER,        -- NULL: pending
 	alerts       INTEGER NOT NULL, -- how many it has
+	title        TEXT NOT NULL,
+	severity     TEXT NOT NULL,
+	digest       INTEGER NOT NULL,
 	tries        TEXT,           -- JSON, the latest; NULL: none
 	tried        INTEGER NOT NULL, -- how many tries there were
 	notification TEXT NOT NULL   -- JSON

@@ -10,7 +10,7 @@ import (
 // status is what other goroutines read of the writer.
 type status struct {
 	lastID, written, lost, passed atomic.Uint64
-	size                  atomic.Int64
+	size                          atomic.Int64
 
 	mutex     sync.Mutex
 	committed chan struct{}

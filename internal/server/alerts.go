@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"portwatcher/internal/alert"
-	"portwatcher/internal/alert/notify"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/server/api"
 )
@@ -123,15 +122,10 @@ func newAlerts(s *alert.Status) api.Alerts {
 func newDelivery(d *journal.Delivery) api.Delivery {
 	answer := api.Delivery{
 		ID: d.ID, Receiver: d.Receiver, State: string(d.State), Made: d.Made, Due: d.Due, Finished: d.Finished,
-		Alerts: d.Alerts, Tried: d.Tried, Tries: []api.Try{},
+		Title: d.Title, Severity: d.Severity, Digest: d.Digest, Alerts: d.Alerts, Tried: d.Tried, Tries: []api.Try{},
 	}
 	if d.State != journal.DeliveryPending {
 		answer.Due = time.Time{}
-	}
-	if n, err := alert.Decode(d); err == nil {
-		answer.Title, answer.Severity, answer.Digest = notify.Render(n).Title, string(n.Severity), n.Digest
-	} else {
-		answer.Title = err.Error()
 	}
 	for _, t := range d.Tries {
 		answer.Tries = append(answer.Tries, api.Try{Time: t.Time, Delivered: t.Delivered, Status: t.Status, Response: t.Response, Error: t.Error})

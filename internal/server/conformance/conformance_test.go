@@ -102,15 +102,13 @@ func (alerts) Status() *alert.Status {
 }
 
 func (alerts) Deliveries(context.Context, journal.DeliveryQuery) ([]journal.Delivery, error) {
-	e := &model.Event{ID: 7, Time: when, Type: model.Opened, Listener: listener}
-	text, err := json.Marshal(&notify.Notification{ID: "node1/7/1", Time: when, Host: "node1", Severity: notify.Warning, Alerts: []notify.Alert{{Key: "rule=new", Rule: "new", Severity: notify.Warning, Status: notify.Firing, Since: when, Event: e}}})
 	d := journal.Delivery{
-		Seq: 1, ID: "node1/7/1", Receiver: "ops", State: journal.DeliveryPending, Made: when, Due: when, Alerts: 1, Tried: 1, Notification: text,
+		Seq: 1, ID: "node1/7/1", Receiver: "ops", State: journal.DeliveryPending, Made: when, Due: when, Alerts: 1, Title: "[warning] node1: x", Severity: "warning", Digest: true, Tried: 1,
 		Tries: []journal.Try{{Time: when, Status: 500, Response: "oops", Error: "status 500"}},
 	}
 	done := d
-	done.State, done.Finished, done.Notification = journal.DeliveryDead, when, json.RawMessage("{")
-	return []journal.Delivery{d, done}, err
+	done.State, done.Finished = journal.DeliveryDead, when
+	return []journal.Delivery{d, done}, nil
 }
 
 // begin serves until the test ends, with one event of each type recorded.
