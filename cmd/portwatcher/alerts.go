@@ -213,12 +213,12 @@ func printCounts(c *alert.Config, events int, counts map[string]alert.RuleCounts
 	for _, n := range messages {
 		total += n
 	}
-	fmt.Printf("%d messages of %d events.\n", total, events)
+	fmt.Printf("%s of %s.\n", counted(total, "message"), counted(events, "event"))
 	for i := range c.Receivers {
 		fmt.Printf("  to %s: %d\n", c.Receivers[i].Name, messages[c.Receivers[i].Name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		fmt.Printf("  rule %s matched %d events\n", name, counts[name].Matched)
+		fmt.Printf("  rule %s matched %s\n", name, counted(int(counts[name].Matched), "event"))
 	}
 }
 
@@ -439,4 +439,12 @@ func lastAnswer(l *listed) string {
 		text += "; next try at " + l.Due.Format(time.RFC3339)
 	}
 	return text
+}
+
+// counted returns a number with a noun.
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }

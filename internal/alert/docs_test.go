@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 var update = flag.Bool("update", false, "write the tables of docs/alerts.md")
@@ -57,5 +59,33 @@ func table(t *testing.T, name string, rows [][]string) {
 	content = []byte(string(content[:at[4]]) + b.String() + string(content[at[5]:]))
 	if err := os.WriteFile(page, content, 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The settings of the manual, and those of the deployment, are valid.
+func TestExamples(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/alerts.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindSubmatch(manual)
+	if block == nil {
+		t.Fatal("the manual has no YAML")
+	}
+	examples := map[string][]byte{"docs/alerts.md": block[1]}
+	for _, name := range []string{"demo", "alertmanager"} {
+		if examples[name], err = os.ReadFile("../../deploy/alerts/" + name + ".yaml"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range examples {
+		var file struct{ Alerts yaml.Node }
+		if err := yaml.Unmarshal(text, &file); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		c, err := Parse(Settings{File: name, Node: &file.Alerts})
+		if err != nil || !c.Enabled() {
+			t.Errorf("%s: %+v, %v", name, c, err)
+		}
 	}
 }
