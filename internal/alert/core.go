@@ -189,7 +189,13 @@ func (c *core) event(e *model.Event) {
 	spot := spotOf(e)
 	if here := c.spots[spot]; len(here) > 0 {
 		for _, k := range slices.SortedFunc(maps.Keys(here), func(a, b *condition) int { return cmp.Compare(a.Key, b.Key) }) {
-			if c.ends(k, e) {
+			switch {
+			case !k.Ends.IsZero():
+				// The port is open again, and as it should be.
+				if e.Type == model.Opened && !e.Transient && (e.Drift != k.Event.Drift || keyOf(c.rule(k.Rule), e) != k.Key) {
+					c.close(k)
+				}
+			case c.ends(k, e):
 				c.leave(k, e)
 			}
 		}

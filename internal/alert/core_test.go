@@ -30,6 +30,14 @@ func TestDriftLasts(t *testing.T) {
 			r.event("closed shop/web/1 80 published", unexpected)
 			r.wait(2 * time.Minute)
 		}, []string{"20:00:10 ops: drift shop/web/80/tcp", "20:02:10 ops: drift shop/web/80/tcp resolved"}},
+		"a redeploy as it should be ends it at once": {func(r *rig) {
+			r.event("opened shop/db/1 5432 published", drift(model.DriftWider))
+			r.wait(time.Minute)
+			r.event("closed shop/db/1 5432 published", drift(model.DriftWider), by(model.SourceEngine))
+			r.wait(2 * time.Second)
+			r.event("opened shop/db/2 5432 network")
+			r.wait(time.Minute)
+		}, []string{"20:00:10 ops: drift shop/db/5432/tcp", "20:01:12 ops: drift shop/db/5432/tcp resolved"}},
 		"restarts and a recreated container continue it": {func(r *rig) {
 			for i := range 20 {
 				r.event(fmt.Sprintf("opened shop/web/%d 80 published", i/5), unexpected)
