@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -42,7 +43,7 @@ func (b *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Alerts []struct{ Rule, Status, Subject string }
 		}
 	}
-	if err = json.Unmarshal(text, &event); err != nil {
+	if err := errors.Join(err, json.Unmarshal(text, &event)); err != nil {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
@@ -123,11 +124,11 @@ func TestAlerts(t *testing.T) {
 	if _, status := watch.Stop(t, syscall.SIGKILL); status == 0 {
 		t.Error("it was not killed")
 	}
-	watch = harness.StartWatch(t, harness.WatchSpec{Arguments: arguments, State: state, After: watch})
+	harness.StartWatch(t, harness.WatchSpec{Arguments: arguments, State: state, After: watch})
 	got.wait(t, "drift firing", "blind firing")
 
 	db.Do(t, "rm", "--force")
-	db = database()
+	database()
 	got.wait(t, "drift firing", "blind firing", "drift resolved")
 	environment := []string{"MONITOR_CONTAINERS=" + harness.Pattern(t), "PORTWATCHER_STATE=" + state, "PORTWATCHER_CONFIG=" + settings}
 	list := harness.Run(t, environment, "alerts", "list", "--format", "json")

@@ -175,6 +175,11 @@ func (a *Alerts) Run(ctx context.Context) error {
 		}
 		a.setup = next
 	}
+	select {
+	case unused := <-a.apply:
+		a.close(unused)
+	default:
+	}
 	return nil
 }
 
@@ -516,8 +521,12 @@ func (a *Alerts) keepHouse(ctx context.Context, now time.Time) {
 		return
 	}
 	a.janitor = now.Add(houseTime)
-	if err := a.options.Journal.TrimDeliveries(ctx, now.Add(-keepTime), keepCount); err != nil && ctx.Err() == nil {
+	deleted, err := a.options.Journal.TrimDeliveries(ctx, now.Add(-keepTime), keepCount)
+	if err != nil && ctx.Err() == nil {
 		a.report(err)
+	}
+	if deleted > 0 {
+		a.tally.countDead(ctx, a.options.Journal)
 	}
 	a.abandon(ctx, now)
 	if a.options.View == nil {

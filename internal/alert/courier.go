@@ -160,6 +160,7 @@ func (c *courier) record(ctx context.Context, d *journal.Delivery) bool {
 			return true
 		}
 		a.tally.problem(c.target.Name(), err)
+		a.report(err)
 		if ended {
 			return false
 		}

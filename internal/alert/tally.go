@@ -59,6 +59,24 @@ func (t *tally) load(ctx context.Context, j *journal.Journal, log logrus.FieldLo
 	}
 }
 
+// countDead counts the dead deliveries of the journal again: some were deleted for their age.
+func (t *tally) countDead(ctx context.Context, j *journal.Journal) {
+	counts, err := j.CountDeliveries(ctx)
+	if err != nil {
+		return // the next time
+	}
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	for _, c := range t.receivers {
+		c.Dead = 0
+	}
+	for _, c := range counts {
+		if c.State == journal.DeliveryDead {
+			t.of(c.Receiver).Dead = c.Count
+		}
+	}
+}
+
 // reset forgets what the journal had: it is a new one.
 func (t *tally) reset() {
 	t.mutex.Lock()

@@ -2,7 +2,6 @@ package alert
 
 import (
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -172,7 +171,7 @@ func (f *facts) set(e *model.Event) {
 		}
 		processes = append(processes, processFacts{p.PID, p.ContainerPID, p.Name, p.Executable, p.Arguments, uid})
 	}
-	if f.Processes = slices.Clip(processes); len(processes) > 0 {
+	if f.Processes = processes; len(processes) > 0 {
 		f.Process, f.Executable = processes[0].Name, processes[0].Executable
 	}
 }

@@ -216,18 +216,22 @@ func (j *Journal) RecordTry(ctx context.Context, d *Delivery) error {
 }
 
 // TrimDeliveries deletes deliveries that are not pending: those that ended before a time, and
-// all but the last keep.
-func (j *Journal) TrimDeliveries(ctx context.Context, before time.Time, keep int) error {
-	err := j.use(func(s *store) error {
+// all but the last keep. It returns how many it deleted.
+func (j *Journal) TrimDeliveries(ctx context.Context, before time.Time, keep int) (deleted int, err error) {
+	err = j.use(func(s *store) error {
 		return inTransaction(ctx, s.db, func(t transaction) error {
-			return t.exec(`DELETE FROM deliveries WHERE state <> 'pending' AND (finished < ?1 OR seq <=
-				ifnull((SELECT seq FROM deliveries WHERE state <> 'pending' ORDER BY seq DESC LIMIT 1 OFFSET ?2), -1))`, nanos(before), keep)
+			return t.each(func(scan func(...any) error) error {
+				var seq int64
+				deleted++
+				return scan(&seq)
+			}, `DELETE FROM deliveries WHERE state <> 'pending' AND (finished < ?1 OR seq <=
+				ifnull((SELECT seq FROM deliveries WHERE state <> 'pending' ORDER BY seq DESC LIMIT 1 OFFSET ?2), -1)) RETURNING seq`, nanos(before), keep)
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("delete old deliveries from the journal %s: %w", j.place, err)
+		return 0, fmt.Errorf("delete old deliveries from the journal %s: %w", j.place, err)
 	}
-	return nil
+	return deleted, nil
 }
 
 // DeliveryQuery selects deliveries. What is empty selects all.
@@ -266,8 +270,6 @@ type DeliveryCount struct {
 	Receiver string
 	State    DeliveryState
 	Count    int
-	// Oldest is when the first of them was made.
-	Oldest time.Time
 }
 
 // CountDeliveries counts the deliveries that the journal has.
@@ -277,12 +279,10 @@ func (r *queries) CountDeliveries(ctx context.Context) ([]DeliveryCount, error) 
 		counts = nil
 		return t.each(func(scan func(...any) error) error {
 			var c DeliveryCount
-			var oldest int64
-			err := scan(&c.Receiver, &c.State, &c.Count, &oldest)
-			c.Oldest = timeOf(oldest)
+			err := scan(&c.Receiver, &c.State, &c.Count)
 			counts = append(counts, c)
 			return err
-		}, "SELECT receiver, state, count(*), min(made) FROM deliveries GROUP BY receiver, state ORDER BY receiver, state")
+		}, "SELECT receiver, state, count(*) FROM deliveries GROUP BY receiver, state ORDER BY receiver, state")
 	})
 	return counts, err
 }

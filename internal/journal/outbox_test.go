@@ -116,10 +116,11 @@ func TestOutboxModel(t *testing.T) {
 				deliveries[got.Seq] = *got
 			case 4:
 				before := time.Unix(int64(round-100), 0)
-				if err := j.TrimDeliveries(t.Context(), before, 20); err != nil {
-					t.Fatal(err)
-				}
+				had := len(deliveries)
 				trim(deliveries, before, 20)
+				if deleted, err := j.TrimDeliveries(t.Context(), before, 20); err != nil || deleted != had-len(deliveries) {
+					t.Fatalf("seed %d: %d were deleted (%v), want %d", seed, deleted, err, had-len(deliveries))
+				}
 			case 5:
 				if path != "" && random.IntN(5) == 0 {
 					j.stop()
