@@ -133,7 +133,7 @@ func (a *alertmanager) merge(outcomes []Outcome) Outcome {
 	}
 	text := (&scrubber{}).text(fmt.Sprintf("%d of %d have not taken it: %s", len(failed), len(outcomes), strings.Join(failed, "; ")))
 	if merged.Delivered {
-		merged.Response = text
+		merged.Response, merged.Warning = text, text
 	} else {
 		merged.Err = errors.New(text)
 	}

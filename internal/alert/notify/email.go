@@ -267,14 +267,15 @@ const statusAccepted = 250
 // outcome is the result for all recipients.
 func (e *email) outcome(o Outcome, n *Notification, refused, failed []string, secrets *scrubber) Outcome {
 	bad := slices.Concat(failed, refused)
-	text := secrets.text(fmt.Sprintf("%d of %d recipients: %s", len(bad), len(e.to), strings.Join(bad, "; ")))
+	text := fmt.Sprintf("%d of %d recipients: %s", len(bad), len(e.to), strings.Join(bad, "; "))
 	switch {
 	case len(bad) == 0:
 		o.Delivered = true
 	case len(failed) == 0 && len(refused) < len(e.to):
-		o.Delivered, o.Response = true, "refused for "+text
+		o.Delivered, o.Warning = true, secrets.text("refused for "+text)
+		o.Response = o.Warning
 	default:
-		o.Err = errors.New("not taken for " + text)
+		o.Err = errors.New(secrets.text("not taken for " + text))
 		return o
 	}
 	e.taken.forget(n.ID)

@@ -1,7 +1,9 @@
 package notify
 
 import (
+	"fmt"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"portwatcher/internal/model"
@@ -77,7 +79,10 @@ func (m *exampleMaker) alert(rule string, severity Severity, e *model.Event) Ale
 	}
 	a.Key = identity.Key()
 	if m.page != "" && e.Container != nil {
-		a.URL = m.page + "/#container=" + e.Container.Name
+		a.URL = m.page + "/?container=" + url.QueryEscape(e.Container.Name)
+		if e.Port != 0 {
+			a.URL += fmt.Sprintf("&port=%d/%s", e.Port, e.Protocol)
+		}
 	}
 	return a
 }

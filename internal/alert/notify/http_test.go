@@ -190,7 +190,7 @@ func TestSilentReceiver(t *testing.T) {
 				}
 			}
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		if o := r.Send(ctx, one()); !o.Delivered || o.Status != 200 {
 			t.Errorf("the outcome is %+v; want it delivered: the status has come", o)

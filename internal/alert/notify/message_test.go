@@ -21,7 +21,7 @@ func TestMessageHasWhatIsNeeded(t *testing.T) {
 		"container shop-db-1 (service db of project shop), image postgres:18, host node1", "5432/tcp on 0.0.0.0", "from other machines",
 		"pid 2304 postgres", "/usr/lib/postgresql/18/bin/postgres", "2026-11-30 03:11:59 UTC (10s before this message)",
 		"last open at 2026-11-30 01:12:09 UTC (2h0m before this message)", "started at 2026-11-30 03:11:57 UTC", "before: postgres:17",
-		pageURL + "/#container=shop-db-1", "port: 5432/tcp", "This is an example",
+		pageURL + "/?container=shop-db-1&port=5432/tcp", "port: 5432/tcp", "This is an example",
 	} {
 		for name, text := range map[string]string{"text": m.Text, "HTML": html.UnescapeString(m.HTML), "Markdown": strings.ReplaceAll(m.Markdown, `\`, "")} {
 			if !strings.Contains(text, want) {

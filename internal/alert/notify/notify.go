@@ -126,6 +126,9 @@ type Outcome struct {
 	Response string
 	// Err is why it was not delivered; nil where it was. It contains no secret.
 	Err error
+	// Warning is what part was not delivered although Delivered is true: recipients that the mail
+	// server refuses for good, Alertmanagers that are down. Response has it too. Empty for none.
+	Warning string
 	// RetryAfter is how long the receiver asked to wait before the next try; 0 for not asked.
 	RetryAfter time.Duration
 	// Gone means that the receiver refuses for good: another try would be in vain.
