@@ -25,6 +25,20 @@ func askExplain(t *testing.T, arguments ...string) (*explain.Explanation, int) {
 	return e, result.Status
 }
 
+// firewallOfHost adds a rule for what the host itself sends to an address.
+func firewallOfHost(t *testing.T, address string) {
+	t.Helper()
+	rule := []string{"OUTPUT", "--destination", address, "--protocol", "tcp", "--dport", "80", "--jump", "DROP"}
+	iptables := func(verb string) {
+		t.Helper()
+		if output, err := exec.Command("iptables", append([]string{"--wait", verb}, rule...)...).CombinedOutput(); err != nil {
+			t.Fatalf("iptables %s %v: %v: %s", verb, rule, err, output)
+		}
+	}
+	iptables("--insert")
+	t.Cleanup(func() { iptables("--delete") })
+}
+
 // firewall adds a rule for incoming packets to a container's network namespace.
 func firewall(t *testing.T, container *harness.Container, rule ...string) {
 	t.Helper()
@@ -124,7 +138,7 @@ func TestExplain(t *testing.T) {
 			c := server(t, publish("80"), port80...)
 			firewall(t, c, "--protocol", "tcp", "--dport", "80", "--jump", "DROP")
 			return []string{c.Name + ":80"}
-		}, explain.NotAnswering, "firewall"},
+		}, explain.NotAnswering, "nft -a list chain ip filter INPUT"},
 		"no network": {func(t *testing.T) []string { return []string{server(t, on("none"), port80...).Name + ":80"} }, explain.NoNetwork, "docker network connect"},
 		"no common network": {func(t *testing.T) []string {
 			return []string{server(t, on(second), port80...).Name + ":80", "--from", client.Name}
@@ -151,17 +165,30 @@ func TestExplain(t *testing.T) {
 			c := server(t, on(first), port80...)
 			firewall(t, c, "--in-interface", "eth0", "--jump", "DROP")
 			return []string{c.Name + ":80", "--from", client.Name}
-		}, explain.Filtered, "firewall"},
+		}, explain.Filtered, "nft -a list chain ip filter INPUT"},
 		"a firewall that rejects, from a neighbour": {func(t *testing.T) []string {
 			c := server(t, on(first), port80...)
 			firewall(t, c, "--in-interface", "eth0", "--protocol", "tcp", "--jump", "REJECT", "--reject-with", "tcp-reset")
 			return []string{c.Name + ":80", "--from", client.Name}
-		}, explain.Filtered, "rejects"},
+		}, explain.Filtered, "rule of the firewall of container"},
 		"a firewall, published": {func(t *testing.T) []string {
 			c := server(t, publish("80"), port80...)
 			firewall(t, c, "--in-interface", "eth0", "--jump", "DROP")
 			return []string{c.Name + ":80"}
-		}, explain.Filtered, "firewall"},
+		}, explain.Filtered, "nft -a list chain ip filter INPUT"},
+		"a firewall on the host": {func(t *testing.T) []string {
+			c := server(t, publish("80"), port80...)
+			firewallOfHost(t, addressOn(t, c, "bridge"))
+			return []string{c.Name + ":80"}
+		}, explain.Filtered, "rule of the firewall of the host: nft -a list chain ip filter OUTPUT"},
+		"a firewall that drops UDP": {func(t *testing.T) []string {
+			c := server(t, publish("53/udp"), "--udp", "0.0.0.0:53")
+			firewall(t, c, "--in-interface", "eth0", "--protocol", "udp", "--jump", "DROP")
+			return []string{c.Name + ":53/udp", "--probe-udp"}
+		}, explain.Filtered, "nft -a list chain ip filter INPUT"},
+		"right: UDP by a datagram": {func(t *testing.T) []string {
+			return []string{server(t, publish("53/udp"), "--udp", "0.0.0.0:53").Name + ":53/udp", "--probe-udp"}
+		}, explain.Reachable, ""},
 		"not published": {func(t *testing.T) []string { return []string{server(t, nil, port80...).Name + ":80"} }, explain.NotPublished, "-p 80:80"},
 		"another port is published": {func(t *testing.T) []string {
 			return []string{server(t, publish("81"), port80...).Name + ":80"}

@@ -25,16 +25,19 @@ import (
 func explainCommand() *cobra.Command {
 	var cmd *cobra.Command
 	var from string
+	var probeUDP bool
 	cmd = settingsCommand("explain CONTAINER:PORT[/PROTOCOL] | PORT[/PROTOCOL]", "Find out why a port cannot be reached", []string{
 		config.Format, config.State, config.DockerHost, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
 	}, func(ctx context.Context, s *config.Settings) error {
-		return explainPort(ctx, s, cmd.Flags().Args(), from)
+		return explainPort(ctx, s, cmd.Flags().Args(), from, probeUDP)
 	})
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.Long = `Follows the way from the process to the outside, and stops at the first link that
 is broken: does a process listen, on which address, does it answer, on which
 networks is the container, is the port published, does the engine forward it. It
-connects by TCP and sends nothing; UDP is judged by what listens.
+connects by TCP and sends nothing; UDP is judged by what listens, unless --probe-udp
+has it send an empty datagram by each way. Where nobody answers, it names the rules of
+nftables that dropped packets meanwhile.
 
 PORT alone is a port of the host. CONTAINER has the form of MONITOR_CONTAINERS, and
 has to fit one container. What was open before comes from the journal, where there
@@ -45,16 +48,20 @@ The exit status is 0 where the port can be reached, 1 where not, 2 for wrong usa
   portwatcher explain 8080
   portwatcher explain db:5432 --from web`
 	cmd.Flags().StringVar(&from, "from", "", "the container that wants to reach the port; empty is another machine")
+	cmd.Flags().BoolVar(&probeUDP, "probe-udp", false, "send an empty datagram to a UDP port; without it no packet is sent to UDP ports")
 	return cmd
 }
 
-func explainPort(ctx context.Context, s *config.Settings, arguments []string, from string) (err error) {
+func explainPort(ctx context.Context, s *config.Settings, arguments []string, from string, probeUDP bool) (err error) {
 	if len(arguments) != 1 {
 		return usageError{fmt.Errorf("%d ports to explain: %s", len(arguments), allowedQuestion)}
 	}
 	question, err := parseQuestion(arguments[0], from)
 	if err != nil {
 		return err
+	}
+	if question.ProbeUDP = probeUDP; probeUDP && question.Protocol != model.UDP {
+		return flagError("probe-udp", "true", "allowed for a UDP port, such as dns:53/udp")
 	}
 	s.LogLevel = logrus.ErrorLevel
 	log, docker, err := prepareList(s)

@@ -20,7 +20,7 @@ func portsCommand() *cobra.Command {
 	var at string
 	var outside *bool
 	cmd := settingsCommand("ports", "Print what is open now, and exit", []string{
-		config.MonitorContainers, config.WatchPorts, config.Source, config.UDPClients, config.ProcessArguments, config.Format, config.State,
+		config.MonitorContainers, config.WatchPorts, config.Source, config.UDPClients, config.Host, config.ProcessArguments, config.Format, config.State,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
 	}, func(ctx context.Context, s *config.Settings) error {
 		if at != "" {

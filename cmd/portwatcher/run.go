@@ -32,7 +32,7 @@ import (
 func runCommand() *cobra.Command {
 	return loaderCommand("run", "Watch until stopped, print events and record them", []string{
 		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.BurstScans, config.BurstDelay,
-		config.CloseGrace, config.UDPClients, config.ProcessArguments, config.BurstLimit, config.ReceiveBuffers, config.Format, config.Expect, config.State, config.Retain, config.RetainSize,
+		config.CloseGrace, config.UDPClients, config.Host, config.ProcessArguments, config.BurstLimit, config.ReceiveBuffers, config.Format, config.Expect, config.State, config.Retain, config.RetainSize,
 		config.Listen, config.TokenFile, config.TLSCert, config.TLSKey, config.AllowedHosts, config.MetricsMaxSeries, config.Explain,
 		config.PublicURL, config.AlertWebhook, config.AlertEmail, config.SMTPURL,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.HealthSocket,

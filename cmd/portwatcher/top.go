@@ -19,7 +19,7 @@ func topCommand() *cobra.Command {
 	var instance instanceFlags
 	var cmd *cobra.Command
 	cmd = settingsCommand("top", "Show open ports and events live in the terminal", []string{
-		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.CloseGrace, config.UDPClients,
+		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.CloseGrace, config.UDPClients, config.Host,
 		config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.ConfigFile,
 	}, func(ctx context.Context, s *config.Settings) error { return showTop(ctx, cmd, s, &instance) })
 	cmd.Long = `Shows open ports and events live in the terminal. It asks a running

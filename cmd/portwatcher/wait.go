@@ -118,6 +118,7 @@ func waitHere(ctx context.Context, s *config.Settings, targets []wait.Target, op
 	var names []string
 	for _, t := range targets {
 		names = append(names, t.Container)
+		s.Host = s.Host || t.Host()
 	}
 	if s.Containers, err = model.ParseSelection(strings.Join(names, ",")); err != nil {
 		return usageError{err}

@@ -40,7 +40,7 @@ func (r *Rule) lasts(e *model.Event) bool {
 	case r.ofDrift && e.Drift != "":
 		return true
 	}
-	return r.For > 0 && e.Container != nil && e.Port != 0
+	return r.For > 0 && e.Port != 0
 }
 
 // maxNodes bounds the size of an expression.

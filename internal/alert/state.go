@@ -59,10 +59,14 @@ func spotOf(e *model.Event) string {
 
 // endpointOf returns the identity of the endpoint of an event; empty for none.
 func endpointOf(e *model.Event) string {
-	if e.Container == nil || e.Port == 0 || !e.Address.IsValid() {
+	if e.Port == 0 || !e.Address.IsValid() {
 		return ""
 	}
-	return e.Container.ID + " " + e.Namespace + " " + portOf(e) + " " + e.Address.String()
+	container := "" // a process of the host
+	if e.Container != nil {
+		container = e.Container.ID
+	}
+	return container + " " + e.Namespace + " " + portOf(e) + " " + e.Address.String()
 }
 
 // entry is an alert on its way to one receiver: it waits for others of its group, or is held

@@ -39,7 +39,7 @@ type Members struct {
 	// Namespace are the containers that share the socket's network namespace.
 	Namespace []*model.Container
 	// Host is true for the host's own namespace, where the host owns what belongs
-	// to no container.
+	// to no container: the [model.HostOwner] among Namespace, if there is one.
 	Host bool
 }
 
@@ -106,10 +106,26 @@ func (a *Attributor) container(s model.Socket, processes []model.Process, member
 	}
 	// The engine's resolver is in the container's namespace, but is no process of
 	// the container.
-	if stranger != "" || members.Host || len(members.Namespace) != 1 || s.Address == EngineResolver {
+	switch {
+	case stranger != "" || s.Address == EngineResolver:
+		return nil, err
+	case members.Host:
+		return HostOwner(members.Namespace), err
+	case len(members.Namespace) != 1:
 		return nil, err
 	}
 	return members.Namespace[0], err
+}
+
+// HostOwner returns the [model.HostOwner] among the members of a namespace; nil where there
+// is none.
+func HostOwner(members []*model.Container) *model.Container {
+	for _, c := range members {
+		if c.IsHost() {
+			return c
+		}
+	}
+	return nil
 }
 
 // CgroupPath returns the path of a cgroup, empty if it cannot be found; see

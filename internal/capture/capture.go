@@ -58,6 +58,8 @@ type Options struct {
 	// Observer receives the duration of each scan; it may be nil.
 	Observer source.Observer
 	ProcRoot string
+	// Host means that the host's own ports are reported; see [model.HostOwner].
+	Host bool
 	// Prove returns nil if a container's first process is the one that ProcRoot shows;
 	// nil is [attribute.Prove].
 	Prove      func(procRoot string, container *model.Container) error
@@ -89,6 +91,7 @@ type Capture struct {
 	forms      *attribute.Forms          // in which cgroup paths name this engine's containers
 	pending    pending
 	bursts     bursts
+	forwards   map[model.Endpoint]heldForward
 	sinks      []*outlet
 	resume     memory
 	storm      storm
@@ -133,8 +136,8 @@ type Capture struct {
 // timers wake Run beside observations. Each is set only while it is needed: only the
 // round wakes an idle capture.
 type timers struct {
-	expiry, burst, storm, view, drift *time.Timer
-	burstSet, viewSet                 bool
+	expiry, burst, storm, view, forward, drift *time.Timer
+	burstSet, viewSet, forwardSet              bool
 }
 
 // New returns a capture that has not started.
@@ -145,7 +148,7 @@ func New(o Options) *Capture {
 	c := &Capture{
 		options: o, tuning: o.Tuning, log: o.Logger, wall: clock.NewWall(),
 		env: &source.Env{
-			ProcRoot: o.ProcRoot, Logger: o.Logger, Mode: o.Mode, Finder: o.Finder, Attributor: o.Attributor, Observer: o.Observer,
+			ProcRoot: o.ProcRoot, Host: o.Host, Logger: o.Logger, Mode: o.Mode, Finder: o.Finder, Attributor: o.Attributor, Observer: o.Observer,
 			Inbox: make(chan source.Observation, inboxLength), Closed: make(chan struct{}), Search: make(chan struct{}, 1),
 		},
 		tracker:    tracker.New(o.Tuning.CloseGrace),
@@ -153,6 +156,7 @@ func New(o Options) *Capture {
 		namespaces: map[model.Namespace]*namespace{},
 		byCookie:   map[uint64]*namespace{},
 		reaches:    map[model.Endpoint]exposure.Reach{},
+		forwards:   map[model.Endpoint]heldForward{},
 		hostName:   o.HostName,
 		link:       link{lost: errors.New("not connected yet"), since: time.Now()},
 		startedAt:  time.Now(),
@@ -161,13 +165,16 @@ func New(o Options) *Capture {
 		running:    map[*source.Watcher]struct{}{},
 		stuckAfter: stuckAfter,
 		begin:      source.Start,
-		timers:     timers{expiry: clock.StoppedTimer(), burst: clock.StoppedTimer(), storm: clock.StoppedTimer(), view: clock.StoppedTimer(), drift: clock.StoppedTimer()},
-		tunings:    make(chan Tuning, 1),
-		gaps:       make(chan string, 16),
-		files:      make(chan *expect.File, 1),
-		drift:      drift{judge: expect.NewJudge(o.Resume.Drifts)},
-		views:      newViews(),
-		over:       make(chan struct{}),
+		timers: timers{
+			expiry: clock.StoppedTimer(), burst: clock.StoppedTimer(), storm: clock.StoppedTimer(), view: clock.StoppedTimer(),
+			forward: clock.StoppedTimer(), drift: clock.StoppedTimer(),
+		},
+		tunings: make(chan Tuning, 1),
+		gaps:    make(chan string, 16),
+		files:   make(chan *expect.File, 1),
+		drift:   drift{judge: expect.NewJudge(o.Resume.Drifts)},
+		views:   newViews(),
+		over:    make(chan struct{}),
 	}
 	for _, s := range o.Sinks {
 		c.sinks = append(c.sinks, newOutlet(s))

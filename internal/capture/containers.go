@@ -74,16 +74,25 @@ func (c *Capture) add(o *source.ContainerChange) {
 	m.monitored = c.selected(container)
 	c.judgeRunning(m)
 	c.reconsider(n)
-	if m.monitored && c.resumes() {
+	if m.monitored && c.resumes() && !container.IsHost() {
 		c.recordName(container) // it may have been renamed since
 	}
 	c.restore(m)
 	if m.monitored && !c.single {
-		log.Info("Watching container.")
+		log.Info("Watching " + what(container) + ".")
 	}
 	c.adjust(n)
 	c.computeReach(n, c.now, model.SourceEngine)
+	c.computeForwards()
 	c.placePending(container.ID)
+}
+
+// what names a kind of owner in a log message.
+func what(container *model.Container) string {
+	if container.IsHost() {
+		return "the host's own ports"
+	}
+	return "container"
 }
 
 // choose starts or stops monitoring a container, according to the settings. The events so
@@ -152,6 +161,7 @@ func (c *Capture) remove(id string, at clock.Instant) {
 	delete(c.containers, id)
 	defer c.chooseAgain(m.Name)
 	defer c.judgeEnded(id, at) // after what closes with it
+	defer c.computeForwards()
 	c.owners = nil
 	c.changed()
 	if c.selected(m.Container) {
@@ -239,6 +249,7 @@ func (c *Capture) update(o *source.ContainerChange) {
 		m.namespace.learn(o.Interfaces)
 	}
 	c.computeReach(m.namespace, c.now, model.SourceEngine)
+	c.computeForwards()
 }
 
 // find returns a running container by its id, nil if there is none.

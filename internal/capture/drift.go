@@ -55,7 +55,7 @@ func (c *Capture) needJudging(reason string) {
 }
 
 func (c *Capture) judgeRunning(m *member) {
-	if c.single {
+	if c.single || m.IsHost() { // the host's own ports are not judged
 		return
 	}
 	if c.drift.judge.Running(m.Ref(), m.monitored, c.now, c.wall.Time(c.now)) {
@@ -117,14 +117,14 @@ func (c *Capture) reportedOf(id string, protocol model.Protocol, number uint16) 
 	return c.reported(c.find(id), protocol, number)
 }
 
-// judgeAll compares the state of the judge with what is open. A burst may hold the event of an
+// judgeAll compares the state of the judge with what is open by the events. A burst may hold the event of an
 // endpoint: there is none then.
 func (c *Capture) judgeAll() {
 	c.now = clock.Now()
 	reason := c.drift.reason
 	c.drift.needed, c.drift.reason, c.drift.revision = false, "", c.tracker.Revision()
 	var open []model.Open
-	for _, change := range c.tracker.Open() {
+	for _, change := range c.tracker.Reported() {
 		open = append(open, c.open(&change))
 	}
 	c.drift.judge.Reconcile(open, reason, c.now, c.wall.Time(c.now))

@@ -227,3 +227,42 @@ func TestDriftAfterARestart(t *testing.T) {
 		t.Errorf("the view has %q, want %q", got, want)
 	}
 }
+
+// compareDrifts compares the drifts of the capture with those of a comparison that has no state.
+func (r *rig) compareDrifts() {
+	r.t.Helper()
+	state := expect.State{Time: r.wall.Time(r.now)}
+	for _, s := range r.states() {
+		state.Open = append(state.Open, s.Open)
+	}
+	for _, m := range r.containers {
+		state.Containers = append(state.Containers, m.Ref())
+	}
+	describe := func(all []model.OpenDrift) (lines []string) {
+		for _, d := range all {
+			if d.Drift != model.DriftUncovered { // it lasts until the container ends
+				lines = append(lines, fmt.Sprint(d.Drift, " ", d.Target, " ", d.Port, " ", d.Exposure, " ", d.Endpoints))
+			}
+		}
+		return lines
+	}
+	if got, want := describe(r.openDrifts(state.Open)), describe(expect.Compare(r.drift.judge.File(), state)); !slices.Equal(got, want) {
+		r.t.Errorf("drifts\n  got  %q\n  want %q", got, want)
+	}
+}
+
+// The host's own ports are not judged, and the host is no target.
+func TestHostIsNotJudged(t *testing.T) {
+	r := hosted(t)
+	r.replaceFile(expectations(t, "{target: '*', port: 1/tcp, exposure: loopback, required: true, for: 0}"))
+	opened, _ := r.openedAndClosed(hostInode, 22)
+	r.facts(opened)
+	r.judge()
+	r.drift.judge.Expire(r.now.Add(time.Hour), r.wall.Time(r.now), r.reportedOf)
+	r.sendDrifts()
+	for _, e := range r.out.events() {
+		if e.Drift != "" && (e.Drift != model.DriftMissing || e.Container.Name != "*") {
+			t.Errorf("%+v drifts: %s", e.Listener, e.Drift)
+		}
+	}
+}

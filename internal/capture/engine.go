@@ -70,6 +70,9 @@ func (c *Capture) takeSynced() error {
 func (c *Capture) blind() error {
 	var why error
 	for _, m := range c.containers {
+		if m.IsHost() {
+			continue
+		}
 		if m.namespace != nil {
 			return nil
 		}
@@ -93,7 +96,9 @@ func (c *Capture) reportUnmatched() {
 	}
 	all := make([]*model.ContainerRef, 0, len(c.containers))
 	for _, m := range c.containers {
-		all = append(all, m.Ref())
+		if !m.IsHost() {
+			all = append(all, m.Ref())
+		}
 	}
 	for _, entry := range c.tuning.Selection.Unmatched(all) {
 		switch {

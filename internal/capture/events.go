@@ -18,6 +18,9 @@ func (c *Capture) publish(changes []tracker.Change) {
 		change := &changes[i]
 		reach := c.exposureOf(change)
 		c.counts.changes.In++
+		if c.awaitsForward(change, reach) {
+			continue
+		}
 		if b := c.bursts[change.Container.ID]; b != nil {
 			b.shown(change)
 		}
@@ -79,6 +82,10 @@ func (c *Capture) drop(container string, which func(model.Endpoint) bool) (dropp
 			return false
 		}
 		delete(c.reaches, e)
+		if _, held := c.forwards[e]; held {
+			delete(c.forwards, e)
+			c.counts.changes.Dropped++
+		}
 		dropped = true
 		return true
 	}
@@ -120,6 +127,7 @@ func (c *Capture) listener(change *tracker.Change, r exposure.Reach) model.Liste
 		Processes: change.Processes, Source: change.Source,
 	}
 	l.SetReach(r.Exposure, r.Published)
+	l.Forward = r.Forward
 	return l
 }
 
@@ -146,5 +154,9 @@ func (c *Capture) newGap(container *model.Container, reason string, lost uint64)
 // readers of events forget what is open in it. The status does not count it: nothing was
 // missed.
 func (c *Capture) leave(container *model.Container) {
-	c.send(c.newGap(container, "not monitored any more; what it opens and closes is not reported from here on", 0), nil, container.ID, true)
+	reason := "not monitored any more; what it opens and closes is not reported from here on"
+	if container.IsHost() {
+		reason = "the host's own ports are " + reason
+	}
+	c.send(c.newGap(container, reason, 0), nil, container.ID, true)
 }

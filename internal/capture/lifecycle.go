@@ -137,6 +137,9 @@ func (c *Capture) finish() {
 		c.reportDoubt(n)
 		c.reportOverrun(n)
 	}
+	for endpoint := range c.forwards {
+		c.emitForward(endpoint)
+	}
 	c.flushBursts()
 	c.keepState()
 	c.buildView()

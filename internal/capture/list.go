@@ -39,6 +39,13 @@ func (c *Capture) List(ctx context.Context) ([]model.Open, error) {
 	for _, container := range containers {
 		c.add(c.engine.Inspect(engine.Change{Kind: engine.Started, Container: container, Time: time.Now()}))
 	}
+	if c.options.Host {
+		host, err := c.engine.InspectHost()
+		if err != nil {
+			return nil, err
+		}
+		c.add(host)
+	}
 	c.reportUnmatched()
 	if err := c.blind(); err != nil {
 		return nil, err

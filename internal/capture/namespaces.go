@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"portwatcher/internal/attribute"
 	"portwatcher/internal/clock"
 	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
@@ -80,8 +81,11 @@ func (n *namespace) names() string {
 // onlyMember returns the container of a socket of which only the namespace is known; nil
 // if it is not monitored. certain is false where several containers share the namespace.
 func (n *namespace) onlyMember() (_ *model.Container, certain bool) {
-	if n.host || len(n.members) != 1 {
-		return nil, n.host // the host's own sockets are not reported
+	if n.host && attribute.HostOwner(n.listed) == nil {
+		return nil, true // the host's own sockets are not reported
+	}
+	if len(n.members) != 1 {
+		return nil, false
 	}
 	for _, m := range n.members {
 		if m.monitored {

@@ -11,7 +11,11 @@ import (
 // ownerOf returns the owner of a socket: the container of its cgroups, else the only one of
 // its namespace.
 func (c *Capture) ownerOf(n *namespace, f *source.Fact, container *model.Container) tracker.Owner {
-	if container == nil && !n.host && len(n.members) == 1 && f.Socket.Address != attribute.EngineResolver {
+	switch {
+	case container != nil:
+	case n.host:
+		container = attribute.HostOwner(n.listed)
+	case len(n.members) == 1 && f.Socket.Address != attribute.EngineResolver:
 		for _, m := range n.members {
 			container = m.Container
 		}

@@ -15,6 +15,8 @@ func (c *Capture) exposureOf(change *tracker.Change) exposure.Reach {
 	r, known := c.reaches[change.Endpoint]
 	if !known || change.Type == model.Opened {
 		r = c.reachOf(change)
+	} else if change.Type == model.Changed && change.Container.IsHost() {
+		r.Forward = c.forwardOf(change)
 	}
 	if change.Type == model.Closed {
 		delete(c.reaches, change.Endpoint)
@@ -30,6 +32,9 @@ func (c *Capture) reachOf(change *tracker.Change) exposure.Reach {
 	if n == nil {
 		return exposure.Unseen(change.Endpoint.Address)
 	}
+	if change.Container.IsHost() {
+		return exposure.Reach{Exposure: exposure.Of(listening(change, n), exposure.Namespace{}).Exposure, Forward: c.forwardOf(change)}
+	}
 	in := exposure.Namespace{Containers: n.listed, Interfaces: n.interfaces.List}
 	if n.inner != nil && !n.host {
 		switch {
@@ -40,10 +45,14 @@ func (c *Capture) reachOf(change *tracker.Change) exposure.Reach {
 		}
 		in.Containers = nil // the engine forwards nothing to it
 	}
-	return exposure.Of(exposure.Listening{
+	return exposure.Of(listening(change, n), in)
+}
+
+func listening(change *tracker.Change, n *namespace) exposure.Listening {
+	return exposure.Listening{
 		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
 		IPv6Only: change.IPv6Only, Host: n.host,
-	}, in)
+	}
 }
 
 // learn replaces the interfaces of a namespace, unless what is known is newer.
@@ -95,6 +104,9 @@ func (c *Capture) computeReachAgain() {
 func (c *Capture) compareReach(open *tracker.Change, at clock.Instant, from model.Source) {
 	before, known := c.reaches[open.Endpoint]
 	reach := c.reachOf(open)
+	if reach.Forward == nil && before.Forward != nil && before.Forward.Engine {
+		reach.Forward = before.Forward // the container has ended, and its forward is about to
+	}
 	if !known || before.Equal(reach) {
 		return
 	}
@@ -103,6 +115,10 @@ func (c *Capture) compareReach(open *tracker.Change, at clock.Instant, from mode
 		m.listed.made = false
 	}
 	c.changed()
+	if _, held := c.forwards[open.Endpoint]; held {
+		c.emitForward(open.Endpoint)
+		return
+	}
 	if b := c.bursts[open.Container.ID]; b != nil {
 		if held, ok := b.held[open.Endpoint]; ok && held.Type == model.Opened {
 			held.reach = reach // its opened event has not been emitted
@@ -118,7 +134,11 @@ func (c *Capture) emitReach(open *tracker.Change, before, reach exposure.Reach, 
 	change := *open
 	change.Type, change.Time, change.Source = model.Changed, max(at, open.OpenedAt), from
 	e := c.event(&change, reach)
-	e.Change, e.PreviousExposure, e.PreviousPublished = model.ChangeExposure, before.Exposure, before.Published
+	if before.SameExposure(reach) {
+		e.Change, e.PreviousForward = model.ChangeForward, before.Forward
+	} else {
+		e.Change, e.PreviousExposure, e.PreviousPublished = model.ChangeExposure, before.Exposure, before.Published
+	}
 	if m := c.containers[change.Container.ID]; m != nil {
 		m.lastEvent = max(m.lastEvent, change.Time)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"portwatcher/internal/engine"
+	"portwatcher/internal/expect"
 	"portwatcher/internal/model"
 	"portwatcher/internal/probe"
 	"portwatcher/internal/source"
@@ -295,7 +296,8 @@ func TestReachInABurst(t *testing.T) {
 	}
 }
 
-// Whatever happens, the events fold to what is open, with those who can reach it.
+// Whatever happens, the events fold to what is open, with those who can reach it, and with how
+// that differs from what is expected.
 func TestReachOfRandomHistories(t *testing.T) {
 	for run := range uint64(40) {
 		seed := uint64(time.Now().UnixNano()) + run
@@ -306,6 +308,15 @@ func TestReachOfRandomHistories(t *testing.T) {
 				o.Tuning.CloseGrace = time.Duration(run%2) * 20 * time.Millisecond
 			})
 			r.synced()
+			pausing := func(f func()) { // f sets the clock
+				now := r.now
+				f()
+				r.now = now
+			}
+			files := []*expect.File{
+				nil, expectations(t), expectations(t, "{target: '*', port: '80,81', exposure: network}"),
+				expectations(t, "{target: box0, port: 80-82/tcp, exposure: published, outside: false}", "{target: 'box[12]', port: 80/tcp, exposure: host, process: nginx}"),
+			}
 			inode, open := map[string]uint64{}, map[string][]model.Socket{}
 			flush := func() { // flushBursts sets the clock
 				for id := range r.bursts {
@@ -326,7 +337,7 @@ func TestReachOfRandomHistories(t *testing.T) {
 			for range 600 {
 				name := fmt.Sprint("box", random.IntN(3))
 				at, runs := inode[name]
-				switch what := random.IntN(14); {
+				switch what := random.IntN(16); {
 				case !runs:
 					inode[name] = uint64(1 + random.IntN(2)) // two share one
 					r.inspected(engine.Started, describe(name), inode[name], devices()...)
@@ -341,6 +352,10 @@ func TestReachOfRandomHistories(t *testing.T) {
 					r.interfaces(at, devices()...)
 				case what == 5:
 					flush()
+				case what == 14:
+					pausing(func() { r.replaceFile(files[random.IntN(len(files))]) })
+				case what == 15:
+					pausing(r.judge)
 				case what == 6:
 					r.publish(r.tracker.Expire(r.changes[:0], r.now))
 				case what < 10 && len(open[name]) > 0:
@@ -356,16 +371,17 @@ func TestReachOfRandomHistories(t *testing.T) {
 			r.now = r.now.Add(time.Second)
 			r.publish(r.tracker.Expire(r.changes[:0], r.now))
 			flush()
+			pausing(r.judge)
 			var set model.OpenSet
 			for _, e := range r.out.events() {
 				set.Apply(e)
 			}
 			folded := map[model.Endpoint]string{}
 			for endpoint, o := range set.All() {
-				folded[endpoint] = reachText(o.Exposure, o.Published)
+				folded[endpoint] = reachText(o.Exposure, o.Published) + " " + string(o.Drift)
 			}
 			for _, o := range r.states() {
-				if got, want := folded[o.Endpoint()], reachText(o.Exposure, o.Published); got != want {
+				if got, want := folded[o.Endpoint()], reachText(o.Exposure, o.Published)+" "+string(o.Drift); got != want {
 					t.Errorf("%v is %q by the events, want %q", o.Endpoint(), got, want)
 				}
 				delete(folded, o.Endpoint())
@@ -373,6 +389,7 @@ func TestReachOfRandomHistories(t *testing.T) {
 			if len(folded) > 0 {
 				t.Errorf("%v are open by the events alone", folded)
 			}
+			r.compareDrifts()
 		})
 	}
 }

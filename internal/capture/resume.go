@@ -40,10 +40,16 @@ func (c *Capture) recall() {
 	c.lastID = max(r.FirstID, 1) - 1
 	c.resume = memory{open: map[string][]model.State{}, kept: stateUnknown}
 	for _, s := range r.Open {
-		if s.Container != nil {
-			c.resume.open[s.Container.ID] = append(c.resume.open[s.Container.ID], s)
-		}
+		c.resume.open[ownerOf(&s)] = append(c.resume.open[ownerOf(&s)], s)
 	}
+}
+
+// ownerOf returns the id under which the capture has the owner of what was open.
+func ownerOf(s *model.State) string {
+	if s.Container == nil {
+		return model.HostID
+	}
+	return s.Container.ID
 }
 
 // reportAway emits, one time, the gap for the time when portwatcher did not run.
@@ -92,7 +98,9 @@ func (c *Capture) restoreState(n *namespace, m *member, s *model.State) bool {
 	if !same || !c.tracker.Restore(m.Container, s, c.wall.Instant(s.OpenedAt)) {
 		return false
 	}
-	c.reaches[s.Endpoint()] = exposure.Reach{Exposure: s.Exposure, Published: s.Published}
+	key := s.Endpoint()
+	key.Container = m.ID
+	c.reaches[key] = exposure.Reach{Exposure: s.Exposure, Published: s.Published, Forward: s.Forward}
 	c.drift.judge.Restored(&s.Open, c.wall.Time(c.now))
 	return true
 }
@@ -101,7 +109,11 @@ func (c *Capture) restoreState(n *namespace, m *member, s *model.State) bool {
 // containers whose namespace could not be identified stays.
 func (c *Capture) closeEnded() {
 	for id := range c.resume.open {
-		if c.containers[id] == nil {
+		if id == model.HostID && !c.options.Host {
+			delete(c.resume.open, id)
+			c.leave(model.HostOwner(0, model.Namespace{}))
+			c.forget(id)
+		} else if c.containers[id] == nil {
 			c.closeRemembered(id, c.now, model.SourceRestart)
 		}
 	}
@@ -123,7 +135,7 @@ func (c *Capture) closeState(s *model.State, at clock.Instant, source model.Sour
 	if c.hostName != "" {
 		e.Host = c.hostName
 	}
-	c.send(e, nil, s.Container.ID, true)
+	c.send(e, nil, ownerOf(s), true)
 }
 
 // forget makes the journal forget a container that is not monitored any more.

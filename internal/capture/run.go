@@ -54,6 +54,10 @@ func (c *Capture) Run(ctx context.Context) error {
 			c.timers.burstSet = false
 			c.now = clock.Now()
 			c.flushReadyBursts()
+		case <-c.timers.forward.C:
+			c.timers.forwardSet = false
+			c.now = clock.Now()
+			c.emitForwards(c.now)
 		case <-c.timers.storm.C:
 			c.settleDown()
 		case r := <-c.views.requests:

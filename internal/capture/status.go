@@ -75,7 +75,8 @@ func (c *Capture) stages() []model.Stage {
 		bursts.Held += b.opened + b.closed
 	}
 	bursts.In = bursts.Counted + bursts.Held
-	changes.Counted = changes.In - changes.Out - changes.Dropped
+	changes.Held = uint64(len(c.forwards))
+	changes.Counted = changes.In - changes.Out - changes.Dropped - changes.Held
 	all := []model.Stage{kernel, facts, counted, c.counts.notified, changes, bursts}
 	for _, o := range c.sinks {
 		all = append(all, model.Stage{Name: o.Name, In: o.offered, Out: o.offered - o.changes, Lost: o.changes})

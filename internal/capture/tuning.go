@@ -126,7 +126,7 @@ func (c *Capture) retuneAll() {
 }
 
 func (c *Capture) selected(container *model.Container) bool {
-	return c.tuning.Selection.Matches(container.Ref(), c.named) && (c.tuning.Enabled == nil || c.tuning.Enabled(container))
+	return container.IsHost() || c.tuning.Selection.Matches(container.Ref(), c.named) && (c.tuning.Enabled == nil || c.tuning.Enabled(container))
 }
 
 func (c *Capture) named(name string) bool {

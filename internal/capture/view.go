@@ -131,7 +131,9 @@ func (c *Capture) buildView() {
 	v.Containers = make([]model.ContainerState, 0, len(members))
 	for _, m := range members {
 		v.Open = append(v.Open, m.listed.open...)
-		v.Containers = append(v.Containers, c.containerState(m))
+		if !m.IsHost() {
+			v.Containers = append(v.Containers, c.containerState(m))
+		}
 	}
 	for i := range v.Open {
 		o := &v.Open[i]
@@ -165,6 +167,9 @@ func (c *Capture) open(change *tracker.Change) model.Open {
 	r, ok := c.reaches[change.Endpoint]
 	if !ok {
 		r = c.reachOf(change)
+	}
+	if change.Container.IsHost() && r.Forward == nil {
+		r.Forward = c.forwardOf(change) // the processes may have become known since
 	}
 	return model.Open{Listener: c.listener(change, r), OpenedAt: c.wall.Time(change.OpenedAt)}
 }

@@ -51,6 +51,8 @@ type Settings struct {
 	BurstDelay   time.Duration `koanf:"burst_delay" default:"10ms" min:"0" max:"1m" short:"BURST_DELAY" unit:"seconds" is:"reloadable"`
 	CloseGrace   time.Duration `koanf:"close_grace" default:"0" min:"0" max:"1h" short:"CLOSE_GRACE_MS" unit:"milliseconds" is:"reloadable"`
 	UDPClients   bool          `koanf:"udp_clients" default:"false" is:"reloadable"`
+	// Host adds the host's own ports: those of no container.
+	Host bool `koanf:"host" default:"false" short:"MONITOR_HOST"`
 	// ProcessArguments adds the arguments of processes.
 	ProcessArguments bool `koanf:"process_arguments" default:"false"`
 	// BurstLimit is in events a second, or 0 for no limit.

@@ -50,9 +50,24 @@ func TestIgnored(t *testing.T) {
 	}
 }
 
+func TestExpectedLabel(t *testing.T) {
+	c := func(text string) *model.Container {
+		return &model.Container{Name: "web", Labels: map[string]string{LabelExpect: text}}
+	}
+	if err := Expected(c("80/tcp@published, 81@lan")); err != nil {
+		t.Error(err)
+	}
+	if err := Expected(c("80")); err == nil || !strings.HasPrefix(err.Error(), `container web: label portwatcher.expect: "80": allowed are ports and ranges with the widest exposure`) {
+		t.Errorf("error %v", err)
+	}
+	if err := Expected(&model.Container{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUnknownLabels(t *testing.T) {
 	got := UnknownLabels(&model.Container{Name: "web", Labels: map[string]string{
-		labelEnable: "true", LabelIgnore: "80", "portwatcher.ignored": "1", "portwatcher.something": "x", "portwatcher": "y", "com.portwatcher.enable": "z",
+		labelEnable: "true", LabelIgnore: "80", LabelExpect: "80@host", "portwatcher.ignored": "1", "portwatcher.something": "x", "portwatcher": "y", "com.portwatcher.enable": "z",
 	}})
 	want := []string{
 		"portwatcher.ignored (did you mean portwatcher.ignore?)",

@@ -42,6 +42,7 @@ var samples = map[string]struct{ file, short, long, flag string }{
 	AllowedHosts:      {"[a, b.c]", "", "d", "e.f"},
 	MetricsMaxSeries:  {"2", "", "4", "5"},
 	Explain:           {"off", "", "on", "off"},
+	Host:              {"true", "0", "true", "false"},
 	PublicURL:         {"http://p2", "", "http://p4", "https://p5/x"},
 	AlertWebhook:      {"http://w2", "http://w3", "http://w4", "https://w5/x"},
 	AlertEmail:        {"a@b.c", "d@e.f", "g@h.i, j@k.l", "m@n.o"},

@@ -23,6 +23,7 @@ const (
 	BurstDelay        = "burst-delay"
 	CloseGrace        = "close-grace"
 	UDPClients        = "udp-clients"
+	Host              = "host"
 	ProcessArguments  = "process-arguments"
 	BurstLimit        = "burst-limit"
 	ReceiveBuffers    = "receive-buffers"
@@ -62,6 +63,7 @@ var usages = map[string]string{
 	BurstDelay:        "time between the scans of a burst, 0 to 1m",
 	CloseGrace:        "how long a port must stay closed before its close is reported, 0 to 1h",
 	UDPClients:        "also report UDP sockets whose port the kernel chose",
+	Host:              "report the host's own ports, too: those that belong to no container, and whether a container publishes them",
 	ProcessArguments:  "add the arguments of processes to JSON, at most 256 bytes, with passwords, tokens, keys and the like redacted",
 	BurstLimit: "events a second of one container above which openings and closings are counted and reported as bursts, " +
 		"not one by one, 0 to 1000000; 0 means only when a queue is full",

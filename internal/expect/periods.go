@@ -160,8 +160,7 @@ func (j *Judge) restorePeriod(d *model.DriftPeriod) {
 	j.perTarget[key.Target]++
 }
 
-// Restored applies that an endpoint of an earlier run is open still, with the drift that it had
-// then.
+// Restored applies that an endpoint of an earlier run is open, with the drift that it had then.
 func (j *Judge) Restored(o *model.Open, wall time.Time) {
 	if o.Drift == "" || o.Container == nil {
 		return

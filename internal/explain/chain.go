@@ -82,7 +82,7 @@ func (c *chain) hostPort() bool {
 	}
 	c.ok("no container publishes port %s; a process of the host listens: %s", c.portText(c.Port), names)
 	if bad := failed(c.Published); bad != nil {
-		return c.broken(NotAnswering, "Look into the program's log.", "connecting to %s: %s", bad.To, bad.Result)
+		return c.broken(NotAnswering, "Look into the program's log.", "%s to %s: %s", c.verb(), bad.To, bad.Result)
 	}
 	return c.reached()
 }
@@ -217,10 +217,17 @@ func (c *chain) beyondLoopback() bool {
 func (c *chain) answers() bool {
 	bad := failed(c.Own)
 	if len(c.Own) == 0 || bad == nil {
-		if len(c.Own) > 0 {
+		switch {
+		case len(c.Own) == 0:
+		case accepted(c.Own[0]):
 			c.ok("it answers inside its own network namespace, at %s", c.Own[0].To)
+		default:
+			c.ok("sending inside its own network namespace, to %s: %s, as is usual with UDP", c.Own[0].To, c.Own[0].Result)
 		}
 		return true
+	}
+	if len(bad.Blocked) > 0 {
+		return c.blocked(NotAnswering, bad, "%s inside its own network namespace, to %s: %s", c.verb(), bad.To, bad.Result)
 	}
 	switch {
 	case bad.Result == NoAnswer && c.Queued > 0:
@@ -231,7 +238,7 @@ func (c *chain) answers() bool {
 			"it accepts and ends the connection at once, inside its own network namespace already (%s)", bad.To)
 	}
 	return c.broken(NotAnswering, "Look for a firewall inside the container's network namespace (nft list ruleset, iptables -S there).",
-		"connecting inside its own network namespace, to %s: %s", bad.To, bad.Result)
+		"%s inside its own network namespace, to %s: %s", c.verb(), bad.To, bad.Result)
 }
 
 func (c *chain) onNetwork() bool {
@@ -289,28 +296,60 @@ func (f *Facts) common() []engine.Network {
 	})
 }
 
-// connected checks tries of which one has to succeed. UDP has none.
+// blocked ends the chain with the rules that dropped or rejected a try.
+func (c *chain) blocked(d Diagnosis, bad *Try, format string, arguments ...any) bool {
+	rules := joined(bad.Blocked, func(b Blocked) string {
+		return fmt.Sprintf("%s of %s counted %d", b.Rule.String(), b.Where, b.Packets)
+	})
+	first := bad.Blocked[0]
+	return c.broken(d, fmt.Sprintf("Change this rule of the firewall of %s: %s shows it.", first.Where, first.Command()),
+		"%s; packets meanwhile: %s", fmt.Sprintf(format, arguments...), rules)
+}
+
+// policies names what may have dropped a try, for the end of a link's text.
+func policies(bad *Try) string {
+	if len(bad.Policies) == 0 {
+		return ""
+	}
+	return "; no rule with a counter was applied, but what no rule accepts is dropped by " + strings.Join(bad.Policies, ", ")
+}
+
+// verb names what a try does.
+func (c *chain) verb() string {
+	if c.Protocol == model.UDP {
+		return "sending"
+	}
+	return "connecting"
+}
+
+// connected checks tries of which one has to succeed. UDP has none unless they were asked for.
 func (c *chain) connected(tries []Try, from string) bool {
-	if len(tries) == 0 || c.Protocol == model.UDP {
+	if len(tries) == 0 {
 		return true
 	}
 	if i := slices.IndexFunc(tries, accepted); i >= 0 {
-		return c.ok("connecting %s to %s: accepted", from, tries[i].To)
+		return c.ok("%s %s to %s: accepted", c.verb(), from, tries[i].To)
+	}
+	if i := slices.IndexFunc(tries, func(t Try) bool { return len(t.Blocked) > 0 }); i >= 0 {
+		return c.blocked(Filtered, &tries[i], "%s %s to %s: %s", c.verb(), from, tries[i].To, tries[i].Result)
 	}
 	bad := failed(tries)
+	if bad == nil {
+		return c.ok("sending %s to %s: %s, as is usual with UDP", from, tries[0].To, tries[0].Result)
+	}
 	switch bad.Result {
 	case Refused:
 		if slices.ContainsFunc(c.here(), func(o model.Open) bool { return o.Address.IsUnspecified() || o.Address == bad.To.Addr() }) && !c.v6Only() {
 			return c.broken(Filtered, "A firewall rejects: look at its rules on the host (iptables -S, nft list ruleset; chains FORWARD and DOCKER-USER).",
-				"connecting %s to %s: refused, although it listens there", from, bad.To)
+				"%s %s to %s: refused, although it listens there%s", c.verb(), from, bad.To, policies(bad))
 		}
 		return c.broken(OtherAddress, "Let the program listen on this address: on 0.0.0.0, or on [::] without IPV6_V6ONLY.",
-			"connecting %s to %s: refused; it listens on other addresses only: %s", from, bad.To, c.addresses())
+			"%s %s to %s: refused; it listens on other addresses only: %s", c.verb(), from, bad.To, c.addresses())
 	case Dropped:
-		return c.broken(ClosesAtOnce, fmt.Sprintf("docker logs %s: the program ends connections from there.", c.Subject.Name), "connecting %s to %s: %s", from, bad.To, bad.Result)
+		return c.broken(ClosesAtOnce, fmt.Sprintf("docker logs %s: the program ends connections from there.", c.Subject.Name), "%s %s to %s: %s", c.verb(), from, bad.To, bad.Result)
 	}
 	return c.broken(Filtered, "A firewall drops the packets: look at its rules on the host (iptables -nvL, nft list ruleset; chains FORWARD and DOCKER-USER) and in the container.",
-		"connecting %s to %s: %s", from, bad.To, bad.Result)
+		"%s %s to %s: %s%s", c.verb(), from, bad.To, bad.Result, policies(bad))
 }
 
 // v6Only reports whether the port takes no IPv4 traffic.
@@ -324,9 +363,9 @@ func (c *chain) addresses() string {
 
 func accepted(t Try) bool { return t.Result == Accepted }
 
-// failed returns the first try that was not accepted; nil where there is none.
+// failed returns the first try that was neither accepted nor silent; nil where there is none.
 func failed(tries []Try) *Try {
-	if i := slices.IndexFunc(tries, func(t Try) bool { return !accepted(t) }); i >= 0 {
+	if i := slices.IndexFunc(tries, func(t Try) bool { return !accepted(t) && t.Result != Silent }); i >= 0 {
 		return &tries[i]
 	}
 	return nil

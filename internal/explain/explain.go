@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"portwatcher/internal/engine"
+	"portwatcher/internal/firewall"
 	"portwatcher/internal/model"
 	"portwatcher/internal/output"
 )
@@ -24,6 +25,9 @@ type Question struct {
 	// From is the container that wants to reach the port, in the same grammar; empty is
 	// another machine.
 	From string
+	// ProbeUDP sends an empty datagram to a UDP port by each way. Else UDP is judged by what
+	// listens.
+	ProbeUDP bool
 }
 
 // String returns the question as the command line takes it.
@@ -87,12 +91,26 @@ const (
 	NoRoute Result = "no route"
 	// Dropped: the connection was established, and ended at once.
 	Dropped Result = "accepted and closed at once"
+	// Silent, of UDP: neither an answer nor a rejection came back.
+	Silent Result = "no answer and no rejection"
 )
 
-// Try is an attempt to connect.
+// Try is an attempt to connect, or to send a datagram.
 type Try struct {
 	To     netip.AddrPort
 	Result Result
+	// Blocked are rules of firewalls whose counter rose meanwhile, and Policies those that may
+	// have dropped the packets where there is no such rule. Both are empty where the try
+	// succeeded, or the rules cannot be read.
+	Blocked  []Blocked
+	Policies []string
+}
+
+// Blocked is a rule of a firewall in a network namespace.
+type Blocked struct {
+	firewall.Rule
+	// Where is the namespace: "the host", "container web".
+	Where string
 }
 
 // Diagnosis names the first broken link, for programs.

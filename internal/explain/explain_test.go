@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"portwatcher/internal/engine"
+	"portwatcher/internal/firewall"
 	"portwatcher/internal/model"
 )
 
@@ -30,8 +31,9 @@ func web(changes ...func(*Facts)) *Facts {
 		Open: []model.Open{{Listener: model.Listener{
 			Container: &ref, Protocol: model.TCP, Address: netip.IPv4Unspecified(), Port: 80, Processes: []model.Process{{PID: 7, Name: "nginx"}},
 		}}},
-		Own: []Try{{netip.MustParseAddrPort("127.0.0.1:80"), Accepted}}, FromHost: []Try{{netip.AddrPortFrom(address, 80), Accepted}},
-		Published: []Try{{netip.MustParseAddrPort("192.0.2.1:8080"), Accepted}}, HostListeners: []HostListener{{Address: netip.IPv4Unspecified()}},
+		Own:       []Try{{To: netip.MustParseAddrPort("127.0.0.1:80"), Result: Accepted}},
+		FromHost:  []Try{{To: netip.AddrPortFrom(address, 80), Result: Accepted}},
+		Published: []Try{{To: netip.MustParseAddrPort("192.0.2.1:8080"), Result: Accepted}}, HostListeners: []HostListener{{Address: netip.IPv4Unspecified()}},
 	}
 	for _, change := range changes {
 		change(f)
@@ -42,6 +44,12 @@ func web(changes ...func(*Facts)) *Facts {
 // TestExplain has the set-ups that are hard to make; the integration tests have the others.
 func TestExplain(t *testing.T) {
 	result := func(r Result) func(*Facts) { return func(f *Facts) { f.Published[0].Result = r } }
+	udp := func(r Result) func(*Facts) {
+		return func(f *Facts) {
+			f.Protocol, f.ProbeUDP, f.Open[0].Protocol, f.Subject.Container.Ports[0].Protocol = model.UDP, true, model.UDP, model.UDP
+			f.Own[0].Result, f.FromHost[0].Result, f.Published[0].Result = r, r, r
+		}
+	}
 	unpublished := func(f *Facts) { f.Subject.Container.Ports, f.Published = nil, nil }
 	for name, test := range map[string]struct {
 		facts *Facts
@@ -53,9 +61,28 @@ func TestExplain(t *testing.T) {
 		"the host's port is taken": {web(func(f *Facts) {
 			f.Subject.Container, f.Subject.State, f.Publisher = nil, "created", "other"
 		}), HostPortTaken, "0.0.0.0:8080, is held by container other"},
-		"the proxy is gone":  {web(result(Refused), func(f *Facts) { f.HostListeners = nil }), NotForwarded, "does not forward"},
-		"nobody behind":      {web(result(Dropped)), ForwardsElsewhere, "closed at once"},
-		"a firewall":         {web(result(NoAnswer)), Filtered, "no answer"},
+		"the proxy is gone": {web(result(Refused), func(f *Facts) { f.HostListeners = nil }), NotForwarded, "does not forward"},
+		"nobody behind":     {web(result(Dropped)), ForwardsElsewhere, "closed at once"},
+		"a firewall":        {web(result(NoAnswer)), Filtered, "no answer"},
+		"a rule": {web(result(NoAnswer), func(f *Facts) {
+			f.Published[0].Blocked = []Blocked{{firewall.Rule{Family: "ip", Table: "filter", Chain: "OUTPUT", Number: 3, Verdict: "drop", Packets: 2}, "the host"}}
+		}), Filtered, "rule 3 of chain OUTPUT in table ip filter (drop) of the host counted 2"},
+		"a policy": {web(result(NoAnswer), func(f *Facts) {
+			f.Published[0].Policies = []string{"the policy of chain INPUT in table ip filter (drop) of container web"}
+		}), Filtered, "is dropped by the policy of chain INPUT"},
+		"a rule inside": {web(func(f *Facts) {
+			f.Own[0].Result = Refused
+			f.Own[0].Blocked = []Blocked{{firewall.Rule{Family: "inet", Table: "mine", Chain: "input", Number: 1, Verdict: "reject", Packets: 1}, "container web"}}
+		}), NotAnswering, "rule 1 of chain input in table inet mine (reject) of container web counted 1"},
+		"UDP that is silent":   {web(udp(Silent)), Reachable, "no answer and no rejection, as is usual with UDP"},
+		"UDP that answers":     {web(udp(Accepted)), Reachable, "192.0.2.1:8080: accepted"},
+		"UDP that is rejected": {web(udp(Silent), result(Refused)), Filtered, "sending from the host to 192.0.2.1:8080: refused"},
+		"UDP that a rule drops": {web(udp(Silent), func(f *Facts) {
+			f.FromHost[0].Blocked = []Blocked{{firewall.Rule{Family: "ip", Table: "filter", Chain: "INPUT", Number: 1, Verdict: "drop", Packets: 1}, "container web"}}
+		}), Filtered, "counted 1"},
+		"the host listens there, too": {web(func(f *Facts) {
+			f.HostListeners = []HostListener{{netip.IPv4Unspecified(), []model.Process{{PID: 9, Name: "nginx"}}}}
+		}), Reachable, "accepted"},
 		"a firewall rejects": {web(result(Refused)), Filtered, "refused"},
 		"macvlan": {web(unpublished, func(f *Facts) {
 			f.Subject.Requested, f.Open[0].Exposure = nil, model.Lan

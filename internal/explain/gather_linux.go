@@ -53,7 +53,7 @@ type gathering struct {
 }
 
 // Gather finds the facts of a question. It connects by TCP, from the namespaces concerned,
-// and sends nothing. It takes some seconds where nobody answers. An error is an
+// and sends nothing, except where [Question.ProbeUDP] asks for it. It takes some seconds where nobody answers. An error is an
 // [*AmbiguousError], or means that the question cannot be answered.
 func Gather(ctx context.Context, q Question, s Sources) (f *Facts, err error) {
 	g := &gathering{Facts: &Facts{Question: q, Inside: q.Port}, sources: s}
@@ -82,11 +82,14 @@ func Gather(ctx context.Context, q Question, s Sources) (f *Facts, err error) {
 	if g.Last, err = s.Last(ctx, &g.Subject.ContainerRef, q.Protocol, g.Inside); err != nil {
 		return nil, err
 	}
-	if q.Protocol != model.TCP || len(g.here()) == 0 {
+	if !g.tries() || len(g.here()) == 0 {
 		return g.Facts, nil
 	}
 	return g.Facts, g.connect(ctx)
 }
+
+// tries reports whether the port is tried.
+func (g *gathering) tries() bool { return g.Protocol == model.TCP || g.ProbeUDP }
 
 // find finds the container of the question, and the one that asks.
 func (g *gathering) find(ctx context.Context) error {
@@ -275,7 +278,7 @@ func (g *gathering) askHost(ctx context.Context) error {
 		g.HostListeners = append(g.HostListeners, HostListener{sockets[i].Address, holders.ByInode[sockets[i].Inode]})
 	}
 	g.Publisher = g.publisher()
-	if g.Subject != nil || g.Protocol != model.TCP {
+	if g.Subject != nil || !g.tries() {
 		return nil
 	}
 	var to []netip.AddrPort
@@ -286,9 +289,11 @@ func (g *gathering) askHost(ctx context.Context) error {
 	for _, l := range g.HostListeners {
 		to = append(to, netip.AddrPortFrom(wildcard(l.Address, addresses), g.Port))
 	}
-	g.Published, err = try(ctx, g.host, to)
+	g.Published, err = g.try(ctx, g.host, to, g.hostPlace())
 	return err
 }
+
+func (g *gathering) hostPlace() place { return place{"the host", g.host} }
 
 // onHostPort reports whether a port of the host is concerned.
 func (g *gathering) onHostPort(port uint16) bool {
@@ -356,7 +361,11 @@ func (g *gathering) connect(ctx context.Context) error {
 	for _, p := range g.ports(g.Subject.Container.Ports) {
 		published = append(published, netip.AddrPortFrom(wildcard(p.Host.Addr(), addresses), p.Host.Port()))
 	}
-	if g.Own, err = try(ctx, own, inside); err != nil {
+	inOwn := place{"container " + g.Subject.Name, own}
+	if g.onHost() {
+		inOwn = g.hostPlace()
+	}
+	if g.Own, err = g.try(ctx, own, inside, inOwn); err != nil {
 		return err
 	}
 	if failed(g.Own) != nil {
@@ -377,12 +386,16 @@ func (g *gathering) connect(ctx context.Context) error {
 				}
 			}
 		}
-		g.FromOther, err = try(ctx, from, outside)
+		g.FromOther, err = g.try(ctx, from, outside, inOwn, g.hostPlace(), place{"container " + g.Other.Name, from})
 		return err
 	}
-	if g.FromHost, err = try(ctx, g.host, outside); err != nil {
+	on := []place{inOwn, g.hostPlace()}
+	if g.onHost() {
+		on = on[1:]
+	}
+	if g.FromHost, err = g.try(ctx, g.host, outside, on...); err != nil {
 		return err
 	}
-	g.Published, err = try(ctx, g.host, published)
+	g.Published, err = g.try(ctx, g.host, published, on...)
 	return err
 }

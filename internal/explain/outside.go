@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"portwatcher/internal/engine"
+	"portwatcher/internal/exposure"
 	"portwatcher/internal/model"
 )
 
@@ -26,7 +27,7 @@ func (c *chain) published() bool {
 	}
 	s := c.Subject
 	if bound := c.ports(s.Container.Ports); len(bound) > 0 {
-		return c.ok("it is published at %s", hosts(bound))
+		return c.ok("it is published at %s%s", hosts(bound), c.rivals())
 	}
 	if requested := c.ports(s.Requested); len(requested) > 0 {
 		text := fmt.Sprintf("it was to be published at %s, and the engine has not bound that port", hosts(requested))
@@ -52,6 +53,18 @@ func (c *chain) published() bool {
 	return c.broken(NotPublished, compose, "it is not published: only containers on the same network, and this host, reach it")
 }
 
+// rivals names the processes of the host that listen on the published port, too, for the end of
+// a link's text.
+func (c *chain) rivals() string {
+	own := slices.DeleteFunc(slices.Clone(c.HostListeners), func(l HostListener) bool {
+		return len(l.Processes) == 0 || exposure.HeldByEngine(l.Processes)
+	})
+	if len(own) == 0 {
+		return ""
+	}
+	return "; a process of the host listens there, too, which connections of this host may reach: " + (&chain{Facts: &Facts{HostListeners: own}}).listeners()
+}
+
 // beyondHost checks that the host's side is not its loopback alone.
 func (c *chain) beyondHost() bool {
 	if c.onHost() {
@@ -67,7 +80,7 @@ func (c *chain) beyondHost() bool {
 
 // forwards checks the tries from the host to the published addresses.
 func (c *chain) forwards() bool {
-	if c.Protocol == model.UDP {
+	if c.Protocol == model.UDP && !c.ProbeUDP {
 		return c.ok("UDP is judged by what listens and what is published: nothing was sent")
 	}
 	if len(c.Published) == 0 {
@@ -80,17 +93,17 @@ func (c *chain) forwards() bool {
 	}
 	bad := failed(c.Published)
 	switch {
-	case bad == nil:
+	case bad == nil || len(bad.Blocked) > 0:
 		return c.connected(c.Published, "from the host")
 	case bad.Result == Refused && len(c.HostListeners) == 0:
 		return c.broken(NotForwarded, fmt.Sprintf("docker restart %s; where the rules of the firewall were flushed, restart the engine, which makes them anew.", c.Subject.Name),
-			"connecting from the host to %s: refused: the engine does not forward this port now", bad.To)
+			"%s from the host to %s: refused: the engine does not forward this port now", c.verb(), bad.To)
 	case bad.Result == Dropped:
 		return c.broken(ForwardsElsewhere, "The engine's forwarder finds nobody behind it: look at the container's addresses, and at the firewall between the host and the container.",
-			"connecting from the host to %s: %s", bad.To, bad.Result)
+			"%s from the host to %s: %s", c.verb(), bad.To, bad.Result)
 	}
 	return c.broken(Filtered, "A firewall on the host drops or rejects: look at its rules (iptables -nvL, nft list ruleset; chains DOCKER, DOCKER-USER and FORWARD).",
-		"connecting from the host to %s: %s", bad.To, bad.Result)
+		"%s from the host to %s: %s%s", c.verb(), bad.To, bad.Result, policies(bad))
 }
 
 func hosts(ports []model.PublishedPort) string {

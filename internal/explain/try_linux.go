@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portwatcher/internal/firewall"
+	"portwatcher/internal/model"
 	"portwatcher/internal/netns"
 )
 
@@ -22,21 +24,80 @@ const (
 	holdTime = 300 * time.Millisecond
 )
 
-// try connects from a namespace to each address, one after another. The error is that of
-// entering the namespace.
-func try(ctx context.Context, from *netns.Handle, to []netip.AddrPort) (tries []Try, err error) {
+// place is a network namespace whose firewall packets may pass.
+type place struct {
+	name string
+	*netns.Handle
+}
+
+// try connects from a namespace to each address, one after another, and finds out which rules
+// of the firewalls in places drop or reject the packets. The error is that of entering the
+// namespace.
+func (g *gathering) try(ctx context.Context, from *netns.Handle, to []netip.AddrPort, places ...place) (tries []Try, err error) {
 	for _, address := range to {
+		before := make([]firewall.Rules, len(places))
+		for i, p := range places {
+			before[i], _ = firewall.Read(p.FD()) // what cannot be read is not compared
+		}
 		one := Try{To: address}
 		err := from.Do(func() error {
-			one.Result = connect(ctx, address)
+			if g.Protocol == model.UDP {
+				one.Result = send(ctx, address)
+			} else {
+				one.Result = connect(ctx, address)
+			}
 			return nil
 		})
 		if err != nil {
 			return tries, err
 		}
+		if one.Result != Accepted {
+			one.compare(places, before)
+		}
 		tries = append(tries, one)
 	}
 	return tries, nil
+}
+
+// compare sets the rules that were applied since the places were read.
+func (t *Try) compare(places []place, before []firewall.Rules) {
+	for i, p := range places {
+		now, _ := firewall.Read(p.FD())
+		for _, rule := range now.Moved(&before[i]) {
+			t.Blocked = append(t.Blocked, Blocked{rule, p.name})
+		}
+		for _, policy := range now.Policies {
+			t.Policies = append(t.Policies, policy.String()+" of "+p.name)
+		}
+	}
+}
+
+// sendTime is how long an answer to a datagram is waited for.
+const sendTime = time.Second
+
+// send sends an empty datagram from the namespace of the calling thread.
+func send(ctx context.Context, to netip.AddrPort) Result {
+	var dialer net.Dialer
+	connection, err := dialer.DialContext(ctx, "udp", to.String())
+	if err != nil {
+		return NoRoute
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(sendTime)); err != nil {
+		return NoRoute
+	}
+	if _, err = connection.Write(nil); err == nil {
+		_, err = connection.Read(make([]byte, 1))
+	}
+	switch {
+	case err == nil:
+		return Accepted
+	case errors.Is(err, unix.ECONNREFUSED):
+		return Refused
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Silent
+	}
+	return NoRoute
 }
 
 // connect connects from the namespace of the calling thread. It sends nothing.

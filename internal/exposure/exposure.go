@@ -27,10 +27,17 @@ type Reach struct {
 	Exposure model.Exposure
 	// Published are the host addresses that forward to it, as "address:port", IPv4 first.
 	Published []string
+	// Forward is, for a port of the host, the container that publishes it; else nil.
+	Forward *model.Forward
 }
 
 // Equal reports whether two reaches are the same.
 func (r Reach) Equal(other Reach) bool {
+	return r.SameExposure(other) && r.Forward.Equal(other.Forward)
+}
+
+// SameExposure is Equal without the forward.
+func (r Reach) SameExposure(other Reach) bool {
 	return r.Exposure == other.Exposure && slices.Equal(r.Published, other.Published)
 }
 
@@ -53,7 +60,7 @@ func Of(l Listening, in Namespace) Reach {
 	if l.Host {
 		return Reach{Exposure: model.Host}
 	}
-	reach := Reach{in.unpublished(&l), in.published(&l)}
+	reach := Reach{Exposure: in.unpublished(&l), Published: in.published(&l)}
 	// Published for the host alone is less than an address that other machines reach.
 	if len(reach.Published) > 0 && (reach.Exposure != model.Lan || !model.OnlyLoopback(reach.Published)) {
 		reach.Exposure = model.Published

@@ -45,7 +45,7 @@ func (r *queries) At(ctx context.Context, t time.Time, f model.Filter) ([]model.
 		open = append(open, *o)
 	}
 	slices.SortFunc(open, func(a, b model.Open) int {
-		return cmp.Or(cmp.Compare(a.Container.Name, b.Container.Name), a.Endpoint().Compare(b.Endpoint()))
+		return cmp.Or(cmp.Compare(a.ContainerName(), b.ContainerName()), a.Endpoint().Compare(b.Endpoint()))
 	})
 	return open, v.watching, nil
 }
@@ -118,7 +118,7 @@ func (v *view) readEvents(t transaction) error {
 		if r.err != nil {
 			return r.err
 		}
-		if r.event.Type == model.Closed && !r.event.Transient && r.event.Container != nil {
+		if r.event.Type == model.Closed && !r.event.Transient {
 			open := model.Open{Listener: r.event.Listener, OpenedAt: r.event.OpenedAt}
 			open.Source = ""
 			v.add(open)
@@ -130,7 +130,7 @@ func (v *view) readEvents(t transaction) error {
 	}
 	changed := map[change]bool{}
 	for _, r := range later {
-		if r.event.Type != model.Changed || r.event.Container == nil {
+		if r.event.Type != model.Changed {
 			continue
 		}
 		first := change{r.event.Endpoint(), r.event.Change}
@@ -139,9 +139,12 @@ func (v *view) readEvents(t transaction) error {
 			continue
 		}
 		changed[first] = true
-		if r.event.Change == model.ChangeExposure {
+		switch r.event.Change {
+		case model.ChangeExposure:
 			open.SetReach(r.event.PreviousExposure, r.event.PreviousPublished)
-		} else {
+		case model.ChangeForward:
+			open.Forward = r.event.PreviousForward
+		default:
 			open.Processes = r.before
 		}
 	}
@@ -163,6 +166,9 @@ func (v *view) readDrifts(t transaction) error {
 	}
 	for _, o := range v.open {
 		o.Drift, o.DriftSince = "", time.Time{}
+		if o.Container == nil {
+			continue // the host's own ports are not judged
+		}
 		key := model.DriftKey{Target: o.Container.Target(), Protocol: o.Protocol, Port: o.Port, Exposure: o.Exposure}
 		if p := found[key]; p != nil {
 			o.Drift, o.DriftSince = p.Drift, p.Since

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"reflect"
 	"time"
 
 	"portwatcher/internal/model"
@@ -14,6 +15,18 @@ import (
 type origin struct {
 	host      string
 	container *model.ContainerRef // nil where the events name none
+}
+
+// id returns the id of the container, "" where the events name none. A target that was not seen
+// running has none, and is what no id is.
+func (o *origin) id() string {
+	if o.container == nil {
+		return ""
+	}
+	if o.container.ID == "" {
+		return "target " + o.container.Name
+	}
+	return o.container.ID
 }
 
 // encodeProcesses returns processes as a JSON column: an array of [pid, container pid,
@@ -58,6 +71,8 @@ type detail struct {
 	Change            model.Change   `json:"change,omitempty"`
 	PreviousExposure  model.Exposure `json:"previous_exposure,omitempty"`
 	PreviousPublished []string       `json:"previous_published,omitempty"`
+	Forward           *model.Forward `json:"forward,omitempty"`
+	PreviousForward   *model.Forward `json:"previous_forward,omitempty"`
 	// OpenSeconds is absent where openSeconds returns it.
 	OpenSeconds *float64     `json:"open_seconds,omitempty"`
 	Reason      string       `json:"reason,omitempty"`
@@ -77,8 +92,12 @@ func encodeDetail(e *model.Event) (text any, err error) {
 	if change == model.ChangeProcess {
 		change = ""
 	}
-	return encodeJSON(&detail{e.Namespace, e.Published, change, e.PreviousExposure, e.PreviousPublished, seconds, e.Reason, e.Lost, e.Burst, e.Ended, e.Expected},
-		e.Namespace == "" && len(e.Published) == 0 && change == "" && seconds == nil && e.Reason == "" && e.Lost == 0 && e.Burst == nil && !e.Ended && e.Expected == "")
+	d := detail{
+		Namespace: e.Namespace, Published: e.Published, Change: change, PreviousExposure: e.PreviousExposure, PreviousPublished: e.PreviousPublished,
+		Forward: e.Forward, PreviousForward: e.PreviousForward, OpenSeconds: seconds, Reason: e.Reason, Lost: e.Lost, Burst: e.Burst,
+		Ended: e.Ended, Expected: e.Expected,
+	}
+	return encodeJSON(&d, reflect.ValueOf(&d).Elem().IsZero())
 }
 
 // openSeconds returns the open_seconds of an event as they follow from its times. After

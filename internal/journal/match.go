@@ -45,7 +45,7 @@ func newMatching(t transaction, f *model.Filter) (*matching, error) {
 	}
 	m.origins = map[int64]bool{}
 	for row, o := range origins {
-		if chosen[idOf(o.container)] {
+		if chosen[o.id()] {
 			m.origins[row] = true
 		}
 	}
@@ -53,38 +53,32 @@ func newMatching(t transaction, f *model.Filter) (*matching, error) {
 }
 
 // selectContainers returns the ids of the containers that a filter selects by one of their
-// names, and all origins of containers; nil where it selects all. A container has several names
-// where it was renamed.
+// names ("" for what names no container), and all origins; nil where it selects all. A
+// container has several names where it was renamed.
 func selectContainers(t transaction, f *model.Filter) (chosen map[string]bool, origins map[int64]*origin, err error) {
 	if f.Containers.Empty() && f.Project == "" {
 		return nil, nil, nil
 	}
-	if origins, err = readOrigins(t, "container IS NOT NULL"); err != nil {
+	if origins, err = readOrigins(t, "true"); err != nil {
 		return nil, nil, err
 	}
 	containers := map[string][]*model.ContainerRef{}
 	for _, o := range origins {
-		containers[idOf(o.container)] = append(containers[idOf(o.container)], o.container)
+		if o.container != nil {
+			containers[o.id()] = append(containers[o.id()], o.container)
+		}
 	}
 	var all []*model.ContainerRef
 	for _, refs := range containers {
 		all = append(all, refs...)
 	}
 	names := model.NamesOf(all)
-	chosen = map[string]bool{}
+	chosen = map[string]bool{"": f.Project == "" && f.Containers.Matches(nil, names)}
 	for id, refs := range containers {
 		inProject := func(c *model.ContainerRef) bool { return f.Project == "" || f.Project == c.Project }
 		chosen[id] = slices.ContainsFunc(refs, inProject) && f.Containers.MatchesAny(refs, names)
 	}
 	return chosen, origins, nil
-}
-
-// idOf returns the id of a container, or, for a target that was not seen running, what no id is.
-func idOf(c *model.ContainerRef) string {
-	if c.ID == "" {
-		return "target " + c.Name
-	}
-	return c.ID
 }
 
 // withoutContainers returns what a filter compares beside containers.

@@ -108,6 +108,7 @@ func (r *result) decode(address, processes, before, more []byte) (err error) {
 	}
 	e.Namespace = d.Namespace
 	e.SetReach(e.Exposure, d.Published)
+	e.Forward, e.PreviousForward = d.Forward, d.PreviousForward
 	e.Change, e.PreviousExposure, e.PreviousPublished = d.Change, d.PreviousExposure, d.PreviousPublished
 	if e.Type == model.Changed && e.Change == "" {
 		e.Change = model.ChangeProcess
@@ -171,8 +172,8 @@ func readStates(t transaction, query string, args ...any) ([]storedState, error)
 	for i := range states {
 		s := &states[i]
 		o := origins[s.origin]
-		if err == nil && (o == nil || o.container == nil) {
-			err = fmt.Errorf("a state of the journal is damaged: row %d of origins is missing or names no container", s.origin)
+		if err == nil && o == nil {
+			err = fmt.Errorf("a state of the journal is damaged: row %d of origins is missing", s.origin)
 		}
 		if err != nil {
 			return nil, err

@@ -39,8 +39,12 @@ func (s *states) apply(r *Record, now time.Time) (before *model.State) {
 	case r.Event != nil:
 		return s.applyEvent(r.Event, r.Sockets)
 	case r.Forget != "":
+		forgotten := r.Forget
+		if forgotten == model.HostID {
+			forgotten = "" // events of the host name no container
+		}
 		for endpoint := range s.open {
-			if endpoint.Container == r.Forget {
+			if endpoint.Container == forgotten {
 				s.end(endpoint, now)
 			}
 		}
@@ -51,7 +55,7 @@ func (s *states) apply(r *Record, now time.Time) (before *model.State) {
 }
 
 func (s *states) applyEvent(e *model.Event, sockets *model.Sockets) (before *model.State) {
-	if e.Container == nil {
+	if e.Port == 0 {
 		return nil // a gap
 	}
 	endpoint := e.Endpoint()
@@ -81,9 +85,6 @@ func (s *states) applyState(given []model.State, full bool, now time.Time) {
 	kept := map[model.Endpoint]bool{}
 	for i := range given {
 		state := &given[i]
-		if state.Container == nil {
-			continue
-		}
 		endpoint := state.Endpoint()
 		kept[endpoint] = true
 		known := s.open[endpoint]

@@ -178,10 +178,11 @@ func (p *ports) published(view *model.View) *family {
 	return f
 }
 
-// containerOf returns the container of an endpoint, an empty one where it has none.
+// containerOf returns the container of an endpoint; where it has none, one with the name
+// [model.HostName] and no id.
 func containerOf(o *model.Open) *model.ContainerRef {
 	if o.Container == nil {
-		return &model.ContainerRef{}
+		return &model.ContainerRef{Name: model.HostName}
 	}
 	return o.Container
 }

@@ -60,8 +60,28 @@ type Interface struct {
 	Addresses []netip.Addr // without zones, sorted
 }
 
-// Ref returns the container's name in an event.
+// HostID is the id of the container that [HostOwner] returns. No engine gives such an id.
+const HostID = "host"
+
+// HostName stands for the host where the name of a container is shown. No container can have
+// this name.
+const HostName = "(host)"
+
+// HostOwner returns the owner of what listens in the host's network namespace and belongs to
+// no container. It is a container as far as tracking goes: it has a share of its own of what
+// is bounded. Its events name no container. pid is a process in that namespace.
+func HostOwner(pid int, namespace Namespace) *Container {
+	return &Container{ID: HostID, Name: HostName, PID: pid, NetworkMode: "host", Namespace: namespace}
+}
+
+// IsHost reports whether c is that of [HostOwner].
+func (c *Container) IsHost() bool { return c.ID == HostID }
+
+// Ref returns the container's name in an event; nil for that of [HostOwner].
 func (c *Container) Ref() *ContainerRef {
+	if c.IsHost() {
+		return nil
+	}
 	return &ContainerRef{
 		ID: c.ID, Name: c.Name, Image: c.Image,
 		Project: c.Labels[LabelProject], Service: c.Labels[LabelService], Labels: c.Labels,

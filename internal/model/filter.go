@@ -7,8 +7,7 @@ import (
 )
 
 // Filter selects endpoints and events: those that match each of its fields. An empty
-// field selects all. An event that names no container is selected only where no
-// container is asked for.
+// field selects all. Containers decides by (host) about what names no container.
 type Filter struct {
 	Containers Selection
 	// Project is the name of a Compose project.
@@ -94,7 +93,7 @@ func (m *Matcher) Container(c *ContainerRef) bool {
 	case m.Containers.Empty() && m.Project == "":
 		return true
 	case c == nil:
-		return false
+		return m.Project == "" && m.Containers.Matches(nil, m.names)
 	case m.last != nil && (m.last == c || m.last.Same(c)):
 		return m.selected
 	}

@@ -109,7 +109,7 @@ func Fold(known *Open, e *Event) *Open {
 	case Changed:
 		if known != nil {
 			next.OpenedAt = known.OpenedAt
-			if e.Change == ChangeExposure { // the source is that of the change
+			if e.Change != ChangeProcess { // the source is that of the change
 				next.Source = known.Source
 			}
 		}
@@ -144,6 +144,14 @@ func driftSince(known *Open, e *Event) time.Time {
 		return known.DriftSince
 	}
 	return e.Time
+}
+
+// ContainerName returns the name of the container, [HostName] where there is none.
+func (l *Listener) ContainerName() string {
+	if l.Container == nil {
+		return HostName
+	}
+	return l.Container.Name
 }
 
 // Endpoint returns the identity of the endpoint. Container is empty where there is none.

@@ -106,7 +106,7 @@ func (s *Socket) HasMadeUpCookie() bool { return s.Cookie>>32 == MadeUpCookie>>3
 // Endpoint is where something listens: it is open while at least one of its
 // sockets is (SO_REUSEPORT, forks, MPTCP and dual stack make several).
 type Endpoint struct {
-	// Container is the full id of the container.
+	// Container is the full id of the container; empty in events of the host's own ports.
 	Container string
 	// Namespace is empty in the container's own network namespace, otherwise
 	// [Namespace.String] of one that the container has made itself.
@@ -176,6 +176,8 @@ const (
 	ChangeProcess Change = "process"
 	// ChangeExposure: exposure or published addresses differ; the event has the previous ones.
 	ChangeExposure Change = "exposure"
+	// ChangeForward: another container, or none, publishes this port of the host.
+	ChangeForward Change = "forward"
 )
 
 // ContainerRef names a container in an event.
@@ -220,8 +222,10 @@ type Listener struct {
 	Published []string `json:"published,omitempty"`
 	// Outside means that another machine can reach it, as far as addresses and networks show;
 	// nil where the exposure is not known. [Listener.SetReach] sets it.
-	Outside *bool  `json:"outside,omitempty"`
-	Source  Source `json:"source,omitempty"`
+	Outside *bool `json:"outside,omitempty"`
+	// Forward belongs to a port of the host that a container publishes; else nil. Immutable.
+	Forward *Forward `json:"forward,omitempty"`
+	Source  Source   `json:"source,omitempty"`
 }
 
 // Event is an endpoint that opened, closed or changed, a burst, a gap in what was
@@ -239,10 +243,11 @@ type Event struct {
 	OpenedAt    time.Time `json:"opened_at,omitzero"`
 	OpenSeconds *float64  `json:"open_seconds,omitempty"`
 	// Change belongs to changed events, PreviousExposure and PreviousPublished to those with
-	// ChangeExposure.
+	// ChangeExposure, PreviousForward to those with ChangeForward.
 	Change            Change   `json:"change,omitempty"`
 	PreviousExposure  Exposure `json:"previous_exposure,omitempty"`
 	PreviousPublished []string `json:"previous_published,omitempty"`
+	PreviousForward   *Forward `json:"previous_forward,omitempty"`
 	// Drift is the drift of the endpoint after an opened or changed event, and the one that
 	// ends with a closed event; empty where there is none. A drift event always has it: the
 	// drift that begins, or ends, with the event.

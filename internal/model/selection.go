@@ -22,10 +22,12 @@ type entry struct {
 	matches func(*ContainerRef) bool
 	// service is the word if it can be a Compose service as well as a name.
 	service string
+	// host means that it is [HostName].
+	host bool
 }
 
 // SelectionHelp describes the grammar of [ParseSelection] in the help of flags and settings.
-const SelectionHelp = "names, Compose services, project/service, patterns with * ? [a-z], label:key=value; ! excludes"
+const SelectionHelp = "names, Compose services, project/service, patterns with * ? [a-z], label:key=value, (host) for the host's own ports; ! excludes"
 
 // ParseSelection parses a list separated by commas or blanks:
 //
@@ -36,9 +38,10 @@ const SelectionHelp = "names, Compose services, project/service, patterns with *
 //   - project/service: the Compose labels, each side as a name
 //   - label:key and label:key=value: a label; the value may have the same
 //     patterns
+//   - (host): what belongs to no container
 //   - ! before an entry excludes, and exclusion wins
 //
-// No entry means every container; exclusions alone mean every container but those. The
+// No entry means everything; exclusions alone mean everything but those. The
 // error is an [*EntryError].
 func ParseSelection(text string) (Selection, error) {
 	var selection Selection
@@ -62,6 +65,9 @@ func ParseSelection(text string) (Selection, error) {
 var identifier = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
 
 func parseEntry(word string) (entry, error) {
+	if word == HostName {
+		return entry{host: true}, nil
+	}
 	if label, found := strings.CutPrefix(word, "label:"); found {
 		matches, err := parseLabel(label)
 		return entry{matches: matches}, err
@@ -126,7 +132,7 @@ var nameCharacters = regexp.MustCompile(`^[a-zA-Z0-9_.*?[\]^-]+$`)
 
 func parseName(word string) (func(string) bool, error) {
 	if !nameCharacters.MatchString(word) {
-		return nil, errors.New("allowed are names of letters, digits, _ . - and patterns of * ? [a-z], project/service, label:key=value, and ! before each")
+		return nil, errors.New("allowed are names of letters, digits, _ . - and patterns of * ? [a-z], project/service, label:key=value, (host), and ! before each")
 	}
 	return parsePattern(word)
 }
@@ -215,7 +221,8 @@ func NamesOf(containers []*ContainerRef) Names {
 	return func(name string) bool { return names[name] }
 }
 
-// Matches reports whether a container is selected, among containers of some names.
+// Matches reports whether a container is selected, among containers of some names. nil stands
+// for what belongs to no container.
 func (s Selection) Matches(c *ContainerRef, names Names) bool {
 	selects := func(e entry) bool { return e.selects(c, names) }
 	return !slices.ContainsFunc(s.exclude, selects) && (len(s.include) == 0 || slices.ContainsFunc(s.include, selects))
@@ -231,6 +238,9 @@ func (s Selection) MatchesAny(refs []*ContainerRef, names Names) bool {
 }
 
 func (e *entry) selects(c *ContainerRef, names Names) bool {
+	if e.host || c == nil {
+		return e.host && c == nil
+	}
 	return e.matches(c) || e.service != "" && e.service == c.Service && !names(e.service)
 }
 
@@ -249,7 +259,7 @@ func (s Selection) Unmatched(containers []*ContainerRef) []string {
 	names := NamesOf(containers)
 	var unmatched []string
 	for _, e := range s.include {
-		if !slices.ContainsFunc(containers, func(c *ContainerRef) bool { return e.selects(c, names) }) {
+		if !e.host && !slices.ContainsFunc(containers, func(c *ContainerRef) bool { return e.selects(c, names) }) {
 			unmatched = append(unmatched, e.text)
 		}
 	}

@@ -183,3 +183,22 @@ func FuzzParseSelection(f *testing.F) {
 		}
 	})
 }
+
+func TestSelectionOfTheHost(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": true, "(host)": true, "web (host)": true, "!web": true,
+		"web": false, "*": false, "!(host)": false, "(host) !(host)": false, "shop/*": false, "label:a": false,
+	} {
+		selection, err := ParseSelection(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := selection.Matches(nil, NamesOf(nil)); got != want {
+			t.Errorf("%q selects the host: %t, want %t", text, got, want)
+		}
+		matcher := (&Filter{Containers: selection, Project: "shop"}).Matcher(NamesOf(nil))
+		if matcher.Container(nil) {
+			t.Errorf("%q in a project selects the host", text)
+		}
+	}
+}

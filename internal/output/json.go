@@ -32,6 +32,7 @@ func AppendJSON(dst []byte, e *model.Event) []byte {
 	dst = appendKnown(dst, `,"change":`, string(e.Change))
 	dst = appendKnown(dst, `,"previous_exposure":`, string(e.PreviousExposure))
 	dst = appendTexts(dst, `,"previous_published":[`, e.PreviousPublished)
+	dst = appendForward(dst, `,"previous_forward":`, e.PreviousForward)
 	dst = appendKnown(dst, `,"drift":`, string(e.Drift))
 	if e.Ended {
 		dst = append(dst, `,"ended":true`...)
@@ -62,15 +63,7 @@ func AppendOpen(dst []byte, o *model.Open) []byte {
 func appendListener(dst []byte, l *model.Listener) []byte {
 	dst = appendKnown(dst, `,"host":`, l.Host)
 	if c := l.Container; c != nil {
-		dst = append(dst, `,"container":{`...)
-		if c.ID != "" {
-			dst = append(appendText(dst, `"id":`, c.ID), ',')
-		}
-		dst = appendText(dst, `"name":`, c.Name)
-		dst = appendKnown(dst, `,"image":`, c.Image)
-		dst = appendKnown(dst, `,"project":`, c.Project)
-		dst = appendKnown(dst, `,"service":`, c.Service)
-		dst = append(dst, '}')
+		dst = appendContainer(append(dst, `,"container":`...), c)
 	}
 	dst = appendKnown(dst, `,"namespace":`, l.Namespace)
 	if l.Protocol != 0 {
@@ -96,7 +89,30 @@ func appendListener(dst []byte, l *model.Listener) []byte {
 	if l.Outside != nil {
 		dst = strconv.AppendBool(append(dst, `,"outside":`...), *l.Outside)
 	}
+	dst = appendForward(dst, `,"forward":`, l.Forward)
 	return appendKnown(dst, `,"source":`, string(l.Source))
+}
+
+func appendContainer(dst []byte, c *model.ContainerRef) []byte {
+	dst = append(dst, '{')
+	if c.ID != "" {
+		dst = append(appendText(dst, `"id":`, c.ID), ',')
+	}
+	dst = appendText(dst, `"name":`, c.Name)
+	dst = appendKnown(dst, `,"image":`, c.Image)
+	dst = appendKnown(dst, `,"project":`, c.Project)
+	dst = appendKnown(dst, `,"service":`, c.Service)
+	return append(dst, '}')
+}
+
+func appendForward(dst []byte, name string, f *model.Forward) []byte {
+	if f == nil {
+		return dst
+	}
+	dst = appendContainer(append(append(dst, name...), `{"container":`...), &f.Container)
+	dst = strconv.AppendUint(append(dst, `,"port":`...), uint64(f.Port), 10)
+	dst = strconv.AppendBool(append(dst, `,"engine":`...), f.Engine)
+	return append(dst, '}')
 }
 
 // appendTexts appends an array; first is what precedes its first element. It appends nothing

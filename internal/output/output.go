@@ -41,8 +41,8 @@ func AppendEvent(dst []byte, format Format, e *model.Event) []byte {
 func eventText(e *model.Event) string {
 	var b strings.Builder
 	b.WriteString(e.Time.UTC().Format(timeLayout) + " ")
-	if e.Container != nil {
-		b.WriteString(Printable(e.Container.Name) + ": ")
+	if e.Container != nil || e.Type != model.Gap {
+		b.WriteString(Printable(e.ContainerName()) + ": ")
 	}
 	place := fmt.Sprintf("%d/%s on %s", e.Port, e.Protocol, AddressText(&e.Listener))
 	switch e.Type {
@@ -55,6 +55,10 @@ func eventText(e *model.Event) string {
 			b.WriteString(" after " + DurationText(*e.OpenSeconds))
 		}
 	case model.Changed:
+		if e.Change == model.ChangeForward {
+			b.WriteString("Port changed forward: " + place + " is now" + ForwardText(e.Forward) + ", and was" + ForwardText(e.PreviousForward))
+			break
+		}
 		if e.Change == model.ChangeExposure {
 			b.WriteString("Port changed exposure: " + place + " is now " + ReachText(e.Exposure, e.Published) +
 				", and was " + ReachText(e.PreviousExposure, e.PreviousPublished))
@@ -142,13 +146,33 @@ func exposureText(l *model.Listener) string {
 	case model.Published:
 		return " published at " + strings.Join(l.Published, ", ")
 	case model.Loopback:
-		return " loopback only"
+		return " loopback only" + ForwardSuffix(l.Forward)
 	case model.Lan:
 		return " reachable from other machines"
 	case model.Host:
-		return " on the host's network"
+		return " on the host's network" + ForwardSuffix(l.Forward)
 	}
-	return ""
+	return ForwardSuffix(l.Forward)
+}
+
+// ForwardText describes for which container a port of the host is published: " for web:80",
+// " published for web:80 too", " published for no container".
+func ForwardText(f *model.Forward) string {
+	switch {
+	case f == nil:
+		return " published for no container"
+	case f.Engine:
+		return fmt.Sprintf(" for %s:%d", Printable(f.Container.Name), f.Port)
+	}
+	return fmt.Sprintf(" published for %s:%d too", Printable(f.Container.Name), f.Port)
+}
+
+// ForwardSuffix is ForwardText, empty where there is no container.
+func ForwardSuffix(f *model.Forward) string {
+	if f == nil {
+		return ""
+	}
+	return ForwardText(f)
 }
 
 // ReachText names who can reach an endpoint: "network", "published at 0.0.0.0:8080",

@@ -29,7 +29,7 @@ func WriteOpen(w io.Writer, format Format, open []model.Open) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "CONTAINER\tPORT\tADDRESS\tEXPOSURE\tPROCESSES")
 	for _, row := range mergeWildcards(open) {
-		fmt.Fprintf(table, "%s\t%d/%s\t%s\t%s\t%s\n", Printable(row.Container.Name), row.Port, row.Protocol,
+		fmt.Fprintf(table, "%s\t%d/%s\t%s\t%s\t%s\n", Printable(row.ContainerName()), row.Port, row.Protocol,
 			row.addresses, exposureCell(&row.Listener), processesCell(row.Processes))
 	}
 	return table.Flush()
@@ -62,7 +62,7 @@ func mergeWildcards(open []model.Open) []row {
 }
 
 func mergeable(a, b *model.Listener) bool {
-	return a.Container.ID == b.Container.ID && a.Namespace == b.Namespace && a.Port == b.Port && a.Protocol == b.Protocol &&
+	return a.Endpoint().Container == b.Endpoint().Container && a.Namespace == b.Namespace && a.Port == b.Port && a.Protocol == b.Protocol &&
 		a.Address == netip.IPv4Unspecified() && b.Address == netip.IPv6Unspecified()
 }
 
@@ -70,7 +70,7 @@ func exposureCell(l *model.Listener) string {
 	if l.Exposure == model.Published {
 		return "published " + strings.Join(l.Published, ", ")
 	}
-	return string(l.Exposure)
+	return strings.TrimPrefix(string(l.Exposure)+ForwardSuffix(l.Forward), " ")
 }
 
 func processesCell(processes []model.Process) string {

@@ -55,6 +55,7 @@ type Containers struct {
 	informed chan struct{}
 	askInfo  chan struct{} // awaitInfo asks now
 	waited   bool
+	hostSent bool
 }
 
 // ended is a container of which all reports of the kernel were sent.
@@ -98,6 +99,9 @@ func (c *Containers) Run(ctx context.Context) {
 // would have no owner afterwards.
 func (c *Containers) take(ctx context.Context, change engine.Change) {
 	if change.Container == nil {
+		if change.Kind == engine.Synced && c.Env.Host {
+			c.sendHost()
+		}
 		c.Env.send(&ContainerChange{Change: change})
 		return
 	}
@@ -160,6 +164,35 @@ func (c *Containers) Inspect(change engine.Change) *ContainerChange {
 	o := &ContainerChange{Change: change, Namespace: id, Host: c.isHost(id, change.Container)}
 	o.Interfaces = c.interfacesOf(o)
 	return o
+}
+
+// sendHost sends, one time, the owner of the host's own ports. It comes after the first list of
+// containers, so that no port of theirs is reported as the host's.
+func (c *Containers) sendHost() {
+	if c.hostSent {
+		return
+	}
+	c.hostSent = true
+	host, err := c.InspectHost()
+	if err != nil {
+		c.Env.send(EngineEnded{err})
+		return
+	}
+	c.Env.send(host)
+}
+
+// InspectHost returns the owner of the host's own ports, as a container that has started.
+func (c *Containers) InspectHost() (*ContainerChange, error) {
+	const asked = "the host's own ports (--host) cannot be watched"
+	if !procfs.HostProcesses(c.Env.ProcRoot) {
+		return nil, errors.New(asked + ": the host's processes are not visible here, which needs the host's pid namespace (docker run --pid host; in Compose, pid: host)")
+	}
+	id, err := procfs.HostNamespace(c.Env.ProcRoot)
+	if err != nil {
+		return nil, fmt.Errorf(asked+": %w", err)
+	}
+	owner := model.HostOwner(procfs.FirstProcess(c.Env.ProcRoot), id)
+	return &ContainerChange{Change: engine.Change{Kind: engine.Started, Container: owner, Time: time.Now()}, Namespace: id, Host: true}, nil
 }
 
 // identify returns the network namespace of a container's first process, after a proof

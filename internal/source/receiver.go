@@ -124,9 +124,9 @@ func (r *receiver) resize(bytes int, log logrus.FieldLogger) {
 }
 
 // reportHostTransients logs, one time, that transients in the host's namespace have no
-// known owner.
+// known owner. Where the host's own ports are reported, gaps count them.
 func (w *Watcher) reportHostTransients() {
-	if m := w.env.members(w.id); m.Host && w.env.Notices.First("host transients") {
+	if m := w.env.members(w.id); m.Host && attribute.HostOwner(m.Containers) == nil && w.env.Notices.First("host transients") {
 		w.env.Logger.WithField("containers", m.Names).
 			Warn("Without eBPF, ports on the host's network that open and close between two scans are not reported: their containers are not known.")
 	}

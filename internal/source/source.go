@@ -84,6 +84,8 @@ type Env struct {
 	Attributor *attribute.Attributor
 	// Observer is nil where nothing is measured.
 	Observer Observer
+	// Host means that the host's own ports are reported.
+	Host bool
 	// Inbox receives the observations until Closed is closed.
 	Inbox  chan Observation
 	Closed chan struct{}

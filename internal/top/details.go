@@ -26,7 +26,7 @@ type history struct {
 }
 
 func (m *screen) openDetails() tea.Cmd {
-	if m.cursor >= len(m.rows) || m.rows[m.cursor].Container == nil {
+	if m.cursor >= len(m.rows) {
 		return nil
 	}
 	r := m.rows[m.cursor]
@@ -59,17 +59,10 @@ func (m *screen) detailLines() []string {
 
 // facts are the properties of an endpoint with their names.
 func facts(r *row) [][2]string {
-	c := r.Container
-	name := c.Name
-	if c.Project != "" {
-		name += " (" + c.Project + "/" + c.Service + ")"
-	}
-	all := [][2]string{
-		{"container", name + " " + c.ID[:min(len(c.ID), 12)]},
-		{"image", cmp.Or(c.Image, "not known")},
-		{"exposure", output.ReachText(r.Exposure, r.Published)},
+	all := append(owner(r.Container), [][2]string{
+		{"exposure", output.ReachText(r.Exposure, r.Published) + output.ForwardSuffix(r.Forward)},
 		{"opened", stamp(r.OpenedAt) + ", source " + cmp.Or(string(r.Source), "not known")},
-	}
+	}...)
 	label := "process"
 	for _, p := range r.Processes {
 		all = append(all, [2]string{label, processDetails(&p)})
@@ -82,6 +75,18 @@ func facts(r *row) [][2]string {
 		all[i][1] = output.Printable(all[i][1])
 	}
 	return all
+}
+
+// owner describes a container; nil is the host.
+func owner(c *model.ContainerRef) [][2]string {
+	if c == nil {
+		return [][2]string{{"container", "none: it is the host's own"}}
+	}
+	name := c.Name
+	if c.Project != "" {
+		name += " (" + c.Project + "/" + c.Service + ")"
+	}
+	return [][2]string{{"container", name + " " + c.ID[:min(len(c.ID), 12)]}, {"image", cmp.Or(c.Image, "not known")}}
 }
 
 func processDetails(p *model.Process) string {

@@ -63,8 +63,8 @@ func eventText(e *model.Event, named bool) string {
 		kind = "transient"
 	}
 	parts := []string{fmt.Sprintf("  %s %-9s", e.Time.UTC().Format("15:04:05.000"), output.Printable(kind))}
-	if named && e.Container != nil {
-		parts = append(parts, output.Printable(e.Container.Name))
+	if named && (e.Container != nil || e.Type != model.Gap) {
+		parts = append(parts, output.Printable(e.ContainerName()))
 	}
 	switch e.Type {
 	case model.Drifted:
@@ -82,8 +82,11 @@ func eventText(e *model.Event, named bool) string {
 	if e.Type != model.Closed && e.Exposure != "" {
 		parts = append(parts, exposureText(&e.Listener))
 	}
-	if e.Change == model.ChangeExposure {
+	switch e.Change {
+	case model.ChangeExposure:
 		parts = append(parts, "was "+output.ReachText(e.PreviousExposure, e.PreviousPublished))
+	case model.ChangeForward:
+		parts = append(parts, "was"+output.ForwardText(e.PreviousForward))
 	}
 	if len(e.Processes) > 0 {
 		parts = append(parts, "by "+processText(e.Processes))

@@ -165,12 +165,12 @@ var containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 // History implements Source.
 func (r *remote) History(ctx context.Context, of *model.Listener) ([]*model.Event, error) {
 	query := url.Values{
-		"container": {of.Container.ID}, "port": {strconv.Itoa(int(of.Port)) + "/" + of.Protocol.String()},
+		"container": {of.ContainerName()}, "port": {strconv.Itoa(int(of.Port)) + "/" + of.Protocol.String()},
 		"limit": {strconv.Itoa(historyEvents)},
 	}
 	// The name selects the earlier containers of this name too.
-	if containerName.MatchString(of.Container.Name) {
-		query.Set("container", of.Container.Name)
+	if c := of.Container; c != nil && !containerName.MatchString(c.Name) {
+		query.Set("container", c.ID)
 	}
 	events, err := r.client.Events(ctx, query)
 	if err != nil {

@@ -26,9 +26,9 @@ type row struct {
 
 func newRow(o *model.Open, appeared time.Time) *row {
 	r := &row{Open: o, key: o.Endpoint(), appeared: appeared}
+	r.cells[columnContainer] = output.Printable(o.ContainerName())
 	var hidden string // found by a search, but not shown in the table
 	if c := o.Container; c != nil {
-		r.cells[columnContainer] = output.Printable(c.Name)
 		hidden = c.Project + "/" + c.Service + " " + c.Image
 	}
 	r.cells[columnPort] = fmt.Sprintf("%d/%s", o.Port, o.Protocol)
@@ -88,7 +88,7 @@ func concerning(events []*model.Event, of *model.Listener) (found []*model.Event
 }
 
 func concerns(e *model.Event, of *model.Listener) bool {
-	if e.Container == nil || of.Container == nil || e.Container.Name != of.Container.Name {
+	if e.Type == model.Gap || e.ContainerName() != of.ContainerName() {
 		return false
 	}
 	if e.Type != model.Bursts || e.Burst == nil {
@@ -109,7 +109,7 @@ func addressText(l *model.Listener) string {
 // exposureText names who can reach an endpoint. It writes a wildcard of the host as "*".
 func exposureText(l *model.Listener) string {
 	if l.Exposure != model.Published {
-		return output.Printable(cmp.Or(string(l.Exposure), "-"))
+		return output.Printable(cmp.Or(string(l.Exposure), "-")) + output.ForwardSuffix(l.Forward)
 	}
 	parts := []string{"published"}
 	for _, address := range l.Published {

@@ -114,11 +114,21 @@ func (t *Tracker) Vanished() uint64 { return t.vanished }
 // Open returns what is open now, ordered by endpoint, as opened changes.
 func (t *Tracker) Open() []Change { return openOf(maps.Values(t.endpoints)) }
 
+// Reported returns what is open by the changes so far, as Open does: also the endpoints whose
+// close grace runs.
+func (t *Tracker) Reported() []Change {
+	return changesOf(maps.Values(t.endpoints), func(e *endpoint) bool { return e.reported })
+}
+
 // openOf returns those of some endpoints that are open.
 func openOf(endpoints iter.Seq[*endpoint]) []Change {
+	return changesOf(endpoints, func(e *endpoint) bool { return !e.isWaiting() })
+}
+
+func changesOf(endpoints iter.Seq[*endpoint], which func(*endpoint) bool) []Change {
 	var open []*endpoint
 	for e := range endpoints {
-		if !e.isWaiting() {
+		if which(e) {
 			open = append(open, e)
 		}
 	}

@@ -36,7 +36,7 @@ func ParseTarget(text string) (Target, error) {
 		return t, targetError(text, err.Error())
 	}
 	if t.selection.Empty() {
-		return t, targetError(text, "allowed before the port are containers in the form of MONITOR_CONTAINERS: names, Compose services, project/service, patterns with * ? [a-z], label:key=value")
+		return t, targetError(text, "allowed before the port are containers in the form of MONITOR_CONTAINERS: names, Compose services, project/service, patterns with * ? [a-z], label:key=value, (host)")
 	}
 	number, protocol, named := strings.Cut(text[at+1:], "/")
 	if named {
@@ -51,6 +51,9 @@ func ParseTarget(text string) (Target, error) {
 	t.Port = uint16(parsed)
 	return t, nil
 }
+
+// Host reports whether the target may be one of the host's own ports.
+func (t Target) Host() bool { return t.selection.Matches(nil, nil) }
 
 func targetError(text, allowed string) error {
 	return fmt.Errorf("port %q: %s", text, allowed)

@@ -28,11 +28,11 @@ func Closed(container, protocol, address string, port int) Match {
 }
 
 func (m Match) matches(e *truth.Event) bool {
-	if e.Container == nil {
+	if e.Container == nil && e.Type == model.Gap {
 		return m.Type == e.Type && m.Container == ""
 	}
 	return (m.Type == "" || m.Type == e.Type) &&
-		(m.Container == "" || m.Container == e.Container.Name) &&
+		(m.Container == "" || m.Container == e.ContainerName()) &&
 		(m.Protocol == "" || m.Protocol == e.Protocol.String()) &&
 		(m.Address == "" || m.Address == e.Address.String()) &&
 		(m.Port == 0 || m.Port == int(e.Port))

@@ -66,10 +66,13 @@ func (w *Watch) WaitOpen(t testing.TB, listening ...[]Listener) {
 	})
 }
 
-// openIn returns what is open by a ledger.
+// openIn returns what is open in containers by a ledger. The host's own ports are of other
+// tests, too.
 func openIn(ledger *truth.Ledger) (open []Listener) {
 	for _, event := range ledger.Open {
-		open = append(open, ListenerOf(&event.Listener))
+		if event.Container != nil {
+			open = append(open, ListenerOf(&event.Listener))
+		}
 	}
 	return open
 }

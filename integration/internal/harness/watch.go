@@ -25,6 +25,8 @@ type WatchSpec struct {
 	Monitor string
 	// Arguments follow `run --format json`.
 	Arguments []string
+	// Host reports the host's own ports, too.
+	Host bool
 	// Environment are more settings, as NAME=value. With them the scan interval is the
 	// default one.
 	Environment []string
@@ -79,13 +81,16 @@ func StartWatch(t testing.TB, spec WatchSpec) *Watch {
 	if spec.Environment == nil {
 		arguments = append(arguments, "--scan-interval", ScanInterval.String())
 	}
+	if spec.Host {
+		arguments = append(arguments, "--host")
+	}
 	arguments = append(arguments, spec.Arguments...)
 	if spec.InContainer {
 		rights := spec.Rights
 		if rights == nil {
 			rights = Rights
 		}
-		return start(t, inContainer(t, SelfName(t), spec.Monitor, slices.Concat(rights, spec.Options), arguments), "", spec.After)
+		return start(t, inContainer(t, SelfName(t), spec.Monitor, slices.Concat(rights, spec.Options), arguments), "", spec)
 	}
 	command, socket := hostCommand(t, arguments)
 	state := "PORTWATCHER_STATE=" + spec.State
@@ -97,7 +102,7 @@ func StartWatch(t testing.TB, spec WatchSpec) *Watch {
 		command.Env = append(command.Env, "DOCKER_HOST="+spec.DockerHost)
 	}
 	command.Env = append(command.Env, spec.Environment...)
-	return start(t, command, socket, spec.After)
+	return start(t, command, socket, spec)
 }
 
 // SelfName is the name of portwatcher's own container.
@@ -128,13 +133,14 @@ func hostCommand(t testing.TB, arguments []string) (command *exec.Cmd, socket st
 	return command, socket
 }
 
-func start(t testing.TB, command *exec.Cmd, socket string, after *Watch) *Watch {
+func start(t testing.TB, command *exec.Cmd, socket string, spec WatchSpec) *Watch {
 	t.Helper()
 	w := &Watch{HealthSocket: socket, command: command, ended: make(chan struct{}), ledger: truth.NewLedger(), read: make(chan struct{})}
-	if after != nil {
+	if after := spec.After; after != nil {
 		w.ledger = after.ledger.Continue()
 		w.ledger.SkipsIDs = after.killed
 	}
+	w.ledger.AcceptHost(spec.Host)
 	stdout, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ type Event struct {
 	Line string `json:"-"`
 }
 
-// Endpoint is the event's endpoint. There must be a container.
+// Endpoint is the event's endpoint.
 func (e *Event) Endpoint() model.Endpoint {
 	return e.Event.Endpoint()
 }
@@ -27,7 +27,7 @@ func (e *Event) Endpoint() model.Endpoint {
 // ofOneEndpoint reports whether the event is what happened to one endpoint: a gap, a burst and a
 // drift are not.
 func (e *Event) ofOneEndpoint() bool {
-	return e.Container != nil && e.Type != model.Gap && e.Type != model.Bursts && e.Type != model.Drifted
+	return e.Type != model.Gap && e.Type != model.Bursts && e.Type != model.Drifted
 }
 
 // OfOtherConsumer reports whether the event is a gap of the journal and not of standard
@@ -37,8 +37,11 @@ func (e *Event) OfOtherConsumer() bool {
 }
 
 // Parse reads one line, and returns an error where it breaks the contract of the
-// design. Now is when the line was read.
-func Parse(line string, now time.Time) (Event, error) {
+// design. Now is when the line was read. An event of the host's own ports does, which are
+// reported only where that is asked for; see [Reader].
+func Parse(line string, now time.Time) (Event, error) { return parse(line, now, false) }
+
+func parse(line string, now time.Time, host bool) (Event, error) {
 	event := Event{Line: strings.TrimSuffix(line, "\n")}
 	if err := json.Unmarshal([]byte(line), &event); err != nil {
 		return event, fmt.Errorf("not a JSON event: %w", err)
@@ -54,8 +57,16 @@ func Parse(line string, now time.Time) (Event, error) {
 		return event, event.checkDrift()
 	case event.Ended || event.Drift == model.DriftMissing || event.Drift == model.DriftUncovered:
 		return event, errors.New("ended, or a drift that no endpoint has")
+	case event.Container == nil && host:
+		if event.Exposure != model.Host && event.Exposure != model.Loopback && event.Type != model.Bursts {
+			return event, errors.New("a port of the host that is neither host nor loopback")
+		}
 	case event.Container == nil || len(event.Container.ID) != 64 || event.Container.Name == "":
 		return event, errors.New("no container, or an incomplete one")
+	case event.Forward != nil:
+		return event, errors.New("a container's port with a forward")
+	}
+	switch {
 	case event.Host == "" || event.Source == "" || !strings.Contains(line, `"transient":`):
 		return event, errors.New("no host, source or transient")
 	case event.Type == model.Bursts:
@@ -72,6 +83,8 @@ func Parse(line string, now time.Time) (Event, error) {
 		return event, errors.New("a changed event without change, or change in another one")
 	case event.Change == model.ChangeExposure && event.Exposure == event.PreviousExposure && slices.Equal(event.Published, event.PreviousPublished):
 		return event, errors.New("a change of the exposure that changes nothing")
+	case event.Change == model.ChangeForward && event.Forward.Equal(event.PreviousForward):
+		return event, errors.New("a change of the forward that changes nothing")
 	case age < -time.Second || age > time.Hour || event.Time.Location() != time.UTC:
 		return event, fmt.Errorf("its time is %v ago, or not UTC", age)
 	// It is unknown when a transient opened, nor how long something was open that
@@ -115,7 +128,11 @@ func (e *Event) checkBurst() error {
 // Reader parses the many lines of a storm in little time: of openings and closings that
 // differ in nothing but their ids and times, only the first is decoded. The others have
 // its OpenedAt and OpenSeconds. The zero value is ready.
-type Reader struct{ decoded map[string]Event }
+type Reader struct {
+	// Host accepts the host's own ports.
+	Host    bool
+	decoded map[string]Event
+}
 
 // Read is [Parse] of the next line.
 func (r *Reader) Read(line string) (Event, error) {
@@ -127,7 +144,7 @@ func (r *Reader) Read(line string) (Event, error) {
 	shape, _, _ := strings.Cut(rest, `,"opened_at":`)
 	event, found := r.decoded[shape]
 	if !found {
-		event, err := Parse(line, time.Now())
+		event, err := parse(line, time.Now(), r.Host)
 		if err == nil && (event.Type == model.Opened || event.Type == model.Closed) {
 			if r.decoded == nil {
 				r.decoded = map[string]Event{}

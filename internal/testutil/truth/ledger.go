@@ -59,6 +59,9 @@ func (l *Ledger) Continue() *Ledger {
 	return next
 }
 
+// AcceptHost sets whether the host's own ports are reported.
+func (l *Ledger) AcceptHost(accept bool) { l.reader.Host = accept }
+
 // Account returns the account of a container by its id.
 func (l *Ledger) Account(container string) *Account {
 	a := l.Accounts[container]
@@ -84,7 +87,7 @@ func (l *Ledger) Take(line string) Event {
 	case model.Gap:
 		l.takeGap(&event)
 	case model.Bursts:
-		a := l.Account(event.Container.ID)
+		a := l.Account(event.Endpoint().Container)
 		a.Bursts = a.Bursts.Add(Count{event.Burst.Opened, event.Burst.Closed})
 	case model.Drifted: // changes nothing of what is open
 	case model.Changed:
@@ -106,7 +109,7 @@ func (l *Ledger) takeGap(gap *Event) {
 	case gap.Container == nil:
 		l.Lost += gap.Lost
 	default:
-		l.Account(gap.Container.ID).Lost += gap.Lost
+		l.Account(gap.Endpoint().Container).Lost += gap.Lost
 	}
 }
 
@@ -116,7 +119,7 @@ func (l *Ledger) takeChanged(event *Event) {
 	endpoint := event.Endpoint()
 	if known, open := l.Open[endpoint]; open && event.Change == model.ChangeExposure &&
 		(event.PreviousExposure != known.Exposure || !slices.Equal(event.PreviousPublished, known.Published)) {
-		l.Problems = append(l.Problems, Problem{Kind: WrongReach, Container: event.Container.ID,
+		l.Problems = append(l.Problems, Problem{Kind: WrongReach, Container: event.Endpoint().Container,
 			Text: fmt.Sprintf("its exposure was %s %v by the event before: %s", known.Exposure, known.Published, event.Line)})
 	}
 	l.Open[endpoint] = *event
@@ -124,7 +127,7 @@ func (l *Ledger) takeChanged(event *Event) {
 
 // takeChange enters an opening or a closing.
 func (l *Ledger) takeChange(event *Event) {
-	endpoint, account := event.Endpoint(), l.Account(event.Container.ID)
+	endpoint, account := event.Endpoint(), l.Account(event.Endpoint().Container)
 	if before := l.latest[endpoint]; event.Time.Before(before) {
 		account.Early = append(account.Early, before.Sub(event.Time))
 	}
@@ -132,7 +135,7 @@ func (l *Ledger) takeChange(event *Event) {
 	_, open := l.Open[endpoint]
 	if opens := event.Type == model.Opened; opens == open {
 		what := map[bool]string{true: "opens what is open already", false: "closes what is not open"}[opens]
-		l.Problems = append(l.Problems, Problem{Kind: Unordered, Container: event.Container.ID, Text: what + ": " + event.Line})
+		l.Problems = append(l.Problems, Problem{Kind: Unordered, Container: event.Endpoint().Container, Text: what + ": " + event.Line})
 	}
 	if event.Type == model.Opened {
 		l.Open[endpoint] = *event

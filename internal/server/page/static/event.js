@@ -2,7 +2,8 @@
 
 import { h } from './dom.js';
 import { addressText, burstText, clock, exposureKind, gapText, isWildcard, lasted, processesText, processText } from './format.js';
-import { badge, driftMark, publishedText } from './row.js';
+import { hostName } from './model.js';
+import { badge, driftMark, forwardMark, forwardText, publishedText } from './row.js';
 
 const signs = { opened: '+', closed: '−', changed: '~', burst: '±', gap: '!', drift: '≠' };
 
@@ -18,13 +19,13 @@ export function eventRow(event, href, short = false) {
 }
 
 function link(event, href, short) {
-  const name = event.container?.name ?? (event.type === 'gap' ? 'all containers' : 'the host itself');
+  const name = event.container?.name ?? (event.type === 'gap' ? 'all containers' : hostName);
   const port = event.port && event.protocol ? `${event.port}/${event.protocol}` : '';
   const named = !(short && port);
   // A long name is cut, the port never.
   const parts = [named && h('span', { class: 'name', title: name }, name), port && h('span', { class: 'port' }, named ? ` ${port}` : port)].filter(Boolean);
-  if (!event.container) return h('span', { class: 'subject' }, ...parts);
-  return h('a', { class: 'subject', href: href(event.container, port), 'data-nav': true, 'data-detail': true, tabindex: '-1' }, ...parts);
+  if (!event.container && event.type === 'gap') return h('span', { class: 'subject' }, ...parts);
+  return h('a', { class: 'subject', href: href(event.container ?? { name: hostName }, port), 'data-nav': true, 'data-detail': true, tabindex: '-1' }, ...parts);
 }
 
 function detailsOf(event) {
@@ -42,6 +43,8 @@ function detailsOf(event) {
     parts.push(badge(kind));
     if (event.published?.length) parts.push(h('span', { class: 'at-host', title: event.published.join(', ') }, publishedText(event.published)));
   }
+  if (event.forward && event.type !== 'closed') parts.push(forwardMark(event.forward));
+  if (event.change === 'forward') parts.push(h('span', { class: 'lasted' }, `was ${event.previous_forward ? forwardText(event.previous_forward) : 'not published'}`));
   if (event.change === 'exposure') parts.push(h('span', { class: 'lasted' }, `was ${wasText(event)}`));
   if (event.transient) parts.push(h('span', { class: 'mark', title: 'It opened and closed between two scans.' }, 'transient'));
   if (event.source === 'restart') parts.push(h('span', { class: 'mark', title: 'Found at the start: it happened while portwatcher did not run.' }, 'while away'));

@@ -16,6 +16,7 @@ export const ghostTime = 4000; // milliseconds
 
 // hostKey stands for the host itself, whose sockets belong to no container.
 const hostKey = '';
+export const hostName = '(host)'; // as everywhere that takes the name of a container
 
 // after compares two times of the API, which are in UTC and to the nanosecond.
 const after = (a, b) => a.replace('Z', '') > b.replace('Z', '');
@@ -28,9 +29,9 @@ function fold(known, event) {
     case 'opened':
       return known && after(known.opened_at, event.time) ? known : { ...event, opened_at: event.time, drift_since: driftSince(known, event) };
     case 'changed':
-      // The source of a change of the exposure is not that of the endpoint.
+      // The source of a change of who can reach it is not that of the endpoint.
       return {
-        ...event, source: event.change === 'exposure' && known ? known.source : event.source,
+        ...event, source: event.change !== 'process' && known ? known.source : event.source,
         opened_at: known?.opened_at ?? event.time, drift_since: driftSince(known, event),
       };
     case 'closed':
@@ -150,7 +151,7 @@ export class Model {
     const id = container?.id ?? hostKey;
     let entry = this.entries.get(id);
     if (!entry) {
-      const info = container ?? { id, name: 'the host itself', monitored: true };
+      const info = container ?? { id, name: hostName, monitored: true };
       entry = { id, info: { monitored: true, declared: [], ...info }, listed: id === hostKey, text: '', endpoints: new Map(), ghosts: new Map(), rows: [] };
       this.entries.set(id, entry);
       if (!entry.listed) this.unknown = true;

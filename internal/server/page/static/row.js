@@ -31,7 +31,7 @@ export class RowView {
   }
 
   draw(row, href) {
-    const signature = JSON.stringify([row.state, row.kind, row.at, row.processes, row.published, row.opened, row.silent, row.undeclared, row.drift]);
+    const signature = JSON.stringify([row.state, row.kind, row.at, row.processes, row.published, row.forward, row.opened, row.silent, row.undeclared, row.drift]);
     if (signature === this.#signature) return;
     this.#signature = signature;
     setText(this.link, `${row.port}/${row.protocol}`);
@@ -69,6 +69,7 @@ export function reachOf(row) {
   const nodes = [];
   if (row.kind) nodes.push(badge(row.kind));
   if (row.published.length) nodes.push(h('span', { class: 'at-host', title: row.published.join(', ') }, publishedText(row.published)));
+  if (row.forward) nodes.push(forwardMark(row.forward));
   if (row.undeclared) {
     nodes.push(h('span', { class: 'mark', title: 'It listens, and neither EXPOSE nor a published port declares it.' }, 'not declared'));
   }
@@ -84,6 +85,17 @@ const drifts = {
 
 export function driftMark(kind) {
   return h('span', { class: 'mark warn drift', title: drifts[kind] ?? null }, kind);
+}
+
+// forwardMark names the container that publishes a port of the host.
+export function forwardMark(forward) {
+  const title = forward.engine ? 'The engine holds this port of the host and forwards it to the container.'
+    : 'A process of the host listens here, and the container publishes the same port: it depends on where a connection comes from which of them it reaches.';
+  return h('span', { class: forward.engine ? 'at-host' : 'mark warn', title }, forwardText(forward));
+}
+
+export function forwardText({ container, port, engine }) {
+  return engine ? `for ${container.name}:${port}` : `published for ${container.name}:${port} too`;
 }
 
 export function badge(kind) {

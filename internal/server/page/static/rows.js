@@ -5,7 +5,7 @@ import { addressText, exposureKind, isLoopback, isWildcard } from './format.js';
 const rank = { loopback: 0, network: 1, 'published-local': 2, lan: 3, published: 4, host: 5 };
 
 // rowsOf returns the container's rows by port, protocol and address:
-// {key, protocol, port, addresses, processes, kind, published, opened, state,
+// {key, protocol, port, addresses, processes, kind, published, forward, opened, state,
 //  outside, declared, undeclared, silent, exposed, fresh, closed, drift, at, text}.
 // at is addresses as it is shown.
 // state is "open", "closed" (a moment ago) or "declared" (nobody listens).
@@ -41,7 +41,7 @@ function join(rows, open, state) {
     rows.set(key, {
       key, state, kind, outside, namespace, protocol: open.protocol, port: open.port, addresses: [open.address],
       ipv6Only: Boolean(open.ipv6_only),
-      processes: open.processes ?? [], published: open.published ?? [], opened: open.opened_at, fresh: open.fresh,
+      processes: open.processes ?? [], published: open.published ?? [], forward: open.forward, opened: open.opened_at, fresh: open.fresh,
       closed: open.closed_at, drift: state === 'open' ? open.drift : undefined, expected: open.expected,
     });
     return;
@@ -51,6 +51,7 @@ function join(rows, open, state) {
   row.ipv6Only = false; // the IPv4 wildcard is open too
   row.processes = [...new Map([...row.processes, ...(open.processes ?? [])].map((p) => [p.pid, p])).values()];
   row.published = [...new Set([...row.published, ...(open.published ?? [])])];
+  row.forward ??= open.forward;
   if (rank[kind] > rank[row.kind]) row.kind = kind;
   row.outside ||= outside;
   row.drift ??= open.drift;
@@ -78,7 +79,7 @@ function byPort(a, b) {
 function finish(row, { info }) {
   row.at = addressText({ address: row.addresses.join(', '), ipv6_only: row.ipv6Only, namespace: row.namespace });
   row.text = [
-    info.name, info.image, info.project, info.service, `${row.port}/${row.protocol}`, row.at, ...row.published,
+    info.name, info.image, info.project, info.service, `${row.port}/${row.protocol}`, row.at, ...row.published, row.forward?.container.name,
     ...row.processes.flatMap((p) => [p.name, p.executable, `pid:${p.pid}`]), row.exposed ? 'exposed' : row.kind, row.drift,
   ].filter(Boolean).join('\n').toLowerCase();
 }
