@@ -65,6 +65,9 @@ type surroundings struct {
 type previous struct {
 	// Event is the last one; nil for none.
 	Event *model.Event
+	// Reach is the endpoint that most could reach of the container that had the port last, not
+	// counting other addresses of the same opening; nil for none.
+	Reach *model.Listener
 	// Seen is when the port was last open before, zero for never; Image the image that another
 	// container of the target had then, empty where it is not known.
 	Seen  time.Time
@@ -287,15 +290,20 @@ func (c *core) widened() bool {
 	switch {
 	case e.Type == model.Changed && e.Change == model.ChangeExposure:
 		before.SetReach(e.PreviousExposure, e.PreviousPublished)
-	case e.Type == model.Opened && c.seenBefore():
-		before = c.previous().Event.Listener
+	case e.Type == model.Opened && c.previous().Reach != nil:
+		before = *c.previous().Reach
 	default:
 		return false
 	}
 	if before.Exposure == "" || before.Outside == nil || e.Outside == nil {
 		return false
 	}
-	return *e.Outside && !*before.Outside || *e.Outside == *before.Outside && model.CompareReach(e.Exposure, before.Exposure) < 0
+	return further(&e.Listener, &before)
+}
+
+// further reports whether more can reach a than b. Both have an exposure.
+func further(a, b *model.Listener) bool {
+	return *a.Outside && !*b.Outside || *a.Outside == *b.Outside && model.CompareReach(a.Exposure, b.Exposure) < 0
 }
 
 // found begins a condition, or continues it.

@@ -201,6 +201,17 @@ rules:
 	r.want("its container has stopped meanwhile")
 }
 
+// The ports of the host's own processes have no container.
+func TestForOfTheHost(t *testing.T) {
+	r := newRig(t, parse(t, "group_wait: 0s\nrules: [{name: stays, when: 'type == \"opened\" && container_name == \"\"', for: 30s, to: ops}]"+receivers))
+	host := func(e *model.Event) { e.Container = nil }
+	r.event("opened x 22 host", host)
+	r.wait(time.Minute)
+	r.event("closed x 22 host", host)
+	r.wait(2 * time.Minute)
+	r.want("a port of the host", "20:00:30 ops: stays /22/tcp", "20:02:00 ops: stays /22/tcp resolved")
+}
+
 // Events that are moments are notified one time each, without an end.
 func TestMoments(t *testing.T) {
 	const rules = `

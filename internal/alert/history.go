@@ -18,7 +18,7 @@ const (
 	// askTime bounds one question to the journal.
 	askTime = 5 * time.Second
 	// lastEvents is how many events of a port are read to find when it was last open.
-	lastEvents = 8
+	lastEvents = 16
 	// together is how long after the first of its addresses a container opens the others.
 	together = time.Minute
 )
@@ -56,11 +56,14 @@ func foldBefore(events []*model.Event, e *model.Event) *previous {
 		if p.Event == nil {
 			p.Event = one
 		}
+		twin := own && one.Type != model.Closed && e.Time.Sub(one.Time) < together // another address of the same opening
+		if r := p.Reach; !twin && one.Outside != nil && (r == nil || r.Container.ID == one.Container.ID && further(&one.Listener, r)) {
+			p.Reach = &one.Listener
+		}
 		if !own && p.Image == "" {
 			p.Image = one.Container.Image
 		}
-		// Another address of the same opening was not open before.
-		if p.Seen.IsZero() && !(own && one.Type != model.Closed && e.Time.Sub(one.Time) < together) {
+		if p.Seen.IsZero() && !twin {
 			if p.Seen = one.Time; one.Type != model.Closed {
 				p.Seen = e.Time // it is open in another container of the target
 			}

@@ -2,6 +2,8 @@ package alert
 
 import (
 	"fmt"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,8 +18,10 @@ func (n night) start(container string, source model.Source) {
 	delete(n.started, container)
 	delete(n.stopped, container)
 	n.event(fmt.Sprintf("opened %s %s", container, portsOf(container)), by(source))
-	if container == "shop/web/1" {
-		n.event("opened shop/web/1 9090 loopback", by(source)) // its own status page
+	if strings.HasPrefix(container, "shop/web/") {
+		// By IPv6 the host does not forward to it.
+		n.event("opened "+container+" 80 network", by(source), func(e *model.Event) { e.Address = netip.IPv6Unspecified() })
+		n.event("opened "+container+" 9090 loopback", by(source)) // its own status page
 	}
 }
 
@@ -34,6 +38,9 @@ func portsOf(container string) string {
 // stop ends a container as Docker does: its processes close their ports, and then it is gone.
 func (n night) stop(container string) {
 	n.event(fmt.Sprintf("closed %s %s", container, portsOf(container)), by(model.SourceDestroy))
+	if strings.HasPrefix(container, "shop/web/") {
+		n.event("closed "+container+" 80 network", by(model.SourceDestroy), func(e *model.Event) { e.Address = netip.IPv6Unspecified() })
+	}
 	n.wait(2 * time.Second)
 	n.stopped[container] = true
 }

@@ -84,6 +84,9 @@ func TestWidened(t *testing.T) {
 		{"closed shop/web/0 80 loopback", "opened shop/web/1 80 network", nil, true},
 		{"opened shop/web/0 80 published", "opened shop/web/1 80 published", nil, false},
 		{"opened shop/web/0 80 published", "opened shop/web/1 80 network", nil, false},
+		{"opened shop/web/0 80 published; closed shop/web/0 80 network", "opened shop/web/1 80 published", nil, false},
+		{"opened shop/web/1 80 network", "opened shop/web/1 80 published", nil, false}, // its other address
+		{"opened shop/web/8 80 published; opened shop/web/0 80 network", "opened shop/web/1 80 published", nil, true},
 		{"", "changed shop/web/1 80 published", []func(*model.Event){changed(model.Network)}, true},
 		{"", "changed shop/web/1 80 network", []func(*model.Event){changed(model.Published, "0.0.0.0:1")}, false},
 		{"", "changed shop/web/1 80 published", []func(*model.Event){changed(model.Published, "127.0.0.1:80")}, true},
@@ -92,8 +95,10 @@ func TestWidened(t *testing.T) {
 		{"opened shop/web/0 80 network", "closed shop/web/1 80 published", nil, false},
 	} {
 		r := newRig(t, parse(t, receivers))
-		if test.before != "" {
-			r.event(test.before)
+		for script := range strings.SplitSeq(test.before, "; ") {
+			if script != "" {
+				r.event(script)
+			}
 		}
 		r.event(test.after, test.change...)
 		if got := r.core.widened(); got != test.want {
