@@ -196,7 +196,7 @@ func (c *core) event(e *model.Event) {
 			case !k.Ends.IsZero():
 				// The port is open again, and as it should be.
 				if e.Type == model.Opened && !e.Transient && (e.Drift != k.Event.Drift || keyOf(c.rule(k.Rule), e) != k.Key) {
-					c.close(k)
+					c.close(k, e)
 				}
 			case c.ends(k, e):
 				c.leave(k, e)
@@ -456,7 +456,7 @@ const postponed = 5 * time.Second
 func (c *core) duly(k *condition) {
 	switch {
 	case !k.pending() && !k.Ends.IsZero():
-		c.close(k)
+		c.close(k, k.Closed)
 		return
 	case !k.pending():
 		c.fire(k)
@@ -477,15 +477,15 @@ func (c *core) duly(k *condition) {
 	c.fire(k)
 }
 
-// close ends a condition whose last endpoint has closed a while ago. Where the drift lasts all the
+// close ends a condition whose last endpoint has closed, by an event. Where the drift lasts all the
 // same, it does so at endpoints of which no event was read: drift events name one of several.
-func (c *core) close(k *condition) {
+func (c *core) close(k *condition, e *model.Event) {
 	if k.Event.Drift != "" && c.ask.drifting != nil && c.ask.drifting(k.Event) {
 		k.Ends, k.Closed = time.Time{}, nil
 		c.save(k)
 		return
 	}
-	c.end(k, k.Closed, k.Closed.Time)
+	c.end(k, e, k.Closed.Time)
 }
 
 // next returns when something is due; zero for never.
