@@ -134,10 +134,12 @@ func (c *Capture) judgeAll() {
 // judgeAgain has all judged again where an entry has expired, or where the tracker knows more of
 // an endpoint without an event, such as its processes.
 func (c *Capture) judgeAgain() {
+	crowded := c.drift.judge.Crowded()
+	c.reportCrowded(crowded)
 	switch {
 	case c.drift.judge.Expired(c.wall.Time(c.now)):
 		c.needJudging("an expectation has expired")
-	case c.drift.revision != c.tracker.Revision() && c.drift.judge.Active():
+	case len(crowded) > 0, c.drift.revision != c.tracker.Revision() && c.drift.judge.Active():
 		c.needJudging("")
 	}
 }
@@ -168,7 +170,14 @@ func (c *Capture) sendDrifts() {
 			c.resume.kept = stateUnknown
 		}
 	}
-	for _, target := range c.drift.judge.Overflow() {
+}
+
+// reportCrowded logs, one time for each, the targets with more drifts than are listed.
+func (c *Capture) reportCrowded(targets []string) {
+	for _, target := range targets {
+		if !c.env.Notices.First("drifts of " + target) {
+			continue
+		}
 		c.log.Warnf("%s has more drifts than are listed. Each is in its events; declare ports and ranges for it, or ask what opens them.", target)
 	}
 }

@@ -38,9 +38,9 @@ type Judge struct {
 	started    bool                // all containers are known
 	next       nextExpiry
 
-	events   []*model.Event
-	changed  []model.DriftPeriod
-	overflow []string // targets with more drifts than are kept, not reported yet
+	events  []*model.Event
+	changed []model.DriftPeriod
+	crowded map[string]bool // targets that have had more drifts than are kept, since the last Reconcile
 }
 
 const (
@@ -71,7 +71,7 @@ type judged struct {
 func NewJudge(periods []model.DriftPeriod) *Judge {
 	j := &Judge{
 		containers: map[string]*watched{}, endpoints: map[model.Endpoint]*judged{}, periods: map[model.DriftKey]*period{},
-		perTarget: map[string]int{}, opens: map[requiredKey]int{}, required: map[requiredKey]*requirement{}, lastOf: map[string][]target{},
+		perTarget: map[string]int{}, crowded: map[string]bool{}, opens: map[requiredKey]int{}, required: map[requiredKey]*requirement{}, lastOf: map[string][]target{},
 	}
 	for i := range periods {
 		j.restorePeriod(&periods[i])
@@ -233,12 +233,9 @@ func (j *Judge) Lasting() []model.DriftPeriod {
 	return all
 }
 
-// Overflow returns the targets that have more drifts than are kept, each one time.
-func (j *Judge) Overflow() []string {
-	targets := j.overflow
-	j.overflow = nil
-	return targets
-}
+// Crowded returns the targets that have had more drifts than are kept, sorted. The next
+// [Judge.Reconcile] keeps those that last, as far as others have ended for good.
+func (j *Judge) Crowded() []string { return slices.Sorted(maps.Keys(j.crowded)) }
 
 // Of returns the drift of an open endpoint and since when it is there; empty where there is
 // none.

@@ -433,9 +433,20 @@ func TestDriftsOfATargetAreBounded(t *testing.T) {
 	if len(r.Judge.periods) != maxPeriods {
 		t.Errorf("%d drifts are kept, want %d", len(r.Judge.periods), maxPeriods)
 	}
-	if over := r.Overflow(); len(over) != 1 || over[0] != "shop/web" {
-		t.Errorf("overflow %q", over)
+	if over := r.Crowded(); len(over) != 1 || over[0] != "shop/web" {
+		t.Errorf("crowded are %q", over)
 	}
+	// What lasts is kept as soon as there is room.
+	r.opens(web, 40000, model.Network)
+	r.reconcile("")
+	r.wantDrifts()
+	r.pass(61)
+	r.reconcile("")
+	r.wantDrifts("missing shop/db 5432/tcp", "unexpected shop/web 40000/tcp network")
+	if over := r.Crowded(); len(over) != 0 {
+		t.Errorf("crowded are %q", over)
+	}
+	r.close(web, 40000)
 	r.pass(61)
 	if len(r.Judge.periods)+len(r.perTarget)+len(r.endpoints) != 2 { // shop/db is missing
 		t.Errorf("%d drifts, %d targets and %d endpoints are left", len(r.Judge.periods), len(r.perTarget), len(r.endpoints))

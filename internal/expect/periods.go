@@ -28,7 +28,7 @@ func (j *Judge) begin(key model.DriftKey, endpoint model.Endpoint, l *model.List
 	p := j.periods[key]
 	if p == nil {
 		if j.perTarget[key.Target] >= maxPeriods {
-			j.overflowed(key.Target)
+			j.crowded[key.Target] = true
 			return true
 		}
 		p = &period{since: at.UTC(), expected: expected, open: map[model.Endpoint]*model.Listener{endpoint: l}}
@@ -45,14 +45,6 @@ func (j *Judge) begin(key model.DriftKey, endpoint model.Endpoint, l *model.List
 		j.change(key, p)
 	}
 	return false
-}
-
-// overflowed notes that a target has more drifts than are kept.
-func (j *Judge) overflowed(target string) {
-	if j.perTarget[target] == maxPeriods {
-		j.perTarget[target]++ // noted
-		j.overflow = append(j.overflow, target)
-	}
 }
 
 // end removes an endpoint from a period, which lingers without one.
@@ -91,7 +83,7 @@ func (j *Judge) finish(key model.DriftKey, p *period, at time.Time) {
 
 func (j *Judge) drop(key model.DriftKey) {
 	delete(j.periods, key)
-	if j.perTarget[key.Target] = min(j.perTarget[key.Target], maxPeriods) - 1; j.perTarget[key.Target] <= 0 {
+	if j.perTarget[key.Target]--; j.perTarget[key.Target] <= 0 {
 		delete(j.perTarget, key.Target)
 	}
 }

@@ -15,6 +15,7 @@ import (
 // endpoints. It sorts open, which is all that is open, and keeps its elements.
 func (j *Judge) Reconcile(open []model.Open, reason string, now clock.Instant, wall time.Time) {
 	slices.SortFunc(open, func(a, b model.Open) int { return a.Endpoint().Compare(b.Endpoint()) })
+	clear(j.crowded)
 	present := make(map[model.Endpoint]bool, len(open))
 	for i := range open {
 		o := &open[i]

@@ -122,6 +122,25 @@ func TestLiveEvents(t *testing.T) {
 	v.wants("EVENTS")
 }
 
+// What differs from what is expected is marked in the table and in the events, and found by a search.
+func TestDrift(t *testing.T) {
+	v := three(t)
+	late := event(1, model.Opened, listener("late", 8443, "0.0.0.0", model.Host))
+	late.Drift = model.DriftUnexpected
+	v.board.Event(late)
+	wider := event(2, model.Drifted, db)
+	wider.Drift, wider.Reason = model.DriftWider, "the expectations have changed"
+	v.board.Event(wider)
+	v.tick()
+	v.wants("host [unexpecte", "loopback [wider]", "drift     db Drift began: 5432/tcp", "opened    late 8443/tcp on 0.0.0.0 host")
+	ended := event(3, model.Drifted, db)
+	ended.Drift, ended.Ended = model.DriftWider, true
+	v.board.Event(ended)
+	v.tick()
+	v.wantsNot("[wider]")
+	v.wants("drift     db Drift ended: 5432/tcp")
+}
+
 func TestEventsOfAPort(t *testing.T) {
 	other := listener("other", 80, "0.0.0.0", model.Network)
 	several := func(protocol model.Protocol, count int, ports ...uint16) *model.Event {
