@@ -2,6 +2,7 @@ package alert
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -144,9 +145,11 @@ func (c *core) configure(config *Config) {
 	}
 	for name, o := range c.receivers {
 		if config.kind(name) == "" {
-			for _, e := range o.all() {
+			all := o.all()
+			for _, e := range all {
 				c.put(entryKey(e), nil)
 			}
+			c.abandon(name, len(all))
 			delete(c.receivers, name)
 		}
 	}
@@ -161,6 +164,14 @@ func (c *core) configure(config *Config) {
 		c.schedule.set(condition, c.nextOf(condition))
 	}
 	c.plan()
+}
+
+// abandon reports alerts that waited for a receiver that is gone.
+func (c *core) abandon(receiver string, count int) {
+	if count > 0 {
+		c.dropped += uint64(count)
+		c.ask.report(fmt.Errorf("%d alerts that waited for the receiver %s are dropped: the settings have it no more", count, receiver))
+	}
 }
 
 // all returns what waits, in the order of its beginning.

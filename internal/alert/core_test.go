@@ -360,6 +360,24 @@ func TestConfigure(t *testing.T) {
 	r.event("closed shop/web/1 80 published", drift(model.DriftUnexpected))
 	r.wait(time.Hour)
 	r.want("without the rule there is no condition")
+	var reported []string
+	r.core.ask.report = func(err error) { reported = append(reported, err.Error()) }
+	r.event("opened shop/web/1 81 published", drift(model.DriftUnexpected))
+	state, err := r.core.whole()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fewer := parse(t, "rules: [{name: none, when: 'false'}]\nreceivers: [{name: am, alertmanager: {url: 'http://localhost'}}]")
+	newCore(fewer, r.core.ask).load(state)
+	r.core.configure(fewer)
+	for _, text := range reported {
+		if text != "1 alerts that waited for the receiver ops are dropped: the settings have it no more" {
+			t.Errorf("reported %q", text)
+		}
+	}
+	if len(reported) != 2 {
+		t.Errorf("reported %q, want what is dropped at a start and at a reload", reported)
+	}
 	if len(r.core.conditions) != 0 || len(r.core.spots) != 0 {
 		t.Errorf("%d conditions are left", len(r.core.conditions))
 	}

@@ -73,6 +73,7 @@ func encodeState(values map[journal.StateKey]any) (map[journal.StateKey]json.Raw
 // Values that cannot be read are reported and left out.
 func (c *core) load(state map[journal.StateKey]json.RawMessage) {
 	var entries []*entry
+	gone := map[string]int{} // alerts of receivers that are
 	for _, key := range slices.SortedFunc(maps.Keys(state), func(a, b journal.StateKey) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Key, b.Key))
 	}) {
@@ -104,6 +105,7 @@ func (c *core) load(state map[journal.StateKey]json.RawMessage) {
 				entries = append(entries, e)
 				continue
 			}
+			gone[e.Receiver]++
 			c.put(key, nil)
 		case kindSent:
 			var s sent
@@ -117,6 +119,11 @@ func (c *core) load(state map[journal.StateKey]json.RawMessage) {
 	slices.SortFunc(entries, func(a, b *entry) int { return cmp.Compare(a.number, b.number) })
 	for _, e := range entries {
 		c.restore(e)
+	}
+	for receiver, count := range gone {
+		if receiver != "" { // else it could not be read, which was reported
+			c.abandon(receiver, count)
+		}
 	}
 	c.plan()
 }

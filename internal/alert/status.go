@@ -52,7 +52,7 @@ func (a *Alerts) publish() {
 		return cmp.Or(x.Alert.Since.Compare(y.Alert.Since), cmp.Compare(x.Alert.Key, y.Alert.Key))
 	})
 	if before := a.published.Load().dropped; s.dropped > before {
-		a.log.Errorf("%d alerts were dropped: more than %d waited for one receiver, or there were more than %d conditions. Rules that match less often prevent it.",
+		a.log.Errorf("%d alerts were dropped: more than %d waited for one receiver, there were more than %d conditions, or a receiver was removed from the settings.",
 			s.dropped-before, maxWaiting, maxConditions)
 	}
 	a.published.Store(s)

@@ -12,7 +12,7 @@ var (
 	alertEvaluated  = describe("alerts_rule_evaluations_total", "Events with which a rule was compared, since the start.", "rule")
 	alertMatched    = describe("alerts_rule_matches_total", "Events that matched a rule, since the start.", "rule")
 	alertBroken     = describe("alerts_rule_failures_total", "Evaluations of a rule that failed, since the start.", "rule")
-	alertDropped    = describe("alerts_dropped_total", "Alerts that were dropped because too many waited, since the start.")
+	alertDropped    = describe("alerts_dropped_total", "Alerts that were dropped because too many waited, or their receiver was removed, since the start.")
 )
 
 func collectAlerts(s sender, status *alert.Status) {

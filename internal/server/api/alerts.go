@@ -20,7 +20,7 @@ type AlertsSummary struct {
 	Held    int `json:"held"`
 	// Conditions is how many conditions last.
 	Conditions int `json:"conditions"`
-	// Dropped counts alerts that were beyond the bounds, since the start.
+	// Dropped counts alerts that were beyond the bounds, or whose receiver was removed, since the start.
 	Dropped uint64 `json:"dropped"`
 }
 
