@@ -40,6 +40,9 @@ func (c *core) alert(r *Rule, a notify.Alert) {
 // join appends an entry. Of one condition it keeps the latest alert alone: what has begun and
 // ends before it is sent is one alert, its end.
 func (c *core) join(entries []*entry, e *entry) []*entry {
+	if e.Alert.Status == notify.Firing && c.conditions[e.Alert.Key] == nil {
+		return append(entries, e) // a moment
+	}
 	entries = slices.DeleteFunc(entries, func(before *entry) bool {
 		a, b := &before.Alert, &e.Alert
 		same := before != e && a.Key == b.Key && a.Since.Equal(b.Since) &&
