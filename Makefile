@@ -120,7 +120,7 @@ test: go ## All tests: unit, kernel, integration (as root, with an engine)
 	@deploy/ensure-packages.sh $(TEST_PACKAGES)
 	@deploy/ensure-engine.sh
 	$(GO) test -race -short -timeout 12m $$($(GO) list ./... | grep -v -e '/integration$$' -e '/conformance$$')
-	$(GO) test -timeout 20m -parallel 4 ./integration ./internal/journal ./internal/server/conformance # in full, without -race
+	$(GO) test -timeout 20m -parallel 4 ./integration ./internal/alert ./internal/journal ./internal/server/conformance # in full, without -race
 	cd integration/bench && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: unit
