@@ -19,7 +19,7 @@ export COMPOSE_PROJECT_NAME ?= portwatcher
 
 # Settings of the demo targets; deploy/demo.sh and integration/demo have the defaults and
 # check them.
-export PORT BURST_COUNT BASE_PORT HOLD_MS INTERVAL_S FOLLOW DEMO_PORT WATCHER_PORT PROMETHEUS_PORT GRAFANA_PORT
+export PORT BURST_COUNT BASE_PORT HOLD_MS INTERVAL_S FOLLOW DEMO_PORT WATCHER_PORT PROMETHEUS_PORT GRAFANA_PORT ALERTMANAGER_PORT
 
 # In CI a test whose surroundings are missing fails instead of being skipped.
 ifeq ($(CI),true)
@@ -29,7 +29,7 @@ endif
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false
 LDFLAGS := -s -w -X portwatcher/internal/version.Version=$(VERSION) -X portwatcher/internal/version.Commit=$(COMMIT)
 IMAGE_ARGS := --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT)
-TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates prometheus chromium fonts-dejavu-core
+TEST_PACKAGES := gcc libc6-dev debootstrap iproute2 ca-certificates prometheus chromium fonts-dejavu-core prometheus-alertmanager postfix dovecot-core
 BENCH_PACKAGES := iproute2 lsof libbpf-tools bpftrace chromium fonts-dejavu-core
 
 ##@ Use
@@ -57,6 +57,10 @@ $(RUN_VARIANTS): run
 .PHONY: monitoring
 monitoring: engine images ## portwatcher with Prometheus and Grafana, which are fetched (PROMETHEUS_PORT=9090 GRAFANA_PORT=3000)
 	@deploy/demo.sh monitoring
+
+.PHONY: alerts
+alerts: engine images ## portwatcher with Alertmanager, which is fetched (ALERTMANAGER_PORT=9093)
+	@deploy/demo.sh alerts
 
 .PHONY: logs
 logs: ## Follow portwatcher's events (FOLLOW=0: print and return)
@@ -116,7 +120,7 @@ test: go ## All tests: unit, kernel, integration (as root, with an engine)
 	@deploy/ensure-packages.sh $(TEST_PACKAGES)
 	@deploy/ensure-engine.sh
 	$(GO) test -race -short -timeout 12m $$($(GO) list ./... | grep -v -e '/integration$$' -e '/conformance$$')
-	$(GO) test -timeout 20m -parallel 4 ./integration ./internal/journal ./internal/server/conformance # in full, without -race
+	$(GO) test -timeout 20m -parallel 4 ./integration ./internal/alert ./internal/journal ./internal/server/conformance # in full, without -race
 	cd integration/bench && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: unit
@@ -145,8 +149,10 @@ bench: go ## Go benchmarks, then portwatcher beside other tools (BENCH_ARGS="--m
 	cd integration/bench && $(GO) run . $(BENCH_ARGS)
 
 .PHONY: docs
-docs: go ## Write the tables of docs/ from the program
+docs: go ## Write the tables and examples of docs/ from the program
 	$(GO) test ./docs -run '^TestTables$$' -update
+	$(GO) test ./internal/alert -run '^TestManual$$' -update
+	$(GO) test ./internal/alert/notify -run '^TestMessagesPage$$' -update
 
 .PHONY: screenshot
 screenshot: go ## Take the picture of the page, docs/page.png, with example data

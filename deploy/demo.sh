@@ -29,9 +29,9 @@ composed() {
   deploy/compose.sh -p "$project" -f deploy/compose.yaml --profile "$profile" "$@"
 }
 
-# monitoring_volumes: those of the profile that is not the demo's.
+# monitoring_volumes: those of the profiles that are not the demo's.
 monitoring_volumes() {
-  docker volume ls -q --filter "label=com.docker.compose.project=$project" | grep -E '_(prometheus|grafana)-data$' || true
+  docker volume ls -q --filter "label=com.docker.compose.project=$project" | grep -E '_(prometheus|grafana|alertmanager)-data$' || true
 }
 
 # container SERVICE: the name of the service's running container.
@@ -93,6 +93,7 @@ up() {
   follows || true # a wrong value ends this before anything starts
   number DEMO_PORT "$demo_port" 1 65535
   before=$(monitoring_volumes)
+  export PORTWATCHER_CONFIG=${PORTWATCHER_CONFIG:-/run/portwatcher/alerts/demo.yaml}
   started composed demo up -d --no-build --remove-orphans
   # docker-compose 1.29 makes the volumes of profiles that are not in use too.
   if [ -z "$before" ]; then monitoring_volumes | xargs -r docker volume rm >/dev/null; fi
@@ -100,9 +101,37 @@ up() {
   echo "What listens where, live: http://127.0.0.1:$watcher_port"
   echo "The demo containers open and close ports by themselves; http://127.0.0.1:$demo_port is one of them."
   echo "Try: make test-http, make test-tcp-burst, make kill-port PORT=8080, make verify-suite"
+  alerted
   echo "Ctrl-C ends this log only; make stop ends the containers, make clean removes everything."
   echo
   logs
+}
+
+# alerted: prints what was sent, as soon as the demo's first alert was delivered.
+alerted() {
+  local end=$((SECONDS + 30)) name sent
+  [ "$PORTWATCHER_CONFIG" = /run/portwatcher/alerts/demo.yaml ] || return 0
+  name=$(container portwatcher)
+  until sent=$(docker exec "$name" /portwatcher alerts list --status delivered --limit 3 2>/dev/null) && [[ $sent == *delivered* ]]; do
+    if [ "$SECONDS" -ge "$end" ]; then
+      echo "The demo's first alert was not delivered within 30 s: docker exec $name /portwatcher alerts list"
+      return 0
+    fi
+    sleep 0.5
+  done
+  echo "Its alerts, which go to the container demo-inbox (docker exec $name /portwatcher alerts list):"
+  printf '%s\n' "$sent"
+}
+
+# alerts: portwatcher with Alertmanager, whose image is fetched.
+alerts() {
+  number ALERTMANAGER_PORT "${ALERTMANAGER_PORT:-9093}" 1 65535
+  export PORTWATCHER_CONFIG=${PORTWATCHER_CONFIG:-/run/portwatcher/alerts/alertmanager.yaml}
+  started composed alerts up -d
+  echo "portwatcher: http://127.0.0.1:$watcher_port/?view=alerts"
+  echo "Alertmanager: http://127.0.0.1:${ALERTMANAGER_PORT:-9093}"
+  echo "Try: docker exec $(container portwatcher) /portwatcher alerts test alertmanager"
+  echo "make stop ends them and keeps their data, make clean removes everything."
 }
 
 # monitoring: portwatcher with Prometheus and Grafana, whose images are fetched.
@@ -130,7 +159,7 @@ stop() {
     echo "no Docker engine answers: there is nothing to stop or remove"
     return
   fi
-  composed demo --profile monitoring down --remove-orphans -t 10 "$@"
+  composed demo --profile monitoring --profile alerts down --remove-orphans -t 10 "$@"
 }
 
 clean() {
@@ -149,6 +178,6 @@ clean() {
 }
 
 case ${1:-} in
-  up | monitoring | logs | stop | clean) "$1" ;;
+  up | monitoring | alerts | logs | stop | clean) "$1" ;;
   *) fail "demo.sh: unknown command '${1:-}'; make help lists the targets" ;;
 esac

@@ -177,6 +177,9 @@ func TestNames(t *testing.T) {
 	for _, name := range []string{"check", "learn", "diff", "approve"} {
 		known += help(t, "expect", name)
 	}
+	for _, name := range []string{"test", "replay", "list"} {
+		known += help(t, "alerts", name)
+	}
 	known += read(t, metricsFile)
 	// A histogram's series have their own names; portwatcher_ alone is a prefix.
 	names := regexp.MustCompile(`--[a-z][a-z-]+|\bPORTWATCHER_[A-Z_]*[A-Z]|\bportwatcher_[a-z_]*[a-z]`)

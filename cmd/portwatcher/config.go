@@ -29,6 +29,9 @@ default.`,
 			if err != nil {
 				return err
 			}
+			if _, err := parseAlerts(settings); err != nil {
+				return err
+			}
 			for _, warning := range settings.Warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), "portwatcher: "+warning)
 			}

@@ -15,16 +15,20 @@ import (
 	"portwatcher/internal/version"
 )
 
-// openJournal opens the record. The caller closes it. setAside receives the path to which
-// a damaged file was moved while in use.
-func openJournal(s *config.Settings, log logrus.FieldLogger, setAside func(string)) (*journal.Journal, error) {
+// openJournal opens the record. The caller closes it. gap receives the reason where a damaged
+// file was moved aside while in use, and where retention deleted what the rules of alerts had not
+// read.
+func openJournal(s *config.Settings, log logrus.FieldLogger, gap func(reason string)) (*journal.Journal, error) {
 	path := s.State
 	if path == config.StateMemory {
 		path = ""
 	}
 	j, err := journal.Open(journal.Options{
 		Path: path, Retain: s.Retain, RetainSize: s.RetainSize, BootID: bootID(s.ProcRoot), Version: version.String(),
-		Logger: log, SetAside: setAside,
+		Logger: log, SetAside: func(aside string) { gap(damaged(aside)) },
+		Passed: func(count uint64) {
+			gap(fmt.Sprintf("%d events were deleted from the journal before the rules of alerts had read them", count))
+		},
 	})
 	if err != nil {
 		return nil, err

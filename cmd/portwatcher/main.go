@@ -69,7 +69,7 @@ over the file.`,
 	}
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.SetFlagErrorFunc(flagProblem)
-	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), explainCommand(), expectCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
+	cmd.AddCommand(runCommand(), portsCommand(), eventsCommand(), explainCommand(), expectCommand(), alertsCommand(), topCommand(), waitCommand(), checkCommand(), healthcheckCommand(), configCommand(), versionCommand())
 	plainSwitches(cmd)
 	for _, one := range cmd.Commands() {
 		plainSwitches(one)

@@ -12,9 +12,9 @@ import (
 )
 
 // reload loads the settings again at each signal, and after their file changed, until
-// ctx ends. It applies those that can change without a restart. Invalid settings are
-// logged, and the old ones stay in effect.
-func reload(ctx context.Context, loader *config.Loader, s *config.Settings, log logrus.FieldLogger, hangup <-chan os.Signal, apply func(*config.Settings)) error {
+// ctx ends. It applies those that can change without a restart. Invalid settings, and those that
+// apply refuses, are logged, and the old ones stay in effect.
+func reload(ctx context.Context, loader *config.Loader, s *config.Settings, log logrus.FieldLogger, hangup <-chan os.Signal, apply func(*config.Settings) error) error {
 	poll := time.NewTimer(loader.FileInterval())
 	defer poll.Stop()
 	// Editors write a file in several steps: it is read after an interval without a change.
@@ -36,17 +36,19 @@ func reload(ctx context.Context, loader *config.Loader, s *config.Settings, log 
 		changing = false
 		log.Debugf("The settings are loaded again: %s.", cause)
 		next, err := loader.Load()
+		if err == nil {
+			if fixed := next.Restart(s); len(fixed) > 0 {
+				log.Warnf("These settings have changed, and take effect at the next start: %s.", strings.Join(fixed, ", "))
+			}
+			err = apply(next)
+		}
 		if err != nil {
 			for line := range strings.Lines(err.Error()) {
-				log.Error("Settings: " + strings.TrimSpace(line))
+				log.Error("Settings: " + strings.TrimRight(line, "\n"))
 			}
 			log.Error("The settings were not reloaded; the old ones stay.")
 			continue
 		}
-		if fixed := next.Restart(s); len(fixed) > 0 {
-			log.Warnf("These settings have changed, and take effect at the next start: %s.", strings.Join(fixed, ", "))
-		}
-		apply(next)
 		log.Info("The settings were reloaded.")
 		s = next
 	}

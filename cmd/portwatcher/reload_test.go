@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -46,7 +47,13 @@ func TestReload(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- reload(ctx, loader, settings, log, hangup, func(s *config.Settings) { applied <- s.CloseGrace })
+			done <- reload(ctx, loader, settings, log, hangup, func(s *config.Settings) error {
+				if s.CloseGrace == 4*time.Second {
+					return errors.New("refused")
+				}
+				applied <- s.CloseGrace
+				return nil
+			})
 		}()
 		expect := func(what string, want ...time.Duration) {
 			t.Helper()
@@ -77,6 +84,9 @@ func TestReload(t *testing.T) {
 		expect("signal", 3*time.Second)
 		time.Sleep(5 * filewatch.Interval)
 		expect("after the signal")
+		put("close_grace: 4s\n")
+		time.Sleep(5 * filewatch.Interval)
+		expect("refused")
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"portwatcher/internal/alert"
 	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
 	"portwatcher/internal/expect"
@@ -33,6 +34,7 @@ func runCommand() *cobra.Command {
 		config.MonitorContainers, config.WatchPorts, config.Source, config.ScanInterval, config.BurstScans, config.BurstDelay,
 		config.CloseGrace, config.UDPClients, config.Host, config.ProcessArguments, config.BurstLimit, config.ReceiveBuffers, config.Format, config.Expect, config.State, config.Retain, config.RetainSize,
 		config.Listen, config.TokenFile, config.TLSCert, config.TLSKey, config.AllowedHosts, config.MetricsMaxSeries, config.Explain,
+		config.PublicURL, config.AlertWebhook, config.AlertEmail, config.SMTPURL,
 		config.LogFormat, config.LogLevel, config.DockerHost, config.HostName, config.ProcRoot, config.CgroupRoot, config.HealthSocket,
 		config.ConfigFile,
 	}, run)
@@ -57,12 +59,17 @@ func run(ctx context.Context, loader *config.Loader, s *config.Settings) (err er
 		return err
 	}
 	m.expectations.report(m.expected, "read")
-	if m.record, err = openJournal(s, log, func(aside string) { m.capture.Gap(damaged(aside)) }); err != nil {
+	setup, err := prepareAlerts(s, log)
+	if err != nil {
 		return err
+	}
+	if m.record, err = openJournal(s, log, func(reason string) { m.capture.Gap(reason) }); err != nil {
+		return errors.Join(err, setup.Close())
 	}
 	defer closeWith(&err, m.record)
 	m.capture = newCapture(s, log, docker, m.wire)
-	if m.web, err = newServer(s, log, docker, m.capture, m.record, m.measures); err != nil {
+	m.alerts = alert.New(alert.Options{Journal: m.record, Setup: setup, View: m.capture.View, Ready: m.capture.Ready, Logger: log})
+	if m.web, err = newServer(s, log, docker, m.capture, m.record, m.measures, m.alerts); err != nil {
 		return err
 	}
 	if err = m.run(ctx, loader, hangup); err == nil {
@@ -81,6 +88,7 @@ type monitor struct {
 	live     *sink.Queue[*model.Event]
 	measures *metrics.Metrics
 	web      *server.Server // nil where --listen is empty
+	alerts   *alert.Alerts
 
 	expectations *expectations
 	expected     *expect.File // at the start; nil where there is no file
@@ -120,6 +128,7 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 		return nil
 	})
 	group.Go(func() error { return reload(watching, loader, m.settings, m.log, hangup, m.apply) })
+	group.Go(func() error { return m.alerts.Run(watching) })
 	group.Go(func() error { return m.expectations.run(watching, m.expected, m.capture.Expect) })
 	if m.web != nil {
 		group.Go(func() error { return m.web.Serve(watching) })
@@ -165,12 +174,18 @@ func freeMemory(ctx context.Context, ready func() error) {
 	debug.FreeOSMemory()
 }
 
-// apply applies the settings that can change while running.
-func (m *monitor) apply(s *config.Settings) {
+// apply applies the settings that can change while running; all of them or, with an error, none.
+func (m *monitor) apply(s *config.Settings) error {
+	setup, err := prepareAlerts(s, m.log)
+	if err != nil {
+		return err
+	}
+	m.alerts.Apply(setup)
 	setLogger(m.log, s)
 	m.record.SetRetention(s.Retain, s.RetainSize)
 	m.capture.Tune(tuning(s, m.log))
 	m.expectations.reload()
+	return nil
 }
 
 // finish waits until the last events are written, and adds the errors of that.

@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/time/rate"
 
+	"portwatcher/internal/alert"
 	"portwatcher/internal/capture"
 	"portwatcher/internal/config"
 	"portwatcher/internal/engine"
@@ -33,16 +34,17 @@ func newMetrics(s *config.Settings, log logrus.FieldLogger) *metrics.Metrics {
 // newServer prepares the HTTP server and opens its address, so that a start with an address that
 // is in use fails at once. It returns nil where nothing is served. It also connects the metrics
 // with what they read.
-func newServer(s *config.Settings, log logrus.FieldLogger, docker *engine.Engine, c *capture.Capture, record *journal.Journal, m *metrics.Metrics) (*server.Server, error) {
+func newServer(s *config.Settings, log logrus.FieldLogger, docker *engine.Engine, c *capture.Capture, record *journal.Journal, m *metrics.Metrics, alerts *alert.Alerts) (*server.Server, error) {
 	sources := metrics.Sources{
 		View: c.View, Published: server.PublishedPorts,
 		Ready: func() error { return errors.Join(c.Ready(), record.Err()) },
 		Journal: func() metrics.Journal {
 			stats := record.Stats()
 			return metrics.Journal{
-				Writable: record.Err() == nil, LagSeconds: stats.Lag.Seconds(), SizeBytes: stats.Size, Written: stats.Written,
+				Writable: record.Err() == nil, LagSeconds: stats.Lag.Seconds(), SizeBytes: stats.Size, Written: stats.Written, Passed: stats.Passed,
 			}
 		},
+		Alerts: alerts.Status,
 	}
 	if s.Listen == "" {
 		m.Watch(sources)
@@ -52,7 +54,7 @@ func newServer(s *config.Settings, log logrus.FieldLogger, docker *engine.Engine
 		Listen: s.Listen, TokenFile: s.TokenFile, TLSCert: s.TLSCert, TLSKey: s.TLSKey, AllowedHosts: s.AllowedHosts,
 		Namespace: ownNamespace(s.ProcRoot, log),
 		Capture:   c, History: server.FromJournal(record), Metrics: m, Page: page.Handler(), Logger: log, Version: version.Version,
-		Explain: explanations(s, log, docker, record),
+		Explain: explanations(s, log, docker, record), Alerts: server.FromAlerts(alerts, record),
 	})
 	if err != nil {
 		return nil, usageError{err}

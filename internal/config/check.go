@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/mail"
 	"net/url"
 	"os"
 	"path"
@@ -21,6 +22,7 @@ var checks = map[string]func(string) (string, error){
 	ConfigFile: checkFile, Expect: checkFile, TokenFile: checkFile, TLSCert: checkFile, TLSKey: checkFile,
 	ProcRoot: checkFolder, CgroupRoot: checkFolder,
 	DockerHost: checkEngine, HostName: checkHostName, HealthSocket: checkSocket, State: checkState, Listen: checkListen,
+	PublicURL: checkWeb, AlertWebhook: checkWeb, AlertEmail: checkEmail, SMTPURL: checkSMTP,
 }
 
 // checkFile accepts a path, or empty for none.
@@ -118,4 +120,33 @@ func parseHosts(text string) ([]string, error) {
 		hosts = append(hosts, strings.ToLower(name))
 	}
 	return hosts, nil
+}
+
+// checkWeb accepts an address of the web. Its parts may be secrets: the error repeats none.
+func checkWeb(text string) (string, error) {
+	u, err := url.Parse(text)
+	if text != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		return "", errors.New("allowed are http://HOST and https://HOST, with a port and a path, and empty for none")
+	}
+	return text, nil
+}
+
+// checkEmail accepts addresses, separated by commas or blanks.
+func checkEmail(text string) (string, error) {
+	addresses := model.Words(text)
+	for _, address := range addresses {
+		if parsed, err := mail.ParseAddress(address); err != nil || parsed.Address != address {
+			return "", errors.New("allowed are addresses such as ops@example.org, separated by commas or blanks, and empty for none")
+		}
+	}
+	return strings.Join(addresses, ","), nil
+}
+
+// checkSMTP accepts the address of a mail server. The error repeats nothing of it.
+func checkSMTP(text string) (string, error) {
+	u, err := url.Parse(text)
+	if text != "" && (err != nil || u.Scheme != "smtp" && u.Scheme != "smtps" || u.Hostname() == "") {
+		return "", errors.New("allowed are smtp://USER:PASSWORD@HOST:PORT and smtps://USER:PASSWORD@HOST:PORT, and empty for none")
+	}
+	return text, nil
 }

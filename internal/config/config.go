@@ -15,6 +15,7 @@ import (
 	"portwatcher/internal/model"
 
 	"github.com/sirupsen/logrus"
+	"go.yaml.in/yaml/v3"
 )
 
 const (
@@ -91,11 +92,34 @@ type Settings struct {
 	Explain          string `koanf:"explain" kind:"on|off" default:"on" allowed:"on, off"`
 	MetricsMaxSeries int    `koanf:"metrics_max_series" default:"5000" min:"1" max:"1000000"`
 
+	// PublicURL is where people reach the page, or empty if it is not known.
+	PublicURL string `koanf:"public_url" kind:"url" is:"reloadable"`
+	// AlertWebhook, AlertEmail and SMTPURL are receivers of alerts beside those of Alerts; empty
+	// for none.
+	AlertWebhook string `koanf:"alert_webhook" kind:"url" short:"ALERT_WEBHOOK" is:"reloadable secret"`
+	AlertEmail   string `koanf:"alert_email" kind:"addresses" short:"ALERT_EMAIL" is:"reloadable"`
+	SMTPURL      string `koanf:"smtp_url" kind:"url" short:"SMTP_URL" is:"reloadable secret shared"`
+
+	// Alerts is the section of the file with the rules and receivers of alerts, which package
+	// alert checks; reloadable.
+	Alerts Section
 	// Warnings are lines to log: variables that are no settings or that have no effect.
 	Warnings []string
 	// origins holds where the value of each setting came from, by the setting's name.
 	origins map[string]string
 }
+
+// Section is a part of the file that another package checks.
+type Section struct {
+	// File is the path of the file, and Line where the section begins. Node is its value; nil
+	// where the file has none.
+	File string
+	Line int
+	Node *yaml.Node
+}
+
+// AlertsSection is the key of Settings.Alerts in the file.
+const AlertsSection = "alerts"
 
 // Given reports whether a flag, a variable or the file sets a setting of a name.
 func (s *Settings) Given(name string) bool {

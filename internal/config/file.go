@@ -27,9 +27,9 @@ func readFile(name string) ([]byte, error) {
 	return content, err
 }
 
-// parseFile checks a file. It returns a [value] for each key without a problem, and all
-// problems except those after a syntax error.
-func parseFile(name string, content []byte) (map[string]any, []*Error) {
+// parseFile checks a file. It returns a [value] for each key without a problem, the section of
+// alerts, and all problems except those after a syntax error.
+func parseFile(name string, content []byte) (map[string]any, Section, []*Error) {
 	p := fileParser{name: name, values: map[string]any{}}
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	var document, second yaml.Node
@@ -45,12 +45,13 @@ func parseFile(name string, content []byte) (map[string]any, []*Error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		p.syntax(err)
 	}
-	return p.values, p.problems
+	return p.values, p.alerts, p.problems
 }
 
 type fileParser struct {
 	name     string
 	values   map[string]any // by key
+	alerts   Section
 	problems []*Error
 }
 
@@ -103,11 +104,17 @@ func (p *fileParser) mapping(root *yaml.Node) {
 
 // pair checks the value of a key and stores it.
 func (p *fileParser) pair(key, node *yaml.Node) {
+	if key.Value == AlertsSection {
+		p.alerts = Section{File: p.name, Line: key.Line, Node: node}
+		return
+	}
 	at := slices.IndexFunc(table, func(s *setting) bool { return s.key == key.Value })
 	if at < 0 {
 		text := "no such setting"
 		if near := nearestSetting(key.Value); near != nil {
 			text += "; did you mean " + near.key + "?"
+		} else if Nearest(key.Value, []string{AlertsSection}) != "" {
+			text += "; did you mean " + AlertsSection + "?"
 		}
 		p.report(key.Line, shortened(key.Value), errors.New(text))
 		return

@@ -235,7 +235,7 @@ func FuzzFile(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		values, problems := parseFile("f.yaml", content)
+		values, _, problems := parseFile("f.yaml", content)
 		for _, problem := range problems {
 			if text := problem.Error(); strings.ContainsAny(text, "\n\r\x00") || strings.Contains(text, "f.yaml:0") {
 				t.Errorf("%q: %q", content, text)
@@ -252,10 +252,43 @@ func FuzzFile(f *testing.F) {
 				t.Fatalf("%q: %s: %v", content, s.key, err)
 			}
 			written := s.key + ": " + s.yaml(s.text(settings)) + "\n"
-			again, problems := parseFile("again.yaml", []byte(written))
+			again, _, problems := parseFile("again.yaml", []byte(written))
 			if len(problems) > 0 || s.set(other, again[s.key].(value)) != nil || s.text(other) != s.text(settings) {
 				t.Errorf("%q: %s is %q; written as %s: %v", content, s.key, s.text(settings), written, problems)
 			}
 		}
 	})
+}
+
+// The section of alerts is passed on with its place, and is shown without its content, which
+// may be a secret.
+func TestAlertsSection(t *testing.T) {
+	name := write(t, "close_grace: 2s\nalerts:\n  receivers:\n    - {name: ops, webhook: {url: http://hidden}}\n")
+	settings, err := load(t, []string{"--config", name, "--alert-webhook=http://hidden/too"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := settings.Alerts; a.Node == nil || a.File != name || a.Line != 2 || len(a.Node.Content) != 2 {
+		t.Errorf("got %+v", a)
+	}
+	var yaml, object strings.Builder
+	if err := errors.Join(WriteYAML(&yaml, settings), WriteJSON(&object, settings)); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{yaml.String(), object.String()} {
+		if strings.Contains(text, "hidden") || !strings.Contains(text, "(as in the file)") || !strings.Contains(text, "(secret)") {
+			t.Error(text)
+		}
+	}
+	for content, want := range map[string]string{
+		"alert: {}":                     ":1: alert: no such setting; did you mean alerts?",
+		"alerts: {}\nalerts: ":          ":2: alerts: it is given twice, first in line 1",
+		"alert_webhook: x://secret":     `alert_webhook: "(secret)": allowed are http`,
+		"smtp_url: http://secret":       `smtp_url: "(secret)": allowed are smtp`,
+		"alert_email: 'a@b.c, <d@e.f>'": "alert_email: \"a@b.c, <d@e.f>\": allowed are addresses",
+	} {
+		if _, err := load(t, []string{"--config", write(t, content)}, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", content, err, want)
+		}
+	}
 }

@@ -28,6 +28,7 @@ type Loader struct {
 	defaultFile string
 	watch       *filewatch.Watch // of the file, since the last Load; nil without a file
 	absent      bool             // the default file did not exist then
+	alerts      Section          // of the file, at the last Load
 }
 
 // NewLoader returns a Loader for a parsed command line, which must not change later,
@@ -50,6 +51,7 @@ func NewLoader(flags *pflag.FlagSet, environ []string) *Loader {
 // PORTWATCHER_LISTEN and PORTWATCHER_CONFIG, where it means none. The error is one line
 // for each problem, and wraps an [*Error] for each.
 func (l *Loader) Load() (*Settings, error) {
+	l.alerts = Section{}
 	settings := &Settings{Warnings: unknownVariables(l.variables), origins: make(map[string]string, len(table))}
 	given, err := l.given()
 	if err != nil {
@@ -77,6 +79,7 @@ func (l *Loader) Load() (*Settings, error) {
 	if err := join(problems); err != nil {
 		return nil, err
 	}
+	settings.Alerts = l.alerts
 	return settings, nil
 }
 
@@ -171,7 +174,7 @@ func (l *Loader) file(given *koanf.Koanf) (map[string]any, []*Error) {
 	if err != nil {
 		return nil, []*Error{{Setting: cmp.Or(v.Name, "--"+s.name), Value: path, Err: err}}
 	}
-	values, problems := parseFile(path, content)
-	values[s.key] = v
+	values, alerts, problems := parseFile(path, content)
+	values[s.key], l.alerts = v, alerts
 	return values, problems
 }

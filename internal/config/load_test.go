@@ -43,6 +43,10 @@ var samples = map[string]struct{ file, short, long, flag string }{
 	MetricsMaxSeries:  {"2", "", "4", "5"},
 	Explain:           {"off", "", "on", "off"},
 	Host:              {"true", "0", "true", "false"},
+	PublicURL:         {"http://p2", "", "http://p4", "https://p5/x"},
+	AlertWebhook:      {"http://w2", "http://w3", "http://w4", "https://w5/x"},
+	AlertEmail:        {"a@b.c", "d@e.f", "g@h.i, j@k.l", "m@n.o"},
+	SMTPURL:           {"'smtp://h:2'", "smtp://h:3", "smtp://h:4", "smtps://h:5"},
 }
 
 // Each setting takes its default, the file, the short variable, the long one
@@ -187,7 +191,7 @@ func TestReloadable(t *testing.T) {
 			got = append(got, s.name)
 		}
 	}
-	want := []string{MonitorContainers, WatchPorts, ScanInterval, BurstScans, BurstDelay, CloseGrace, UDPClients, BurstLimit, ReceiveBuffers, LogFormat, LogLevel, Retain, RetainSize}
+	want := []string{MonitorContainers, WatchPorts, ScanInterval, BurstScans, BurstDelay, CloseGrace, UDPClients, BurstLimit, ReceiveBuffers, LogFormat, LogLevel, Retain, RetainSize, PublicURL, AlertWebhook, AlertEmail, SMTPURL}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -46,6 +46,10 @@ const (
 	AllowedHosts      = "allowed-hosts"
 	MetricsMaxSeries  = "metrics-max-series"
 	Explain           = "explain"
+	PublicURL         = "public-url"
+	AlertWebhook      = "alert-webhook"
+	AlertEmail        = "alert-email"
+	SMTPURL           = "smtp-url"
 )
 
 // usages are the help texts of the settings.
@@ -84,6 +88,10 @@ var usages = map[string]string{
 	TLSKey:           "file with the certificate's private key, in PEM",
 	AllowedHosts:     "host names that requests without a token may use, besides addresses, names without a dot and this host's name",
 	Explain:          "whether the API and the page may explain why a port cannot be reached, for which portwatcher connects to it: on or off",
+	PublicURL:        "where people reach the page, http://HOST or https://HOST, for the links in alerts; empty leaves them out",
+	AlertWebhook:     "where alerts are posted, http://… or https://…; without rules in the file, by the standard rules; empty for none",
+	AlertEmail:       "whom alerts are mailed, one or several addresses; needs smtp-url; empty for none",
+	SMTPURL:          "mail server, smtp://USER:PASSWORD@HOST:587 (STARTTLS) or smtps://USER:PASSWORD@HOST:465; empty for none",
 	MetricsMaxSeries: "most series of a metric that has one for each port, 1 to 1000000",
 }
 

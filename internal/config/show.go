@@ -39,6 +39,9 @@ func WriteYAML(w io.Writer, settings *Settings) error {
 	for i, s := range table {
 		fmt.Fprintf(out, "%-*s  # %s\n", widest, lines[i], settings.origins[s.name])
 	}
+	if a := settings.Alerts; a.Node != nil {
+		fmt.Fprintf(out, "# %s: (as in the file)  # %s\n", AlertsSection, place(a.File, a.Line))
+	}
 	return out.Flush()
 }
 
@@ -62,6 +65,9 @@ func WriteJSON(w io.Writer, settings *Settings) error {
 		} else if s.kind == "" || s.kind == "count" {
 			values[i].Value = json.RawMessage(text)
 		}
+	}
+	if a := settings.Alerts; a.Node != nil {
+		values = append(values, effective{Name: AlertsSection, Value: "(as in the file)", Source: "file " + place(a.File, a.Line)})
 	}
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
@@ -91,6 +97,9 @@ func WriteExample(w io.Writer) error {
 		writeComment(out, forms)
 		fmt.Fprintf(out, "%s: %s\n", s.key, s.yaml(s.standard))
 	}
+	fmt.Fprintln(out)
+	writeComment(out, "Rules and receivers of alerts, described in docs/alerts.md. Reloadable.")
+	fmt.Fprint(out, alertsExample)
 	return out.Flush()
 }
 
@@ -138,3 +147,18 @@ func scalar(text string) string {
 	}
 	return strconv.Quote(text)
 }
+
+// alertsExample is the section of alerts in the example, as a comment: it has no default.
+const alertsExample = `#
+# alerts:
+#   group_wait: 10s      # one message for what happens together, per host and project
+#   repeat: 24h          # while it lasts; 0 is never
+#   max_per_hour: 60     # messages to each receiver; the rest comes as one digest
+#   quiet:
+#     - {from: "22:00", to: "07:00", zone: Europe/Berlin, except: critical}
+#   rules:               # without rules: the standard ones
+#     - {name: unexpected, when: 'drift == "unexpected" && outside', for: 5s, severity: warning, to: [ops]}
+#     - {name: blind, when: 'type == "gap"', severity: warning, to: [ops]}
+#   receivers:
+#     - {name: ops, webhook: {url_file: /run/secrets/hook, secret_file: /run/secrets/hook_key}}
+`

@@ -18,7 +18,7 @@ var serviceLink = regexp.MustCompile(`^` + prefix + `(\w+_)?(` +
 	`NAME|ENV_\w+)$`)
 
 // unsupported are variables of the shell tool that have no effect in this version.
-var unsupported = []string{"LISTENER_URL", "ALERT_WEBHOOK", "ALERT_EMAIL"}
+var unsupported = []string{"LISTENER_URL"}
 
 // foreign are variables with the prefix that belong to the project's tests and to the
 // flags of the commands that query a running instance.

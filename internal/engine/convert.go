@@ -37,6 +37,7 @@ func convert(from container.InspectResponse) (c *model.Container, started time.T
 	if startedErr != nil {
 		startedErr = fmt.Errorf("start time: %w", startedErr)
 	}
+	c.StartedAt = started.UTC()
 	if from.HostConfig != nil {
 		c.NetworkMode = string(from.HostConfig.NetworkMode)
 		if from.HostConfig.NetworkMode.IsDefault() {

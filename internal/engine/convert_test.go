@@ -74,6 +74,9 @@ func TestConvertCaptured(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if test.want != nil {
+				test.want.StartedAt = started
+			}
 			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}

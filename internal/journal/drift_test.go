@@ -137,7 +137,7 @@ func TestMigrateFromSchema3(t *testing.T) {
 	j.stop()
 	s, _, err := openStore(path, quiet())
 	if err == nil {
-		_, err = s.db.Exec("DROP TABLE drifts; ALTER TABLE events DROP COLUMN drift; PRAGMA user_version = 3")
+		_, err = s.db.Exec(toSchema3)
 	}
 	if err != nil {
 		t.Fatal(err)

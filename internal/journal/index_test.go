@@ -79,7 +79,7 @@ func TestMigrateFromSchema2(t *testing.T) {
 	all := journaltest.New(5, 1, time.Now().Add(-time.Hour), time.Millisecond)
 	offerAll(t, path, all, 3*blockLength)
 	want := readAll(t, path)
-	change(t, path, "DROP TABLE drifts; ALTER TABLE events DROP COLUMN drift; DROP TABLE filter_blocks; CREATE INDEX events_origin ON events (origin); PRAGMA user_version = 2")
+	change(t, path, toSchema3+"DROP TABLE filter_blocks; CREATE INDEX events_origin ON events (origin); PRAGMA user_version = 2")
 	s, _, err := openStore(path, quiet())
 	if err != nil {
 		t.Fatal(err)

@@ -55,6 +55,9 @@ type Options struct {
 	// it was in use, so that a gap can be reported. The goroutine of [Journal.Run]
 	// calls it; it must not block. It may be nil.
 	SetAside func(aside string)
+	// Passed receives the number of events that retention deleted before the consumer of a
+	// cursor had read them, so that a gap can be reported. As for SetAside.
+	Passed func(count uint64)
 
 	block int64 // ids of a block of the index; 0 is blockLength
 }

@@ -29,7 +29,7 @@ type originKey struct {
 
 type originRow struct {
 	row int64
-	// container is the latest reference that was recorded, with its labels.
+	// container is the latest reference that was recorded, with its labels and its start.
 	container *model.ContainerRef
 }
 
@@ -37,8 +37,14 @@ type originRow struct {
 // deleted.
 func (r *recorder) forget() { r.origins = nil }
 
+// knowsAsMuch reports whether a row of known has the labels and the start of c, as far as c has
+// them.
+func knowsAsMuch(known, c *model.ContainerRef) bool {
+	return (c.Labels == nil || maps.Equal(c.Labels, known.Labels)) && (c.StartedAt.IsZero() || c.StartedAt.Equal(known.StartedAt))
+}
+
 // origin returns the row of a host and a container, which it adds if it is new. With
-// newest the container's labels replace those of the row.
+// newest the container's labels and its start replace those of the row.
 func (r *recorder) origin(t transaction, l *model.Listener, newest bool) (int64, error) {
 	c, named := l.Container, l.Container != nil
 	if !named {
@@ -46,18 +52,22 @@ func (r *recorder) origin(t transaction, l *model.Listener, newest bool) (int64,
 	}
 	key := originKey{l.Host, named, c.ID, c.Name, c.Image, c.Project, c.Service}
 	known, ok := r.origins[key]
-	if ok && (!newest || c == known.container || c.Labels == nil || maps.Equal(c.Labels, known.container.Labels)) {
+	if ok && (!newest || c == known.container || knowsAsMuch(known.container, c)) {
 		return known.row, nil
 	}
-	merged := "ifnull(labels, excluded.labels)"
+	merged := "labels = ifnull(labels, excluded.labels), started = ifnull(started, excluded.started)"
 	if newest {
-		merged = "ifnull(excluded.labels, labels)"
+		merged = "labels = ifnull(excluded.labels, labels), started = ifnull(excluded.started, started)"
+	}
+	var started any
+	if !c.StartedAt.IsZero() {
+		started = nanos(c.StartedAt)
 	}
 	labels, err := encodeJSON(c.Labels, c.Labels == nil)
 	if err == nil {
-		err = t.get([]any{&known.row}, `INSERT INTO origins (host, container, name, image, project, service, labels) VALUES (?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT DO UPDATE SET labels = `+merged+` RETURNING id`,
-			l.Host, sql.NullString{String: c.ID, Valid: named}, c.Name, c.Image, c.Project, c.Service, labels)
+		err = t.get([]any{&known.row}, `INSERT INTO origins (host, container, name, image, project, service, labels, started) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET `+merged+` RETURNING id`,
+			l.Host, sql.NullString{String: c.ID, Valid: named}, c.Name, c.Image, c.Project, c.Service, labels, started)
 	}
 	if err != nil {
 		return 0, err

@@ -79,6 +79,7 @@ func (w *writer) trimStep() (more bool, err error) {
 	if err := w.transact(s.step); err != nil {
 		return false, err
 	}
+	w.reportPassed(&s)
 	w.j.status.size.Store(s.size)
 	w.trim.pending = w.trim.pending || s.deleted || s.more
 	if s.more || !w.trim.pending {
@@ -120,6 +121,7 @@ type trimming struct {
 	limit  int64 // bytes, above which the oldest goes; 0: none
 	rows   int   // how many of each table may go
 
+	passed  int64 // events deleted that the consumer of a cursor had not read
 	size    int64 // of the database, after the step
 	deleted bool
 	more    bool // there may be more to delete
@@ -155,6 +157,25 @@ func sizeOf(t transaction) (size, free int64, err error) {
 	return (pages - free) * page, free, err
 }
 
+// countPassed counts the events up to an id that the consumer of a cursor has not read.
+func (s *trimming) countPassed(t transaction, last int64) error {
+	s.passed = 0
+	return t.get([]any{&s.passed}, `SELECT iif(?1 > ifnull((SELECT min(id) FROM cursors), ?1),
+		(SELECT count(*) FROM events WHERE id <= ?1 AND id > (SELECT min(id) FROM cursors)), 0)`, last)
+}
+
+// reportPassed reports what a step deleted before its consumer had read it.
+func (w *writer) reportPassed(s *trimming) {
+	if s.passed == 0 {
+		return
+	}
+	w.j.status.passed.Add(uint64(s.passed))
+	w.j.options.Logger.Errorf("Retention deleted %d events from the journal %s that a consumer, such as the rules of alerts, had not read: raise --retain and --retain-size.", s.passed, w.j.place)
+	if w.j.options.Passed != nil {
+		w.j.options.Passed(uint64(s.passed))
+	}
+}
+
 // delete deletes the oldest events, and then states, up to the first that may stay.
 func (s *trimming) delete(t transaction, tooLarge bool) error {
 	var begins int64 // the record is complete from here
@@ -169,6 +190,9 @@ func (s *trimming) delete(t transaction, tooLarge bool) error {
 			), ?4) ORDER BY id LIMIT ?1
 		)`, s.rows, s.cutoff, math.MinInt64, math.MaxInt64)
 	if err == nil && events > 0 {
+		if err = s.countPassed(t, last); err != nil {
+			return err
+		}
 		err = t.exec("DELETE FROM events WHERE id <= ?1", last)
 		if err == nil {
 			err = dropBlocks(t, last)

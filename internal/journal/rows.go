@@ -126,18 +126,22 @@ func readOrigins(t transaction, where string) (map[int64]*origin, error) {
 		var row int64
 		var id sql.NullString
 		var labels sql.RawBytes
+		var started sql.NullInt64
 		o, c := &origin{}, &model.ContainerRef{}
-		if err := scan(&row, &o.host, &id, &c.Name, &c.Image, &c.Project, &c.Service, &labels); err != nil {
+		if err := scan(&row, &o.host, &id, &c.Name, &c.Image, &c.Project, &c.Service, &labels, &started); err != nil {
 			return err
 		}
 		if c.ID = id.String; id.Valid {
 			o.container = c
 		}
+		if started.Valid {
+			c.StartedAt = timeOf(started.Int64)
+		}
 		origins[row] = o
 		// A container with damaged labels has none.
 		_ = decodeJSON("labels", labels, &c.Labels)
 		return nil
-	}, "SELECT id, host, container, name, image, project, service, labels FROM origins WHERE "+where)
+	}, "SELECT id, host, container, name, image, project, service, labels, started FROM origins WHERE "+where)
 }
 
 // storedState is a row of states.

@@ -29,7 +29,8 @@ CREATE TABLE origins (
 	image     TEXT NOT NULL,
 	project   TEXT NOT NULL,
 	service   TEXT NOT NULL,
-	labels    TEXT             -- JSON object, the newest; NULL: not known
+	labels    TEXT,            -- JSON object, the newest; NULL: not known
+	started   INTEGER          -- when the container was last started, the newest; NULL: not known
 ) STRICT;
 
 CREATE TABLE runs (
@@ -116,7 +117,7 @@ func migrate(ctx context.Context, conn *sql.Conn, path string, version int, log 
 	err := inTransaction(ctx, conn, func(t transaction) (err error) {
 		switch version {
 		case 0:
-			err = t.exec(schemaBase + schemaTables + schemaFilter + schemaDrift + schemaIndexes)
+			err = t.exec(schemaBase + schemaTables + schemaFilter + schemaDrift + schemaIndexes + schemaAlert)
 		case 1:
 			log.Infof("The journal %s is converted from schema version %d to %d. A million events take about half a minute.",
 				path, version, newestSchema)
@@ -126,9 +127,9 @@ func migrate(ctx context.Context, conn *sql.Conn, path string, version int, log 
 			// schema 2.
 			log.Infof("The journal %s is converted from schema version %d to %d. Filters of old events are slow until they are indexed, which takes about a minute for 6 million.",
 				path, version, newestSchema)
-			err = t.exec(schemaFilter + schemaDrift)
+			err = t.exec(schemaFilter + schemaDrift + startedColumn + schemaAlert)
 		case 3:
-			err = t.exec(schemaDrift)
+			err = t.exec(schemaDrift + startedColumn + schemaAlert)
 		}
 		if err == nil {
 			err = t.exec(fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, newestSchema))

@@ -28,6 +28,7 @@ DROP INDEX origins_container; DROP INDEX events_origin; DROP INDEX events_span; 
 ALTER TABLE events RENAME TO events1;
 ALTER TABLE states RENAME TO states1;
 ALTER TABLE origins ADD COLUMN labels TEXT;
+ALTER TABLE origins ADD COLUMN started INTEGER;
 ALTER TABLE meta ADD COLUMN latest INTEGER NOT NULL DEFAULT -9223372036854775808;
 ALTER TABLE meta ADD COLUMN backward INTEGER NOT NULL DEFAULT 0;
 `
@@ -51,7 +52,7 @@ func migrateFrom1(t transaction) error {
 	if err := r.saveTimes(t); err != nil {
 		return err
 	}
-	return t.exec(afterSchema1 + schemaIndexes)
+	return t.exec(afterSchema1 + schemaIndexes + schemaAlert)
 }
 
 func copyEvents1(t transaction, r *recorder) error {

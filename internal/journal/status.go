@@ -9,8 +9,8 @@ import (
 
 // status is what other goroutines read of the writer.
 type status struct {
-	lastID, written, lost atomic.Uint64
-	size                  atomic.Int64
+	lastID, written, lost, passed atomic.Uint64
+	size                          atomic.Int64
 
 	mutex     sync.Mutex
 	committed chan struct{}
@@ -28,6 +28,9 @@ type Stats struct {
 	// Written counts events of this run that are in the journal; Dropped,
 	// records that were refused or could not be written.
 	Written, Dropped uint64
+	// Passed counts events that retention deleted before the consumer of a cursor had read
+	// them.
+	Passed uint64
 	// Lag is the age of the oldest record that is not written.
 	Lag time.Duration
 	// Size is the size of the database in bytes, without free pages, at the last step
@@ -41,7 +44,7 @@ func (j *Journal) Stats() Stats {
 	queue := j.queue.Status()
 	s := Stats{
 		Queued: queue.Length, Capacity: queue.Capacity,
-		Written: j.status.written.Load(), Dropped: queue.Dropped + j.status.lost.Load(),
+		Written: j.status.written.Load(), Passed: j.status.passed.Load(), Dropped: queue.Dropped + j.status.lost.Load(),
 		Size: j.status.size.Load(), InMemory: j.place.Path == "", Lag: queue.Oldest,
 	}
 	j.status.mutex.Lock()

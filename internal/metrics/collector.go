@@ -44,6 +44,8 @@ var (
 	journalSize  = describe("journal_size_bytes", "Size of the journal.")
 	journalCount = describe("journal_events_total", "Events written to the journal, since the start.")
 
+	journalPassed = describe("journal_passed_events_total", "Events that retention deleted before the rules of alerts had read them, since the start.")
+
 	streams     = describe("streams", "Readers of the event stream.")
 	streamsLost = describe("streams_cut_off_total", "Readers of the event stream that were disconnected because they were too slow, since the start.")
 )
@@ -74,6 +76,10 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	s.gauge(journalLag, journal.LagSeconds)
 	s.gauge(journalSize, float64(journal.SizeBytes))
 	s.counter(journalCount, journal.Written)
+	s.counter(journalPassed, journal.Passed)
+	if c.sources.Alerts != nil {
+		collectAlerts(s, c.sources.Alerts())
+	}
 	if c.sources.Streams != nil {
 		open, cutOff := c.sources.Streams()
 		s.gauge(streams, float64(open))

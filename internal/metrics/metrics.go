@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/alert"
 	"portwatcher/internal/model"
 )
 
@@ -49,6 +50,8 @@ type Sources struct {
 	// Ready returns nil while everything is watched.
 	Ready   func() error
 	Journal func() Journal
+	// Alerts returns the state of alerts. It may be nil: none.
+	Alerts func() *alert.Status
 	// Streams returns how many readers of the event stream there are, and how many were
 	// disconnected since the start because they were too slow. It may be nil: none.
 	Streams func() (open int, cutOff uint64)
@@ -69,8 +72,9 @@ type Journal struct {
 	// LagSeconds is the age of the oldest event that is not recorded yet.
 	LagSeconds float64
 	SizeBytes  int64
-	// Written is how many events were recorded since the start.
-	Written uint64
+	// Written is how many events were recorded since the start, and Passed how many retention
+	// deleted before the consumer of a cursor had read them.
+	Written, Passed uint64
 }
 
 // Metrics has a registry of its own. Its methods are safe for concurrent use, and a nil

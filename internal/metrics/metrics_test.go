@@ -22,6 +22,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
+	"portwatcher/internal/alert"
+	"portwatcher/internal/alert/notify"
 	"portwatcher/internal/model"
 	"portwatcher/internal/testutil/kernel"
 )
@@ -42,6 +44,15 @@ func (f *fakeState) sources() Sources {
 		Ready:     func() error { return f.notReady },
 		Journal:   func() Journal { return Journal{Writable: true, LagSeconds: 0.25, SizeBytes: 4096, Written: 12} },
 		Streams:   func() (open int, cutOff uint64) { return 2, 1 },
+		Alerts: func() *alert.Status {
+			return &alert.Status{
+				Enabled:    true,
+				Rules:      []alert.RuleStatus{{Rule: &alert.Rule{Name: "new"}, RuleCounts: alert.RuleCounts{Evaluated: 70, Matched: 3, Failed: 1}}},
+				Receivers:  []alert.ReceiverStatus{{Name: "ops", ReceiverCounts: alert.ReceiverCounts{Pending: 2, Dead: 1, Delivered: 4, Failed: 5, GivenUp: 1}, Held: 6}},
+				Conditions: []alert.Condition{{Alert: notify.Alert{Rule: "new"}}, {Alert: notify.Alert{Rule: "new"}, Waiting: true}},
+				Dropped:    7,
+			}
+		},
 	}
 }
 

@@ -1,6 +1,9 @@
 package model
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // The Compose labels that name a container's project and service.
 // Source: https://docs.docker.com/compose/how-tos/project-name/.
@@ -28,6 +31,8 @@ type Container struct {
 	// Exposed are the ports the image or the configuration declares (EXPOSE).
 	Exposed []ExposedPort
 	Paused  bool
+	// StartedAt is when it was last started, in UTC; zero where it is not known.
+	StartedAt time.Time
 	// Namespace is its own network namespace, in which the engine started it; zero where it
 	// is not known.
 	Namespace Namespace
@@ -80,5 +85,6 @@ func (c *Container) Ref() *ContainerRef {
 	return &ContainerRef{
 		ID: c.ID, Name: c.Name, Image: c.Image,
 		Project: c.Labels[LabelProject], Service: c.Labels[LabelService], Labels: c.Labels,
+		StartedAt: c.StartedAt,
 	}
 }

@@ -193,6 +193,9 @@ type ContainerRef struct {
 	// Labels are the container's. A [Selection] uses them; they are no part of the JSON
 	// form, and nil where they are not known.
 	Labels map[string]string `json:"-"`
+	// StartedAt is when the container was last started, in UTC. It is no part of the JSON form,
+	// and zero where it is not known.
+	StartedAt time.Time `json:"-"`
 }
 
 // Same reports whether two references name the same container alike.

@@ -42,6 +42,7 @@ func (s *Server) apiRoutes() []route {
 		{api.PathEvents, append([]string{"since", "until", "after", "before", "limit"}, eventFilters...), s.getEvents},
 		{api.PathDrift, append([]string{"since", "until", "limit"}, selecting...), s.getDrift},
 		{api.PathExplain, []string{"target", "from"}, s.getExplain},
+		{api.PathAlerts, []string{"limit", "receiver", "state"}, s.getAlerts},
 		{PathOpenAPI, nil, s.getOpenAPI},
 	}
 }

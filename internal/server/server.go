@@ -70,6 +70,8 @@ type Options struct {
 	Metrics *metrics.Metrics
 	// Explain is nil where there are no explanations.
 	Explain Explain
+	// Alerts is nil where there are none.
+	Alerts Alerts
 	// Page serves "/" and "/assets/"; nil serves none.
 	Page    http.Handler
 	Logger  logrus.FieldLogger

@@ -18,6 +18,9 @@ func (s *Server) getStatus(w http.ResponseWriter, r *http.Request, _ *parameters
 		status.Version, status.Ports, status.Journal = s.options.Version, len(view.Open), s.history.Stats()
 		status.Streams.Most = cap(s.streams)
 		status.Streams.Open, status.Streams.CutOff = s.Streams()
+		if s.options.Alerts != nil {
+			status.Alerts = newAlertsSummary(s.options.Alerts.Status())
+		}
 		for _, c := range view.Containers {
 			if c.Monitored {
 				status.Containers++

@@ -45,11 +45,12 @@ type Status struct {
 	Queues []Queue `json:"queues"`
 	// Namespaces is the number of Watchers, Containers of the monitored containers, and Ports of
 	// the open endpoints.
-	Namespaces int     `json:"namespaces"`
-	Containers int     `json:"containers"`
-	Ports      int     `json:"ports"`
-	Journal    Journal `json:"journal"`
-	Streams    Streams `json:"streams"`
+	Namespaces int           `json:"namespaces"`
+	Containers int           `json:"containers"`
+	Ports      int           `json:"ports"`
+	Journal    Journal       `json:"journal"`
+	Streams    Streams       `json:"streams"`
+	Alerts     AlertsSummary `json:"alerts"`
 }
 
 // Engine is the connection to the Docker Engine.

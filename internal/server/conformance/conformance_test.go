@@ -22,6 +22,8 @@ import (
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
+	"portwatcher/internal/alert"
+	"portwatcher/internal/alert/notify"
 	"portwatcher/internal/explain"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/metrics"
@@ -85,6 +87,30 @@ func (c *capture) Ready() error {
 	return nil
 }
 
+// alerts have one of everything.
+type alerts struct{}
+
+func (alerts) Status() *alert.Status {
+	e := &model.Event{ID: 7, Time: when, Type: model.Opened, Listener: listener}
+	return &alert.Status{
+		Enabled: true, GroupWait: time.Second, Repeat: time.Hour, MaxPerHour: 60, Cursor: 7,
+		Quiet:      []alert.Quiet{{From: 22 * 60, To: 7 * 60, Zone: time.UTC, Except: notify.Critical}},
+		Rules:      []alert.RuleStatus{{Rule: &alert.Rule{Name: "new", When: "true", For: time.Second, Severity: notify.Warning, To: []string{"ops"}}}},
+		Receivers:  []alert.ReceiverStatus{{Name: "ops", Kind: notify.KindWebhook, ReceiverCounts: alert.ReceiverCounts{Pending: 1, Dead: 2, LastTry: when, LastDelivered: when, Problem: "no"}, Held: 3}},
+		Conditions: []alert.Condition{{Alert: notify.Alert{Key: "rule=new", Rule: "new", Severity: notify.Warning, Since: when, Event: e}, To: []string{"ops"}}},
+	}
+}
+
+func (alerts) Deliveries(context.Context, journal.DeliveryQuery) ([]journal.Delivery, error) {
+	d := journal.Delivery{
+		Seq: 1, ID: "node1/7/1", Receiver: "ops", State: journal.DeliveryPending, Made: when, Due: when, Alerts: 1, Title: "[warning] node1: x", Severity: "warning", Digest: true, Tried: 1,
+		Tries: []journal.Try{{Time: when, Status: 500, Response: "oops", Error: "status 500"}},
+	}
+	done := d
+	done.State, done.Finished = journal.DeliveryDead, when
+	return []journal.Delivery{d, done}, nil
+}
+
 // begin serves until the test ends, with one event of each type recorded.
 func begin(t *testing.T) (address string, state *capture) {
 	t.Helper()
@@ -127,7 +153,7 @@ func serve(ctx context.Context, t *testing.T, state *capture, record *journal.Jo
 	measures := metrics.New(metrics.Options{MaxSeries: 100, Logger: log})
 	s, err := server.New(server.Options{
 		Listen: "127.0.0.1:0", Capture: state, History: server.FromJournal(record), Logger: log, Version: "1.2.3",
-		Metrics: measures,
+		Metrics: measures, Alerts: alerts{},
 		Explain: func(_ context.Context, target, from string) (any, error) {
 			return &explain.Explanation{
 				Target: target, From: from, Container: &model.ContainerRef{ID: strings.Repeat("a", 64), Name: "web", Image: "nginx"},
@@ -262,6 +288,7 @@ func TestAnswers(t *testing.T) {
 		api.PathEvents + "?after=1&since=2020-01-01T00:00:00Z&until=0s":                                   200,
 		api.PathExplain + "?target=web:80":                                                                200,
 		api.PathDrift:                                                                                     200, api.PathDrift + "?since=1h&drift=wider,missing&port=80": 200,
+		api.PathAlerts: 200, api.PathAlerts + "?limit=3&receiver=ops&state=dead": 200,
 		"/healthz": 200, "/readyz": 200,
 	} {
 		request, response, body := ask(t, address+path)
@@ -277,7 +304,7 @@ func TestAnswers(t *testing.T) {
 	// Here the request is wrong, and the answer has to be right.
 	state.blind.Store(true)
 	for path, status := range map[string]int{
-		api.PathPorts + "?port=x": 400, api.PathEvents + "?nothing=1": 400, api.PathStatus + "?x=1": 400, "/readyz": 503, api.PathStatus: 200,
+		api.PathPorts + "?port=x": 400, api.PathEvents + "?nothing=1": 400, api.PathStatus + "?x=1": 400, api.PathAlerts + "?state=lost": 400, "/readyz": 503, api.PathStatus: 200,
 	} {
 		request, response, body := ask(t, address+path)
 		if valid, problems := v.ValidateHttpResponse(request, response); !valid || response.StatusCode != status {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"portwatcher/internal/model"
+	"portwatcher/internal/server/api"
 )
 
 // policy is the content security policy that the real server sends.
@@ -64,12 +65,13 @@ type fake struct {
 	resumed    []string // Last-Event-ID of each stream
 	asked      []string // every request's path and query
 	drifts     []model.DriftPeriod
+	alerts     api.Alerts
 	expecting  bool
 	portsAfter chan struct{} // the list of ports comes when this is closed; nil: at once
 }
 
 func newFake(t testing.TB) *fake {
-	f := &fake{t: t, changed: make(chan struct{}), open: map[model.Endpoint]model.Open{}, firstID: 1, version: "1.0.0"}
+	f := &fake{t: t, changed: make(chan struct{}), alerts: noAlerts, open: map[model.Endpoint]model.Open{}, firstID: 1, version: "1.0.0"}
 	f.start("127.0.0.1:0")
 	t.Cleanup(f.stop)
 	return f
@@ -91,6 +93,11 @@ func (f *fake) start(address string) {
 	mux.HandleFunc("/api/v1/events", f.serveEvents)
 	mux.HandleFunc("/api/v1/explain", f.serveExplain)
 	mux.HandleFunc("/api/v1/drift", f.serveDrift)
+	mux.HandleFunc("/api/v1/alerts", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.answer(w, f.alerts)
+	})
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", policy)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -198,7 +205,7 @@ func (f *fake) answer(w http.ResponseWriter, body any) {
 func (f *fake) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	body := map[string]any{"version": f.version, "host": "node1", "ready": f.notReady == "", "engine": map[string]any{"connected": true}}
+	body := map[string]any{"version": f.version, "host": "node1", "ready": f.notReady == "", "engine": map[string]any{"connected": true}, "alerts": f.alerts.AlertsSummary}
 	if f.notReady != "" {
 		body["not_ready"] = f.notReady
 	}

@@ -1,5 +1,6 @@
 // The page: it connects the stream, the state and the views.
 
+import { Alerts } from './alerts.js';
 import { API, Problem, Unreachable } from './api.js';
 import { Detail } from './detail.js';
 import { Drift } from './drift.js';
@@ -59,6 +60,9 @@ class App {
     this.drift = new Drift({
       none: $('drift-none'), list: $('drifts'), pastList: $('drifts-past'), past: $('drift-past'), count: $('drift-count'),
     }, { load: (params) => this.api.get('drift', params), changed, href: hrefs.event });
+    this.alerts = new Alerts({
+      none: $('alerts-none'), open: $('alerts-open'), receivers: $('alerts-receivers'), rules: $('alerts-rules'), deliveries: $('alerts-deliveries'), count: $('alerts-count'),
+    }, { load: () => this.api.get('alerts'), changed, href: hrefs.event });
     this.login = new Login($('login'), (token) => this.#useToken(token));
     this.stream = new Stream(this.api, {
       prepare: async (signal) => (await this.api.get('events', { limit: 1 }, { signal })).last_id,
@@ -124,6 +128,7 @@ class App {
   #filterChanged() {
     this.header.drawFilter(this.filter);
     this.timeline.setFilter(this.filter);
+    this.alerts.show(this.filter.view === 'alerts');
     this.detail.show(this.filter.container, this.filter.port);
     this.#all = true;
     this.frames.request();
@@ -212,6 +217,7 @@ class App {
     if (!this.#live) return;
     const now = performance.now();
     this.drift.askAsDue(now);
+    this.alerts.askAsDue(now);
     const due = (name, time = every[name]) => now - this.#asked[name] >= time;
     if (due('containers', this.model.unknown ? unknownEvery : undefined)) this.#ask('containers', (answer) => this.model.setContainers(answer));
     if (due('ports')) this.#ask('ports', (answer) => this.model.setPorts(answer));
@@ -239,7 +245,9 @@ class App {
     }
   }
 
-  #status({ host, ready, not_ready: why, engine, journal, version }) {
+  #status({ host, ready, not_ready: why, engine, journal, version, alerts }) {
+    this.alerts.summary(alerts);
+    this.header.notice('alerts', alerts?.dead ? `${alerts.dead.toLocaleString('en')} alert ${alerts.dead === 1 ? 'message was' : 'messages were'} given up: see Alerts.` : '');
     if (host) this.header.setHost(host);
     this.#version ||= version;
     let blind = ready ? '' : `portwatcher does not see everything now: ${why ?? 'it is not ready'}`;
@@ -289,6 +297,7 @@ class App {
     }
     this.#drawEmpty();
     this.drift.draw(this.filter, this.model.now());
+    this.alerts.draw(this.model.now());
     this.timeline.draw();
     this.detail.draw(this.model);
     this.detail.tick(this.model.now());
@@ -308,6 +317,7 @@ class App {
     this.header.tick();
     this.timeline.tick();
     this.drift.tick(this.model.now());
+    this.alerts.tick(this.model.now());
     this.model.sweep();
     this.ports.tick(this.model.now());
     this.detail.tick(this.model.now());

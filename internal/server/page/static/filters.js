@@ -9,7 +9,7 @@ export const choices = {
   exposure: { '': 'Any exposure', outside: 'From outside', published: 'Published', host: 'Host', lan: 'Lan', network: 'Network', loopback: 'Loopback' },
   state: { '': 'Any state', listening: 'Listening', silent: 'Published, nobody listens', undeclared: 'Listening, not declared', drifting: 'Not as expected', unwatched: 'Not watched' },
   type: { '': 'All events', opened: 'Opened', closed: 'Closed', changed: 'Changed', burst: 'Bursts', gap: 'Gaps', drift: 'Drift', transient: 'Transient' },
-  view: { ports: 'Ports', events: 'Events', drift: 'Drift' },
+  view: { ports: 'Ports', events: 'Events', drift: 'Drift', alerts: 'Alerts' },
 };
 
 const names = ['q', 'project', 'protocol', 'exposure', 'state', 'type', 'view', 'container', 'port'];

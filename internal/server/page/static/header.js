@@ -52,7 +52,7 @@ export class Header {
       button.hidden = Boolean(counter.optional);
       button.addEventListener('click', () => {
         const pressed = button.getAttribute('aria-pressed') === 'true';
-        const view = document.body.dataset.view === 'drift' ? { view: 'ports' } : {}; // what is counted is there
+        const view = ['drift', 'alerts'].includes(document.body.dataset.view) ? { view: 'ports' } : {}; // what is counted is there
         this.change({ state: '', exposure: '', ...(pressed ? {} : counter.filter), ...view });
       });
       this.#counters.set(counter.name, { ...counter, button, number, words });
