@@ -172,10 +172,10 @@ func (c *core) close(k *condition, e *model.Event) {
 
 // reconcile ends the conditions of drifts that do not last, of which no event reported the end:
 // the container is not monitored any more.
-func (c *core) reconcile(lasting map[model.DriftKey]bool, ended map[string]bool) (suspects map[string]bool) {
+func (c *core) reconcile(lasts func(model.DriftKey) bool, ended map[string]bool) (suspects map[string]bool) {
 	suspects = map[string]bool{}
 	for key, k := range c.conditions {
-		if k.Event.Drift == "" || !k.Ends.IsZero() || k.Event.Container == nil || !c.rule(k.Rule).ofDrift || lasting[driftKey(k.Event)] {
+		if k.Event.Drift == "" || !k.Ends.IsZero() || k.Event.Container == nil || !c.rule(k.Rule).ofDrift || lasts(driftKey(k.Event)) {
 			continue
 		}
 		if !ended[key] {

@@ -131,9 +131,10 @@ func TestDriftLasts(t *testing.T) {
 		"what is not monitored any more ends it": {func(r *rig) {
 			r.event("opened shop/web/1 80 published", unexpected)
 			r.wait(time.Minute)
-			first := r.core.reconcile(nil, nil)
+			none := func(model.DriftKey) bool { return false }
+			first := r.core.reconcile(none, nil)
 			r.wait(time.Minute)
-			r.core.reconcile(nil, first)
+			r.core.reconcile(none, first)
 			r.wait(time.Minute)
 		}, []string{"20:00:10 ops: drift shop/web/80/tcp", "20:02:10 ops: drift shop/web/80/tcp resolved"}},
 	} {

@@ -118,7 +118,7 @@ func (c *courier) try(ctx context.Context, d *journal.Delivery) bool {
 	now := a.options.Now()
 	d.Tried++
 	try := journal.Try{Time: now.UTC(), Status: outcome.Status, Delivered: outcome.Delivered, Response: outcome.Response}
-	if outcome.Err != nil {
+	if try.Error = outcome.Warning; outcome.Err != nil {
 		try.Error = outcome.Err.Error()
 	}
 	d.Tries = append(d.Tries, try)
@@ -178,6 +178,8 @@ func (c *courier) report(d *journal.Delivery, try *journal.Try) {
 		message = fmt.Sprintf("A message with %d alerts", d.Alerts)
 	}
 	switch {
+	case d.State == journal.DeliveryDelivered && try.Error != "":
+		log.Warnf("%s was delivered in part: %s", message, try.Error)
 	case d.State == journal.DeliveryDelivered:
 		log.Info(message + " was delivered.")
 	case d.State == journal.DeliveryDead:
@@ -195,8 +197,9 @@ func (c *courier) resend(ctx context.Context) {
 	a := c.alerts
 	ask, known := a.questions(), a.published.Load()
 	for _, n := range known.lasting(c.target.Name(), a.options.Now()) {
+		urgent := notify.Urgent(n.Alerts, maxEnriched)
 		for i := range n.Alerts {
-			ask.enrich(known.config, &n.Alerts[i], i < maxEnriched)
+			ask.enrich(known.config, &n.Alerts[i], urgent[i])
 		}
 		bounded, cancel := context.WithTimeout(ctx, notify.Timeout+time.Second)
 		outcome := c.target.Send(bounded, n)

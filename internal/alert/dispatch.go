@@ -141,6 +141,10 @@ func (c *core) message(name string, o *outbound, entries []*entry, digest bool) 
 		n := &notify.Notification{Time: c.now, Digest: digest, Severity: notify.Info}
 		first := some[0].group()
 		n.Host, n.Project = first.host, first.project
+		for _, e := range some {
+			n.Alerts = append(n.Alerts, e.Alert)
+		}
+		urgent := notify.Urgent(n.Alerts, maxEnriched)
 		for i, e := range some {
 			c.put(entryKey(e), nil)
 			if e.Alert.Severity.Compare(n.Severity) > 0 {
@@ -149,8 +153,7 @@ func (c *core) message(name string, o *outbound, entries []*entry, digest bool) 
 			if e.group().project != n.Project {
 				n.Project = ""
 			}
-			c.ask.enrich(c.config, &e.Alert, i < maxEnriched)
-			n.Alerts = append(n.Alerts, e.Alert)
+			c.ask.enrich(c.config, &n.Alerts[i], urgent[i])
 		}
 		c.deliver(name, n)
 	}

@@ -7,8 +7,9 @@ import (
 	"portwatcher/internal/model"
 )
 
-// maxEnriched bounds the alerts of one message for which the journal is asked.
-const maxEnriched = 25
+// maxEnriched bounds the alerts of one message for which the journal is asked: those that the
+// message describes.
+const maxEnriched = notify.MaxItems
 
 // enrich adds what a person needs who is woken by an alert.
 func (s *surroundings) enrich(c *Config, a *notify.Alert, ask bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"portwatcher/internal/expect"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/model"
 )
@@ -100,11 +101,15 @@ func (a *Alerts) keepHouse(ctx context.Context, now time.Time) {
 	if view == nil || !view.Status.Engine.Connected {
 		return
 	}
-	lasting := make(map[model.DriftKey]bool, len(view.Drifts))
+	listed, perTarget := make(map[model.DriftKey]bool, len(view.Drifts)), map[string]int{}
 	for i := range view.Drifts {
-		lasting[view.Drifts[i].Key()] = true
+		key := view.Drifts[i].Key()
+		listed[key] = true
+		perTarget[key.Target]++
 	}
-	a.suspects = a.core.reconcile(lasting, a.suspects)
+	// Of a target with more drifts than are kept, one that is not listed may last.
+	lasts := func(key model.DriftKey) bool { return listed[key] || perTarget[key.Target] >= expect.MaxPeriods }
+	a.suspects = a.core.reconcile(lasts, a.suspects)
 }
 
 // abandon ends the deliveries to receivers that the settings have no more, after the time for

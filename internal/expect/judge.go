@@ -46,9 +46,9 @@ type Judge struct {
 const (
 	// lingerTime is how long a drift that has ended may begin again and be the same.
 	lingerTime = time.Minute
-	// maxPeriods bounds the drifts of one target that are kept: a program that opens one port
+	// MaxPeriods bounds the drifts of one target that are kept: a program that opens one port
 	// after another is one finding, not thousands.
-	maxPeriods = 256
+	MaxPeriods = 256
 )
 
 // watched is a running container.
@@ -247,7 +247,7 @@ func (j *Judge) Of(endpoint model.Endpoint) (model.Drift, time.Time) {
 	if p := j.periods[known.key]; p != nil {
 		return known.drift, p.since
 	}
-	return known.drift, time.Time{} // there are more than maxPeriods
+	return known.drift, time.Time{} // there are more than MaxPeriods
 }
 
 // Open returns the drifts that last, ordered by target, port, protocol, kind and exposure.

@@ -430,8 +430,8 @@ func TestDriftsOfATargetAreBounded(t *testing.T) {
 			t.Fatalf("port %d: drifts %q and %q", port, a, b)
 		}
 	}
-	if len(r.Judge.periods) != maxPeriods {
-		t.Errorf("%d drifts are kept, want %d", len(r.Judge.periods), maxPeriods)
+	if len(r.Judge.periods) != MaxPeriods {
+		t.Errorf("%d drifts are kept, want %d", len(r.Judge.periods), MaxPeriods)
 	}
 	if over := r.Crowded(); len(over) != 1 || over[0] != "shop/web" {
 		t.Errorf("crowded are %q", over)

@@ -27,7 +27,7 @@ type period struct {
 func (j *Judge) begin(key model.DriftKey, endpoint model.Endpoint, l *model.Listener, expected string, at time.Time) bool {
 	p := j.periods[key]
 	if p == nil {
-		if j.perTarget[key.Target] >= maxPeriods {
+		if j.perTarget[key.Target] >= MaxPeriods {
 			j.crowded[key.Target] = true
 			return true
 		}
@@ -141,7 +141,7 @@ func (p *period) describe(key model.DriftKey) model.OpenDrift {
 // restorePeriod adds a period of an earlier run.
 func (j *Judge) restorePeriod(d *model.DriftPeriod) {
 	key := d.Key()
-	if j.periods[key] != nil || !d.Ended.IsZero() || j.perTarget[key.Target] >= maxPeriods {
+	if j.periods[key] != nil || !d.Ended.IsZero() || j.perTarget[key.Target] >= MaxPeriods {
 		return
 	}
 	p := &period{since: d.Since, expected: d.Expected, open: map[model.Endpoint]*model.Listener{}, last: &d.Listener, restored: true}

@@ -55,11 +55,29 @@ type item struct {
 // fact is a line of an item.
 type fact struct{ name, value string }
 
+// urgency orders alerts: what lasts and is urgent first.
+func urgency(a, b *Alert) int {
+	return cmp.Or(-cmp.Compare(statusOrder(a.Status), statusOrder(b.Status)), -a.Severity.Compare(b.Severity))
+}
+
+// Urgent reports, for each alert of a notification, whether it is one of the first so many that a
+// message describes.
+func Urgent(alerts []Alert, most int) []bool {
+	order := make([]int, len(alerts))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return urgency(&alerts[i], &alerts[j]) })
+	urgent := make([]bool, len(alerts))
+	for _, i := range order[:min(len(order), most)] {
+		urgent[i] = true
+	}
+	return urgent
+}
+
 func compose(n *Notification) *message {
 	alerts := slices.Clone(n.Alerts)
-	slices.SortStableFunc(alerts, func(a, b Alert) int { // what lasts and is urgent first
-		return cmp.Or(-cmp.Compare(statusOrder(a.Status), statusOrder(b.Status)), -a.Severity.Compare(b.Severity))
-	})
+	slices.SortStableFunc(alerts, func(a, b Alert) int { return urgency(&a, &b) })
 	m := &message{footer: fmt.Sprintf("Notification %s of portwatcher, made at %s.", clean(n.ID), timeText(n.Time))}
 	for i := range alerts[:min(len(alerts), MaxItems)] {
 		m.items = append(m.items, describe(n, &alerts[i]))

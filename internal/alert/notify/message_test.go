@@ -35,6 +35,15 @@ func TestMessageHasWhatIsNeeded(t *testing.T) {
 func TestManyAlerts(t *testing.T) {
 	n := many(MaxItems + 30)
 	n.Alerts[MaxItems+20].Severity, n.Alerts[MaxItems+20].Rule = Critical, "the-urgent-one"
+	urgent, described := Urgent(n.Alerts, MaxItems), 0
+	for _, one := range urgent {
+		if one {
+			described++
+		}
+	}
+	if !urgent[MaxItems+20] || described != MaxItems {
+		t.Errorf("%d alerts are urgent, the one at %d is: %t; want %d with it", described, MaxItems+20, urgent[MaxItems+20], MaxItems)
+	}
 	n.Alerts[0].Status = Resolved
 	n.Severity = Critical
 	m := Render(n)
