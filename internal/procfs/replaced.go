@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Replaced returns another path of the file that is mounted at path, for use where that
@@ -37,16 +39,34 @@ func Replaced(procRoot, path string) (string, error) {
 	if !removed {
 		return "", nil
 	}
-	var failures [2]error
-	for i, pid := range []int{1, os.Getppid()} {
-		found, err := pathOf(filepath.Join(procRoot, strconv.Itoa(pid)), mounted.device, file)
+	through := func(pid int) (string, error) {
+		return pathOf(filepath.Join(procRoot, strconv.Itoa(pid)), mounted.device, file)
+	}
+	found, failed := through(1)
+	if failed == nil {
+		return found, nil
+	}
+	// The parent of a process that docker exec starts ends soon after, and another one takes
+	// its place.
+	for tries := 0; ; tries++ {
+		parent := os.Getppid()
+		found, err := through(parent)
 		if err == nil {
 			return found, nil
 		}
-		failures[i] = err
+		if tries == maxParents || os.Getppid() == parent && !errors.Is(err, syscall.EINVAL) {
+			return "", fmt.Errorf("find the new file %s: %w; %w", file, failed, err)
+		}
+		time.Sleep(parentPause)
 	}
-	return "", fmt.Errorf("find the new file %s: %w; %w", file, failures[0], failures[1])
 }
+
+// Bounds on the wait for the next parent: the mounts of one that ends cannot be read (EINVAL)
+// for a moment before there is another.
+const (
+	maxParents  = 50
+	parentPause = 10 * time.Millisecond
+)
 
 // removedMark is what the kernel adds to the source of a mount that was removed.
 const removedMark = "//deleted"
