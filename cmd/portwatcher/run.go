@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -117,7 +116,7 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 		return m.capture.Run(watching)
 	})
 	group.Go(func() error {
-		freeMemory(watching, m.capture.Ready)
+		freeMemory(watching, m.capture.Ready, m.log)
 		return nil
 	})
 	ready := func() error { return errors.Join(m.capture.Ready(), m.record.Err()) }
@@ -146,32 +145,6 @@ func (m *monitor) run(ctx context.Context, loader *config.Loader, hangup <-chan 
 		}
 	})
 	return finish(group.Wait(), printed, recorded, writeLimit)
-}
-
-// gcPercent is half of the runtime's default: idle, 100 containers need some 3 MB less, and
-// a storm by netlink some 15 % more CPU.
-const gcPercent = 50
-
-// settleTime is how long after readiness freeMemory waits: the events of the start are
-// written then, and the first round of the capture has passed.
-const settleTime = 12 * time.Second
-
-// freeMemory returns the memory that only the start needed, such as the kernel's type
-// information, to the system after everything was scanned. The runtime alone would keep it
-// as room for garbage, of which there is little later.
-func freeMemory(ctx context.Context, ready func() error) {
-	for left := settleTime; left > 0; left -= time.Second {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Second):
-		}
-		if ready() != nil {
-			left = settleTime + time.Second
-		}
-	}
-	runtime.GC() // each collection halves the stacks that the first scans made large
-	debug.FreeOSMemory()
 }
 
 // apply applies the settings that can change while running; all of them or, with an error, none.

@@ -70,8 +70,16 @@ func (s *server) listenAndAnswer(ctx context.Context) error {
 		return err
 	}
 	defer listener.Close()
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
-	defer stop()
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		listener.Close()
+		close(closed)
+	})
+	defer func() {
+		if !stop() { // a second Close would not wait until the socket is closed
+			<-closed
+		}
+	}()
 	file, err := fileOf(s.address)
 	if err != nil {
 		return err
