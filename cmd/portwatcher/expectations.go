@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/config"
 	"portwatcher/internal/expect"
 	"portwatcher/internal/filewatch"
@@ -116,7 +117,7 @@ func (x *expectations) run(ctx context.Context, file *expect.File, apply func(*e
 
 func (x *expectations) interval() time.Duration {
 	if x.absent {
-		return absentInterval
+		return clock.Rest(absentInterval)
 	}
 	return filewatch.Interval
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/filewatch"
 	"portwatcher/internal/model"
 
@@ -95,7 +96,7 @@ const absentInterval = 10 * time.Second
 // keep.
 func (l *Loader) FileInterval() time.Duration {
 	if l.absent || l.watch == nil {
-		return absentInterval
+		return clock.Rest(absentInterval) // with other wake-ups of the process
 	}
 	return filewatch.Interval
 }
