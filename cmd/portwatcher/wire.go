@@ -87,7 +87,7 @@ func newCapture(s *config.Settings, log logrus.FieldLogger, e *engine.Engine, ch
 	}
 	options := capture.Options{
 		Tuning: tuning(s, log), Engine: e, EngineAddress: e.Host(), Logger: log, HostName: s.HostName,
-		ProcRoot: s.ProcRoot, Host: s.Host, Finder: finder, Attributor: attribute.NewAttributor(finder, cgroups),
+		ProcRoot: s.ProcRoot, Host: s.Host || s.Containers.NamesHost(), Finder: finder, Attributor: attribute.NewAttributor(finder, cgroups),
 		Mode: source.Mode(s.Source), OpenProbe: openProbe(s, log),
 	}
 	if change != nil {

@@ -253,6 +253,11 @@ func (s Selection) DependsOn(name string) bool {
 // Empty reports whether the selection selects every container.
 func (s Selection) Empty() bool { return len(s.include)+len(s.exclude) == 0 }
 
+// NamesHost reports whether (host) is one of the entries that select.
+func (s Selection) NamesHost() bool {
+	return slices.ContainsFunc(s.include, func(e entry) bool { return e.host })
+}
+
 // Unmatched returns the entries that match none of the containers, as they
 // were written. Exclusions are not among them.
 func (s Selection) Unmatched(containers []*ContainerRef) []string {

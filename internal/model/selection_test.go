@@ -196,6 +196,9 @@ func TestSelectionOfTheHost(t *testing.T) {
 		if got := selection.Matches(nil, NamesOf(nil)); got != want {
 			t.Errorf("%q selects the host: %t, want %t", text, got, want)
 		}
+		if names := strings.Contains(text, "(host)") && !strings.HasPrefix(text, "!"); selection.NamesHost() != names {
+			t.Errorf("%q names the host: %t, want %t", text, !names, names)
+		}
 		matcher := (&Filter{Containers: selection, Project: "shop"}).Matcher(NamesOf(nil))
 		if matcher.Container(nil) {
 			t.Errorf("%q in a project selects the host", text)
