@@ -73,6 +73,9 @@ func openFile(ctx context.Context, path string) (*store, error) {
 	return s, err
 }
 
+// errUnmade means that a file is empty: its writer is about to make the tables, or never did.
+var errUnmade = errors.New("the journal has no tables yet")
+
 // openReadable opens a database if it has the newest schema.
 func openReadable(ctx context.Context, path string, options url.Values) (*sql.DB, error) {
 	db, err := openDatabase(path, options, readers)
@@ -85,7 +88,11 @@ func openReadable(ctx context.Context, path string, options url.Values) (*sql.DB
 		version, err = schemaVersion(ctx, conn, path)
 		err = errors.Join(err, conn.Close())
 	}
-	if err == nil && version < newestSchema {
+	switch {
+	case err != nil || version == newestSchema:
+	case version == 0:
+		err = fmt.Errorf("%w: %s: start `portwatcher run` once, which makes them", errUnmade, path)
+	default:
 		err = fmt.Errorf("the journal %s has schema version %d, and this portwatcher reads %d: start `portwatcher run` once, which brings it up to date",
 			path, version, newestSchema)
 	}
@@ -126,7 +133,10 @@ func (r *Reader) reopen(ctx context.Context) error {
 		return err
 	}
 	s, err := openFile(ctx, r.path)
-	if err != nil {
+	switch {
+	case errors.Is(err, errUnmade), errors.Is(err, os.ErrNotExist):
+		return nil // for a moment, as above
+	case err != nil:
 		return err
 	}
 	old := r.set(s)

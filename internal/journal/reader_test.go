@@ -113,7 +113,7 @@ func TestOpenReaderErrors(t *testing.T) {
 		filepath.Join(folder, "none.db"): "there is no journal at " + folder + "/none.db: `portwatcher run` writes it; name its file with --state",
 		folder:                           "it is no file; name the database of `portwatcher run` with --state",
 		text:                             "file is not a database",
-		empty:                            "has schema version 0, and this portwatcher reads 4: start `portwatcher run` once",
+		empty:                            "has no tables yet: " + empty + ": start `portwatcher run` once",
 	} {
 		if _, err := OpenReader(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %s", path, err, want)
@@ -157,4 +157,32 @@ func containers(t testing.TB, text string) model.Filter {
 		t.Fatal(err)
 	}
 	return model.Filter{Containers: selection}
+}
+
+// While the writer makes another file, a reader reads what was there.
+func TestReaderOfAFileThatIsBeingReplaced(t *testing.T) {
+	path, last := filled(t)
+	r, err := OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, step := range []func() error{
+		func() error { return os.Rename(path, path+".aside") },
+		func() error { return os.WriteFile(path, nil, 0o600) }, // as the writer begins
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+		var seen uint64
+		for e, err := range r.Events(t.Context(), Query{Limit: 1}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen = e.ID
+		}
+		if seen != last {
+			t.Errorf("the last event is %d, want %d", seen, last)
+		}
+	}
 }
