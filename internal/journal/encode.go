@@ -78,6 +78,7 @@ type detail struct {
 	Reason      string       `json:"reason,omitempty"`
 	Lost        uint64       `json:"lost,omitempty"`
 	Burst       *model.Burst `json:"burst,omitempty"`
+	Drift       model.Drift  `json:"drift,omitempty"` // see kindColumn
 	Ended       bool         `json:"ended,omitempty"`
 	Expected    string       `json:"expected,omitempty"`
 }
@@ -95,7 +96,7 @@ func encodeDetail(e *model.Event) (text any, err error) {
 	d := detail{
 		Namespace: e.Namespace, Published: e.Published, Change: change, PreviousExposure: e.PreviousExposure, PreviousPublished: e.PreviousPublished,
 		Forward: e.Forward, PreviousForward: e.PreviousForward, OpenSeconds: seconds, Reason: e.Reason, Lost: e.Lost, Burst: e.Burst,
-		Ended: e.Ended, Expected: e.Expected,
+		Drift: e.Drift, Ended: e.Ended, Expected: e.Expected,
 	}
 	return encodeJSON(&d, reflect.ValueOf(&d).Elem().IsZero())
 }

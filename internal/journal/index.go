@@ -27,7 +27,7 @@ const (
 
 // kindColumn is the kind of an event: all that a query compares except its time and port.
 // See [parseKind].
-const kindColumn = "origin || '|' || type || '|' || transient || '|' || protocol || '|' || exposure || '|' || " + outsideColumn + " || '|' || ifnull(drift, '')"
+const kindColumn = "origin || '|' || type || '|' || transient || '|' || protocol || '|' || exposure || '|' || " + outsideColumn + " || '|' || ifnull(json_extract(detail, '$.drift'), '')"
 
 // outsideColumn is Listener.Outside as 0 or 1, or nothing where that is not known; see
 // [model.Listener.SetReach]. Published addresses that are no loopback addresses are those

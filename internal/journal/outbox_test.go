@@ -15,7 +15,7 @@ import (
 )
 
 // toSchema3 makes a database of schema 4 one of schema 3.
-const toSchema3 = "DROP TABLE alert_state; DROP TABLE deliveries; DROP TABLE drifts; ALTER TABLE events DROP COLUMN drift; ALTER TABLE origins DROP COLUMN started; PRAGMA user_version = 3;"
+const toSchema3 = "DROP TABLE alert_state; DROP TABLE deliveries; DROP TABLE drifts; ALTER TABLE origins DROP COLUMN started; PRAGMA user_version = 3;"
 
 // A file of schema 3 keeps its events, and takes alerts and the starts of containers.
 func TestSchema3TakesAlerts(t *testing.T) {

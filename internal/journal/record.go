@@ -80,7 +80,7 @@ func (r *recorder) origin(t transaction, l *model.Listener, newest bool) (int64,
 	return known.row, nil
 }
 
-const insertEvent = "INSERT INTO events (" + eventColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+const insertEvent = "INSERT INTO events (" + eventColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 // event records an event by a statement of insertEvent. before is the state of the
 // endpoint of a changed event before it; nil where that is not known.
@@ -122,14 +122,10 @@ func (r *recorder) eventRow(t transaction, e *model.Event, before *model.State) 
 	if err != nil {
 		return nil, err
 	}
-	var drift any
-	if e.Drift != "" {
-		drift = string(e.Drift)
-	}
 	detail, err := encodeDetail(e)
 	return []any{
 		int64(e.ID), nanos(e.Time), origin, string(e.Type), e.Transient, int64(e.Protocol), addressText(e.Address), int64(e.Port), e.IPv6Only,
-		string(e.Exposure), string(e.Source), opened, processes, had, detail, drift,
+		string(e.Exposure), string(e.Source), opened, processes, had, detail,
 	}, err
 }
 

@@ -12,7 +12,7 @@ import (
 
 // eventColumns are what readEvents reads.
 const eventColumns = "id, time, origin, type, transient, protocol, address, port, ipv6_only, exposure, source, " +
-	"opened_at, processes, before, detail, drift"
+	"opened_at, processes, before, detail"
 
 // result is an event that was read, or the error in its place.
 type result struct {
@@ -65,15 +65,14 @@ func readEvent(scan func(...any) error) (r result, err error) {
 	e := &model.Event{}
 	var at, protocol, port int64
 	var opened sql.NullInt64
-	var drift sql.NullString
 	var address, processes, before, detail sql.RawBytes
 	err = scan(&e.ID, &at, &r.origin, &e.Type, &e.Transient, &protocol, &address, &port, &e.IPv6Only, &e.Exposure, &e.Source,
-		&opened, &processes, &before, &detail, &drift)
+		&opened, &processes, &before, &detail)
 	if err != nil {
 		return r, err
 	}
 	r.id, r.event, r.opened = e.ID, e, opened.Int64
-	e.Time, e.Protocol, e.Port, e.Drift = timeOf(at), model.Protocol(protocol), uint16(port), model.Drift(drift.String)
+	e.Time, e.Protocol, e.Port = timeOf(at), model.Protocol(protocol), uint16(port)
 	switch {
 	case e.Type == "":
 		r.err = errors.New("it has no type")
@@ -113,7 +112,8 @@ func (r *result) decode(address, processes, before, more []byte) (err error) {
 	if e.Type == model.Changed && e.Change == "" {
 		e.Change = model.ChangeProcess
 	}
-	e.OpenSeconds, e.Reason, e.Lost, e.Burst, e.Ended, e.Expected = d.OpenSeconds, d.Reason, d.Lost, d.Burst, d.Ended, d.Expected
+	e.OpenSeconds, e.Reason, e.Lost, e.Burst = d.OpenSeconds, d.Reason, d.Lost, d.Burst
+	e.Drift, e.Ended, e.Expected = d.Drift, d.Ended, d.Expected
 	if e.OpenSeconds == nil {
 		e.OpenSeconds = openSeconds(e)
 	}

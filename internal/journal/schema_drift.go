@@ -10,10 +10,9 @@ import (
 	"portwatcher/internal/model"
 )
 
-// schemaDrift is new in schema 4: the drift of events, and the periods of drifts.
+// schemaDrift is new in schema 4: the periods of drifts. The drift of an event is in its detail:
+// SQLite examines each row of a table to which a column is added, half a minute for 2 million.
 const schemaDrift = `
-ALTER TABLE events ADD COLUMN drift TEXT; -- NULL: none
-
 CREATE TABLE drifts (
 	target   TEXT NOT NULL,
 	port     INTEGER NOT NULL,
