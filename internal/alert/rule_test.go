@@ -149,3 +149,17 @@ func TestHistoryThatFails(t *testing.T) {
 		t.Errorf("seen or widened, %d reports", reported)
 	}
 }
+
+// A rule can name each word of what an event reports.
+func TestWordsOfRules(t *testing.T) {
+	for variable, words := range map[string][]string{
+		"type": texts(model.Types), "drift": texts(model.Drifts), "change": texts(model.Changes), "exposure": texts(model.Exposures),
+	} {
+		for _, word := range words {
+			rule := &Rule{Name: "x"}
+			if err := rule.compile(variable + ` == "` + word + `"`); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -72,7 +72,7 @@ var words = map[string][]string{
 	"drifts":    texts(model.Drifts),
 	"exposures": texts(model.Exposures),
 	"protocols": {model.TCP.String(), model.UDP.String()},
-	"changes":   {string(model.ChangeProcess), string(model.ChangeExposure)},
+	"changes":   texts(model.Changes),
 	"sources": texts([]model.Source{
 		model.SourceEBPF, model.SourceSockDiag, model.SourceDestroy, model.SourceProc, model.SourceEngine, model.SourceRTNetlink, model.SourceRestart,
 	}),

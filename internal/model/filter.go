@@ -106,9 +106,10 @@ func contains[T comparable](list []T, value T) bool {
 	return len(list) == 0 || slices.Contains(list, value)
 }
 
-// Types and Exposures have every value, in the order of the documentation.
+// Types, Changes and Exposures have every value, in the order of the documentation.
 var (
 	Types     = []Type{Opened, Closed, Changed, Bursts, Gap, Drifted}
+	Changes   = []Change{ChangeProcess, ChangeExposure, ChangeForward}
 	Exposures = []Exposure{Loopback, Network, Lan, Published, Host}
 )
 

@@ -190,3 +190,17 @@ func TestMessagesAreStable(t *testing.T) {
 		t.Error(moment(made.Add(-90*time.Minute), made))
 	}
 }
+
+// Another container, or none, publishes a port of the host.
+func TestMessageOfAForward(t *testing.T) {
+	e := &model.Event{Type: model.Changed, Time: made, Change: model.ChangeForward, Drift: model.DriftWider}
+	e.Host, e.Protocol, e.Port, e.PreviousForward = "node1", model.TCP, 8080, &model.Forward{Container: model.ContainerRef{Name: "web"}, Port: 80}
+	want := "is now published for no container, and was published for web:80 too"
+	if text := ending(e); !strings.Contains(text, want) {
+		t.Errorf("%q: want %q in it", text, want)
+	}
+	e.Drift = ""
+	if text := beginning(e); !strings.Contains(text, want) {
+		t.Errorf("%q: want %q in it", text, want)
+	}
+}

@@ -82,9 +82,12 @@ func beginning(e *model.Event) string {
 	case model.Closed:
 		return subject(e) + " closed"
 	case model.Changed:
-		if e.Change == model.ChangeExposure {
+		switch e.Change {
+		case model.ChangeExposure:
 			return subject(e) + " is now " + output.ReachText(e.Exposure, e.Published) + ", and was " +
 				output.ReachText(e.PreviousExposure, e.PreviousPublished)
+		case model.ChangeForward:
+			return subject(e) + " is now" + output.ForwardText(e.Forward) + ", and was" + output.ForwardText(e.PreviousForward)
 		}
 		return "another process holds " + subject(e) + holder(e)
 	case model.Bursts:
@@ -109,10 +112,10 @@ func ending(e *model.Event) string {
 		return subject(e) + " is no longer missing"
 	case e.Type == model.Opened:
 		return subject(e) + " is open" + further(e)
-	case e.Type == model.Changed && e.Change == model.ChangeExposure:
-		return beginning(&model.Event{
-			Type: e.Type, Change: e.Change, Listener: e.Listener, PreviousExposure: e.PreviousExposure, PreviousPublished: e.PreviousPublished,
-		})
+	case e.Type == model.Changed && e.Change != model.ChangeProcess:
+		changed := *e
+		changed.Drift = ""
+		return beginning(&changed)
 	case e.Type == model.Gap:
 		return "portwatcher observes " + target(e) + " again"
 	}
