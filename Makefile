@@ -120,8 +120,8 @@ test: go ## All tests: unit, kernel, integration (as root, with an engine)
 	@deploy/ensure-packages.sh $(TEST_PACKAGES)
 	@deploy/ensure-engine.sh
 	$(GO) test -race -short -timeout 12m $$($(GO) list ./... | grep -v -e '/integration$$' -e '/conformance$$')
-	# In full, without -race, and one package after another: the storms of one would be load for the others.
-	$(GO) test -timeout 20m -p 1 -parallel 4 ./integration ./internal/alert ./internal/journal ./internal/server/conformance
+# In full, without -race, and one package after another: the storms of one would be load for the others.
+	$(GO) test -timeout 20m -p 1 -parallel 4 ./integration ./internal/alert/... ./internal/journal ./internal/server/conformance
 	cd integration/bench && $(GO) vet ./... && $(GO) test ./...
 
 .PHONY: unit
