@@ -31,6 +31,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"portwatcher/internal/alert/notify"
+	"portwatcher/internal/clock"
 	"portwatcher/internal/journal"
 	"portwatcher/internal/model"
 )
@@ -128,9 +129,9 @@ type writes struct {
 
 // New returns alerts that begin with Run.
 func New(o Options) *Alerts {
-	clock := time.Now
+	now := time.Now
 	if o.Now != nil {
-		clock = o.Now
+		now = o.Now
 	}
 	if o.Delays == nil {
 		o.Delays = standardDelays
@@ -138,7 +139,7 @@ func New(o Options) *Alerts {
 	if o.GiveUp == 0 {
 		o.GiveUp = standardGiveUp
 	}
-	o.Now = func() time.Time { return clock().UTC() }
+	o.Now = func() time.Time { return now().UTC() }
 	a := &Alerts{options: o, log: o.Logger, setup: o.Setup, apply: make(chan *Setup, 1), reported: map[string]time.Time{}}
 	a.published.Store(&snapshot{config: o.Setup.Config})
 	return a
@@ -224,7 +225,7 @@ func (a *Alerts) begin(ctx context.Context) bool {
 	state, err := a.options.Journal.AlertState(ctx)
 	for err != nil {
 		a.report(fmt.Errorf("what the rules of alerts have found before cannot be read: %w", err))
-		if !a.sleep(ctx, time.Second) {
+		if !clock.Sleep(ctx, time.Second) {
 			return false
 		}
 		state, err = a.options.Journal.AlertState(ctx)

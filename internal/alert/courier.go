@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"portwatcher/internal/alert/notify"
+	"portwatcher/internal/clock"
 	"portwatcher/internal/journal"
 )
 
@@ -164,7 +165,7 @@ func (c *courier) record(ctx context.Context, d *journal.Delivery) bool {
 		if ended {
 			return false
 		}
-		a.sleep(ctx, retryTime)
+		clock.Sleep(ctx, retryTime)
 	}
 }
 

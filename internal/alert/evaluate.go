@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"portwatcher/internal/clock"
 	"portwatcher/internal/journal"
 )
 
@@ -37,7 +38,7 @@ func (a *Alerts) evaluate(ctx context.Context, wake func(receiver string)) *Setu
 		if more {
 			continue
 		}
-		if !a.sleep(ctx, rest) {
+		if !clock.Sleep(ctx, rest) {
 			break
 		}
 		timer.Reset(a.pause())
@@ -151,7 +152,7 @@ func (a *Alerts) commit(ctx context.Context) bool {
 			a.log.WithError(err).Error("Alerts cannot be written to the journal. Nothing is sent until they can; it is tried every second.")
 			a.writes.failed = true
 		}
-		if !a.sleep(ctx, retryTime) {
+		if !clock.Sleep(ctx, retryTime) {
 			return false
 		}
 		err = nil
@@ -168,15 +169,4 @@ func (a *Alerts) pause() time.Duration {
 		next = due
 	}
 	return max(next.Sub(a.options.Now()), time.Millisecond)
-}
-
-func (a *Alerts) sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -23,8 +23,7 @@ type heldForward struct {
 
 // forwardOf returns the container that publishes a port of the host.
 func (c *Capture) forwardOf(change *tracker.Change) *model.Forward {
-	l := listening(change, &namespace{host: true})
-	return exposure.ForwardOf(l, change.Processes, c.published())
+	return exposure.ForwardOf(listening(change, true), change.Processes, c.published())
 }
 
 // published yields the running containers that publish ports.

@@ -33,7 +33,9 @@ func (c *Capture) reachOf(change *tracker.Change) exposure.Reach {
 		return exposure.Unseen(change.Endpoint.Address)
 	}
 	if change.Container.IsHost() {
-		return exposure.Reach{Exposure: exposure.Of(listening(change, n), exposure.Namespace{}).Exposure, Forward: c.forwardOf(change)}
+		reach := exposure.Of(listening(change, true), exposure.Namespace{})
+		reach.Forward = c.forwardOf(change)
+		return reach
 	}
 	in := exposure.Namespace{Containers: n.listed, Interfaces: n.interfaces.List}
 	if n.inner != nil && !n.host {
@@ -45,13 +47,13 @@ func (c *Capture) reachOf(change *tracker.Change) exposure.Reach {
 		}
 		in.Containers = nil // the engine forwards nothing to it
 	}
-	return exposure.Of(listening(change, n), in)
+	return exposure.Of(listening(change, n.host), in)
 }
 
-func listening(change *tracker.Change, n *namespace) exposure.Listening {
+func listening(change *tracker.Change, host bool) exposure.Listening {
 	return exposure.Listening{
 		Protocol: change.Endpoint.Protocol, Address: change.Endpoint.Address, Port: change.Endpoint.Port,
-		IPv6Only: change.IPv6Only, Host: n.host,
+		IPv6Only: change.IPv6Only, Host: host,
 	}
 }
 

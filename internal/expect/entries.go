@@ -74,7 +74,7 @@ func entryOf(target string, l *model.Listener) *draft {
 // programOf returns the word by which an entry names a process; empty where there is none that
 // a list of words can have.
 func programOf(p *model.Process) string {
-	for _, word := range []string{p.Executable[strings.LastIndexByte(p.Executable, '/')+1:], p.Name} {
+	for _, word := range []string{p.Program(), p.Name} {
 		if word != "" && len(model.Words(word)) == 1 && model.Words(word)[0] == word && isPlain(word) {
 			return word
 		}

@@ -213,15 +213,11 @@ func (e *Entry) allows(processes []model.Process) bool {
 	})
 }
 
-// maxName is the length of a process's name, which the kernel cuts (TASK_COMM_LEN in
-// include/linux/sched.h, less the zero).
-const maxName = 15
-
 // isProgram reports whether a word names a process: by the path of its executable, by the
 // last part of that, or by its name.
 func isProgram(word string, p *model.Process) bool {
 	if strings.Contains(word, "/") {
 		return p.Executable == word
 	}
-	return p.Name == word[:min(len(word), maxName)] || p.Executable[strings.LastIndexByte(p.Executable, '/')+1:] == word
+	return p.Name == word[:min(len(word), model.MaxProcessName)] || p.Program() == word
 }

@@ -74,7 +74,7 @@ func (c *chain) hostPort() bool {
 		return c.broken(NobodyOnHost, fmt.Sprintf("Publish it from a container (-p %d:PORT), or start the program that should listen.", c.Port),
 			"nobody listens on port %s of the host, and no container publishes it", c.portText(c.Port))
 	}
-	names := c.listeners()
+	names := listenersText(c.HostListeners)
 	onLoopback := !slices.ContainsFunc(c.HostListeners, func(l HostListener) bool { return !l.Address.IsLoopback() })
 	if onLoopback {
 		return c.broken(HostLoopbackOnly, "Let the program listen on 0.0.0.0 or [::] where other machines are to reach it.",
@@ -87,8 +87,8 @@ func (c *chain) hostPort() bool {
 	return c.reached()
 }
 
-func (c *chain) listeners() string {
-	return joined(c.HostListeners, func(l HostListener) string {
+func listenersText(listeners []HostListener) string {
+	return joined(listeners, func(l HostListener) string {
 		who := "an unknown process"
 		if len(l.Processes) > 0 {
 			who = processText(&l.Processes[0])
@@ -102,7 +102,7 @@ func (c *chain) holder() string {
 	if c.Publisher != "" {
 		return "container " + c.Publisher + ", which publishes it"
 	}
-	return c.listeners()
+	return listenersText(c.HostListeners)
 }
 
 func processText(p *model.Process) string { return fmt.Sprintf("%s (pid %d)", p.Name, p.PID) }

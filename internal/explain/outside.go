@@ -62,7 +62,7 @@ func (c *chain) rivals() string {
 	if len(own) == 0 {
 		return ""
 	}
-	return "; a process of the host listens there, too, which connections of this host may reach: " + (&chain{Facts: &Facts{HostListeners: own}}).listeners()
+	return "; a process of the host listens there, too, which connections of this host may reach: " + listenersText(own)
 }
 
 // beyondHost checks that the host's side is not its loopback alone.

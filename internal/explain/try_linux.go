@@ -58,14 +58,10 @@ func (g *gathering) try(ctx context.Context, from *netns.Handle, to []netip.Addr
 		tries = append(tries, one)
 	}
 	// Where another address has a route, this namespace does not use that family.
-	if noRoute := func(t Try) bool { return t.Result == NoRoute }; !all(tries, noRoute) {
-		tries = slices.DeleteFunc(tries, noRoute)
+	if slices.ContainsFunc(tries, func(t Try) bool { return t.Result != NoRoute }) {
+		tries = slices.DeleteFunc(tries, func(t Try) bool { return t.Result == NoRoute })
 	}
 	return tries, nil
-}
-
-func all[T any](items []T, is func(T) bool) bool {
-	return !slices.ContainsFunc(items, func(item T) bool { return !is(item) })
 }
 
 // compare sets the rules that were applied since the places were read.

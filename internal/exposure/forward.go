@@ -5,7 +5,6 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"portwatcher/internal/model"
 )
@@ -18,8 +17,7 @@ var engineProcesses = []string{"docker-proxy", "dockerd", "rootlesskit", "rootle
 // HeldByEngine reports whether a process of the engine holds an endpoint.
 func HeldByEngine(holders []model.Process) bool {
 	return slices.ContainsFunc(holders, func(p model.Process) bool {
-		program := p.Executable[strings.LastIndexByte(p.Executable, '/')+1:]
-		return slices.Contains(engineProcesses, cmp.Or(program, p.Name))
+		return slices.Contains(engineProcesses, cmp.Or(p.Program(), p.Name))
 	})
 }
 

@@ -1,6 +1,9 @@
 package model
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Process is a process that holds a socket. An unknown value is absent: zero, or nil
 // for UID.
@@ -19,6 +22,13 @@ type Process struct {
 	// UID is the effective user id in the initial user namespace.
 	UID *uint32 `json:"uid,omitempty"`
 }
+
+// MaxProcessName is the length in bytes to which the kernel cuts a process's name
+// (TASK_COMM_LEN in include/linux/sched.h, less the zero).
+const MaxProcessName = 15
+
+// Program returns the file name of the executable; empty where that is not known.
+func (p *Process) Program() string { return p.Executable[strings.LastIndexByte(p.Executable, '/')+1:] }
 
 // MergeProcesses returns the processes of all lists, ordered by pid, each pid one time.
 func MergeProcesses(lists ...[]Process) []Process {

@@ -128,14 +128,11 @@ func ProcessList(processes []model.Process, most int) string {
 	return b.String()
 }
 
-// maxName is the length of a process's name, which the kernel cuts.
-const maxName = 15
-
 // programOf returns the file name of a process's executable, empty where the name of the
 // process shows it already.
 func programOf(p *model.Process) string {
-	program := p.Executable[strings.LastIndexByte(p.Executable, '/')+1:]
-	if program[:min(len(program), maxName)] == p.Name {
+	program := p.Program()
+	if program[:min(len(program), model.MaxProcessName)] == p.Name {
 		return ""
 	}
 	return program
